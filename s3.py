@@ -1,0 +1,2349 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Amazon S3 for streams of unknown length, in one file of the standard library.
+
+    import s3
+
+    config = s3.load_config()                       # ~/.s3keys, /etc/s3_keys, AWS_*
+    with s3.Bucket(config) as bucket:
+        stored = bucket.upload('some key', sys.stdin.buffer)
+        bucket.download([stored.key], sys.stdout.buffer.write)
+        for entry in bucket.list_objects(prefix='some'):
+            print(entry.key, entry.size)
+
+The methods of Bucket bear the names of S3's operations (put_object, upload_part,
+list_objects...), so each can be looked up in the Amazon S3 API Reference; only
+upload() and download(), which are made of them, are ours.
+
+A byte on its way out.  The main thread reads the stream into one of jobs + 1
+buffers of a part each (Parts).  A full buffer is handed to one of `jobs` threads
+(Workers), which hashes it, signs the request (Signature Version 4) and sends it in
+slices through a socket that obeys the rate limit (Wire).  The server checks the hash.
+When the stream has ended, and only then, CompleteMultipartUpload makes the object
+appear, whole (Uploads).  A stream shorter than a part is one PutObject, and a stream
+longer than an object can be goes on in further objects, its volumes.
+
+A byte on its way back.  HEAD tells the size, the ETag and what there is to check
+against (Checks).  The threads fetch ranges into the same kind of buffers; a range that
+breaks off goes on at the byte it reached.  The main thread writes the ranges out in
+order, and the last byte is followed by the verdict (Downloads).
+
+Whatever goes wrong on the network is tried again with growing random pauses for a
+quarter of an hour without progress (Retries); whatever the server refuses is an Error
+at once, and the text of every Error is one line that says what failed.  Any failure of
+an upload, a signal included, aborts it: nothing appears under the key.
+
+Sections, in reading order: Limits, Errors, Configuration, Credentials, Endpoint,
+Signature Version 4, Messages, Parts, Rate limit, Wire, Workers, Retries, Bucket,
+Checks, Uploads and downloads, Self-test.
+
+Python 3.6 or newer.  `python3 s3.py` is the self-test: it tells whether this Python,
+this clock, this key and this bucket work.
+"""
+import base64
+import binascii
+import calendar
+import collections
+import email.utils
+import errno
+import hashlib
+import hmac
+import http.client
+import io
+import os
+import random
+import re
+import select
+import socket
+import stat
+import sys
+import threading
+import time
+import urllib.parse
+import xml.parsers.expat
+import zlib
+
+try:
+    import ssl
+except ImportError:                 # a Python built without it can still talk http
+    ssl = None
+
+__version__ = '2.0'
+
+
+# ---------------------------------------------------------------------------- Limits
+# What S3 allows (Amazon S3 User Guide, "Multipart upload limits"):
+
+MIN_PART_SIZE = 5 << 20             # of all parts of an upload but the last
+MAX_PART_SIZE = 5 << 30
+MAX_PARTS = 10000
+MAX_EXPIRES = 7 * 86400             # seconds that a presigned URL may hold
+
+# What we choose:
+
+PART_SIZE = 16 << 20                # 10,000 of them are 156 GiB, five in memory 80 MiB
+JOBS = 4
+BLOCK = 256 << 10                   # bytes moved by one system call
+CONNECT_TIMEOUT = 10                # seconds
+TIMEOUT = 60                        # seconds without a single byte
+COMPLETE_TIMEOUT = 900              # S3 may take minutes to put 10,000 parts together
+PATIENCE = 900                      # seconds without progress before a request fails
+FIRST_PATIENCE = 60                 # the same before the server ever answered
+ABORT_PATIENCE = 10                 # tidying up must not hold up the bad news
+IDLE = 4                            # seconds after which a connection isn't trusted
+MAX_MESSAGE = 16 << 20              # bytes of an XML answer; 1,000 keys take 4 MiB at most
+MAX_SKEW = 300                      # seconds that a clock may be off without correction
+
+
+# ---------------------------------------------------------------------------- Errors
+# Divided by what the reader of the message does next.
+
+class Error(Exception):
+    """Base of all: str() is one line that says what failed."""
+
+
+class ConfigError(Error):
+    """The configuration or an argument is wrong: mend it."""
+
+
+class NetworkError(Error):
+    """The server can't be reached, or breaks off: look at the network."""
+
+
+class BadAnswer(Error):
+    """The server says something that S3 doesn't say (retried like a broken connection)."""
+
+
+class IntegrityError(Error):
+    """The data are not what was stored: don't trust them."""
+
+
+class ArchivedError(Error):
+    """The object is in an archive class and must be restored before it can be read."""
+
+
+class UnknownOutcome(Error):
+    """The answer to a completion was lost, and the key may not look whether it worked."""
+
+
+class ResponseError(Error):
+    """The server refuses.
+
+    status: of HTTP; code, message, request_id: of S3's error document ('' where there is
+    none); region, location: where the server sends us, or ''; retry_after: seconds that
+    it asks us to wait; date: its clock, in seconds since the epoch, or None.
+
+    Source: Amazon S3 API Reference, "Error responses".
+    """
+
+    def __init__(self, what, status, code, message, request_id='', region='', location='',
+                 retry_after=0, date=None):
+        self.what, self.status, self.code, self.message = what, status, code, message
+        self.request_id, self.region, self.location = request_id, region, location
+        self.retry_after, self.date = retry_after, date
+        self.signed = None          # clock offset, region and host that it was signed with
+        self.repeated = False       # an earlier attempt may have done the work
+        Error.__init__(self, status, code)
+
+    def __str__(self):
+        text = '%s: %s (%d)' % (self.what, self.code, self.status)
+        if self.message:
+            text += ': ' + self.message.rstrip('.')
+        if self.request_id:
+            text += ' [request %s]' % self.request_id
+        hint = HINTS.get(self.code)
+        return printable(text + ('; ' + hint if hint else ''))
+
+
+HINTS = {
+    'AccessDenied': "this key's policy does not allow it, or the bucket's forbids it",
+    'AccessControlListNotSupported': 'the bucket has ACLs switched off, the default since 2023',
+    'AuthorizationHeaderMalformed': 'check region and service in the configuration',
+    'Forbidden': "the key, its policy or the clock may be at fault",
+    'InvalidAccessKeyId': 'check access_key_id and the endpoint',
+    'NoSuchBucket': 'check bucket_name, or create it with `s3dump.py init`',
+    'PreconditionFailed': 'an object of that name exists, and nothing was changed',
+    'RequestTimeTooSkewed': "this machine's clock is wrong",
+    'SignatureDoesNotMatch': 'check secret_access_key, for blanks at its end too',
+}
+
+TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
+TRANSIENT_CODES = {'SlowDown', 'InternalError', 'RequestTimeout', 'OperationAborted',
+                   'ServiceUnavailable', 'ConditionalRequestConflict'}
+DAMAGED_CODES = {'BadDigest', 'XAmzContentSHA256Mismatch', 'XAmzContentChecksumMismatch'}
+
+
+def printable(text, limit=1000):
+    """*text* (str) with everything escaped that could play with a terminal, cut at limit."""
+    if len(text) > limit:
+        text = text[:limit] + '...'
+    if text.isprintable():
+        return text
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+
+
+# --------------------------------------------------------------------- Configuration
+# Lines of `key value`.  What is wrong with them is said with file and line.
+
+def parse_size(text):
+    """'300k', '1.5m', '2G' or '1024' as a number of bytes; powers of 1024.
+
+    Raises ValueError.
+    """
+    match = re.match(r'(\d+(?:\.\d*)?|\.\d+)([kmgt]?)$', text.lower())
+    if not match:
+        raise ValueError('%r is no size: a number, and k, m, g or t' % text)
+    return int(float(match.group(1)) * 1024 ** ' kmgt'.index(match.group(2) or ' '))
+
+
+def parse_rate(text):
+    """A size that is at least one byte per second."""
+    rate = parse_size(text)
+    if rate < 1:
+        raise ValueError('%r is no rate: at least 1 byte per second' % text)
+    return rate
+
+
+def parse_count(text, most=1000):
+    """A whole number from 1 to most."""
+    if not re.match(r'[0-9]+$', text) or not 1 <= int(text) <= most:
+        raise ValueError('%r is not a number from 1 to %d' % (text, most))
+    return int(text)
+
+
+def parse_part_size(text):
+    """A size that S3 takes for a part."""
+    count = parse_size(text)
+    if not MIN_PART_SIZE <= count <= MAX_PART_SIZE:
+        raise ValueError('%r is no part size: 5m to 5g' % text)
+    return count
+
+
+def one_of(*words):
+    """A parser that takes these words only."""
+    def parse(text):
+        if text not in words:
+            raise ValueError('%r is not one of %s' % (text, ', '.join(words)))
+        return text
+    return parse
+
+
+SETTINGS = {
+    'service': str, 'region': str, 'bucket_name': str, 'access_key_id': str,
+    'secret_access_key': str, 'session_token': str, 'profile': str, 'endpoint': str,
+    'server': str, 'addressing': one_of('auto', 'path', 'virtual'), 'ca_bundle': str,
+    'storage_class': str, 'limit_rate': parse_rate, 'jobs': lambda text: parse_count(text, 64),
+    'part_size': parse_part_size, 'max_parts': lambda text: parse_count(text, MAX_PARTS),
+    'checksum': one_of('auto', 'crc32', 'none'), 'etag': one_of('auto', 'md5', 'opaque'),
+    'sse': one_of('AES256', 'aws:kms'), 'sse_kms_key_id': str,
+}
+
+
+def read_config(path):
+    """The settings in the file *path*, as a dict; raises ConfigError."""
+    config = {}
+    try:
+        with open(path, 'rb') as file:
+            text = file.read(1 << 20).decode('utf-8-sig')
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, 'strerror', None) or 'it is not UTF-8 text'
+        raise ConfigError('cannot read %s: %s' % (printable(path), reason))
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.strip().split(None, 1)
+        if not words or words[0].startswith('#'):
+            continue
+        where = '%s:%d: ' % (path, number)
+        if words[0] not in SETTINGS:
+            raise ConfigError(printable(where + 'unknown key ' + words[0]))
+        if len(words) < 2:
+            raise ConfigError(printable(where + 'no value for ' + words[0]))
+        if words[0] in config:
+            raise ConfigError(printable(where + words[0] + ' is set twice'))
+        try:
+            config[words[0]] = SETTINGS[words[0]](words[1])
+        except ValueError as error:
+            raise ConfigError(printable('%s%s: %s' % (where, words[0], error)))
+    return config
+
+
+def find_config(environ=os.environ):
+    """The path of the configuration file, or None where there is none."""
+    if environ.get('S3DUMP_CONFIG'):
+        return environ['S3DUMP_CONFIG']
+    try:
+        home = os.path.expanduser('~/.s3keys')
+    except KeyError:                # 3.6, a user without HOME and without an entry in passwd
+        home = ''
+    for path in (home, '/etc/s3_keys'):
+        if os.path.lexists(path):
+            return path
+    return None
+
+
+def load_config(path=None, environ=os.environ, warn=lambda text: None):
+    """The settings of *path*, or of the first configuration file there is.
+
+    warn: takes a line where others may read the secret.  Raises ConfigError.
+    """
+    path = path or find_config(environ)
+    if path is None:
+        return {}
+    config = read_config(path)
+    if 'secret_access_key' in config and os.stat(path).st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        warn('%s holds a secret and can be read by others: chmod 600 %s'
+             % (printable(path), printable(path)))
+    return config
+
+
+# ----------------------------------------------------------------------- Credentials
+
+class Credentials:
+    """An access key; session_token is None where it isn't a temporary one."""
+
+    def __init__(self, access_key_id, secret_access_key, session_token=None):
+        self.access_key_id = access_key_id
+        self.secret_access_key = secret_access_key
+        self.session_token = session_token
+
+    def __repr__(self):
+        return 'Credentials(%r)' % self.access_key_id
+
+
+def find_credentials(config, environ):
+    """Credentials from the configuration, else from AWS_* in environ; raises ConfigError."""
+    sources = (
+        ('the configuration', config, 'access_key_id', 'secret_access_key', 'session_token'),
+        ('the environment', environ,
+         'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN'))
+    for name, source, key, secret, token in sources:
+        if bool(source.get(key)) != bool(source.get(secret)):
+            missing = secret if source.get(key) else key
+            raise ConfigError('%s has half a key: %s is missing' % (name, missing))
+        if source.get(key):
+            return Credentials(source[key], source[secret], source.get(token) or None)
+    raise ConfigError('no credentials: neither access_key_id and secret_access_key in the '
+                      'configuration nor AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are set')
+
+
+# -------------------------------------------------------------------------- Endpoint
+# The only place that knows path style from virtual-hosted style, and AWS from the rest.
+
+# Servers that differ from S3 in what we can't find out by asking.  Sources: the S3
+# compatibility pages of Cloudflare R2, Google Cloud Storage, Backblaze B2 (ETags that are
+# no MD5), Scaleway (1,000 parts) and Storj (64 MiB parts).
+SERVERS = (
+    ('.r2.cloudflarestorage.com', {'etag': 'opaque'}),
+    ('storage.googleapis.com', {'etag': 'opaque'}),
+    ('.backblazeb2.com', {'etag': 'opaque'}),
+    ('.scw.cloud', {'max_parts': 1000}),
+    ('.storjshare.io', {'part_size': 64 << 20}),
+)
+
+
+class Endpoint:
+    """Where a bucket lives.
+
+    config, environ: as for Bucket.  Raises ConfigError.
+
+    Source: Amazon S3 User Guide, "Virtual hosting of general purpose buckets"; AWS SDKs and
+    Tools Reference Guide, "Service-specific endpoints".
+    """
+
+    def __init__(self, config, environ):
+        self.bucket = config.get('bucket_name') or environ.get('S3DUMP_BUCKET') or ''
+        if not self.bucket:
+            raise ConfigError('no bucket: set bucket_name in the configuration (-f FILE, '
+                              '~/.s3keys or /etc/s3_keys), or S3DUMP_BUCKET')
+        self.region = (config.get('region') or environ.get('AWS_REGION')
+                       or environ.get('AWS_DEFAULT_REGION') or 'us-east-1')
+        if not valid_region(self.region):
+            raise ConfigError('%s is no region' % printable(repr(self.region)))
+        url = config.get('endpoint') or ''
+        if not url and config.get('server'):
+            url = 'https://' + config['server']
+        url = url or environ.get('AWS_ENDPOINT_URL_S3') or environ.get('AWS_ENDPOINT_URL') or ''
+        self.custom = bool(url)
+        self._locate(url or self._aws_url())
+        style = config.get('addressing', 'auto')
+        label = re.match(r'[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$', self.bucket)
+        self.virtual = style == 'virtual' or (style == 'auto' and self.aws and bool(label))
+
+    def _aws_url(self):
+        return 'https://s3.%s.amazonaws.com%s' % (
+            self.region, '.cn' if self.region.startswith('cn-') else '')
+
+    def _locate(self, url):
+        """Take scheme, host, port and path from url."""
+        try:
+            parts = urllib.parse.urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host = None
+        if not host or parts.scheme not in ('http', 'https') or parts.query \
+                or parts.username is not None or not re.match(r'[-._~%:A-Za-z0-9]+$', host):
+            raise ConfigError('endpoint %s is no URL like https://s3.example.com or '
+                              'http://127.0.0.1:9000' % printable(repr(url)))
+        if parts.scheme == 'https' and ssl is None:
+            raise ConfigError('this Python was built without ssl: it can only do http://')
+        self.scheme, self.domain, self.path = parts.scheme, host, parts.path.rstrip('/')
+        self.port = port or (443 if parts.scheme == 'https' else 80)
+
+    @property
+    def aws(self):
+        """Whether this is Amazon itself."""
+        return self.domain.endswith(('.amazonaws.com', '.amazonaws.com.cn'))
+
+    @property
+    def host(self):
+        """The name to connect to."""
+        return self.bucket + '.' + self.domain if self.virtual else self.domain
+
+    @property
+    def authority(self):
+        """The Host header: with the port only where it isn't the scheme's own."""
+        host = '[%s]' % self.host if ':' in self.host else self.host
+        if self.port == (443 if self.scheme == 'https' else 80):
+            return host
+        return '%s:%d' % (host, self.port)
+
+    def target(self, key):
+        """The path of the request line: of the object *key*, or of the bucket ('')."""
+        path = self.path if self.virtual else self.path + '/' + uri_encode(self.bucket)
+        if key or self.virtual:
+            path += '/' + uri_encode(key, '/')
+        return path
+
+    def defaults(self):
+        """The settings in which this server is known to differ."""
+        for suffix, settings in SERVERS:
+            if ('.' + self.domain).endswith('.' + suffix.lstrip('.')):
+                return settings
+        return {}
+
+    def move(self, region, location):
+        """Go where the server sends us: to *region*, or to the host of the URL *location*.
+
+        Raises BadAnswer for a redirect that would take the signature to somebody else.
+
+        Source: Amazon S3 User Guide, "Making requests using the REST API: request routing".
+        """
+        if region and region != self.region and valid_region(region):
+            self.region = region
+            if not self.custom:
+                self._locate(self._aws_url())
+        elif location:
+            there = urllib.parse.urlsplit(location if '//' in location
+                                          else '%s://%s' % (self.scheme, location))
+            host = there.hostname or ''
+            base = host[len(self.bucket) + 1:] if host.startswith(self.bucket + '.') else host
+            suffix = '.amazonaws.com.cn' if self.domain.endswith('.cn') else '.amazonaws.com'
+            if host == self.host:
+                base = self.domain
+            elif not self.aws or not ('.' + base).endswith(suffix):
+                base = ''
+            if not base or there.scheme not in (self.scheme, 'https'):
+                raise BadAnswer('the server redirects to %s, which is not followed with a '
+                                'signature' % printable(repr(location), 200))
+            self.scheme, self.domain = there.scheme, base
+            self.port = there.port or (443 if there.scheme == 'https' else 80)
+
+
+def valid_region(name):
+    """Whether *name* can be part of a host name and of a credential scope."""
+    return bool(re.match(r'[A-Za-z0-9][A-Za-z0-9-]{0,62}$', name))
+
+
+# -------------------------------------------------------------- Signature Version 4
+# Pure functions, each taking the result of the one before, in the order and with the
+# names of the Amazon S3 API Reference, "Authenticating Requests (AWS Signature Version 4)".
+
+UNSIGNED_PAYLOAD = 'UNSIGNED-PAYLOAD'
+ALGORITHM = 'AWS4-HMAC-SHA256'
+
+
+def uri_encode(text, safe=''):
+    """*text* percent-encoded as S3 demands: all but letters, digits and - . _ ~ (and safe)."""
+    return urllib.parse.quote(text, safe=safe + '-._~')     # 3.6 would encode the ~
+
+
+def canonical_query(query):
+    """The query string of the dict *query*: encoded, then sorted."""
+    pairs = sorted((uri_encode(name), uri_encode(value)) for name, value in query.items())
+    return '&'.join('%s=%s' % pair for pair in pairs)
+
+
+def canonical_request(method, target, query, headers, payload_hash):
+    """The request as it is signed, and the names of its signed headers.
+
+    target: path, encoded; query: canonical; headers: a dict with lower-case names.
+
+        Method \\n Path \\n Query \\n (name:value \\n)* \\n name;name... \\n PayloadHash
+    """
+    names = ';'.join(sorted(headers))
+    lines = ['%s:%s\n' % (name, ' '.join(headers[name].split())) for name in sorted(headers)]
+    return '\n'.join([method, target, query, ''.join(lines), names, payload_hash]), names
+
+
+def credential_scope(timestamp, region, service):
+    """What the signing key is good for: a day, a region and a service."""
+    return '%s/%s/%s/aws4_request' % (timestamp[:8], region, service)
+
+
+def string_to_sign(timestamp, scope, request):
+    """timestamp: YYYYMMDDTHHMMSSZ; request: canonical."""
+    return '\n'.join([ALGORITHM, timestamp, scope, sha256(request.encode())])
+
+
+def signature(secret_access_key, scope, to_sign):
+    """HMAC(HMAC(HMAC(HMAC(HMAC("AWS4" + secret, day), region), service), "aws4_request"), text)"""
+    key = ('AWS4' + secret_access_key).encode()
+    for text in scope.split('/') + [to_sign]:
+        key = hmac.new(key, text.encode(), hashlib.sha256).digest()
+    return key.hex()
+
+
+def sign_headers(credentials, region, service, now, method, target, query, headers, payload_hash):
+    """Add to the dict *headers* what makes the request a signed one:
+
+        x-amz-date: 20130524T000000Z
+        x-amz-content-sha256: PAYLOADHASH
+        x-amz-security-token: TOKEN                     (with temporary credentials)
+        authorization: AWS4-HMAC-SHA256 Credential=KEY/SCOPE, SignedHeaders=..., Signature=...
+
+    now: seconds since the epoch; the other arguments as for canonical_request().
+    """
+    timestamp = time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))
+    headers['x-amz-date'] = timestamp
+    headers['x-amz-content-sha256'] = payload_hash
+    if credentials.session_token:
+        headers['x-amz-security-token'] = credentials.session_token
+    request, names = canonical_request(method, target, query, headers, payload_hash)
+    scope = credential_scope(timestamp, region, service)
+    headers['authorization'] = '%s Credential=%s/%s, SignedHeaders=%s, Signature=%s' % (
+        ALGORITHM, credentials.access_key_id, scope, names,
+        signature(credentials.secret_access_key, scope, string_to_sign(timestamp, scope, request)))
+
+
+def presign(credentials, region, service, now, method, authority, target, expires):
+    """The query string that lets *expires* seconds long anybody make this one request.
+
+    Source: Amazon S3 API Reference, "Authenticating Requests: Using Query Parameters".
+    """
+    timestamp = time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))
+    scope = credential_scope(timestamp, region, service)
+    query = {'X-Amz-Algorithm': ALGORITHM, 'X-Amz-Date': timestamp,
+             'X-Amz-Credential': '%s/%s' % (credentials.access_key_id, scope),
+             'X-Amz-Expires': str(expires), 'X-Amz-SignedHeaders': 'host'}
+    if credentials.session_token:
+        query['X-Amz-Security-Token'] = credentials.session_token
+    text = canonical_query(query)
+    request, _ = canonical_request(method, target, text, {'host': authority}, UNSIGNED_PAYLOAD)
+    return '%s&X-Amz-Signature=%s' % (
+        text, signature(credentials.secret_access_key, scope,
+                        string_to_sign(timestamp, scope, request)))
+
+
+def sha256(data):
+    """Hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+EMPTY_HASH = sha256(b'')
+
+
+def md5(data=b''):
+    """A hash object, or None on a Python that has MD5 disabled (FIPS)."""
+    try:
+        return hashlib.md5(data, usedforsecurity=False) if sys.version_info >= (3, 9) \
+            else hashlib.md5(data)
+    except ValueError:
+        return None
+
+
+def crc32_text(value):
+    """A CRC32 the way S3 writes it: base64 of four bytes, most significant first."""
+    return base64.b64encode(value.to_bytes(4, 'big')).decode()
+
+
+# -------------------------------------------------------------------------- Messages
+# XML in and out.  Bytes in, values out; what is no XML is a BadAnswer.
+
+class Element:
+    """An XML element: its name without the namespace, its text and its children."""
+    __slots__ = ('name', 'text', 'children')
+
+    def __init__(self, name):
+        self.name, self.text, self.children = name, '', []
+
+    def get(self, *path):
+        """The text at the end of a path of names, or '' where it leads nowhere."""
+        element = self
+        for name in path:
+            element = next((child for child in element.children if child.name == name), None)
+            if element is None:
+                return ''
+        return element.text
+
+
+def parse_xml(body):
+    """The root element of the document *body* (bytes); raises BadAnswer.
+
+    expat itself rather than xml.etree: a tenth of the import, and a document type, the
+    only way to make a small document a big one, is refused where it begins.
+    """
+    root = Element('')
+    stack = [root]
+
+    def start(name, attributes):
+        element = Element(name.rpartition(':')[2])
+        stack[-1].children.append(element)
+        stack.append(element)
+
+    def end(name):
+        stack.pop()
+
+    def text(data):
+        stack[-1].text += data
+
+    def doctype(*args):
+        raise BadAnswer('the answer of the server holds a document type')
+
+    parser = xml.parsers.expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = text, doctype
+    try:
+        parser.Parse(body, True)
+    except (xml.parsers.expat.ExpatError, ValueError, RecursionError) as error:
+        raise BadAnswer('the answer of the server is no XML (%s): %s'
+                        % (error, printable(repr(body[:60]))))
+    return root.children[0]
+
+
+def parse_document(body, name):
+    """The root element, which must be called *name*."""
+    root = parse_xml(body)
+    if root.name != name:
+        raise BadAnswer('the answer of the server is a %s, where S3 says %s'
+                        % (printable(root.name, 50), name))
+    return root
+
+
+def parse_time(text):
+    """Seconds since the epoch of 2009-10-12T17:50:30.000Z, or None.
+
+    strptime would take ten times as long, and a listing may have a million of them.
+    """
+    try:
+        return calendar.timegm((int(text[0:4]), int(text[5:7]), int(text[8:10]),
+                                int(text[11:13]), int(text[14:16]), int(text[17:19])))
+    except ValueError:
+        return None
+
+
+def parse_date(text):
+    """Seconds since the epoch of an HTTP date, or None (RFC 7231, section 7.1.1.1)."""
+    parsed = email.utils.parsedate_tz(text or '')
+    try:
+        return email.utils.mktime_tz(parsed) if parsed else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def parse_error(what, method, status, headers, body):
+    """The ResponseError that an answer of *status* >= 300 is."""
+    try:
+        root = parse_document(body, 'Error')
+    except BadAnswer:
+        root = Element('Error')
+    code, message = root.get('Code'), root.get('Message')
+    if not code:
+        code = {403: 'Forbidden', 404: 'NotFound', 412: 'PreconditionFailed'}.get(
+            status, http.client.responses.get(status, 'unknown error'))
+        if body and method != 'HEAD':
+            message = 'no S3 error but ' + printable(repr(body[:80]))
+    return ResponseError(
+        what, status, code, message,
+        request_id=root.get('RequestId') or headers.get('x-amz-request-id') or '',
+        region=headers.get('x-amz-bucket-region') or root.get('Region'),
+        location=headers.get('location') or root.get('Endpoint'),
+        retry_after=retry_after(headers),
+        date=parse_date(headers.get('date')) or parse_time(root.get('ServerTime')))
+
+
+def retry_after(headers):
+    """Seconds that the server asks us to wait, or 0 (x-amz-retry-after has milliseconds)."""
+    for name, unit in (('x-amz-retry-after', 1000), ('retry-after', 1)):
+        text = headers.get(name) or ''
+        if re.match(r'\d{1,9}$', text):
+            return min(int(text) / unit, 300)
+    return 0
+
+
+def completion_body(parts):
+    """The body of a CompleteMultipartUpload; parts: (ETag, CRC32 as text or None) in order."""
+    lines = ['<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">']
+    for number, (etag, crc32) in enumerate(parts, 1):
+        check = '<ChecksumCRC32>%s</ChecksumCRC32>' % crc32 if crc32 else ''
+        lines.append('<Part><PartNumber>%d</PartNumber><ETag>%s</ETag>%s</Part>'
+                     % (number, escape(etag), check))
+    return '\n'.join(lines + ['</CompleteMultipartUpload>']).encode()
+
+
+def escape(text):
+    """*text* for the inside of an XML element."""
+    return text.replace('&', '&amp;').replace('<', '&lt;').replace('>', '&gt;')
+
+
+def parse_upload_id(answer):
+    """The upload id in the answer to a CreateMultipartUpload."""
+    upload_id = parse_xml(answer.body).get('UploadId')  # the name of the root differs in rclone
+    if not upload_id:
+        raise BadAnswer('the server gave no upload id')
+    return upload_id
+
+
+def acknowledged(answer):
+    """The ETag, without which the answer to a write isn't S3's (but a captive portal's)."""
+    etag = answer.headers.get('etag')
+    if not etag:
+        raise BadAnswer('the server acknowledged nothing: its answer has no ETag')
+    return etag
+
+
+def described(operation, key):
+    """A request, as messages call it."""
+    return operation + (' ' + printable(repr(key), 300) if key else '')
+
+
+ListEntry = collections.namedtuple('ListEntry', 'key size modified storage_class etag')
+UploadEntry = collections.namedtuple('UploadEntry', 'key upload_id initiated')
+
+
+def decode_key(root, text):
+    """A key of a listing: url-encoded, unless the server ignored that we asked for it."""
+    return urllib.parse.unquote_plus(text) if root.get('EncodingType') == 'url' else text
+
+
+def list_entry(root, element):
+    """The ListEntry of one Contents element of a listing."""
+    values = {child.name: child.text for child in element.children}
+    try:
+        return ListEntry(decode_key(root, values['Key']), int(values['Size']),
+                         parse_time(values['LastModified']),
+                         values.get('StorageClass') or 'STANDARD', values.get('ETag', ''))
+    except (KeyError, ValueError):
+        raise BadAnswer('an entry of the listing lacks its key, size or time')
+
+
+# ----------------------------------------------------------------------------- Parts
+# How a stream becomes parts, and a stream too long for one object becomes volumes.
+
+def read_part(stream, view):
+    """Fill *view* from *stream*, and return the count of bytes: less only at the end.
+
+    stream: anything with readinto(), even one that doesn't block.
+    """
+    count = 0
+    while count < len(view):
+        got = stream.readinto(view[count:])
+        if got is None:
+            select.select([stream], [], [])
+        elif got == 0:
+            break
+        else:
+            count += got
+    return count
+
+
+def volume_key(key, number):
+    """The key of volume *number* of the dump *key*; volume 0 is the dump itself."""
+    return '%s/volume_%06d' % (key, number) if number else key
+
+
+def end_key(key, last):
+    """The key of the end mark that says that *last* is the number of the last volume."""
+    return '%s/end_%06d' % (key, last)
+
+
+def random_name():
+    """16 letters and digits that hold 80 bits of the system's random source."""
+    return base64.b32encode(os.urandom(10)).decode().lower()
+
+
+# ------------------------------------------------------------------------ Rate limit
+
+class RateLimit:
+    """At most *rate* bytes per second (None: as fast as can be) for all sockets together.
+
+    Whoever moves bytes reserves the next moment at which they may pass, and sleeps until
+    then.  In any span of t seconds no more than rate x (t + 1/4) bytes pass: an eighth of a
+    second's worth may be caught up with, and a slice is an eighth.  rate may be changed
+    while transfers run, by a signal handler too.
+    """
+    SPAN = 1 / 8
+
+    def __init__(self, rate=None, clock=time.monotonic, sleep=time.sleep):
+        self.rate = rate
+        self.moved = 0              # bytes so far, both ways; guarded by the lock, as is _next
+        self._next = clock()
+        self._lock = threading.Lock()
+        self._clock, self._sleep = clock, sleep
+
+    def slice(self):
+        """How many bytes to move at once."""
+        rate = self.rate
+        return BLOCK if rate is None else max(1, min(BLOCK, int(rate * self.SPAN)))
+
+    def take(self, count):
+        """Wait until *count* more bytes may pass."""
+        with self._lock:
+            self.moved += count
+            rate = self.rate
+            if rate is None:
+                return
+            now = self._clock()
+            start = max(self._next, now - self.SPAN)
+            self._next = start + count / rate
+        if start > now:
+            self._sleep(start - now)
+
+
+# ------------------------------------------------------------------------------ Wire
+# What stands between http.client and the kernel.  Everything is cut into slices: for the
+# rate limit, and because a socket's time-out bounds a whole sendall(); in slices it means
+# what it should, that nothing moves.
+
+class ThrottledSocket:
+    """The three methods of a socket that http.client uses after the connection is made."""
+
+    def __init__(self, sock, limit):
+        self._sock, self._limit = sock, limit
+
+    def sendall(self, data):
+        """Send *data* (bytes-like)."""
+        view = memoryview(data)
+        while len(view):
+            piece = view[:self._limit.slice()]
+            self._limit.take(len(piece))
+            self._sock.sendall(piece)
+            view = view[len(piece):]
+
+    def makefile(self, mode):
+        """What the answer is read from.
+
+        It keeps the socket open after close(), as http.client counts on where the server
+        says `Connection: close`: so it wraps the socket's own file and doesn't call recv().
+        """
+        return io.BufferedReader(ThrottledReader(self._sock.makefile(mode, buffering=0),
+                                                 self._limit))
+
+    def close(self):
+        """Close the socket, as soon as its files are closed."""
+        self._sock.close()
+
+
+class ThrottledReader(io.RawIOBase):
+    """Reads from *raw*, and pays for what came."""
+
+    def __init__(self, raw, limit):
+        self._raw, self._limit = raw, limit
+
+    def readable(self):
+        return True
+
+    def readinto(self, view):
+        count = self._raw.readinto(memoryview(view)[:self._limit.slice()])
+        self._limit.take(count or 0)
+        return count
+
+    def close(self):
+        self._raw.close()
+        io.RawIOBase.close(self)
+
+
+class Cancelled(Exception):
+    """The transfer has failed elsewhere, and this thread may go home."""
+
+
+class Connection:
+    """The connection of one thread: made when needed, kept alive, never trusted when old.
+
+    Belongs to its thread, but for cancel(), which any thread may call.
+    """
+
+    def __init__(self, endpoint, limit, context):
+        self._endpoint, self._limit, self._context = endpoint, limit, context
+        self._http = None           # http.client's connection
+        self._sock = None           # the socket under it, kept for cancel()
+        self._place = None          # what it is connected to
+        self._used = 0              # when
+        self.reused = False         # whether the request under way found it open
+        self.cancelled = threading.Event()
+
+    def _open(self, timeout):
+        """http.client's connection, freshly made or proven to be alive."""
+        place = (self._endpoint.scheme, self._endpoint.host, self._endpoint.port)
+        self.reused = bool(self._http and self._http.sock and self._place == place
+                           and time.monotonic() - self._used < IDLE and not self._readable())
+        if not self.reused:
+            self.close()
+            scheme, host, port = place
+            kind = http.client.HTTPConnection if scheme == 'http' else http.client.HTTPSConnection
+            more = {} if scheme == 'http' else {'context': self._context()}
+            self._http = kind(host, port, timeout=CONNECT_TIMEOUT, **more)
+            self._http.connect()
+            self._place, self._sock = place, self._http.sock
+            self._http.sock = ThrottledSocket(self._sock, self._limit)
+        self._sock.settimeout(timeout)
+        if self.cancelled.is_set():
+            raise Cancelled()
+        return self._http
+
+    def _readable(self):
+        """Whether an idle connection has something to say: then it is its end."""
+        poll = select.poll()        # not select(), which ends at descriptor 1023
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def exchange(self, method, target, headers, body, timeout):
+        """Send a request; http.client's response, its body still to be read.
+
+        target: with the query; headers: a dict; body: bytes-like; timeout: seconds of
+        silence.  Raises OSError and http.client.HTTPException.
+        """
+        connection = self._open(timeout)
+        try:
+            connection.putrequest(method, target, skip_host=True)
+            for name, value in headers.items():
+                connection.putheader(name, value)
+            connection.endheaders(body if len(body) else None)
+        except OSError as broken:
+            return self._last_words(connection, broken)
+        return connection.getresponse()
+
+    def _last_words(self, connection, broken):
+        """The answer of a server that hung up while we were sending: the true reason."""
+        if self.cancelled.is_set():
+            raise Cancelled()
+        try:
+            self._sock.settimeout(CONNECT_TIMEOUT)
+            response = connection.getresponse()
+        except (OSError, http.client.HTTPException):
+            raise broken
+        if response.status < 300:
+            raise broken            # praise for half a request is worth nothing
+        return response
+
+    def done(self):
+        """The answer has been read to its end: the connection can serve again."""
+        self._used = time.monotonic()
+
+    def close(self):
+        """The next request will make a new connection."""
+        if self._http is not None:
+            self._http.close()
+        self._http = self._sock = None
+
+    def cancel(self):
+        """Make the thread, wherever it sends, receives or waits, raise at once."""
+        self.cancelled.set()
+        sock = self._sock
+        if sock is not None:
+            try:
+                # not SSLSocket.shutdown(), which would let the thread go on in clear text
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
+def tls_context(ca_bundle):
+    """The ssl.SSLContext: certificates are always checked, by ca_bundle or the system's CAs.
+
+    Raises ConfigError.
+    """
+    kind = 'capath' if ca_bundle and os.path.isdir(ca_bundle) else 'cafile'
+    try:
+        return ssl.create_default_context(**{kind: ca_bundle or None})
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError('cannot load ca_bundle %s: %s' % (printable(ca_bundle), error))
+
+
+# --------------------------------------------------------------------------- Workers
+
+class Task:
+    """A call in a worker's thread; done, value and error are the worker's until done."""
+    __slots__ = ('call', 'done', 'value', 'error')
+
+    def __init__(self, call):
+        self.call, self.done, self.value, self.error = call, False, None, None
+
+
+class Workers:
+    """*jobs* threads with a connection each, and jobs + 1 buffers of *size* bytes.
+
+    A buffer belongs to whoever got it from buffer() until release(); threads and buffers
+    are made when first needed.  All attributes are guarded by the condition.  The first
+    failure of any task is raised by whatever the main thread asks for next.
+    """
+
+    def __init__(self, bucket, size):
+        self._bucket, self._size, self._jobs = bucket, size, bucket.jobs
+        self._changed = threading.Condition()
+        self._free, self._made = [], 0
+        self._queue, self._threads, self._busy = collections.deque(), [], 0
+        self._connections = []
+        self._failure = None
+        self._stopping = False
+
+    def buffer(self):
+        """A memoryview of *size* bytes, as soon as one is free."""
+        with self._changed:
+            while not self._free and self._made > self._jobs and not self._failure:
+                self._changed.wait()
+            if self._failure:
+                raise self._failure
+            if self._free:
+                return self._free.pop()
+            self._made += 1
+        return memoryview(bytearray(self._size))
+
+    def release(self, buffer):
+        """Give a buffer back."""
+        with self._changed:
+            self._free.append(buffer)
+            self._changed.notify_all()
+
+    def submit(self, function, *args):
+        """Have function(*args) called by a thread; returns the Task."""
+        task = Task(lambda: function(*args))
+        with self._changed:
+            self._queue.append(task)
+            self._busy += 1
+            if self._busy > len(self._threads) and len(self._threads) < self._jobs:
+                thread = threading.Thread(target=self._work, daemon=True)
+                self._threads.append(thread)
+                thread.start()
+            self._changed.notify_all()
+        return task
+
+    def wait(self, task):
+        """The value of *task*, when it is done."""
+        with self._changed:
+            while not task.done and not self._failure:
+                self._changed.wait()
+            if self._failure:
+                raise self._failure
+        return task.value
+
+    def stop(self):
+        """Break off what is under way, and return when no thread talks to the server."""
+        with self._changed:
+            self._stopping = True
+            self._queue.clear()
+            self._changed.notify_all()
+            connections = list(self._connections)
+        for connection in connections:
+            connection.cancel()
+        for thread in self._threads:
+            thread.join(2 * CONNECT_TIMEOUT)
+
+    def _work(self):
+        connection = self._bucket.connection()
+        with self._changed:
+            self._connections.append(connection)
+        while True:
+            with self._changed:
+                while not self._queue and not self._stopping:
+                    self._changed.wait()
+                if self._stopping:
+                    break
+                task = self._queue.popleft()
+            try:
+                task.value = task.call()
+            except BaseException as error:
+                task.error = error
+            with self._changed:
+                task.call, task.done = None, True
+                self._busy -= 1
+                self._failure = self._failure or task.error
+                self._changed.notify_all()
+        connection.close()
+
+
+# --------------------------------------------------------------------------- Retries
+
+class Retries:
+    """How often and how long one request is tried again.
+
+    Pauses are random between nothing and a bound that doubles from 0.1 s (from 1 s where
+    the server asks for slower requests) to 20 s ("full jitter").  It ends after *patience*
+    seconds without progress, or after the fifth answer that makes no sense or says that the
+    data were damaged on their way.
+    """
+
+    def __init__(self, patience, clock):
+        self._patience, self._clock = patience, clock
+        self.attempts = 0
+        self._failures, self._wrong, self._since = 0, 0, None
+
+    def pause(self, error):
+        """Seconds to wait after *error*; None where it is final."""
+        self.attempts += 1
+        now = self._clock()
+        if self._since is None or getattr(error, 'progress', 0):
+            self._failures, self._since = 0, now
+        if not transient(error):
+            return None
+        self._wrong += senseless(error)
+        if now - self._since >= self._patience() or self._wrong >= 5:
+            return None
+        self._failures += 1
+        slow = getattr(error, 'code', '') == 'SlowDown' or getattr(error, 'status', 0) in (429, 503)
+        bound = min(20, (1 if slow else 0.1) * 2 ** min(self._failures - 1, 10))
+        return max(random.uniform(0, bound), getattr(error, 'retry_after', 0))
+
+
+def senseless(error):
+    """Whether it is no outage that waiting could cure, but may be an accident."""
+    if isinstance(error, ResponseError):
+        return error.code not in TRANSIENT_CODES and error.status not in TRANSIENT_STATUS
+    return isinstance(error, (http.client.HTTPException, BadAnswer)) and not isinstance(
+        error, (http.client.IncompleteRead, http.client.RemoteDisconnected))
+
+
+def transient(error):
+    """Whether the same request may succeed a little later."""
+    if isinstance(error, ResponseError):
+        return (error.status in TRANSIENT_STATUS or error.code in TRANSIENT_CODES
+                or error.code in DAMAGED_CODES or error.status == 200)
+    if isinstance(error, OSError):
+        return (not certificate_error(error)
+                and 'WRONG_VERSION_NUMBER' not in str(error)
+                and error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+    return isinstance(error, (http.client.HTTPException, BadAnswer))
+
+
+def certificate_error(error):
+    """Whether TLS failed because the certificate isn't good."""
+    return ssl is not None and (isinstance(error, ssl.CertificateError)
+                                or 'CERTIFICATE_VERIFY_FAILED' in str(error))
+
+
+def brief(error):
+    """The cause of a failed attempt in a few words."""
+    if isinstance(error, ResponseError):
+        return '%s (%d)' % (printable(error.code, 100), error.status)
+    if isinstance(error, socket.timeout):
+        return 'no answer in time'
+    if isinstance(error, http.client.IncompleteRead):
+        return 'the answer broke off'
+    return printable(getattr(error, 'strerror', None) or str(error) or type(error).__name__, 300)
+
+
+def network_error(what, endpoint, error, attempts, now):
+    """The NetworkError that tells of *error* in a line."""
+    reason = brief(error)
+    if certificate_error(error):
+        reason = "the server's certificate is not accepted: %s" % reason
+        if 'expired' in reason or 'not yet valid' in reason:
+            reason += '; is the clock right? it says %s' % time.strftime(
+                '%Y-%m-%d %H:%M UTC', time.gmtime(now))
+        else:
+            reason += '; ca_bundle names the CA of a server of your own'
+    elif 'WRONG_VERSION_NUMBER' in str(error):
+        reason = 'the server does not speak TLS: is it an http:// endpoint?'
+    tried = ' (gave up after %d attempts)' % attempts if attempts > 1 else ''
+    return NetworkError(printable('%s: %s: %s%s' % (what, endpoint.authority, reason, tried)))
+
+
+def duration(seconds):
+    """Like 3 days, 5 h or 40 s: one number is enough to see what is meant."""
+    for unit, name in ((86400 * 365.25, 'years'), (86400, 'days'), (3600, 'h'), (60, 'min')):
+        if seconds >= 2 * unit:
+            return '%d %s' % (seconds / unit, name)
+    return '%d s' % seconds
+
+
+# --------------------------------------------------------------------------- Answers
+# http.client lets truncation pass where it fills a buffer, and waits for ever on a server
+# that sends a byte a minute; so bytes are counted here, and the clock is looked at.
+
+Answer = collections.namedtuple('Answer', 'status headers body')
+
+
+def read_answer(response, monotonic):
+    """The whole Answer, which must not be larger than MAX_MESSAGE or last COMPLETE_TIMEOUT."""
+    pieces, size, end = [], 0, monotonic() + COMPLETE_TIMEOUT
+    while True:
+        piece = response.read1(BLOCK)
+        if not piece:
+            break
+        pieces.append(piece)
+        size += len(piece)
+        if size > MAX_MESSAGE or monotonic() > end:
+            raise BadAnswer('the answer of the server has no end')
+    if response.length:
+        raise http.client.IncompleteRead(b'', response.length)
+    response.read()                 # nothing; read1() leaves the response open at its end
+    return Answer(response.status, response.headers, b''.join(pieces))
+
+
+def seek_range(response, first, count):
+    """Leave *response* at byte *first* of the object, with *count* more to come.
+
+    There are servers that answer a ranged GET with 200, some with the range and some with
+    the whole object.
+    """
+    said = re.match(r'bytes (\d+)-(\d+)/', response.headers.get('content-range') or '')
+    length = response.length
+    if said or response.status == 206:
+        if not said or (int(said.group(1)), int(said.group(2))) != (first, first + count - 1) \
+                or length not in (None, count):
+            raise BadAnswer('asked for bytes %d-%d, the server sends %s'
+                            % (first, first + count - 1, said.group(0) if said else 'others'))
+    elif length != count:
+        rest = first
+        while rest:
+            got = len(response.read(min(rest, BLOCK)))
+            if not got:
+                raise BadAnswer('the server ignores ranges, and its object ends early')
+            rest -= got
+
+
+def read_blocks(response, view):
+    """Fill *view* from *response*, yielding the count of bytes of each block."""
+    while len(view):
+        count = response.readinto(view[:BLOCK])
+        if not count:
+            raise http.client.IncompleteRead(b'', len(view))
+        view = view[count:]
+        yield count
+
+
+# ---------------------------------------------------------------------------- Bucket
+
+Stored = collections.namedtuple('Stored', 'key size parts objects')
+
+
+class Head:
+    """What the server says of an object: size, etag, crc32 (int or None) and metadata."""
+
+    def __init__(self, headers):
+        self.headers = headers
+        size = headers.get('content-length') or ''
+        if not size.isdigit():
+            raise BadAnswer('the server does not tell the size of the object')
+        self.size = int(size)
+        self.etag = headers.get('etag') or ''
+        self.modified = parse_date(headers.get('last-modified')) or 0
+        self.storage_class = headers.get('x-amz-storage-class') or 'STANDARD'
+        self.crc32 = None
+        try:
+            check = base64.b64decode(headers.get('x-amz-checksum-crc32') or '', validate=True)
+        except binascii.Error:      # a COMPOSITE one has -N behind it, and is of no use here
+            check = b''
+        if len(check) == 4 and headers.get('x-amz-checksum-type') != 'COMPOSITE':
+            self.crc32 = int.from_bytes(check, 'big')
+
+    def number(self, name):
+        """The metadata *name* as a number, 0 where it is none."""
+        text = self.headers.get('x-amz-meta-' + name) or ''
+        return int(text) if re.match(r'\d{1,18}$', text) else 0
+
+    @property
+    def archived(self):
+        """Whether the object can't be read as it is."""
+        return (self.storage_class in ('GLACIER', 'DEEP_ARCHIVE')
+                and 'ongoing-request="false"' not in (self.headers.get('x-amz-restore') or ''))
+
+
+class Bucket:
+    """A bucket, and all that can be done with it.
+
+    config: settings as from load_config(); environ: where the AWS variables are looked for;
+    report: called with a kind and a line: 'trace' for each request, 'retry' for each pause,
+    'warning' for what the user should know; clock: seconds since the epoch; monotonic and
+    wait(event, seconds): for pauses.
+
+    Methods raise ResponseError, NetworkError, BadAnswer; others are named where they can
+    be raised.  One Bucket may be used by several threads: each has its own connection.
+
+    Attributes of use to a caller: jobs, part_size and max_parts; patience, in seconds;
+    limit, the RateLimit; retries, requests: how many so far (guarded by nothing, they are only shown); offset:
+    seconds that the server's clock is ahead of ours.
+    """
+
+    def __init__(self, config, environ=os.environ, report=lambda kind, text: None,
+                 clock=time.time, monotonic=time.monotonic,
+                 wait=lambda event, seconds: event.wait(seconds)):
+        self.endpoint = Endpoint(config, environ)
+        self.credentials = find_credentials(config, environ)
+        config = dict(self.endpoint.defaults(), **config)
+        self.service = config.get('service', 's3')
+        self.jobs = config.get('jobs', JOBS)
+        self.part_size = config.get('part_size', PART_SIZE)
+        self.max_parts = config.get('max_parts', MAX_PARTS)
+        self.storage_class = config.get('storage_class')
+        self.limit = RateLimit(config.get('limit_rate'))
+        self.patience = PATIENCE
+        self.report = report
+        self.retries = self.requests = self.offset = 0
+        checksum = config.get('checksum', 'auto')
+        self.checksum = checksum == 'crc32' or (checksum == 'auto' and self.endpoint.aws)
+        self.opaque_etags = config.get('etag') == 'opaque'
+        self._config, self._environ = config, environ
+        self._clock, self._monotonic, self._wait = clock, monotonic, wait
+        self._answered = False      # whether the server ever said anything
+        self._conditional = True    # whether it knows If-None-Match, until it says no
+        self._context = None        # of TLS, made when first needed, guarded by the lock
+        self._lock = threading.Lock()
+        self._local = threading.local()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *args):
+        self.close()
+
+    def close(self):
+        """Close this thread's connection."""
+        self.connection().close()
+
+    # What all operations are made of: _attempt is one request, _retry repeats it.
+
+    def now(self):
+        """Seconds since the epoch, by the server's clock as far as it is known."""
+        return self._clock() + self.offset
+
+    def connection(self):
+        """The Connection of the calling thread."""
+        if not hasattr(self._local, 'connection'):
+            self._local.connection = Connection(self.endpoint, self.limit, self._tls)
+        return self._local.connection
+
+    def _tls(self):
+        with self._lock:
+            if self._context is None:
+                self._context = tls_context(self._config.get('ca_bundle')
+                                            or self._environ.get('AWS_CA_BUNDLE'))
+            return self._context
+
+    def _attempt(self, what, method, key, query, headers, body, payload_hash, timeout, receive):
+        """One request, signed now, and receive(response), its value; raises ResponseError."""
+        connection = self.connection()
+        signed = self._place()
+        target, query = self.endpoint.target(key), canonical_query(query)
+        headers = dict(headers, host=self.endpoint.authority)
+        sign_headers(self.credentials, self.endpoint.region, self.service, self.now(),
+                     method, target, query, headers, payload_hash)
+        headers['user-agent'] = 's3dump/' + __version__
+        if method in ('PUT', 'POST'):
+            headers['content-length'] = str(len(body))
+        self.requests += 1
+        response = None
+        try:
+            response = connection.exchange(method, target + (query and '?' + query), headers,
+                                           body, timeout)
+            self._answered = True
+            self.report('trace', '%s: %d' % (what, response.status))
+            if response.status >= 300:
+                answer = read_answer(response, self._monotonic)
+                raise parse_error(what, method, response.status, response.headers, answer.body)
+            return receive(response)
+        except ResponseError as error:
+            error.signed = signed
+            raise
+        finally:
+            if response is not None and response.isclosed():
+                connection.done()
+            else:                   # http.client can't go on after half an answer
+                connection.close()
+
+    def _place(self):
+        return self.offset, self.endpoint.region, self.endpoint.domain
+
+    def _retry(self, what, attempt, patience=None, renamed=False):
+        """The value of attempt(), which is repeated as the section Retries says.
+
+        what: operation and key, for messages; patience: seconds, in place of the usual;
+        renamed: a corrected clock is not acted upon here but raised, for a new key.
+        """
+        connection = self.connection()
+        limit = (lambda: patience) if patience else \
+            (lambda: self.patience if self._answered else min(self.patience, FIRST_PATIENCE))
+        retries = Retries(limit, self._monotonic)
+        lessons = 0
+        while True:
+            try:
+                return attempt()
+            except (OSError, http.client.HTTPException, BadAnswer, ResponseError) as failure:
+                error = failure
+            if connection.cancelled.is_set():
+                raise Cancelled()
+            if isinstance(error, ResponseError):
+                error.repeated = retries.attempts > 0
+                if lessons < 3 and self._learn(error):
+                    lessons += 1
+                    if renamed and error.signed[0] != self.offset:
+                        raise error
+                    continue
+            elif connection.reused and not retries.attempts and not getattr(error, 'progress', 0):
+                retries.attempts += 1       # it had idled too long: no fault, and no pause
+                continue
+            pause = retries.pause(error)
+            if pause is None:
+                raise self._final(what, error, retries.attempts)
+            self.retries += 1
+            self.report('retry', '%s: %s; next try in %.1f s' % (what, brief(error), pause))
+            self._wait(connection.cancelled, pause)
+
+    def _final(self, what, error, attempts):
+        """*error* as it is raised to the caller."""
+        if isinstance(error, ResponseError):
+            if attempts > 1:
+                error.message += ' (gave up after %d attempts)' % attempts
+            return error
+        if isinstance(error, BadAnswer):
+            return BadAnswer('%s: %s' % (what, error))
+        return network_error(what, self.endpoint, error, attempts, self.now())
+
+    def _learn(self, error):
+        """Whether a refusal taught us, or another thread, the server's clock, region or host."""
+        with self._lock:
+            if error.code == 'RequestTimeTooSkewed' or error.code == 'Forbidden':
+                ahead = error.date - self.now() if error.date else 0
+                if abs(ahead) > MAX_SKEW:
+                    self.offset += ahead
+                    self.report('warning', "this machine's clock is off by %s: going by the "
+                                "server's" % duration(abs(self.offset)))
+            elif error.status in (301, 307, 400) and (error.region or error.location):
+                self.endpoint.move(error.region, error.location)
+            return error.signed != self._place()
+
+    def _request(self, operation, method, key='', query=(), headers=(), body=b'',
+                 payload_hash=None, patience=None, renamed=False, accept=lambda answer: answer):
+        """accept(Answer) of a request whose answer is small; a BadAnswer of it is retried."""
+        what = described(operation, key)
+        payload_hash = payload_hash or sha256(body)
+        return self._retry(what, lambda: self._attempt(
+            what, method, key, dict(query), headers, body, payload_hash, TIMEOUT,
+            lambda response: accept(read_answer(response, self._monotonic))),
+            patience, renamed)
+
+    # Objects
+
+    def put_object(self, key, body, overwrite=False, unique=False, storage_class=None,
+                   renamed=False):
+        """Store *body* (bytes-like) as the object *key*.
+
+        overwrite: whether an existing one may be replaced; unique: the key is a random one,
+        so an object that is there after a repetition can only be ours.
+        """
+        write_id = random_name()
+        headers = self._object_headers(write_id, storage_class or self.storage_class)
+        payload_hash = self._protect(headers, body)
+        try:
+            self._conditionally(overwrite, headers, lambda: self._request(
+                'PutObject', 'PUT', key, headers=headers, body=body,
+                payload_hash=payload_hash, renamed=renamed, accept=acknowledged))
+        except ResponseError as error:
+            if error.code != 'PreconditionFailed' or not error.repeated:
+                raise
+            ours = self._is_ours(key, write_id, len(body))
+            if ours or (ours is None and unique):
+                return
+            if ours is None:
+                raise UnknownOutcome('%s: an object is there, and this key may not look whether '
+                                     'it is ours' % described('PutObject', key))
+            raise
+
+    def _object_headers(self, write_id, storage_class):
+        """The headers of an object that comes into being.
+
+        The metadata let a restore see that volumes or parts are missing, and let us know an
+        object of ours again when the answer to its creation was lost.
+        """
+        headers = {'x-amz-meta-volume-size': str(self.part_size * self.max_parts),
+                   'x-amz-meta-part-size': str(self.part_size),
+                   'x-amz-meta-write-id': write_id}
+        if storage_class and storage_class != 'STANDARD':
+            headers['x-amz-storage-class'] = storage_class
+        if self._config.get('sse'):
+            headers['x-amz-server-side-encryption'] = self._config['sse']
+        if self._config.get('sse_kms_key_id'):
+            headers['x-amz-server-side-encryption-aws-kms-key-id'] = self._config['sse_kms_key_id']
+        return headers
+
+    def _protect(self, headers, body):
+        """Add the checksum header where the server keeps them; returns the payload hash.
+
+        Over TLS the CRC32 is enough for the server to find damage, at a third of the cost.
+        """
+        if self.checksum:
+            headers['x-amz-checksum-crc32'] = crc32_text(zlib.crc32(body))
+            if self.endpoint.scheme == 'https':
+                return UNSIGNED_PAYLOAD
+        return sha256(body)
+
+    def _conditionally(self, overwrite, headers, request):
+        """request() with If-None-Match in *headers*, unless the server doesn't know it."""
+        if overwrite or not self._conditional:
+            return request()
+        headers['if-none-match'] = '*'
+        try:
+            return request()
+        except ResponseError as error:
+            if error.status != 501:
+                raise
+            self._conditional = False
+            del headers['if-none-match']
+            return request()
+
+    def _is_ours(self, key, write_id, size):
+        """Whether the object that is there is the one we wrote; None if we may not look."""
+        try:
+            head = self.head_object(key)
+        except ResponseError as error:
+            if error.status == 404:
+                return False
+            return None
+        return head.headers.get('x-amz-meta-write-id') == write_id and head.size == size
+
+    def head_object(self, key, part=None):
+        """The Head of an object; part: of that part only, where the server can tell."""
+        headers = {'x-amz-checksum-mode': 'ENABLED'} if self.checksum and not part else {}
+        query = {'partNumber': str(part)} if part else {}
+        return self._request('HeadObject', 'HEAD', key, query, headers,
+                             accept=lambda answer: Head(answer.headers))
+
+    def exists(self, key):
+        """Whether there is such an object; None where this key may not ask."""
+        try:
+            self.head_object(key)
+        except ResponseError as error:
+            if error.status == 404:
+                return False
+            if error.status == 403:
+                return None
+            raise
+        return True
+
+    def get_object(self, key, view, first=0, etag=None):
+        """Fill *view* with the bytes of the object from *first* on.
+
+        etag: of the version that it has to be.  A body that breaks off is asked for again
+        from the byte where it broke.  Raises IntegrityError if the object has changed.
+        """
+        got = 0
+        what = described('GetObject', key)
+
+        def attempt():
+            start = first + got
+            headers = {'range': 'bytes=%d-%d' % (start, first + len(view) - 1)}
+            if etag:
+                headers['if-match'] = etag
+
+            def receive(response):
+                nonlocal got
+                seek_range(response, start, len(view) - got)
+                for count in read_blocks(response, view[got:]):
+                    got += count
+
+            before = got
+            try:
+                self._attempt(what, 'GET', key, {}, headers, b'', EMPTY_HASH, TIMEOUT, receive)
+            except (OSError, http.client.HTTPException, BadAnswer) as error:
+                error.progress = got - before
+                raise
+        try:
+            self._retry(what, attempt)
+        except ResponseError as error:
+            if error.status == 412:
+                raise IntegrityError('%s: the object was replaced while it was read' % what)
+            if error.code == 'InvalidObjectState':
+                raise ArchivedError('%s: it is in an archive class and not readable now' % what)
+            raise
+
+    def delete_object(self, key):
+        """Delete an object; that there is none is no error."""
+        self._request('DeleteObject', 'DELETE', key)
+
+    def list_objects(self, prefix=''):
+        """Yield a ListEntry for each object whose key begins with *prefix*, in the order of
+        the server, page by page (ListObjectsV2)."""
+        query = {'list-type': '2', 'prefix': prefix, 'encoding-type': 'url'}
+        last = None
+        while True:
+            root = self._document('ListObjectsV2', query, 'ListBucketResult')
+            for element in root.children:
+                if element.name == 'Contents':
+                    yield list_entry(root, element)
+            token = root.get('NextContinuationToken')
+            if root.get('IsTruncated') != 'true':
+                return
+            if not token or token == last:
+                raise BadAnswer('ListObjectsV2: the listing has no end')
+            last = query['continuation-token'] = token
+
+    def list_multipart_uploads(self, prefix=''):
+        """Yield an UploadEntry for each unfinished upload of a key that begins with prefix."""
+        query = {'uploads': '', 'prefix': prefix, 'encoding-type': 'url'}
+        last = None
+        while True:
+            root = self._document('ListMultipartUploads', query, 'ListMultipartUploadsResult')
+            for element in root.children:
+                if element.name == 'Upload':
+                    yield UploadEntry(decode_key(root, element.get('Key')),
+                                      element.get('UploadId'),
+                                      parse_time(element.get('Initiated')))
+            marker = (decode_key(root, root.get('NextKeyMarker')), root.get('NextUploadIdMarker'))
+            if root.get('IsTruncated') != 'true':
+                return
+            if not marker[0] or marker == last:
+                raise BadAnswer('ListMultipartUploads: the listing has no end')
+            last = marker
+            query['key-marker'], query['upload-id-marker'] = marker
+
+    def _document(self, operation, query, name):
+        """The root element of a listing."""
+        return self._request(operation, 'GET', query=query,
+                             accept=lambda answer: parse_document(answer.body, name))
+
+    def get_object_acl(self, key):
+        """The ACL of an object: XML, as bytes."""
+        body = self._request('GetObjectAcl', 'GET', key, {'acl': ''}).body
+        parse_document(body, 'AccessControlPolicy')     # some servers send the object itself
+        return body
+
+    def put_object_acl(self, key, body):
+        """Set the ACL of an object; body: XML, as bytes."""
+        headers = {'content-type': 'application/xml'}
+        digest = md5(body)
+        if digest:
+            headers['content-md5'] = base64.b64encode(digest.digest()).decode()
+        else:
+            headers['x-amz-checksum-crc32'] = crc32_text(zlib.crc32(body))
+        self._request('PutObjectAcl', 'PUT', key, {'acl': ''}, headers, body)
+
+    def presigned_url(self, key, expires):
+        """A URL that anybody can GET the object with, for *expires* seconds."""
+        target, authority = self.endpoint.target(key), self.endpoint.authority
+        return '%s://%s%s?%s' % (self.endpoint.scheme, authority, target, presign(
+            self.credentials, self.endpoint.region, self.service, self.now(), 'GET',
+            authority, target, expires))
+
+    # The bucket itself
+
+    def head_bucket(self):
+        """Raises ResponseError unless the bucket is there and may be used."""
+        self._request('HeadBucket', 'HEAD')
+
+    def create_bucket(self):
+        """Create the bucket in the configured region.
+
+        Source: Amazon S3 API Reference, CreateBucket (us-east-1 must not be named).
+        """
+        body, region = b'', self.endpoint.region
+        if region != 'us-east-1':
+            body = ('<CreateBucketConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+                    '<LocationConstraint>%s</LocationConstraint></CreateBucketConfiguration>'
+                    % escape(region)).encode()
+        self._request('CreateBucket', 'PUT', body=body)
+
+    # Multipart uploads
+
+    def create_multipart_upload(self, key, write_id='', renamed=False):
+        """Begin an upload; returns its id."""
+        headers = self._object_headers(write_id, self.storage_class)
+        if self.checksum:
+            headers['x-amz-checksum-algorithm'] = 'CRC32'
+            headers['x-amz-checksum-type'] = 'FULL_OBJECT'
+        return self._request('CreateMultipartUpload', 'POST', key, {'uploads': ''}, headers,
+                             renamed=renamed, accept=parse_upload_id)
+
+    def upload_part(self, key, upload_id, number, body):
+        """Send one part (bytes-like); returns its ETag and its CRC32 (None where unused)."""
+        headers = {}
+        payload_hash = self._protect(headers, body)
+        etag = self._request('UploadPart', 'PUT', key,
+                             {'partNumber': str(number), 'uploadId': upload_id}, headers, body,
+                             payload_hash=payload_hash, accept=acknowledged)
+        return etag, headers.get('x-amz-checksum-crc32')
+
+    def complete_multipart_upload(self, key, upload_id, parts, size, crc32=None, write_id='',
+                                  overwrite=False):
+        """Make the object appear.
+
+        parts: as upload_part() returned them, in order; size: of the object, in bytes; crc32: of the
+        whole of it, where the server keeps checksums.  Raises UnknownOutcome.
+
+        The answer may take minutes, be an error in spite of its status 200, or be lost
+        although the work was done.  So before this is said again we look whether the object
+        is there; where the key may not look, a second answer that says there is nothing to
+        complete leaves the outcome open.
+
+        Source: Amazon S3 API Reference, CompleteMultipartUpload.
+        """
+        what = described('CompleteMultipartUpload', key)
+        body = completion_body(parts)
+        headers = {'content-type': 'application/xml'}
+        if crc32 is not None:
+            headers.update({'x-amz-checksum-crc32': crc32_text(crc32),
+                            'x-amz-checksum-type': 'FULL_OBJECT',
+                            'x-amz-mp-object-size': str(size)})
+        said = 0
+
+        def receive(response):
+            answer = read_answer(response, self._monotonic)
+            root = parse_xml(answer.body.strip())
+            if root.name == 'Error':
+                raise parse_error(what, 'POST', response.status, response.headers, answer.body)
+            if root.name != 'CompleteMultipartUploadResult':
+                raise BadAnswer('the server does not say that the upload is complete')
+
+        def attempt():
+            nonlocal said
+            if said and self._is_ours(key, write_id, size):
+                return
+            said += 1
+            self._attempt(what, 'POST', key, {'uploadId': upload_id}, headers, body,
+                          sha256(body), COMPLETE_TIMEOUT, receive)
+
+        try:
+            self._conditionally(overwrite, headers, lambda: self._retry(what, attempt))
+        except (ResponseError, NetworkError, BadAnswer) as error:
+            refused = isinstance(error, ResponseError) and error.status < 500
+            if refused and (said < 2 or error.status not in (404, 412, 200)):
+                raise
+            ours = self._look(key, write_id, size)
+            if ours:
+                return
+            if ours is None:
+                raise UnknownOutcome(
+                    '%s: it is unknown whether the upload was completed (%s), and this key may '
+                    'not look: see if %s is there, its upload id is %s'
+                    % (what, brief(error), printable(repr(key), 200), printable(upload_id)))
+            raise
+
+    def _look(self, key, write_id, size):
+        """As _is_ours; None, too, where the network doesn't let us look."""
+        try:
+            return self._is_ours(key, write_id, size)
+        except (NetworkError, BadAnswer):
+            return None
+
+    def abort_multipart_upload(self, key, upload_id):
+        """Give up an upload and its parts; that there is none is no error."""
+        try:
+            self._request('AbortMultipartUpload', 'DELETE', key, {'uploadId': upload_id},
+                          patience=ABORT_PATIENCE)
+        except ResponseError as error:
+            if error.code != 'NoSuchUpload' and error.status != 404:
+                raise
+
+    # Whole streams: see the sections Checks, and Uploads and downloads
+
+    def upload(self, name, stream, overwrite=False, unique=False):
+        """Store *stream*, to its end, as one object or a set of volumes; returns a Stored.
+
+        name: the key, or a function that makes it of the time by the server's clock, called
+        again if that clock turns out to differ from ours; stream: has readinto(), and raises
+        rather than ends if it is not whole; overwrite, unique: as for put_object().
+
+        Whatever it raises, nothing is left under the key.
+        """
+        workers = Workers(self, self.part_size)
+        volumes = []
+        try:
+            buffer = workers.buffer()
+            count = read_part(stream, buffer)
+            if count < self.part_size:
+                key, _ = self._named(name, lambda key: self.put_object(
+                    key, buffer[:count], overwrite, unique, renamed=True))
+                return Stored(key, count, 1, 1)
+            key, first = self._named(name, lambda key: Volume(self, workers, key, renamed=True))
+            volumes.append(first)
+            while count:
+                if len(volumes[-1].tasks) == self.max_parts:
+                    if volumes[-1] is not first:
+                        volumes[-1].complete()
+                    volumes.append(Volume(self, workers, volume_key(key, len(volumes))))
+                volumes[-1].add(buffer, count)
+                buffer = workers.buffer()
+                count = read_part(stream, buffer)
+            return self._finish(volumes, overwrite)
+        except UnknownOutcome:
+            raise
+        except BaseException:
+            workers.stop()
+            for volume in volumes:
+                volume.give_up()
+            raise
+        finally:
+            workers.stop()
+
+    def _named(self, name, write):
+        """The key and write(key); with a new key if the server corrected our clock."""
+        for last in (False, False, True):
+            key = name(self.now()) if callable(name) else name
+            try:
+                return key, write(key)
+            except ResponseError as error:
+                if last or error.signed[0] == self.offset:
+                    raise
+
+    def _finish(self, volumes, overwrite):
+        """Complete a set, its first object last: with it the dump is there."""
+        first, last = volumes[0], len(volumes) - 1
+        objects = len(volumes)
+        if last:
+            volumes[-1].complete()
+        if last or first.size == self.part_size * self.max_parts:
+            mark = Volume(self, None, end_key(first.key, last))
+            volumes.append(mark)
+            mark.complete()
+            objects += 1
+        first.complete(overwrite)
+        return Stored(first.key, sum(volume.size for volume in volumes),
+                      sum(len(volume.tasks) for volume in volumes), objects)
+
+    def download(self, keys, write, ended=False):
+        """Write the objects *keys*, one after the other, to write(view); say how it was checked.
+
+        write: takes the whole of a bytes-like object, or raises; ended: there is an end mark,
+        so a first object without successors may be full.  Returns 'crc32', 'etag' or
+        'length', the weakest of all objects.  Raises IntegrityError, ArchivedError.
+        """
+        workers = Workers(self, self.part_size)
+        proofs = []
+        try:
+            for key in keys:
+                head = self.head_object(key)
+                if head.archived:
+                    raise ArchivedError('%s is archived in %s and not readable now' % (
+                        printable(repr(key), 300), printable(head.storage_class, 50)))
+                if len(keys) == 1 and not ended and 0 < head.number('volume-size') <= head.size:
+                    raise IntegrityError(
+                        '%s is as large as its volume can be, and neither a further volume nor '
+                        'an end mark is there: the dump is not whole' % printable(repr(key), 300))
+                proofs.append(self._download_object(workers, key, head, write))
+        finally:
+            workers.stop()
+        return min(proofs, key=('length', 'etag', 'crc32').index)
+
+    def _download_object(self, workers, key, head, write):
+        check = self._check_for(key, head)
+        pending, position = collections.deque(), 0
+
+        def fetch(view, first):
+            self.get_object(key, view, first, head.etag)
+            return view, check.prepare(view)
+
+        while position < head.size or pending:
+            while position < head.size and len(pending) <= self.jobs:
+                buffer = workers.buffer()
+                view = buffer[:min(check.range_size, head.size - position)]
+                pending.append((workers.submit(fetch, view, position), buffer))
+                position += len(view)
+            task, buffer = pending.popleft()
+            view, prepared = workers.wait(task)
+            write(view)
+            check.update(view, prepared)
+            workers.release(buffer)
+        if not check.passed():
+            raise IntegrityError('%s: %s' % (printable(repr(key), 300), check.complaint))
+        return check.name
+
+    def _check_for(self, key, head):
+        """The check for an object, by what the server has on record for it."""
+        if head.crc32 is not None:
+            return Crc32Check(head.crc32, self.part_size)
+        etag = re.match(r'(?:W/)?"?([0-9a-f]{32})(?:-(\d+))?"?$', head.etag)
+        encryption = head.headers.get('x-amz-server-side-encryption') or ''
+        sizes = [head.size]
+        if etag and etag.group(2):
+            sizes = self._part_sizes(key, head, int(etag.group(2)))
+        if self.opaque_etags or not etag or encryption.startswith('aws:kms'):
+            reason = 'its ETag is no checksum'
+        elif not sizes:
+            reason = 'the size of its parts is unknown'
+        elif md5() is None:
+            reason = 'this Python has no MD5'
+        else:
+            return EtagCheck(head.etag.strip('W/"'), sizes, self.part_size)
+        self.report('warning', '%s: checked by its length only: %s'
+                    % (printable(repr(key), 300), reason))
+        return LengthCheck(self.part_size)
+
+    def _part_sizes(self, key, head, count):
+        """The sizes that all parts but the last may have, of an object of *count* parts."""
+        sizes = [head.number('part-size'), self.part_size] + USUAL_PART_SIZES
+        fits = [size for size in sizes if size and -(-head.size // size) == count]
+        if head.number('part-size') not in fits and not self.opaque_etags:
+            try:
+                told = self.head_object(key, part=1).size
+            except ResponseError:
+                told = 0
+            if told and -(-head.size // told) == count:
+                return [told]
+        return sorted(set(fits + ([head.size] if count == 1 else [])))
+
+
+# ---------------------------------------------------------------------------- Checks
+# What the bytes that were read are held against.  prepare() runs in the thread that
+# fetched a range, update() in the main thread, range by range in the order of the stream.
+
+# Of the AWS CLI and SDKs, s3cmd, s5cmd, rclone, mc, s3fs and older versions of s3dump.
+USUAL_PART_SIZES = [size << 20 for size in (5, 6, 7, 8, 10, 12, 15, 16, 20, 25, 32, 50, 52, 64,
+                                            100, 128, 250, 256, 500, 512, 528, 1024, 5120)] \
+    + [size * 10**6 for size in (5, 10, 20, 50, 100, 500, 1000)]
+
+
+class LengthCheck:
+    """Nothing but the count of bytes, which get_object() has seen to."""
+    name = 'length'
+    complaint = ''
+
+    def __init__(self, range_size):
+        self.range_size = range_size
+
+    def prepare(self, view):
+        """What can be computed of a range out of order."""
+
+    def update(self, view, prepared):
+        """Take the next range."""
+
+    def passed(self):
+        """The verdict, after the last range."""
+        return True
+
+
+class Crc32Check(LengthCheck):
+    """The CRC32 that the server has of the whole object, computed in stream order."""
+    name = 'crc32'
+
+    def __init__(self, crc32, range_size):
+        LengthCheck.__init__(self, range_size)
+        self._expected, self._crc32 = crc32, 0
+        self.complaint = 'the data are damaged: their CRC32 is not the one on record'
+
+    def update(self, view, prepared):
+        self._crc32 = zlib.crc32(view, self._crc32)
+
+    def passed(self):
+        return self._crc32 == self._expected
+
+
+class EtagCheck(LengthCheck):
+    """The ETag: the MD5 of the object, or "MD5 of its parts' MD5s-count".
+
+    part_sizes: those that the parts may have; where there is but one, and it fits into a
+    buffer, a range is a part, and the MD5s are computed by all threads at once.
+    """
+    name = 'etag'
+
+    def __init__(self, etag, part_sizes, range_size):
+        self._etag = etag
+        self._parts = [PartDigests(size) for size in part_sizes]
+        self._parallel = len(part_sizes) == 1 and 0 < part_sizes[0] <= range_size
+        LengthCheck.__init__(self, part_sizes[0] if self._parallel else range_size)
+        self.complaint = (
+            'the data are damaged: their MD5 is not the one in the ETag; or the ETags of this '
+            'server are opaque: `s3.py` finds out, and `etag opaque` in the configuration says so')
+
+    def prepare(self, view):
+        return md5(view).digest() if self._parallel else None
+
+    def update(self, view, prepared):
+        for parts in self._parts:
+            if prepared:
+                parts.digests.append(prepared)
+            else:
+                parts.update(view)
+
+    def passed(self):
+        return any(parts.etag('-' in self._etag) == self._etag for parts in self._parts)
+
+
+class PartDigests:
+    """The MD5s of a stream's parts of *size* bytes each."""
+
+    def __init__(self, size):
+        self.digests = []
+        self._size, self._left, self._current = size, size, md5()
+
+    def update(self, view):
+        """Take the next bytes of the stream."""
+        while len(view):
+            if not self._left:
+                self.digests.append(self._current.digest())
+                self._left, self._current = self._size, md5()
+            piece = view[:self._left]
+            self._current.update(piece)
+            self._left -= len(piece)
+            view = view[len(piece):]
+
+    def etag(self, multipart):
+        """The ETag of what came so far; multipart: of its parts' MD5s."""
+        digests = self.digests
+        if self._left < self._size or not digests:
+            digests = digests + [self._current.digest()]
+        if not multipart:
+            return digests[0].hex()
+        return '%s-%d' % (md5(b''.join(digests)).hexdigest(), len(digests))
+
+
+# ------------------------------------------------------------- Uploads and downloads
+
+class Volume:
+    """An object under way: a multipart upload, its parts and what is known of their sum.
+
+    workers: that send the parts; without any it is an empty object, stored by complete().
+    """
+
+    def __init__(self, bucket, workers, key, renamed=False):
+        self.key, self.size, self.tasks = key, 0, []
+        self._bucket, self._workers = bucket, workers
+        self._crc32 = 0 if bucket.checksum else None
+        self._write_id = random_name()
+        self._state = 'open'
+        self._upload_id = workers and bucket.create_multipart_upload(key, self._write_id, renamed)
+
+    def add(self, buffer, count):
+        """Have the first *count* bytes of *buffer* sent as the next part, and it released.
+
+        The CRC32 of the whole is taken here, in stream order, and that of the part where it
+        is sent: so a buffer that is lost, doubled or overwritten doesn't go unnoticed.
+        """
+        view = buffer[:count]
+        self.size += count
+        if self._crc32 is not None:
+            self._crc32 = zlib.crc32(view, self._crc32)
+        number = len(self.tasks) + 1
+
+        def send():
+            part = self._bucket.upload_part(self.key, self._upload_id, number, view)
+            self._workers.release(buffer)
+            return part
+
+        self.tasks.append(self._workers.submit(send))
+
+    def complete(self, overwrite=False):
+        """Wait for the parts, and make the object appear."""
+        parts = [self._workers.wait(task) for task in self.tasks]
+        self._state = 'completing'
+        if self._workers is None:
+            self._bucket.put_object(self.key, b'', unique=True, storage_class='STANDARD')
+        else:
+            self._bucket.complete_multipart_upload(self.key, self._upload_id, parts, self.size,
+                                                   self._crc32, self._write_id, overwrite)
+        self._state = 'complete'
+
+    def give_up(self):
+        """Leave nothing behind, as far as the network and the key's rights allow."""
+        try:
+            if self._state == 'complete' or self._workers is None:
+                self._bucket.delete_object(self.key)
+            else:
+                self._bucket.abort_multipart_upload(self.key, self._upload_id)
+        except Error as error:
+            self._bucket.report('warning', 'left behind: %s' % error)
+
+
+# ------------------------------------------------------------------------- Self-test
+# What a machine, a key and a server can do, told in a line each.  Nothing here is used by
+# the sections above.
+
+# Amazon S3 API Reference, "Signature Calculations for the Authorization Header" and "Using
+# Query Parameters": method, path, query, more headers, payload, signature.
+EXAMPLES = (
+    ('GET', '/test.txt', {}, {'range': 'bytes=0-9'}, b'',
+     'f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41'),
+    ('PUT', '/test%24file.text', {}, {'date': 'Fri, 24 May 2013 00:00:00 GMT',
+                                      'x-amz-storage-class': 'REDUCED_REDUNDANCY'},
+     b'Welcome to Amazon S3.',
+     '98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd'),
+    ('GET', '/', {'lifecycle': ''}, {}, b'',
+     'fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543'),
+    ('GET', '/', {'max-keys': '2', 'prefix': 'J'}, {}, b'',
+     '34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7'))
+EXAMPLE_KEY = Credentials('AKIAIOSFODNN7EXAMPLE', 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY')
+EXAMPLE_HOST = 'examplebucket.s3.amazonaws.com'
+EXAMPLE_TIME = 1369353600           # 2013-05-24T00:00:00Z
+EXAMPLE_PRESIGNED = 'aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404'
+
+
+class Skip(Exception):
+    """A check that doesn't apply here, and why."""
+
+
+class SelfTest:
+    """Runs checks, prints a line for each, and counts."""
+
+    def __init__(self, write=sys.stdout.write if sys.stdout else lambda text: None):
+        self._write = write
+        self.passed = self.failed = self.skipped = 0
+
+    def check(self, name, function, *args):
+        """Whether function(*args), which returns a remark, passed."""
+        word, remark = 'ok', ''
+        try:
+            remark = function(*args)
+            self.passed += 1
+        except Skip as reason:
+            word, remark = 'skip', reason
+        except ResponseError as error:
+            denied = error.status == 403 and error.code in ('AccessDenied', 'Forbidden')
+            word = 'skip' if denied else 'FAIL'
+            remark = 'this key may not: %s' % error if denied else error
+        except (Error, OSError, AssertionError) as error:
+            word, remark = 'FAIL', error
+        self.skipped += word == 'skip'
+        self.failed += word == 'FAIL'
+        self._write('%-4s  %-18s %s\n' % (word, name, remark or ''))
+        return word == 'ok'
+
+
+def speed(count, seconds):
+    """Megabytes (10^6) per second."""
+    return '%.1f MB/s' % (count / max(seconds, 1e-6) / 1e6)
+
+
+def check_examples():
+    """The signatures that AWS publishes."""
+    for method, path, query, more, payload, expected in EXAMPLES:
+        headers = dict(more, host=EXAMPLE_HOST)
+        sign_headers(EXAMPLE_KEY, 'us-east-1', 's3', EXAMPLE_TIME, method, path,
+                     canonical_query(query), headers, sha256(payload))
+        expect(headers['authorization'].endswith(expected), 'the signature of %s %s is wrong'
+               % (method, path))
+    query = presign(EXAMPLE_KEY, 'us-east-1', 's3', EXAMPLE_TIME, 'GET', EXAMPLE_HOST,
+                    '/test.txt', 86400)
+    expect(query.endswith(EXAMPLE_PRESIGNED), 'the signature of a presigned URL is wrong')
+    return 'the %d examples that AWS publishes' % (len(EXAMPLES) + 1)
+
+
+def expect(truth, complaint):
+    """assert, that -O doesn't take away."""
+    if not truth:
+        raise AssertionError(complaint)
+
+
+def check_tls():
+    """Whether https is possible."""
+    if ssl is None:
+        raise Skip('this Python was built without ssl: http:// endpoints only')
+    count = tls_context(os.environ.get('AWS_CA_BUNDLE')).cert_store_stats()['x509_ca']
+    return '%s, %d CA certificates loaded' % (ssl.OPENSSL_VERSION, count)
+
+
+def check_hashes():
+    """How fast this Python hashes."""
+    data, remarks = bytes(8 << 20), []
+    for name, function in (('SHA-256', sha256), ('MD5', md5), ('CRC32', zlib.crc32)):
+        start = time.perf_counter()
+        if function(data) is None:
+            remarks.append('%s disabled (ETags can not be checked)' % name)
+        else:
+            remarks.append('%s %s' % (name, speed(len(data), time.perf_counter() - start)))
+    return ', '.join(remarks)
+
+
+class BucketTest:
+    """The checks of a bucket, in an order in which each may use what came before.
+
+    All objects have keys that begin with s3dump-test- and a random name.
+    """
+
+    def __init__(self, config, report):
+        self._config, self._report = config, report
+        self.bucket = self._bucket(config)
+        self.key = 's3dump-test-' + random_name()
+        self.written = []
+        self.data = os.urandom(1 << 20)
+
+    def _bucket(self, config):
+        bucket = Bucket(config, report=self._report)
+        bucket.patience = 10        # somebody is waiting for the answer
+        return bucket
+
+    def close(self):
+        """Delete what was written; returns a remark for the last line."""
+        for key in self.written:
+            self.bucket.delete_object(key)
+        self.bucket.close()
+        return 'all that was written'
+
+    def list(self):
+        """ListObjectsV2, and how far the clocks are apart."""
+        names = [entry.key for entry in self.bucket.list_objects(self.key)]
+        expect(not names, 'the listing ignores its prefix')
+        return 'signed requests are accepted' + (
+            ', but the clock is off by %s' % duration(abs(self.bucket.offset))
+            if self.bucket.offset else '')
+
+    def put(self):
+        """PutObject."""
+        start = time.monotonic()
+        self.bucket.put_object(self.key, self.data, unique=True)
+        self.written.append(self.key)
+        return speed(len(self.data), time.monotonic() - start)
+
+    def get(self):
+        """HEAD, GET, and what there is to check against."""
+        self._need(self.key)
+        start, pieces = time.monotonic(), []
+        proof = self.bucket.download([self.key], lambda view: pieces.append(bytes(view)))
+        expect(b''.join(pieces) == self.data, 'the data are others than those written')
+        return '%s, checked by %s' % (speed(len(self.data), time.monotonic() - start), proof)
+
+    def range(self):
+        """A ranged GET."""
+        self._need(self.key)
+        view = memoryview(bytearray(1000))
+        self.bucket.get_object(self.key, view, 100000)
+        expect(view == self.data[100000:101000], 'the server sends another range')
+
+    def acl(self):
+        """GetObjectAcl."""
+        self._need(self.key)
+        try:
+            self.bucket.get_object_acl(self.key)
+        except (BadAnswer, ResponseError) as error:
+            if getattr(error, 'status', 501) == 403:
+                raise
+            raise Skip('this server has no ACLs')
+
+    def multipart(self):
+        """An upload of two parts and its check by ETag."""
+        config = dict(self._config, checksum='none', etag='md5')
+        config.setdefault('part_size', MIN_PART_SIZE)
+        bucket = self._bucket(config)
+        bucket.endpoint, bucket.offset = self.bucket.endpoint, self.bucket.offset
+        data = (self.data * (bucket.part_size // len(self.data) + 1))[:bucket.part_size + 1]
+        key, start = self.key + '-multipart', time.monotonic()
+        try:
+            bucket.upload(key, io.BytesIO(data), unique=True)
+            self.written.append(key)
+            remark = speed(len(data), time.monotonic() - start)
+            view = memoryview(bytearray(len(data)))
+            try:
+                bucket.get_object(key, view)
+                expect(view == data, 'the data are others than those written')
+                proof = bucket.download([key], lambda view: None)
+                return '%s, its ETag is %s' % (remark, 'the MD5 of its parts\' MD5s' if
+                                               proof == 'etag' else 'opaque: set `etag opaque`')
+            except IntegrityError:
+                return remark + ", its ETag isn't made of MD5s: set `etag opaque`"
+            except ResponseError as error:
+                if error.status != 403:
+                    raise
+                return remark + ', not read back: this key may not read'
+        finally:
+            bucket.close()
+
+    def abort(self):
+        """An upload that is aborted is gone."""
+        key = self.key + '-aborted'
+        upload_id = self.bucket.create_multipart_upload(key)
+        self.bucket.abort_multipart_upload(key, upload_id)
+        try:
+            self.bucket.upload_part(key, upload_id, 1, b'late')
+        except ResponseError:
+            return 'an aborted upload takes no parts'
+        raise AssertionError('an aborted upload still takes parts')
+
+    def conditional(self):
+        """If-None-Match: * keeps what is there."""
+        self._need(self.key)
+        try:
+            self.bucket.put_object(self.key, self.data)
+        except ResponseError as error:
+            if error.code != 'PreconditionFailed':
+                raise
+            return 'an existing object is not overwritten'
+        raise Skip('this server ignores If-None-Match: whoever holds the key can overwrite')
+
+    def payload(self):
+        """A part that is damaged on its way is refused."""
+        try:
+            self.bucket._request('PutObject', 'PUT', self.key + '-damaged', body=b'damaged',
+                                 payload_hash=sha256(b'as it was'), accept=acknowledged)
+        except ResponseError as error:
+            if error.code not in DAMAGED_CODES:
+                raise
+            return 'damaged data are refused'
+        self.written.append(self.key + '-damaged')
+        raise Skip('this server does not check the signed SHA-256: use https://')
+
+    def checksum(self):
+        """Full-object CRC32 checksums."""
+        bucket = self._bucket(dict(self._config, checksum='crc32'))
+        bucket.endpoint, bucket.offset = self.bucket.endpoint, self.bucket.offset
+        key = self.key + '-checksum'
+        try:
+            bucket.put_object(key, self.data, unique=True)
+            self.written.append(key)
+            kept = bucket.head_object(key).crc32
+        except ResponseError as error:
+            if error.status == 403:
+                raise
+            raise Skip('this server takes no checksums: leave `checksum` at none')
+        finally:
+            bucket.close()
+        if kept != zlib.crc32(self.data):
+            raise Skip('this server keeps no CRC32: leave `checksum` at none')
+        return 'this server keeps CRC32s: `checksum crc32` works for one PutObject at least'
+
+    def rate(self):
+        """The rate limit."""
+        limit, key = self.bucket.limit, self.key + '-rate'
+        before, limit.rate = limit.rate, 1 << 20
+        start = time.monotonic()
+        try:
+            self.bucket.put_object(key, self.data, unique=True)
+            self.written.append(key)
+        finally:
+            limit.rate = before
+        seconds = time.monotonic() - start
+        expect(seconds > 0.7, '1 MiB at 1 MiB/s took only %.2f s' % seconds)
+        return '1 MiB at 1 MiB/s took %.2f s' % seconds
+
+    def _need(self, key):
+        if key not in self.written:
+            raise Skip('nothing could be written')
+
+
+def main(argv):
+    """The self-test: `s3.py [-f FILE]`; returns the exit status."""
+    if argv[:1] in (['-h'], ['--help']) or len(argv) not in (0, 2) or argv[:1] not in ([], ['-f']):
+        sys.stderr.write('usage: s3.py [-f FILE]    tests this Python, and the bucket that FILE, '
+                         '~/.s3keys or /etc/s3_keys configures\n')
+        return 2
+    test = SelfTest()
+    print('s3.py %s, Python %s' % (__version__, sys.version.split()[0]))
+    test.check('signature', check_examples)
+    test.check('TLS', check_tls)
+    test.check('hashes', check_hashes)
+    status = 0
+    try:
+        config = load_config(argv[1] if argv else None,
+                             warn=lambda text: print('warning:', text))
+        buckets = BucketTest(config, lambda kind, text: None)
+    except ConfigError as error:
+        print('no bucket was tested: %s' % error)
+        status = 2
+    else:
+        print('bucket %s at %s' % (printable(buckets.bucket.endpoint.bucket),
+                                   printable(buckets.bucket.endpoint.authority)))
+        for name in ('list', 'put', 'get', 'range', 'acl', 'multipart', 'abort', 'conditional',
+                     'payload', 'checksum', 'rate'):
+            test.check(name, getattr(buckets, name))
+        test.check('delete', buckets.close)
+    print('%d passed, %d failed, %d skipped' % (test.passed, test.failed, test.skipped))
+    return 1 if test.failed else status
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))

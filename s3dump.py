@@ -1,0 +1,1058 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Keep dumps of any stream in Amazon S3, or in a server that speaks S3.
+
+  tar -cz /home | s3dump.py dump /home 0            store a dump, level 0, of today
+  s3dump.py dump /home 1 -- tar -c -g /var/lib/home.snar /home
+                                                    the same, and tar must succeed
+  s3dump.py restore /home 0 | tar -xz               the newest one comes back
+  s3dump.py list                                    what is there, and what it costs
+  s3dump.py clean 3                                 keep three of each file system and level
+
+The names of dumps, the commands and what is printed are in this file; s3.py, which must
+lie beside it, talks to the server.
+"""
+import argparse
+import calendar
+import collections
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+# In isolated mode (-I), through a link in /usr/local/bin, or beside another module called
+# s3, Python would not find ours.
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+import s3  # noqa: E402
+
+
+# ---------------------------------------------------------------- The names of dumps
+#
+#   HOST:FS:LEVEL:DATE:STAMP-RANDOM     a dump; what didn't fit goes on in .../volume_000001
+#                                       and so on, closed by an empty .../end_NNNNNN
+#   HOST:FS:LEVEL:DATE                  the same with --fixed-key, and of older versions
+#   HOST:FS:LEVEL:DATE/chunk_000000     a dump in pieces, of older versions
+#   HOST:FS:LEVEL:DATE:0                the same, still older
+
+KEY = re.compile(r'([^:/]+):([^:]+):([+-]?[0-9]+):([0-9]{4}-[0-9]{2}-[0-9]{2})'
+                 r'(?::([0-9]{8}T[0-9]{6}\.[0-9]{3}Z)-[0-9a-z]{16,})?\Z')
+PIECE = re.compile(r'(.*)(/volume_|/end_|/chunk_|:)([0-9]+)\Z', re.DOTALL)
+MAX_KEY = 1000                      # bytes; S3 takes 1,024, and volumes need the rest
+
+Labels = collections.namedtuple('Labels', 'host fs level date stamp')
+
+
+class UsageError(Exception):
+    """The command line is wrong: exit status 2."""
+
+
+def parse_key(key):
+    """The Labels in *key*, or None if it isn't the key of a dump."""
+    match = KEY.match(key)
+    return Labels(*match.groups()) if match and real_date(match.group(4)) else None
+
+
+def real_date(text):
+    """Whether *text* is YYYY-MM-DD and in the calendar."""
+    if not re.match(r'[0-9]{4}-[0-9]{2}-[0-9]{2}\Z', text):
+        return False
+    year, month, day = (int(number) for number in text.split('-'))
+    return year > 0 and 1 <= month <= 12 and 1 <= day <= calendar.monthrange(year, month)[1]
+
+
+def check_labels(labels):
+    """Raise UsageError for a label that a key can't hold (None is not given)."""
+    for name, label, forbidden in (('host label', labels.host, ':/'), ('FS', labels.fs, ':'),
+                                   ('LEVEL', labels.level, ':'), ('date', labels.date, ':/')):
+        if label is None:
+            continue
+        if not label:
+            raise UsageError('the %s is empty' % name)
+        bad = [c for c in label if c in forbidden or ord(c) < 32 or 127 <= ord(c) < 160]
+        if bad:
+            raise UsageError('%s %s: no %s may hold %s' % (
+                name, s3.printable(repr(label)), name, s3.printable(repr(bad[0]))))
+    if labels.level is not None and not re.match(r'[+-]?[0-9]+\Z', labels.level):
+        raise UsageError('LEVEL %s is no integer' % s3.printable(repr(labels.level)))
+    if labels.date is not None and not real_date(labels.date):
+        raise UsageError('%s is no date like 2009-12-31' % s3.printable(repr(labels.date)))
+
+
+class NewKey:
+    """The key of a new dump: a function of the time by the server's clock.
+
+    The same key as long as that clock agrees with ours, so that a repeated request is
+    about the same object.
+    """
+
+    def __init__(self, labels, fixed):
+        self._labels, self._fixed = labels, fixed
+        self._random, self._time, self._key = s3.random_name(), None, None
+
+    def __call__(self, now):
+        if self._time is None or abs(now - self._time) > s3.MAX_SKEW:
+            self._time = now
+            host, fs, level, date, _ = self._labels
+            fields = [host, fs, level, date or time.strftime('%Y-%m-%d', time.localtime(now))]
+            if not self._fixed:
+                stamp = time.strftime('%Y%m%dT%H%M%S', time.gmtime(now))
+                fields.append('%s.%03dZ-%s' % (stamp, now % 1 * 1000, self._random))
+            self._key = ':'.join(fields)
+        return self._key
+
+
+class Dump:
+    """A dump in the bucket: its labels (None for a key that has none) and its objects.
+
+    pieces: {number: ListEntry}, in `volumes` from 0, the object under the key itself.
+    ends: the numbers that its end marks name.
+    """
+
+    def __init__(self, key, layout):
+        self.key, self.layout = key, layout
+        self.labels = parse_key(key)
+        self.pieces, self.ends, self.marks = {}, [], []
+
+    def add(self, number, entry, is_end=False):
+        """Take another object of this dump."""
+        if is_end:
+            self.ends.append(number)
+            self.marks.append(entry)
+        else:
+            self.pieces[number] = entry
+
+    @property
+    def first(self):
+        """The entry of the first object, or None."""
+        return self.pieces.get(0)
+
+    @property
+    def size(self):
+        """Bytes."""
+        return sum(entry.size for entry in self.pieces.values())
+
+    @property
+    def stored(self):
+        """When the dump was completed, in seconds since the epoch."""
+        entries = [self.first] if self.first and self.layout == '/volume_' \
+            else self.pieces.values()
+        return max(entry.modified for entry in entries)
+
+    @property
+    def storage_class(self):
+        """That of the first object; all have the same."""
+        return self.pieces[min(self.pieces)].storage_class
+
+    def keys(self):
+        """The keys of its data, in order."""
+        return [self.pieces[number].key for number in sorted(self.pieces)]
+
+    def all_keys(self):
+        """The keys of all its objects, the first one first: without it the dump is gone."""
+        return self.keys() + [entry.key for entry in self.marks]
+
+    def problem(self):
+        """Why it can't be restored, as far as the names of its objects tell; '' if it can."""
+        last = max(self.pieces)
+        missing = [number for number in range(last + 1) if number not in self.pieces]
+        if missing:
+            return '%s is missing' % self.name_of(missing[0])
+        if self.layout == '/volume_' and (last or self.ends):
+            if not self.ends:
+                return 'its end mark is missing, so further volumes may be'
+            if self.ends != [last]:
+                return 'its end mark says that %d is the last volume, but %d is' \
+                    % (max(self.ends), last)
+        return ''
+
+    def name_of(self, number):
+        """What piece *number* is called in messages."""
+        if self.layout == '/volume_' and not number:
+            return s3.printable(repr(self.key))
+        return s3.printable(repr('%s%s%s' % (
+            self.key, self.layout, number if self.layout == ':' else '%06d' % number)))
+
+
+def group(entries):
+    """The objects of a listing as (dumps, orphans, others).
+
+    orphans: Dumps that lack their first object though only volumes are there, which is what
+    a crash leaves; others: entries of objects that belong to no dump.
+    """
+    dumps, others = {}, []
+    for entry in entries:
+        key, layout, number = entry.key, '/volume_', 0
+        is_end = False
+        if not KEY.match(key):
+            match = PIECE.match(key)
+            if match:
+                key, layout, number = match.group(1), match.group(2), int(match.group(3))
+                is_end = layout == '/end_'
+                layout = '/volume_' if is_end else layout
+        if parse_key(key) is None:
+            others.append(entry)
+            continue
+        if (key, layout) not in dumps:
+            dumps[key, layout] = Dump(key, layout)
+        dumps[key, layout].add(number, entry, is_end)
+    whole = [dump for dump in dumps.values() if dump.pieces and (
+        dump.first or dump.layout != '/volume_')]
+    orphans = [dump for dump in dumps.values() if dump not in whole] if \
+        len(whole) < len(dumps) else []
+    return whole, orphans, others
+
+
+def newest_first(dump):
+    """What dumps are sorted by: the date label, then the time stored."""
+    return dump.labels.date, dump.stored
+
+
+# ------------------------------------------------------------------ Finding one dump
+
+def find_all(bucket, args, date):
+    """The dumps with the labels of the command line."""
+    prefix = ':'.join([args.host, args.fs, args.level, date or ''])
+    dumps, _, _ = group(bucket.list_objects(prefix))
+    wanted = (args.host, args.fs, args.level)
+    return [dump for dump in dumps
+            if dump.labels[:3] == wanted and date in (None, dump.labels.date)]
+
+
+def find(bucket, args):
+    """The Dump that the command line means: of -k KEY, or the newest with its labels."""
+    if args.key is not None:
+        return find_by_key(bucket, args.key)
+    dumps = find_all(bucket, args, args.date)
+    if not dumps:
+        raise s3.Error('no dump of %s level %s%s for host %s' % (
+            s3.printable(repr(args.fs)), args.level, ' of ' + args.date if args.date else '',
+            s3.printable(args.host)))
+    return max(dumps, key=newest_first)
+
+
+def find_by_key(bucket, key):
+    """The Dump under exactly this key, whatever its layout; its pieces by their names alone."""
+    dump = Dump(key, '/volume_')
+    try:
+        head = bucket.head_object(key)
+        dump.add(0, s3.ListEntry(key, head.size, head.modified, head.storage_class, head.etag))
+        if not 0 < head.number('volume-size') <= head.size:
+            return dump
+    except s3.ResponseError as error:
+        if error.status != 404:
+            raise
+        head = None
+    layouts = ('/volume_', '/end_') if head else ('/chunk_', ':')
+    for layout in layouts:
+        pieces = Dump(key, layout) if head is None else dump
+        try:
+            for entry in bucket.list_objects(key + layout):
+                match = PIECE.match(entry.key)
+                if match and match.group(1) == key:
+                    pieces.add(int(match.group(3)), entry, layout == '/end_')
+        except s3.ResponseError as error:
+            if error.status != 403 or head is None:
+                raise
+        if head is None and pieces.pieces:
+            return pieces
+    if head is None:
+        raise s3.Error('there is no object %s' % s3.printable(repr(key)))
+    return dump
+
+
+# -------------------------------------------------------------- Both ends of the pipe
+
+def wide_pipe(descriptor):
+    """Let a pipe hold 1 MiB, where Linux can: that halves the cost of a transfer."""
+    try:
+        import fcntl
+        fcntl.fcntl(descriptor, 1031, 1 << 20)      # F_SETPIPE_SZ, named from 3.10 on
+    except (ImportError, OSError):
+        pass                        # no pipe, not Linux, or more than the user may have
+
+
+class Source:
+    """Where a dump comes from: standard input, or the output of a program.
+
+    readinto() raises rather than ends unless the stream is known to be whole.
+    """
+
+    def __init__(self, program, accepted, min_size):
+        self._program, self._accepted, self._min_size = program, accepted, min_size
+        self._process = None
+        self.size = 0
+        if program:
+            try:
+                self._process = subprocess.Popen(program, stdout=subprocess.PIPE, bufsize=0)
+            except (OSError, ValueError) as error:
+                raise s3.Error('cannot start %s: %s' % (
+                    s3.printable(program[0]), getattr(error, 'strerror', None) or error))
+            self._raw = self._process.stdout
+        else:
+            self._raw = open(0, 'rb', buffering=0, closefd=False)
+        wide_pipe(self._raw.fileno())
+
+    def fileno(self):
+        """For select(), should the stream not block."""
+        return self._raw.fileno()
+
+    def readinto(self, view):
+        """As of any stream."""
+        try:
+            count = self._raw.readinto(view)
+        except OSError as error:
+            raise s3.Error('cannot read the stream: %s' % error.strerror)
+        if count == 0:
+            self._check_end()
+        self.size += count or 0
+        return count
+
+    def _check_end(self):
+        if self._process:
+            status = self._process.wait()
+            name = s3.printable(self._program[0])
+            if status < 0:
+                raise s3.Error('%s was ended by signal %d: nothing is stored' % (name, -status))
+            if status and status not in self._accepted:
+                raise s3.Error('%s ended with exit status %d: nothing is stored'
+                               % (name, status))
+        if self.size < self._min_size:
+            raise s3.Error('the stream has %d bytes, less than --min-size %d: nothing is stored'
+                           % (self.size, self._min_size))
+
+    def close(self):
+        """End the program, if it still runs."""
+        self._raw.close()
+        if self._process and self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+def write_out(view):
+    """Write all of *view* to standard output."""
+    while len(view):
+        try:
+            count = os.write(1, view)
+        except BlockingIOError:     # somebody made our standard output not block
+            import select
+            select.select([], [1], [])
+            continue
+        view = view[count:]
+
+
+class Status:
+    """The line on standard error that tells how a transfer goes.
+
+    At a terminal it is rewritten every second by a thread of its own; elsewhere there is
+    only the summary at the end, and with -q nothing.
+    """
+
+    def __init__(self, bucket, quiet, total=None):
+        self._bucket, self._total = bucket, total
+        self._start = time.monotonic()
+        self._before = bucket.limit.moved
+        self._shown = not quiet
+        self._live = not quiet and sys.stderr is not None and sys.stderr.isatty()
+        self._recent = collections.deque([(self._start, 0)], 10)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        if self._live:
+            self._thread.start()
+
+    def _run(self):
+        while not self._stop.wait(1):
+            now, moved = time.monotonic(), self._bucket.limit.moved - self._before
+            span, bytes_then = now - self._recent[0][0], self._recent[0][1]
+            rate = (moved - bytes_then) / span if span else 0
+            self._recent.append((now, moved))
+            line = '%s  %s/s  %s' % (human(moved), human(rate), clock(now - self._start))
+            if self._total:
+                line += '  %d%%' % min(100, 100 * moved // self._total)
+                if rate:
+                    line += '  %s left' % clock(max(0, self._total - moved) / rate)
+            if self._bucket.retries:
+                line += '  %d retries' % self._bucket.retries
+            self._write('\r' + line[:width() - 1] + '\x1b[K')
+
+    def _write(self, text):
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            pass
+
+    def stop(self):
+        """Clear the line."""
+        if self._live and not self._stop.is_set():
+            self._stop.set()
+            self._thread.join()
+            self._write('\r\x1b[K')
+
+    def summary(self, text, size):
+        """The last word: what was done, how much and how fast."""
+        self.stop()
+        if self._shown:
+            seconds = self.seconds()
+            say('%s: %s in %s, %s/s' % (text, human(size), clock(seconds), human(size / seconds)))
+
+    def seconds(self):
+        """Since the start."""
+        return max(0.001, time.monotonic() - self._start)
+
+
+def width():
+    """Columns of the terminal on standard error, now."""
+    try:
+        return os.get_terminal_size(2).columns or 80
+    except OSError:
+        return 80
+
+
+def human(count):
+    """Bytes as 14.0k or 5.5G."""
+    if count < 1024:
+        return '%d' % count
+    for unit in 'kMGTP':
+        count /= 1024
+        if count < 1023.95:
+            break
+    return '%.1f%s' % (count, unit)
+
+
+def clock(seconds):
+    """Seconds as 0:07 or 1:02:03."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return '%d:%02d:%02d' % (hours, minutes, seconds) if hours else '%d:%02d' % (minutes, seconds)
+
+
+def utc(seconds):
+    """ISO 8601."""
+    return time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(seconds))
+
+
+def say(text):
+    """A line on standard error; that nobody listens is no reason to fail."""
+    try:
+        sys.stderr.write('s3dump: %s\n' % text)
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        pass
+
+
+def answer(text):
+    """A line on standard output: UTF-8, whatever the locale."""
+    write_out(memoryview(text.encode('utf-8', 'backslashreplace') + b'\n'))
+
+
+def answer_json(**fields):
+    """A JSON document on a line of standard output."""
+    import json
+    answer(json.dumps(fields))
+
+
+def confirmed(args, question):
+    """Whether to go on: asks only where somebody is there to answer."""
+    if args.yes or args.dry_run or not os.isatty(0):
+        return True
+    sys.stderr.write('%s [y/N] ' % question)
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ('y', 'yes')
+
+
+# -------------------------------------------------------------------------- Commands
+
+def dump(bucket, args):
+    """store standard input, or the output of PROGRAM, as a dump"""
+    if not args.program and os.isatty(0):
+        raise UsageError('dump reads a stream: pipe one into it, or give a program after --')
+    name = args.key
+    if name is None:
+        name = NewKey(Labels(args.host, args.fs, args.level, args.date, None), args.fixed_key)
+    longest = name if args.key is not None else name(bucket.now())
+    if len(longest.encode()) > MAX_KEY:
+        raise UsageError('the key %s has more than %d bytes' % (s3.printable(longest), MAX_KEY))
+    if args.key is not None or args.fixed_key:
+        refuse_existing(bucket, args, name)
+    source = Source(args.program, args.accept_status, args.min_size)
+    status = Status(bucket, args.quiet)
+    try:
+        stored = bucket.upload(name, source, overwrite=args.overwrite,
+                               unique=args.key is None and not args.fixed_key)
+    finally:
+        status.stop()
+        source.close()
+    if not stored.size:
+        say('warning: the stream was empty, and so is the dump %s' % s3.printable(stored.key))
+    status.summary('dump %s' % s3.printable(stored.key), stored.size)
+    if args.json:
+        answer_json(key=stored.key, size=stored.size, seconds=round(status.seconds(), 3),
+                    parts=stored.parts, objects=stored.objects, retries=bucket.retries)
+
+
+def refuse_existing(bucket, args, name):
+    """Find out before the stream is read that its key is taken, where the key may look."""
+    key = name(bucket.now()) if callable(name) else name
+    if not args.overwrite and bucket.exists(key):
+        raise s3.Error('%s exists, and nothing was changed; --overwrite replaces it'
+                       % s3.printable(repr(key)))
+    if bucket.exists(s3.volume_key(key, 1)):
+        raise s3.Error('%s has volumes of an earlier dump: delete that first'
+                       % s3.printable(repr(key)))
+
+
+def read_back(bucket, args, write, what):
+    """Download the dump that is meant to *write*, and tell how it was checked."""
+    found = find(bucket, args)
+    problem = found.problem()
+    if problem:
+        raise s3.IntegrityError('%s: %s' % (s3.printable(repr(found.key)), problem))
+    status = Status(bucket, args.quiet, found.size)
+    try:
+        proof = bucket.download(found.keys(), write, ended=bool(found.ends))
+    finally:
+        status.stop()
+    status.summary('%s %s (checked: %s)' % (what, s3.printable(found.key), proof), found.size)
+    return found, proof
+
+
+def restore(bucket, args):
+    """write the newest dump with these labels to standard output"""
+    if os.isatty(1):
+        raise UsageError('restore writes a stream: pipe it into a program or a file')
+    wide_pipe(1)
+    read_back(bucket, args, write_out, 'restore')
+
+
+def verify(bucket, args):
+    """read a dump back and check it end to end, writing nothing"""
+    found, proof = read_back(bucket, args, lambda view: None, 'verify')
+    if args.json:
+        answer_json(key=found.key, size=found.size, verified=proof)
+
+
+def url(bucket, args):
+    """print URLs that hold for --expires, one per object, for curl"""
+    found = find(bucket, args)
+    problem = found.problem()
+    if problem:
+        raise s3.IntegrityError('%s: %s' % (s3.printable(repr(found.key)), problem))
+    for key in found.keys():
+        answer(bucket.presigned_url(key, args.expires))
+
+
+def getacl(bucket, args):
+    """write the ACL of a dump's first object, XML, to standard output"""
+    write_out(memoryview(bucket.get_object_acl(find(bucket, args).keys()[0])))
+
+
+def putacl(bucket, args):
+    """set the ACL of all objects of a dump from standard input"""
+    if os.isatty(0):
+        raise UsageError('putacl reads XML as getacl writes it: pipe it in')
+    found = find(bucket, args)
+    with open(0, 'rb', closefd=False) as file:
+        acl = file.read(1 << 20)
+    try:
+        s3.parse_document(acl, 'AccessControlPolicy')
+    except s3.BadAnswer:
+        raise s3.Error('putacl: standard input holds no AccessControlPolicy, as getacl writes it')
+    for key in found.keys():
+        bucket.get_object_acl(key)  # a server without ACLs would store the XML as the object
+        bucket.put_object_acl(key, acl)
+
+
+def delete(bucket, args):
+    """delete a dump"""
+    if args.key is not None:
+        found = find_by_key(bucket, args.key)
+    else:
+        date = args.date or time.strftime('%Y-%m-%d', time.localtime(bucket.now()))
+        dumps = find_all(bucket, args, date)
+        if not dumps:
+            raise s3.Error('no dump of %s level %s of %s for host %s (another day: -w DATE)' % (
+                s3.printable(repr(args.fs)), args.level, date, s3.printable(args.host)))
+        if len(dumps) > 1:
+            for one in sorted(dumps, key=newest_first):
+                answer('-k %s' % shell_word(one.key))
+            raise s3.Error('%d dumps match and none was deleted: choose one by its key'
+                           % len(dumps))
+        found = dumps[0]
+    if not confirmed(args, 'Delete %s (%s)?' % (s3.printable(found.key), human(found.size))):
+        raise s3.Error('nothing was deleted')
+    if args.dry_run:
+        answer('would delete %s  %s' % (s3.printable(found.key), human(found.size)))
+        return
+    for key in found.all_keys():
+        bucket.delete_object(key)
+    if not args.quiet:
+        say('deleted %s, %s' % (s3.printable(found.key), human(found.size)))
+
+
+def shell_word(text):
+    """*text* as a shell takes it for one word, and a terminal for text."""
+    if text.isprintable():
+        return "'%s'" % text.replace("'", "'\\''")
+    return "$'%s'" % s3.printable(text.replace('\\', '\\\\').replace("'", "\\'"))
+
+
+def init(bucket, args):
+    """create the bucket if need be, and try to write, read and delete"""
+    created = False
+    try:
+        bucket.head_bucket()
+    except s3.ResponseError as error:
+        if error.status != 404:
+            raise
+        bucket.create_bucket()
+        created = True
+    key, text = 's3dump-init-' + s3.random_name(), b'a test that can be deleted'
+    bucket.put_object(key, text, unique=True)
+    view = memoryview(bytearray(len(text)))
+    bucket.get_object(key, view)
+    bucket.delete_object(key)
+    if view != text:
+        raise s3.IntegrityError('what was written was read back differently')
+    if not args.quiet:
+        say('bucket %s %s: it can be written, read and deleted from' % (
+            bucket.endpoint.bucket, 'created' if created else 'is there'))
+
+
+# ----------------------------------------------------------------- Listing and rotation
+
+# US dollars per GiB and month in us-east-1, noted in November 2026.
+PRICES = {'STANDARD': 0.023, 'INTELLIGENT_TIERING': 0.023, 'STANDARD_IA': 0.0125,
+          'ONEZONE_IA': 0.01, 'GLACIER_IR': 0.004, 'GLACIER': 0.0036, 'DEEP_ARCHIVE': 0.00099,
+          'REDUCED_REDUNDANCY': 0.024, 'EXPRESS_ONEZONE': 0.11}
+STALE = 30 * 86400                  # seconds after which an unfinished upload is abandoned
+
+
+def price(dumps):
+    """Dollars per month."""
+    return sum(entry.size * PRICES.get(entry.storage_class, PRICES['STANDARD']) / (1 << 30)
+               for one in dumps for entry in one.pieces.values())
+
+
+def list_dumps(bucket, args):
+    """print the dumps of this host (-a: of all hosts), of FS only if it is given"""
+    prefix = '' if args.all else args.host + ':'
+    if args.fs is not None and not args.all:
+        prefix += args.fs + ':'
+    dumps, orphans, others = group(bucket.list_objects(prefix))
+    if args.fs is not None:
+        dumps = [one for one in dumps if one.labels.fs == args.fs]
+        others = []
+    dumps.sort(key=lambda one: (one.labels.host, one.labels.fs, int(one.labels.level),
+                                one.labels.level, one.labels.date, one.stored))
+    if args.json:
+        list_as_json(dumps, others)
+        return
+    hosts = sorted({one.labels.host for one in dumps} | (set() if args.all else {args.host}))
+    for host in hosts:
+        this = ' for this host' if host == this_host() else ' for'
+        answer('Dumps%s (%s):' % (this, s3.printable(host)) if this != ' for'
+               else 'Dumps for %s:' % s3.printable(host))
+        print_host([one for one in dumps if one.labels.host == host])
+        answer('')
+    if args.all and others:
+        answer('Other objects, no dumps: %d, %s' % (
+            len(others), human(sum(entry.size for entry in others))))
+        answer('')
+    answer('Total data stored: %s ($%.2f/month)'
+           % (human(sum(one.size for one in dumps)), price(dumps)))
+    uploads = unfinished(bucket, prefix)
+    if uploads or orphans:
+        oldest = min([upload.initiated or 0 for upload in uploads]
+                     + [min(entry.modified for entry in list(one.pieces.values()) + one.marks)
+                        for one in orphans])
+        answer('Unfinished uploads: %d, the oldest of %s (S3 bills them; clean aborts them '
+               'after 30 days)' % (len(uploads) + len(orphans),
+                                   time.strftime('%Y-%m-%d', time.localtime(oldest))))
+
+
+def print_host(dumps):
+    """The lines of one host."""
+    days = collections.Counter(one.labels[:4] for one in dumps)
+    fs = None
+    for one in dumps:
+        if one.labels.fs != fs:
+            fs = one.labels.fs
+            answer(s3.printable(fs))
+        when = one.labels.date
+        if one.labels.stamp and days[one.labels[:4]] > 1:
+            stamp = calendar.timegm(time.strptime(one.labels.stamp[:15], '%Y%m%dT%H%M%S'))
+            when += time.strftime(' %H:%M:%S', time.localtime(stamp))
+        line = 'Level %s %s:%9s' % (one.labels.level, when, human(one.size))
+        if one.storage_class != 'STANDARD':
+            line += '  ' + s3.printable(one.storage_class)
+        problem = one.problem()
+        answer(line + ('  (%s)' % problem if problem else ''))
+
+
+def list_as_json(dumps, others):
+    """A line per dump, and per object that is none."""
+    for one in dumps:
+        answer_json(key=one.key, host=one.labels.host, fs=one.labels.fs, level=one.labels.level,
+                    date=one.labels.date, stored=utc(one.stored), size=one.size,
+                    storage_class=one.storage_class, objects=len(one.all_keys()))
+    for entry in others:
+        answer_json(key=entry.key, host=None, fs=None, level=None, date=None,
+                    stored=utc(entry.modified), size=entry.size,
+                    storage_class=entry.storage_class, objects=1)
+
+
+def unfinished(bucket, prefix):
+    """The unfinished uploads, or none where the key or the server doesn't let us see them."""
+    try:
+        return list(bucket.list_multipart_uploads(prefix))
+    except (s3.ResponseError, s3.BadAnswer):
+        return []
+
+
+def clean(bucket, args):
+    """delete all but the newest N dumps of each file system and level"""
+    dumps, orphans, _ = group(bucket.list_objects('' if args.all else args.host + ':'))
+    groups, failed, doomed = collections.defaultdict(list), False, []
+    for one in dumps:
+        if one.labels.date > time.strftime('%Y-%m-%d', time.gmtime(one.stored + 86400)):
+            say('%s: its date is later than the day it was stored: it is neither counted nor '
+                'deleted' % s3.printable(one.key))
+            continue
+        groups[one.labels[:2] + (int(one.labels.level),)].append(one)
+    for labels, members in sorted(groups.items()):
+        members.sort(key=newest_first, reverse=True)
+        kept, going = members[:args.count], members[args.count:]
+        if going and not args.force and median(kept) < median(going) / 2:
+            say('%s %s level %d is left alone: what would be kept is less than half as large as '
+                'what would go; --force deletes it' % (
+                    s3.printable(labels[0]), s3.printable(labels[1]), labels[2]))
+            failed = True
+            continue
+        doomed += going
+    stale = [one for one in orphans if bucket.now() - STALE > max(
+        entry.modified for entry in list(one.pieces.values()) + one.marks)]
+    if doomed and not confirmed(args, 'Delete %d dumps, %s?' % (
+            len(doomed), human(sum(one.size for one in doomed)))):
+        raise s3.Error('nothing was deleted')
+    for one in doomed + stale:
+        failed |= not remove(bucket, args, one)
+    failed |= not abort_stale(bucket, args)
+    if failed:
+        raise s3.Error('clean is not complete: see above')
+
+
+def median(dumps):
+    """Of the sizes, in bytes."""
+    sizes = sorted(one.size for one in dumps)
+    return (sizes[(len(sizes) - 1) // 2] + sizes[len(sizes) // 2]) / 2
+
+
+def remove(bucket, args, one):
+    """Delete a dump, its first object first; False and a line if that fails."""
+    if args.dry_run:
+        answer('would delete %s  %s' % (s3.printable(one.key), human(one.size)))
+        return True
+    try:
+        for key in one.all_keys():
+            bucket.delete_object(key)
+    except s3.Error as error:
+        say('cannot delete %s: %s' % (s3.printable(one.key), error))
+        return False
+    if not args.quiet:
+        say('deleted %s, %s' % (s3.printable(one.key), human(one.size)))
+    return True
+
+
+def abort_stale(bucket, args):
+    """Abort uploads of this host that are older than 30 days; False if one fails."""
+    done = True
+    for upload in unfinished(bucket, '' if args.all else args.host + ':'):
+        base = PIECE.match(upload.key)
+        ours = parse_key(upload.key) or (base and parse_key(base.group(1)))
+        if not ours or not upload.initiated or upload.initiated > bucket.now() - STALE:
+            continue
+        if args.dry_run:
+            answer('would abort an upload of %s' % s3.printable(upload.key))
+            continue
+        try:
+            bucket.abort_multipart_upload(upload.key, upload.upload_id)
+        except s3.Error as error:
+            say('cannot abort an upload: %s' % error)
+            done = False
+    return done
+
+
+# ---------------------------------------------------------------------- Command line
+
+# name: (function, usage of its arguments, options beside the common ones)
+COMMANDS = {
+    'dump': (dump, 'FS LEVEL [-- PROGRAM ARG...]',
+             'key date storage_class min_size overwrite fixed_key accept_status json'),
+    'restore': (restore, 'FS LEVEL', 'key date'),
+    'verify': (verify, 'FS LEVEL', 'key date json'),
+    'list': (list_dumps, '[FS]', 'all json'),
+    'delete': (delete, 'FS LEVEL', 'key date yes dry_run'),
+    'clean': (clean, 'N', 'all yes dry_run force'),
+    'init': (init, '', ''),
+    'url': (url, 'FS LEVEL', 'key date expires'),
+    'getacl': (getacl, 'FS LEVEL', 'key date'),
+    'putacl': (putacl, 'FS LEVEL', 'key date'),
+}
+ALIASES = {'retrieve': 'restore', 'initialize': 'init'}
+EVERYWHERE = {'host', 'quiet', 'verbose', 'limit_rate', 'jobs', 'config', 'words'}
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message):
+        raise UsageError(message)
+
+
+def make_parser():
+    """The options; the words between them are parse()'s."""
+    lines = ['  %-37s %s' % ('%s %s' % (name, usage), function.__doc__)
+             for name, (function, usage, _) in COMMANDS.items()]
+    parser = Parser(
+        prog='s3dump.py', usage='s3dump.py [options] COMMAND [arguments]', add_help=False,
+        description='commands:\n' + '\n'.join(lines) + '\n\n' + __doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=sys.version_info < (3, 8))     # False would break -qi there
+    option = parser.add_argument
+    option('words', nargs='*', help=argparse.SUPPRESS)
+    option('-k', '--key', metavar='KEY', help='the literal key, in place of FS and LEVEL')
+    option('-h', '--host', metavar='NAME', help="host label, instead of this machine's name")
+    option('-w', '--date', metavar='YYYY-MM-DD', help='date label, instead of today')
+    option('-a', '--all', action='store_true', help='all hosts, not just this one')
+    option('-y', '--yes', action='store_true', help='do not ask')
+    option('-n', '--dry-run', action='store_true', help='say what would be deleted')
+    option('--force', action='store_true', help='clean: also where the sizes look wrong')
+    option('-q', '--quiet', action='store_true', help='no status, only errors')
+    option('-v', '--verbose', action='store_true', help='a line per request and retry')
+    option('-L', '--limit-rate', metavar='RATE', help='bytes per second: 300k, 1.5m')
+    option('-j', '--jobs', metavar='N', help='parts in flight (%d)' % s3.JOBS)
+    option('-f', '--config', metavar='FILE', help='configuration file')
+    option('-i', '--infrequent-access', action='store_const', const='STANDARD_IA',
+           dest='storage_class', help='storage class STANDARD_IA')
+    option('--storage-class', metavar='CLASS', help='any storage class')
+    option('--min-size', metavar='SIZE', help='dump: fail if the stream is shorter')
+    option('--overwrite', action='store_true', help='dump -k KEY may replace an object')
+    option('--fixed-key', action='store_true', help='dump as HOST:FS:LEVEL:DATE')
+    option('--accept-status', metavar='N,N',
+           help='exit statuses of PROGRAM, beside 0, that store the dump')
+    option('--expires', metavar='TIME', help='url: how long it holds, 30m, 12h, 7d (1h)')
+    option('--json', action='store_true', help='list, dump, verify: for machines')
+    option('--help', action='help', help='print this')
+    option('--version', action='version', version='s3dump ' + s3.__version__)
+    return parser
+
+
+def parse(argv):
+    """The command line, checked, as a namespace; raises UsageError."""
+    program = None
+    if '--' in argv:
+        argv, program = argv[:argv.index('--')], argv[argv.index('--') + 1:]
+    args, rest = make_parser().parse_known_args(argv)
+    unknown = [word for word in rest if re.match(r'-[^0-9]', word)]
+    if unknown:
+        raise UsageError('unknown option %s' % s3.printable(unknown[0]))
+    words = [text_of(word) for word in args.words + rest]
+    if not words:
+        raise UsageError('no command: ' + ', '.join(COMMANDS))
+    name = ALIASES.get(words[0], words[0])
+    if name not in COMMANDS:
+        raise UsageError('unknown command %s' % s3.printable(repr(words[0])))
+    args.run, usage, options = COMMANDS[name]
+    args.name = name
+    for option, value in vars(args).items():
+        if value not in (None, False) and option not in EVERYWHERE | set(options.split()) \
+                | {'run', 'name'}:
+            raise UsageError('%s takes no --%s' % (name, option.replace('_', '-')))
+    if program is not None and name != 'dump':
+        words, program = words + [text_of(word) for word in program], None
+    elif program == []:
+        raise UsageError('no program after --')
+    args.program = program
+    parse_words(args, name, usage, words[1:])
+    parse_values(args)
+    return args
+
+
+def parse_words(args, name, usage, words):
+    """Set fs, level or count from the words after the command."""
+    args.fs = args.level = args.count = None
+    if name == 'clean':
+        if len(words) != 1 or not re.match(r'[0-9]+\Z', words[0]) or not int(words[0]):
+            raise UsageError('clean takes the number of dumps to keep, at least 1')
+        args.count = int(words[0])
+    elif name == 'list' and len(words) <= 1:
+        args.fs = words[0] if words else None
+    elif usage.startswith('FS'):
+        if args.key is not None and words:
+            raise UsageError('%s takes FS and LEVEL or -k KEY, not both' % name)
+        if args.key is None and len(words) != 2:
+            raise UsageError('%s takes FS and LEVEL (or -k KEY)' % name)
+        if words:
+            args.fs, args.level = words
+    elif words:
+        raise UsageError('%s takes %s' % (name, usage or 'no arguments'))
+
+
+def parse_values(args):
+    """Check and convert what the options say."""
+    if args.key is not None:
+        args.key = text_of(args.key)
+        if not args.key:
+            raise UsageError('the key is empty')
+        if args.date is not None or args.fixed_key:
+            raise UsageError('-k KEY takes neither --date nor --fixed-key')
+    args.host = text_of(args.host) if args.host is not None else this_host()
+    check_labels(Labels(args.host, args.fs, args.level, args.date, None))
+    for option, convert in (('limit_rate', s3.SETTINGS['limit_rate']),
+                            ('jobs', s3.SETTINGS['jobs']), ('min_size', s3.parse_size),
+                            ('expires', parse_time)):
+        value = getattr(args, option)
+        if value is not None:
+            try:
+                setattr(args, option, convert(value))
+            except ValueError as error:
+                raise UsageError('--%s: %s' % (option.replace('_', '-'), s3.printable(str(error))))
+    args.min_size = args.min_size or 0
+    args.expires = 3600 if args.expires is None else args.expires
+    if not 1 <= args.expires <= s3.MAX_EXPIRES:
+        raise UsageError('--expires: a URL can hold from 1s to 7d')
+    statuses = (args.accept_status or '').split(',') if args.accept_status else []
+    if not all(re.match(r'[0-9]{1,3}\Z', status) for status in statuses):
+        raise UsageError('--accept-status: numbers with commas between them')
+    args.accept_status = {int(status) for status in statuses}
+
+
+def parse_time(text):
+    """'30m', '12h' or '7d' in seconds."""
+    match = re.match(r'([0-9]+)([smhd])\Z', text)
+    if not match:
+        raise ValueError('%r is no time: a number, and s, m, h or d' % text)
+    return int(match.group(1)) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}[match.group(2)]
+
+
+def text_of(word):
+    """A word of the command line as text: it is UTF-8, whatever the locale."""
+    try:
+        return os.fsencode(word).decode()
+    except UnicodeDecodeError:
+        raise UsageError('%s is not UTF-8' % s3.printable(repr(os.fsencode(word))))
+
+
+def this_host():
+    """This machine's short name."""
+    return os.uname().nodename.split('.')[0] or 'localhost'
+
+
+# --------------------------------------------------------------------------- Program
+
+class Stopped(BaseException):
+    """A signal asks us to end; a second one is not asked about."""
+
+    def __init__(self, number):
+        BaseException.__init__(self, number)
+        self.number = number
+
+
+def catch_signals():
+    """Make the signals that end us raise Stopped, so that an upload is aborted."""
+    def stop(number, frame):
+        for each in caught:
+            signal.signal(each, signal.SIG_DFL)
+        raise Stopped(number)
+
+    caught = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+              if signal.getsignal(number) != signal.SIG_IGN]    # nohup, or a job with &
+    for number in caught:
+        signal.signal(number, stop)
+
+
+def catch_rate_signals(limit):
+    """SIGUSR1 halves and SIGUSR2 doubles the rate of the RateLimit *limit*."""
+    def slower(number, frame):
+        limit.rate = 256 << 10 if limit.rate is None else max(1 << 10, limit.rate // 2)
+
+    def faster(number, frame):
+        if limit.rate is not None:
+            limit.rate = limit.rate * 2 if limit.rate * 2 <= 10 << 20 else None
+
+    signal.signal(signal.SIGUSR1, slower)
+    signal.signal(signal.SIGUSR2, faster)
+
+
+def hold_descriptors():
+    """Let no socket become standard input, output or error where those are closed."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_WRONLY if number == 0 else os.O_RDONLY)
+
+
+def open_bucket(args):
+    """The Bucket of the configuration and the options."""
+    def report(kind, text):
+        if kind == 'warning' or args.verbose:
+            say(('warning: ' if kind == 'warning' else '') + text)
+
+    config = s3.load_config(args.config, warn=lambda text: report('warning', text))
+    for name in ('limit_rate', 'jobs', 'storage_class'):
+        if getattr(args, name) is not None:
+            config[name] = getattr(args, name)
+    return s3.Bucket(config, report=report)
+
+
+def main(argv=None):
+    """Run the program; returns its exit status."""
+    hold_descriptors()
+    catch_signals()
+    args = None
+    try:
+        args = parse(sys.argv[1:] if argv is None else argv)
+        with open_bucket(args) as bucket:
+            catch_rate_signals(bucket.limit)
+            args.run(bucket, args)
+        return 0
+    except UsageError as error:
+        say('%s; see s3dump.py --help' % error)
+        return 2
+    except s3.ConfigError as error:
+        say(error)
+        return 2
+    except s3.ArchivedError as error:
+        say(error)
+        return 3
+    except s3.Error as error:
+        say('%s: %s' % (args.name, error))
+        return 1
+    except BrokenPipeError:         # of standard output: s3 has wrapped those of sockets
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        say('%s: %s' % (args.name, error.strerror or error))
+        return 1
+    except MemoryError:
+        say('%s: out of memory; fewer jobs (-j) or a smaller part_size need less' % args.name)
+        return 1
+    except Stopped as stopped:
+        say('ended by signal %d' % stopped.number)
+        return 128 + stopped.number
+    except Exception as error:
+        say('internal error, please report it: %r' % error)
+        if args and args.verbose:
+            raise
+        return 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,2904 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Tests of s3.py, and the S3 server that they run against.
+
+The first half of this file is a small, strict S3 server on a loopback socket.
+It keeps objects in memory, verifies every signature from the bytes that came
+in, and holds its clients to S3's rules: part sizes, part order, checksums,
+conditional writes, archived objects.  It shares no code with s3.py, so that
+the two can't be wrong together.
+
+    with S3Server() as server:
+        server.fault('UploadPart', 'hangup', when='done')
+        ...a client stores something at server.url...
+        assert server.objects['key'].data == b'something'
+        assert server.violations == []
+
+A test may ask it to misbehave: a *fault* strikes one request (a lost answer,
+a flipped bit, a full stop in mid-body), a *quirk* is the habit of a whole
+server (an opaque ETag, every connection closed after its answer).
+
+    python3 test_s3.py                  runs the tests
+    python3 test_s3.py --serve [PORT]   serves until Ctrl-C, to try things by hand
+
+In reading order: Signature Version 4; operations; errors and documents;
+objects, uploads, users; the rules of S3; faults; HTTP; the server; serving by
+hand; then the tests, the server's own first.
+"""
+
+import base64
+import bisect
+import collections
+import email.utils
+import functools
+import hashlib
+import hmac
+import http.client
+import itertools
+import os
+import re
+import select
+import socket
+import struct
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import unittest
+import urllib.parse
+import xml.etree.ElementTree
+import zlib
+from calendar import timegm
+
+try:
+    import ssl
+except ImportError:     # a Python built without it still serves http://
+    ssl = None
+
+# Bound here, so that a test may take MD5 away from the client alone (FIPS).
+md5, sha256 = hashlib.md5, hashlib.sha256
+
+
+# --- Signature Version 4 -----------------------------------------------------
+#
+# The canonical request is
+#
+#     method \n path \n query \n (name:value \n)* \n signed names \n payload hash
+#
+# the string to sign is
+#
+#     AWS4-HMAC-SHA256 \n timestamp \n date/region/service/aws4_request \n
+#     hex(SHA-256(canonical request))
+#
+# and the key is a chain of HMACs, seeded with 'AWS4' + secret, over date,
+# region, service and 'aws4_request'.  Everything here works on the request as
+# it was received: *target* is the request line's second word, *headers* a list
+# of (name, value), both decoded as Latin-1, which keeps every byte.
+
+ALGORITHM = 'AWS4-HMAC-SHA256'
+UNSIGNED = 'UNSIGNED-PAYLOAD'
+MAX_SKEW = 900              # seconds
+MAX_EXPIRES = 7 * 86400     # of a presigned URL
+
+UNRESERVED = frozenset(b'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~')
+ENCODED = [chr(byte) if byte in UNRESERVED else '%%%02X' % byte for byte in range(256)]
+ENCODED_PATH = ['/' if byte == ord('/') else ENCODED[byte] for byte in range(256)]
+
+# What a signed request claims about itself: in the Authorization header, or,
+# presigned, in the query.
+Claim = collections.namedtuple(
+    'Claim', 'access_key date region service timestamp signed signature presigned')
+
+
+def uri_encode(raw, table=ENCODED):
+    """Return bytes with every byte that is not unreserved as %XX."""
+    return ''.join(map(table.__getitem__, raw))
+
+
+def uri_decode(text):
+    """Return the bytes that a percent-encoded piece of a target stands for."""
+    return urllib.parse.unquote_to_bytes(text.encode('latin-1'))
+
+
+def split_query(query):
+    """Return the (name, value) pairs, as bytes; S3 reads + as a space."""
+    pairs = []
+    for field in filter(None, query.split('&')):
+        name, _, value = field.replace('+', ' ').partition('=')
+        pairs.append((uri_decode(name), uri_decode(value)))
+    return pairs
+
+
+def canonical_query(query):
+    """Return the query encoded, then sorted; a presigned signature signs all but itself."""
+    return '&'.join('%s=%s' % pair for pair in sorted(
+        (uri_encode(name), uri_encode(value)) for name, value in split_query(query)
+        if name != b'X-Amz-Signature'))
+
+
+def canonical_request(method, target, headers, signed, payload_hash):
+    """Return the canonical request; *signed* lists the signed headers' names."""
+    path, _, query = target.partition('?')
+    # S3 decodes the path and encodes it again, once; unlike other services it
+    # collapses neither // nor dots.
+    lines = [method, uri_encode(uri_decode(path), ENCODED_PATH), canonical_query(query)]
+    for name in signed:
+        values = [' '.join(value.split()) for key, value in headers if key.lower() == name]
+        lines.append(name + ':' + ','.join(values))
+    return '\n'.join(lines + ['', ';'.join(signed), payload_hash])
+
+
+def hmac_sha256(key, text):
+    return hmac.new(key, text.encode('latin-1'), sha256).digest()
+
+
+def sign(claim, request, secret):
+    """Return the signature of a canonical request, in hexadecimal."""
+    key = ('AWS4' + secret).encode()
+    for part in (claim.date, claim.region, claim.service, 'aws4_request'):
+        key = hmac_sha256(key, part)
+    scope = '/'.join((claim.date, claim.region, claim.service, 'aws4_request'))
+    digest = sha256(request.encode('latin-1')).hexdigest()
+    return hmac_sha256(key, '\n'.join((ALGORITHM, claim.timestamp, scope, digest))).hex()
+
+
+def read_claim(target, headers):
+    """Return the Claim of a request, or None of an anonymous one; ValueError if malformed."""
+    fields = {name.lower(): value for name, value in headers}
+    query = {name.decode('latin-1'): value.decode('latin-1')
+             for name, value in split_query(target.partition('?')[2])}
+    if 'authorization' in fields:
+        match = re.match(
+            r'(\S+) Credential=([^, ]+), ?SignedHeaders=([^, ]+), ?Signature=([^, ]*)$',
+            fields['authorization'])
+        if match is None:
+            raise ValueError('The authorization header is malformed')
+        algorithm, credential, signed, signature = match.groups()
+        timestamp, presigned = fields.get('x-amz-date', ''), False
+    elif 'X-Amz-Algorithm' in query:
+        algorithm, credential, signed, signature, timestamp = (
+            query.get('X-Amz-' + name, '')
+            for name in ('Algorithm', 'Credential', 'SignedHeaders', 'Signature', 'Date'))
+        presigned = True
+    else:
+        return None
+    scope = credential.rsplit('/', 4)
+    if algorithm != ALGORITHM or len(scope) != 5 or scope[4] != 'aws4_request':
+        raise ValueError('The algorithm or the credential is malformed')
+    time.strptime(timestamp, '%Y%m%dT%H%M%SZ')
+    if timestamp[:8] != scope[1]:
+        raise ValueError('The date is not that of the credential')
+    signed = signed.split(';')
+    if signed != sorted(set(name.lower() for name in signed)):
+        raise ValueError('The signed headers are not in order')
+    return Claim(scope[0], scope[1], scope[2], scope[3], timestamp, signed, signature, presigned)
+
+
+def expected_signature(method, target, headers, payload_hash, secret):
+    """Return the signature that a request with this claim should have."""
+    claim = read_claim(target, headers)
+    return sign(claim, canonical_request(method, target, headers, claim.signed, payload_hash),
+                secret)
+
+
+# --- Operations --------------------------------------------------------------
+#
+# Method, resource and query name an operation of S3; these names are the
+# vocabulary of permissions, faults and the log.  The first line that fits
+# counts.
+
+OPERATIONS = (
+    ('GET', 'service', None, 'ListBuckets'),
+    ('HEAD', 'bucket', None, 'HeadBucket'),
+    ('GET', 'bucket', 'list-type', 'ListObjectsV2'),
+    ('GET', 'bucket', 'uploads', 'ListMultipartUploads'),
+    ('GET', 'bucket', 'location', 'GetBucketLocation'),
+    ('GET', 'bucket', 'lifecycle', 'GetBucketLifecycleConfiguration'),
+    ('GET', 'bucket', None, 'ListObjects'),
+    ('PUT', 'bucket', 'lifecycle', 'PutBucketLifecycleConfiguration'),
+    ('PUT', 'bucket', None, 'CreateBucket'),
+    ('POST', 'bucket', 'delete', 'DeleteObjects'),
+    ('DELETE', 'bucket', None, 'DeleteBucket'),
+    ('GET', 'key', 'acl', 'GetObjectAcl'),
+    ('GET', 'key', 'attributes', 'GetObjectAttributes'),
+    ('GET', 'key', 'uploadId', 'ListParts'),
+    ('GET', 'key', None, 'GetObject'),
+    ('HEAD', 'key', None, 'HeadObject'),
+    ('PUT', 'key', 'acl', 'PutObjectAcl'),
+    ('PUT', 'key', 'uploadId', 'UploadPart'),
+    ('PUT', 'key', None, 'PutObject'),
+    ('POST', 'key', 'uploads', 'CreateMultipartUpload'),
+    ('POST', 'key', 'uploadId', 'CompleteMultipartUpload'),
+    ('POST', 'key', 'restore', 'RestoreObject'),
+    ('DELETE', 'key', 'uploadId', 'AbortMultipartUpload'),
+    ('DELETE', 'key', None, 'DeleteObject'),
+)
+
+# Subresources with operations of their own that this server doesn't have: a
+# PUT ?tagging must not become an object.
+FOREIGN = frozenset((
+    'accelerate', 'analytics', 'annotation', 'cors', 'encryption', 'intelligent-tiering',
+    'inventory', 'legal-hold', 'logging', 'metrics', 'notification', 'object-lock',
+    'ownershipControls', 'policy', 'policyStatus', 'publicAccessBlock', 'replication',
+    'requestPayment', 'retention', 'select', 'tagging', 'torrent', 'versioning', 'versions',
+    'website'))
+
+# A set for User.allow: may write and can do nothing else.
+WRITE_ONLY = frozenset(('PutObject', 'CreateMultipartUpload', 'UploadPart',
+                        'CompleteMultipartUpload'))
+
+
+def operation_name(method, bucket, key, query):
+    """Return S3's name for a request, or None if this server has none for it."""
+    resource = 'key' if key else 'bucket' if bucket else 'service'
+    if not FOREIGN.isdisjoint(query):
+        return None
+    for entry in OPERATIONS:
+        if entry[:2] == (method, resource) and (entry[2] is None or entry[2] in query):
+            return entry[3]
+    return None
+
+
+# --- Errors and documents ----------------------------------------------------
+
+NAMESPACE = 'http://s3.amazonaws.com/doc/2006-03-01/'
+DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>\n'
+
+ERRORS = {
+    'AccessControlListNotSupported': (400, 'The bucket does not allow ACLs'),
+    'AccessDenied': (403, 'Access Denied'),
+    'AuthorizationHeaderMalformed': (400, 'The authorization header is malformed'),
+    'AuthorizationQueryParametersError': (400, 'The query string authentication is malformed'),
+    'BadDigest': (400, 'The digest you specified did not match what we received'),
+    'BucketAlreadyOwnedByYou': (409, 'Your previous request to create the named bucket succeeded'
+                                     ' and you already own it'),
+    'BucketNotEmpty': (409, 'The bucket you tried to delete is not empty'),
+    'EntityTooLarge': (400, 'Your proposed upload exceeds the maximum allowed size'),
+    'EntityTooSmall': (400, 'Your proposed upload is smaller than the minimum allowed size'),
+    'ExpiredToken': (400, 'The provided token has expired'),
+    'IllegalLocationConstraintException': (400, 'The location constraint is incompatible for the'
+                                                ' region specific endpoint'),
+    'IncompleteBody': (400, 'You did not provide the number of bytes specified by the'
+                            ' Content-Length HTTP header'),
+    'InternalError': (500, 'We encountered an internal error. Please try again.'),
+    'InvalidAccessKeyId': (403, 'The AWS Access Key Id you provided does not exist in our records'),
+    'InvalidArgument': (400, 'Invalid Argument'),
+    'InvalidBucketName': (400, 'The specified bucket is not valid'),
+    'InvalidDigest': (400, 'The Content-MD5 you specified was invalid'),
+    'InvalidLocationConstraint': (400, 'The specified location constraint is not valid'),
+    'InvalidObjectState': (403, 'The operation is not valid for the object\'s storage class'),
+    'InvalidPart': (400, 'One or more of the specified parts could not be found, or its entity tag'
+                         ' did not match'),
+    'InvalidPartNumber': (416, 'The requested partnumber is not satisfiable'),
+    'InvalidPartOrder': (400, 'The list of parts was not in ascending order'),
+    'InvalidRange': (416, 'The requested range is not satisfiable'),
+    'InvalidRequest': (400, 'Invalid Request'),
+    'InvalidStorageClass': (400, 'The storage class you specified is not valid'),
+    'InvalidToken': (400, 'The provided token is malformed or otherwise invalid'),
+    'InvalidURI': (400, 'Could not parse the specified URI'),
+    'KeyTooLongError': (400, 'Your key is too long'),
+    'MalformedACLError': (400, 'The XML you provided was not well-formed or did not validate'),
+    'MalformedXML': (400, 'The XML you provided was not well-formed or did not validate'),
+    'MetadataTooLarge': (400, 'Your metadata headers exceed the maximum allowed metadata size'),
+    'MethodNotAllowed': (405, 'The specified method is not allowed against this resource'),
+    'MissingContentLength': (411, 'You must provide the Content-Length HTTP header'),
+    'NoSuchBucket': (404, 'The specified bucket does not exist'),
+    'NoSuchKey': (404, 'The specified key does not exist.'),
+    'NoSuchUpload': (404, 'The specified multipart upload does not exist'),
+    'NotImplemented': (501, 'A header or query you provided implies functionality that is not'
+                            ' implemented'),
+    'PreconditionFailed': (412, 'At least one of the pre-conditions you specified did not hold'),
+    'RequestTimeTooSkewed': (403, 'The difference between the request time and the server\'s time'
+                                  ' is too large'),
+    'RestoreAlreadyInProgress': (409, 'Object restore is already in progress'),
+    'SignatureDoesNotMatch': (403, 'The request signature we calculated does not match the'
+                                   ' signature you provided'),
+    'SlowDown': (503, 'Please reduce your request rate.'),
+    'XAmzContentSHA256Mismatch': (400, 'The provided \'x-amz-content-sha256\' header does not match'
+                                       ' what was computed'),
+}
+
+
+class S3Error(Exception):
+    """An answer in S3's error format; *details* become elements beside Code and Message."""
+
+    def __init__(self, code, message=None, status=None, **details):
+        Exception.__init__(self, code)
+        known = ERRORS.get(code, (400, code))
+        self.code = code
+        self.message = known[1] if message is None else message
+        self.status = known[0] if status is None else status
+        self.details = details
+
+
+class Markup(str):
+    """Text that is XML already."""
+
+
+def escape(text):
+    """Return text as XML; control characters, which XML 1.0 can't hold, as S3 writes them."""
+    text = text.replace('&', '&amp;').replace('<', '&lt;').replace('>', '&gt;')
+    return re.sub('[\x00-\x1f"]', lambda match: '&#%d;' % ord(match.group()), text)
+
+
+def tag(name, *contents):
+    """Return an element with these contents: Markup as it is, anything else escaped."""
+    inside = (text if isinstance(text, Markup) else escape(str(text)) for text in contents)
+    return Markup('<%s>%s</%s>' % (name, ''.join(inside), name))
+
+
+def document(root, *contents):
+    """Return an XML document in S3's namespace, as bytes."""
+    text = tag(root, *contents).replace('<' + root, '<%s xmlns="%s"' % (root, NAMESPACE), 1)
+    return (DECLARATION + text).encode('utf-8', 'surrogateescape')
+
+
+def parse_document(body, root, code='MalformedXML'):
+    """Return the root element of a request's body, its names freed of the namespace."""
+    try:
+        tree = xml.etree.ElementTree.fromstring(bytes(body))
+    except xml.etree.ElementTree.ParseError:
+        raise S3Error(code) from None
+    for element in tree.iter():
+        element.tag = element.tag.rpartition('}')[2]
+    if tree.tag != root:
+        raise S3Error(code)
+    return tree
+
+
+def iso_date(seconds):
+    return time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(seconds))
+
+
+@functools.lru_cache(maxsize=4096)
+def listing_date(seconds):
+    """Return LastModified as listings give it: milliseconds that are always zero."""
+    return time.strftime('%Y-%m-%dT%H:%M:%S.000Z', time.gmtime(seconds))
+
+
+def http_date(seconds):
+    return email.utils.formatdate(seconds, usegmt=True)
+
+
+def parse_date(text):
+    """Return the epoch seconds of 2026-11-22T20:34:05[.123]Z."""
+    match = re.match(r'(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?Z$', text)
+    if match is None:
+        raise S3Error('InvalidArgument', 'The retain until date must be in ISO 8601 format')
+    return timegm(time.strptime(match.group(1), '%Y-%m-%dT%H:%M:%S'))
+
+
+# --- Objects, uploads, users -------------------------------------------------
+
+STORAGE_CLASSES = frozenset((
+    'STANDARD', 'REDUCED_REDUNDANCY', 'STANDARD_IA', 'ONEZONE_IA', 'INTELLIGENT_TIERING',
+    'GLACIER_IR', 'GLACIER', 'DEEP_ARCHIVE'))
+ARCHIVED = ('GLACIER', 'DEEP_ARCHIVE')
+MAX_PUT_SIZE = 5 << 30      # of one PutObject or UploadPart
+MAX_KEY_SIZE = 1024         # bytes of UTF-8
+MAX_METADATA_SIZE = 2048
+
+
+class Zeros:
+    """Data of which only the length was kept."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def __len__(self):
+        return self.size
+
+    def __bytes__(self):
+        return bytes(self.size)
+
+    def __getitem__(self, piece):
+        return bytes(len(range(*piece.indices(self.size))))
+
+
+def stretch(data, start, end):
+    """Return data from start to end without copying them."""
+    return Zeros(end - start) if isinstance(data, Zeros) else memoryview(data)[start:end]
+
+
+class Object:
+    """An object: *data*, what S3 knows about them, and what the writer said."""
+
+    def __init__(self, key, data, etag, modified, **attributes):
+        self.key = key
+        self.data = data                # bytes, or Zeros
+        self.etag = etag                # without its quotes
+        self.modified = modified        # epoch seconds
+        self.parts = None               # sizes of the parts of a multipart upload
+        self.crc32 = None               # in base64, a composite one with -N
+        self.checksum_type = None       # FULL_OBJECT or COMPOSITE
+        self.storage_class = 'STANDARD'
+        self.content_type = 'binary/octet-stream'
+        self.metadata = {}              # x-amz-meta-* in lower case: text
+        self.sse = None                 # AES256 or aws:kms
+        self.sse_kms_key_id = None
+        self.acl = None                 # XML, as it was put
+        self.lock_mode = None           # GOVERNANCE or COMPLIANCE
+        self.lock_until = None          # epoch seconds
+        self.restore = None             # of an archived one: None, 'ongoing', epoch of its end
+        self.restore_request = None     # (days, tier), as it was asked for
+        for name, value in attributes.items():
+            if not hasattr(self, name):
+                raise TypeError('an object has no ' + name)
+            setattr(self, name, value)
+
+    @property
+    def size(self):
+        return len(self.data)
+
+
+class Bucket(dict):
+    """Objects by key, and their keys in S3's order, sorted once until a key comes or goes."""
+
+    ordered = None
+
+    def keys_in_order(self):
+        # The order of UTF-8's bytes is that of the code points.
+        if self.ordered is None:
+            self.ordered = sorted(self)
+        return self.ordered
+
+    def _forgetful(method):
+        @functools.wraps(method)
+        def wrapper(self, *arguments, **keywords):
+            self.ordered = None
+            return method(self, *arguments, **keywords)
+        return wrapper
+
+    __setitem__ = _forgetful(dict.__setitem__)
+    __delitem__ = _forgetful(dict.__delitem__)
+    clear = _forgetful(dict.clear)
+    pop = _forgetful(dict.pop)
+    popitem = _forgetful(dict.popitem)
+    setdefault = _forgetful(dict.setdefault)
+    update = _forgetful(dict.update)
+    del _forgetful
+
+
+Part = collections.namedtuple('Part', 'size etag data crc32')
+
+
+class Upload:
+    """A multipart upload that was neither completed nor aborted."""
+
+    def __init__(self, upload_id, bucket, key, initiated, headers, attributes, checksum_type):
+        self.upload_id = upload_id
+        self.bucket = bucket
+        self.key = key
+        self.initiated = initiated
+        self.headers = headers              # of CreateMultipartUpload
+        self.attributes = attributes        # of the object that it will be
+        self.checksum_type = checksum_type  # None where no CRC32 was asked for
+        self.parts = {}                     # number: Part
+
+
+class User:
+    """Who an access key stands for, and what it may do."""
+
+    def __init__(self, secret, session_token=None, allow=None, conditional=False, expired=False):
+        self.secret = secret
+        self.session_token = session_token  # to be sent and signed, if there is one
+        self.allow = allow                  # operations; None allows all
+        self.conditional = conditional      # may create objects only with If-None-Match
+        self.expired = expired
+
+
+# The checksum of a whole from those of its parts.  A CRC is a polynomial's
+# remainder; appending n bytes multiplies it by x^(8n), modulo CRC-32's
+# polynomial, here with the coefficient of x^0 in the highest bit.
+
+def crc32_multiply(one, other):
+    product = 0
+    for bit in range(31, -1, -1):
+        if one >> bit & 1:
+            product ^= other
+        other = other >> 1 ^ (0xEDB88320 if other & 1 else 0)
+    return product
+
+
+@functools.lru_cache(maxsize=64)
+def crc32_shift(size):
+    """Return x^(8 * size)."""
+    power, square = 1 << 31, 1 << 23
+    while size:
+        if size & 1:
+            power = crc32_multiply(power, square)
+        square = crc32_multiply(square, square)
+        size >>= 1
+    return power
+
+
+def crc32_combine(first, second, second_size):
+    return crc32_multiply(crc32_shift(second_size), first) ^ second
+
+
+def base64_crc32(crc):
+    return base64.b64encode(struct.pack('>I', crc)).decode()
+
+
+# --- The rules of S3 ---------------------------------------------------------
+
+Body = collections.namedtuple('Body', 'size data sha256 md5 crc32')
+NO_BODY = Body(0, b'', sha256().hexdigest(), None, 0)
+
+
+class Exchange:
+    """One request, as it came in, and what becomes of it."""
+
+    def __init__(self, method, target, headers):
+        self.method = method
+        self.target = target
+        self.header_list = headers
+        self.headers = {}               # names in lower case
+        for name, value in headers:
+            name = name.lower()
+            self.headers[name] = self.headers[name] + ',' + value if name in self.headers else value
+        self.query = {}
+        self.bucket = self.key = self.operation = None
+        self.access_key = self.user = None
+        self.denied = None              # the S3Error that it will be answered with
+        self.body = NO_BODY
+        self.tampered = False           # a fault changed the body on its way
+        self.shift = None               # a fault that shifts the range
+        self.status = 0                 # 0: never answered
+        self.received = self.sent = 0   # bytes of bodies
+        self.recorded = False
+
+    @property
+    def writes(self):
+        return self.operation in ('PutObject', 'UploadPart')
+
+
+class Reply:
+    """An answer, and how to send it; the latter is for faults to change."""
+
+    def __init__(self, status=200, headers=(), body=b'', content_type='application/xml'):
+        self.status = status
+        self.headers = dict(headers)
+        self.body = body                # anything with a length and slices
+        self.headers.setdefault('Content-Type', content_type)
+        self.limit = None               # bytes after which the connection breaks off
+        self.stall = None               # the Fault that holds it up after some bytes
+        self.block, self.pause = 256 << 10, 0
+        self.blanks = None              # the Fault that sends blanks first
+        self.raw = None                 # bytes in place of all this
+        self.reset = False
+        self.close = False
+
+
+QUIRKS = frozenset((
+    'range-200',                # a ranged GET answered 200, with the right bytes
+    'empty-etag', 'unquoted-etag', 'opaque-etag',
+    'plain-etag',               # -N at completion, the whole object's MD5 afterwards
+    'no-part-number',           # ?partNumber= is ignored
+    'ignore-if-none-match', '501-if-none-match',
+    'no-date', 'close',
+    'no-encoding-type',         # keys in listings as they are
+    'no-uploads-list',          # ListMultipartUploads is not implemented
+    '500-repeated-complete', 'idempotent-complete',
+    'no-message',               # in error documents
+    'no-checksums',             # x-amz-checksum-* is refused
+    'no-acl',                   # PUT ?acl stores the XML as the object
+))
+
+OWNER = tag('Owner', tag('ID', 'owner'), tag('DisplayName', 'owner'))
+
+
+class Service:
+    """S3 without sockets: buckets, users, and a method for each operation.
+
+    Methods named as S3's operations take an Exchange, and return a Reply or
+    raise an S3Error.
+    """
+
+    def __init__(self, bucket, access_key, secret_key, region, service, min_part_size, max_parts,
+                 max_object_size, page_size, discard, quirks, buckets):
+        unknown = set(quirks) - QUIRKS
+        if unknown:
+            raise ValueError('unknown quirks: ' + ', '.join(sorted(unknown)))
+        self.bucket, self.access_key, self.secret_key = bucket, access_key, secret_key
+        self.region, self.service = region, service
+        self.min_part_size, self.max_parts = min_part_size, max_parts
+        self.max_object_size, self.page_size = max_object_size, page_size
+        self.discard, self.quirks = discard, set(quirks)
+        self.lock_enabled = self.acl_enabled = True
+        self.offset = 0                 # seconds by which this clock is ahead
+        self.users = {access_key: User(secret_key)}
+        self.buckets = {}
+        self.uploads = {}
+        self.completed = {}             # upload id: (bucket, key), after completion
+        self.violations = []
+        self.lock = threading.RLock()
+        for name in (bucket,) if buckets is None else buckets:
+            self.add_bucket(name)
+
+    # What tests ask and arrange.
+
+    @property
+    def objects(self):
+        return self.buckets[self.bucket]
+
+    def add_bucket(self, name):
+        self.buckets[name] = Bucket()
+
+    def add_user(self, access_key, secret, **attributes):
+        self.users[access_key] = User(secret, **attributes)
+        return self.users[access_key]
+
+    def put(self, key, data, parts=None, bucket=None, **attributes):
+        """Place an object; *parts*, the size of its parts, makes it a multipart one."""
+        if parts is None:
+            etag = md5(data).hexdigest()
+        else:
+            pieces = [data[start:start + parts] for start in range(0, len(data), parts)]
+            etag = multipart_etag([md5(piece).hexdigest() for piece in pieces])
+            attributes['parts'] = [len(piece) for piece in pieces]
+        placed = Object(key, bytes(data), attributes.pop('etag', etag),
+                        attributes.pop('modified', self.now()), **attributes)
+        with self.lock:
+            self.buckets[bucket or self.bucket][key] = placed
+        return placed
+
+    def thaw(self, key, days=1):
+        """Finish the restoration of an archived object."""
+        self.objects[key].restore = self.now() + days * 86400
+
+    def now(self):
+        return time.time() + self.offset
+
+    # Who asks, and may they?
+
+    def authenticate(self, exchange):
+        """Set the exchange's user, or why it is denied; note what no client must do."""
+        self.check_headers(exchange)
+        try:
+            exchange.user = self.verify(exchange)
+        except S3Error as error:
+            exchange.denied = error
+
+    def check_headers(self, exchange):
+        headers = exchange.headers
+        for name in ('expect', 'transfer-encoding', 'x-amz-acl', 'x-amz-sdk-checksum-algorithm',
+                     'x-amz-trailer'):
+            if name in headers:
+                self.violation(exchange, 'header ' + name)
+        if 'aws-chunked' in headers.get('content-encoding', ''):
+            self.violation(exchange, 'content-encoding aws-chunked')
+        if (headers.get('x-amz-content-sha256') == UNSIGNED and not self.secure
+                and headers.get('content-length', '0') != '0'):
+            self.violation(exchange, 'unsigned payload over plain http')
+
+    def violation(self, exchange, text):
+        self.violations.append('%s %s: %s' % (exchange.operation, exchange.key, text))
+
+    def verify(self, exchange):
+        """Return the User whose signature the request bears."""
+        try:
+            claim = read_claim(exchange.target, exchange.header_list)
+        except ValueError as error:
+            raise S3Error('AuthorizationHeaderMalformed', str(error)) from None
+        if claim is None:
+            raise S3Error('AccessDenied')
+        exchange.access_key = claim.access_key
+        if claim.region != self.region or claim.service != self.service:
+            raise S3Error('AuthorizationHeaderMalformed',
+                          "The authorization header is malformed; the region or service '%s/%s' is"
+                          " wrong; expecting '%s/%s'" % (claim.region, claim.service,
+                                                         self.region, self.service),
+                          Region=self.region)
+        user = self.users.get(claim.access_key)
+        if user is None:
+            raise S3Error('InvalidAccessKeyId', AWSAccessKeyId=claim.access_key)
+        self.check_clock(exchange, claim)
+        self.check_signature(exchange, claim, user)
+        self.check_token(exchange, claim, user)
+        return user
+
+    def check_clock(self, exchange, claim):
+        now = self.now()
+        signed_at = timegm(time.strptime(claim.timestamp, '%Y%m%dT%H%M%SZ'))
+        if not claim.presigned:
+            if abs(now - signed_at) > MAX_SKEW:
+                raise self.too_skewed(claim.timestamp)
+            return
+        expires = exchange.query.get('X-Amz-Expires', '')
+        if not expires.isdigit() or not 0 < int(expires) <= MAX_EXPIRES:
+            raise S3Error('AuthorizationQueryParametersError',
+                          'X-Amz-Expires must be a number less than a week (in seconds)')
+        if now > signed_at + int(expires):
+            raise S3Error('AccessDenied', 'Request has expired',
+                          Expires=iso_date(signed_at + int(expires)), ServerTime=iso_date(now))
+        if now < signed_at - MAX_SKEW:
+            raise S3Error('AccessDenied', 'Request is not yet valid')
+
+    def too_skewed(self, timestamp):
+        return S3Error('RequestTimeTooSkewed', RequestTime=timestamp,
+                       ServerTime=iso_date(self.now()),
+                       MaxAllowedSkewMilliseconds=MAX_SKEW * 1000)
+
+    def check_signature(self, exchange, claim, user):
+        payload_hash = exchange.headers.get('x-amz-content-sha256')
+        if payload_hash is None and claim.presigned:
+            payload_hash = UNSIGNED
+        if payload_hash is None:
+            self.violation(exchange, 'no x-amz-content-sha256')
+            raise S3Error('InvalidRequest',
+                          'Missing required header for this request: x-amz-content-sha256')
+        if payload_hash.startswith('STREAMING-'):
+            raise S3Error('NotImplemented')
+        expected = expected_signature(exchange.method, exchange.target, exchange.header_list,
+                                      payload_hash, user.secret)
+        if not hmac.compare_digest(expected.encode(), claim.signature.encode('latin-1')):
+            self.violation(exchange, 'signature does not match')
+            raise S3Error('SignatureDoesNotMatch', AWSAccessKeyId=claim.access_key)
+        unsigned = [name for name in exchange.headers if name not in claim.signed
+                    and (name == 'host' or name.startswith('x-amz-'))]
+        if unsigned:
+            self.violation(exchange, 'unsigned headers: ' + ', '.join(unsigned))
+            raise S3Error('AccessDenied', 'There were headers present in the request which were'
+                          ' not signed', HeadersNotSigned=', '.join(unsigned))
+
+    def check_token(self, exchange, claim, user):
+        if user.expired:
+            raise S3Error('ExpiredToken')
+        source = exchange.query if claim.presigned else exchange.headers
+        name = 'X-Amz-Security-Token'
+        token = source.get(name if claim.presigned else name.lower())
+        if token is None and user.session_token is not None:
+            raise S3Error('InvalidAccessKeyId')     # a temporary key is unknown without its token
+        if token != user.session_token:
+            raise S3Error('InvalidToken')
+
+    def check_payload(self, exchange):
+        """Hold the body against the hash that was signed with it."""
+        claimed = exchange.headers.get('x-amz-content-sha256', UNSIGNED)
+        if claimed != UNSIGNED and claimed != exchange.body.sha256:
+            if not exchange.tampered:
+                self.violation(exchange, 'payload hash does not match')
+            raise S3Error('XAmzContentSHA256Mismatch', ClientComputedContentSHA256=claimed,
+                          S3ComputedContentSHA256=exchange.body.sha256)
+
+    def perform(self, exchange):
+        """Do what was asked for and return the Reply, or raise an S3Error."""
+        if exchange.denied is not None:
+            raise exchange.denied
+        self.check_payload(exchange)
+        user, operation, headers = exchange.user, exchange.operation, exchange.headers
+        if operation is None:
+            raise S3Error('NotImplemented' if exchange.query else 'MethodNotAllowed')
+        if 'no-checksums' in self.quirks:
+            for name in headers:
+                if name.startswith(('x-amz-checksum-', 'x-amz-sdk-')):
+                    raise S3Error('InvalidArgument', "Unsupported header '%s'" % name)
+        if user.allow is not None and operation not in user.allow:
+            raise S3Error('AccessDenied')
+        if (user.conditional and 'if-none-match' not in headers
+                and operation in ('PutObject', 'CompleteMultipartUpload')):
+            raise S3Error('AccessDenied', 'with an explicit deny in a resource-based policy')
+        if exchange.bucket and exchange.bucket not in self.buckets and operation != 'CreateBucket':
+            raise S3Error('NoSuchBucket', BucketName=exchange.bucket)
+        with self.lock:
+            return getattr(self, operation)(exchange)
+
+    # Digests, conditions and attributes, which several operations share.
+
+    def check_digests(self, exchange, required=None):
+        """Hold the body against Content-MD5 and checksums; *required* says for what one must be."""
+        headers, body = exchange.headers, exchange.body
+        digest = headers.get('content-md5')
+        if digest is not None:
+            computed = body.md5 or md5(body.data).hexdigest()
+            if not re.match('[A-Za-z0-9+/]{22}==$', digest):
+                raise S3Error('InvalidDigest')
+            if base64.b64decode(digest).hex() != computed:
+                raise S3Error('BadDigest')
+        crc = headers.get('x-amz-checksum-crc32')
+        if crc is not None and crc != base64_crc32(body.crc32):
+            raise S3Error('BadDigest', 'The CRC32 you specified did not match the calculated'
+                                       ' checksum.')
+        for name in headers:
+            if name.startswith('x-amz-checksum-') and name[15:] in (
+                    'crc32c', 'crc64nvme', 'sha1', 'sha256'):
+                raise S3Error('NotImplemented', 'This server keeps CRC32 checksums only')
+        if required and digest is None and crc is None:
+            raise S3Error('InvalidRequest', 'Content-MD5 OR x-amz-checksum- HTTP header is'
+                                            ' required for ' + required)
+
+    def check_write(self, exchange):
+        """Refuse to create an object where conditions or a lock forbid it."""
+        present = self.buckets[exchange.bucket].get(exchange.key)
+        none_match = exchange.headers.get('if-none-match')
+        if none_match is not None and 'ignore-if-none-match' not in self.quirks:
+            if none_match != '*' or '501-if-none-match' in self.quirks:
+                raise S3Error('NotImplemented', Header='If-None-Match')
+            if present is not None:
+                raise S3Error('PreconditionFailed', Condition='If-None-Match')
+        if 'if-match' in exchange.headers:
+            if present is None:
+                raise S3Error('NoSuchKey')
+            self.check_if_match(exchange, present)
+        self.check_lock(present)
+
+    def check_if_match(self, exchange, present):
+        wanted = exchange.headers.get('if-match')
+        if wanted is not None and wanted != '*' and wanted.strip('"') != present.etag:
+            raise S3Error('PreconditionFailed', Condition='If-Match')
+
+    def check_lock(self, present):
+        # A real bucket with locks has versions, and its DELETE adds a marker.
+        # Without versions, a locked object simply stays.
+        if present is not None and present.lock_mode and present.lock_until > self.now():
+            raise S3Error('AccessDenied', 'Access Denied because object protected by object lock.')
+
+    def attributes(self, headers):
+        """Return the attributes of the object that a write's headers ask for."""
+        storage_class = headers.get('x-amz-storage-class', 'STANDARD')
+        if storage_class not in STORAGE_CLASSES:
+            raise S3Error('InvalidStorageClass')
+        sse = headers.get('x-amz-server-side-encryption')
+        if sse not in (None, 'AES256', 'aws:kms', 'aws:kms:dsse'):
+            raise S3Error('InvalidArgument', 'The encryption method specified is not supported')
+        metadata = {name: value for name, value in headers.items()
+                    if name.startswith('x-amz-meta-')}
+        if sum(len(name) - 11 + len(value) for name, value in metadata.items()) > MAX_METADATA_SIZE:
+            raise S3Error('MetadataTooLarge')
+        lock_mode, lock_until = self.lock_attributes(headers)
+        return {'storage_class': storage_class, 'sse': sse, 'metadata': metadata,
+                'sse_kms_key_id': headers.get('x-amz-server-side-encryption-aws-kms-key-id'),
+                'content_type': headers.get('content-type', 'binary/octet-stream'),
+                'lock_mode': lock_mode, 'lock_until': lock_until}
+
+    def lock_attributes(self, headers):
+        mode = headers.get('x-amz-object-lock-mode')
+        until = headers.get('x-amz-object-lock-retain-until-date')
+        if mode is None and until is None:
+            return None, None
+        if not self.lock_enabled:
+            raise S3Error('InvalidRequest', 'Bucket is missing Object Lock Configuration')
+        if mode not in ('GOVERNANCE', 'COMPLIANCE') or until is None:
+            raise S3Error('InvalidArgument', 'x-amz-object-lock-retain-until-date and'
+                                             ' x-amz-object-lock-mode must both be supplied')
+        until = parse_date(until)
+        if until <= self.now():
+            raise S3Error('InvalidArgument', 'The retain until date must be in the future!')
+        return mode, until
+
+    def store(self, exchange, data, etag, attributes):
+        stored = Object(exchange.key, data, etag, self.now(), **attributes)
+        self.buckets[exchange.bucket][exchange.key] = stored
+        return stored
+
+    def find(self, exchange):
+        """Return the object; whoever may not list must not learn that it isn't there."""
+        present = self.buckets[exchange.bucket].get(exchange.key)
+        if present is None:
+            allow = exchange.user.allow
+            if allow is not None and 'ListObjectsV2' not in allow:
+                raise S3Error('AccessDenied')
+            raise S3Error('NoSuchKey', Key=exchange.key)
+        return present
+
+    def find_upload(self, exchange):
+        upload = self.uploads.get(exchange.query['uploadId'])
+        if upload is None or (upload.bucket, upload.key) != (exchange.bucket, exchange.key):
+            raise S3Error('NoSuchUpload', UploadId=exchange.query['uploadId'])
+        return upload
+
+    # Buckets.
+
+    def ListBuckets(self, exchange):
+        buckets = [tag('Bucket', tag('Name', name), tag('CreationDate', listing_date(0)))
+                   for name in sorted(self.buckets)]
+        return Reply(body=document('ListAllMyBucketsResult', OWNER, tag('Buckets', *buckets)))
+
+    def HeadBucket(self, exchange):
+        return Reply(headers={'x-amz-bucket-region': self.region})
+
+    def CreateBucket(self, exchange):
+        name, constraint = exchange.bucket, None
+        if exchange.body.size:
+            tree = parse_document(exchange.body.data, 'CreateBucketConfiguration')
+            constraint = tree.findtext('LocationConstraint')
+        if not re.match(r'[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$', name):
+            raise S3Error('InvalidBucketName', BucketName=name)
+        # us-east-1 is the region that has no name here.
+        if constraint == 'us-east-1':
+            raise S3Error('InvalidLocationConstraint', LocationConstraint=constraint)
+        if (constraint or 'us-east-1') != self.region:
+            raise S3Error('IllegalLocationConstraintException')
+        if name in self.buckets:
+            raise S3Error('BucketAlreadyOwnedByYou', BucketName=name)
+        self.add_bucket(name)
+        return Reply(headers={'Location': '/' + name})
+
+    def DeleteBucket(self, exchange):
+        if self.buckets[exchange.bucket]:
+            raise S3Error('BucketNotEmpty')
+        del self.buckets[exchange.bucket]
+        return Reply(204)
+
+    def GetBucketLocation(self, exchange):
+        region = '' if self.region == 'us-east-1' else self.region
+        return Reply(body=document('LocationConstraint', region))
+
+    def not_implemented(self, exchange):
+        raise S3Error('NotImplemented')
+
+    ListObjects = DeleteObjects = GetObjectAttributes = not_implemented
+    GetBucketLifecycleConfiguration = PutBucketLifecycleConfiguration = not_implemented
+
+    # Listings.
+
+    def listing_text(self, exchange):
+        """Return the function that writes a key, and the EncodingType element."""
+        if exchange.query.get('encoding-type') != 'url' or 'no-encoding-type' in self.quirks:
+            return escape, ''
+        return (lambda key: uri_encode(key.encode('utf-8'), ENCODED_PATH).replace('%20', '+'),
+                tag('EncodingType', 'url'))
+
+    def page_limit(self, exchange, name):
+        text = exchange.query.get(name, str(self.page_size))
+        if not text.isdigit():
+            raise S3Error('InvalidArgument', 'Provided %s not an integer' % name)
+        return min(int(text), self.page_size)
+
+    def listing_start(self, query):
+        """Return the key behind which a page begins."""
+        try:
+            token = query.get('continuation-token', '')
+            return base64.b64decode(token, validate=True).decode() or query.get('start-after', '')
+        except ValueError:
+            raise S3Error('InvalidArgument',
+                          'The continuation token provided is incorrect') from None
+
+    def ListObjectsV2(self, exchange):
+        query, limit = exchange.query, self.page_limit(exchange, 'max-keys')
+        prefix, bucket = query.get('prefix', ''), self.buckets[exchange.bucket]
+        text, encoding = self.listing_text(exchange)
+        found = list(itertools.islice(
+            walk(bucket.keys_in_order(), prefix, query.get('delimiter', ''),
+                 self.listing_start(query)), limit + 1))
+        truncated = 0 < limit < len(found)
+        del found[limit:]
+        elements = [tag('Name', exchange.bucket), tag('Prefix', Markup(text(prefix))),
+                    tag('KeyCount', len(found)), tag('MaxKeys', limit), encoding,
+                    tag('IsTruncated', 'true' if truncated else 'false')]
+        if truncated:
+            last, common = found[-1]
+            last += '\U0010ffff' if common else ''      # behind all that it stands for
+            elements.append(tag('NextContinuationToken', base64.b64encode(last.encode()).decode()))
+        elements += [listing_entry(bucket[key], text(key)) for key, common in found if not common]
+        elements += [tag('CommonPrefixes', tag('Prefix', Markup(text(key))))
+                     for key, common in found if common]
+        return Reply(body=document('ListBucketResult', *elements))
+
+    def ListMultipartUploads(self, exchange):
+        if 'no-uploads-list' in self.quirks:
+            raise S3Error('NotImplemented')
+        query, limit = exchange.query, self.page_limit(exchange, 'max-uploads')
+        text, encoding = self.listing_text(exchange)
+        after = (query.get('key-marker', ''), query.get('upload-id-marker', '\U0010ffff'))
+        found = sorted((upload.key, upload.upload_id) for upload in self.uploads.values()
+                       if upload.bucket == exchange.bucket
+                       and upload.key.startswith(query.get('prefix', ''))
+                       and (upload.key, upload.upload_id) > after)
+        head = [tag('Bucket', exchange.bucket), encoding, tag('MaxUploads', limit),
+                tag('IsTruncated', 'true' if len(found) > limit else 'false')]
+        if len(found) > limit:
+            head += [tag('NextKeyMarker', Markup(text(found[limit - 1][0]))),
+                     tag('NextUploadIdMarker', found[limit - 1][1])]
+        uploads = [tag('Upload', tag('Key', Markup(text(key))), tag('UploadId', upload_id), OWNER,
+                       tag('StorageClass', self.uploads[upload_id].attributes['storage_class']),
+                       tag('Initiated', listing_date(int(self.uploads[upload_id].initiated))))
+                   for key, upload_id in found[:limit]]
+        return Reply(body=document('ListMultipartUploadsResult', *(head + uploads)))
+
+    # Objects.
+
+    def PutObject(self, exchange):
+        headers, body = exchange.headers, exchange.body
+        attributes = self.attributes(headers)
+        self.check_digests(exchange, attributes['lock_mode']
+                           and 'Put Object requests with Object Lock parameters')
+        if self.max_object_size is not None and body.size > self.max_object_size:
+            raise S3Error('EntityTooLarge', MaxSizeAllowed=self.max_object_size)
+        self.check_write(exchange)
+        if 'x-amz-checksum-crc32' in headers:
+            attributes.update(crc32=base64_crc32(body.crc32), checksum_type='FULL_OBJECT')
+        stored = self.store(exchange, body.data, etag_of(body, attributes['sse']), attributes)
+        return Reply(headers=dict(written_headers(stored), ETag='"%s"' % stored.etag))
+
+    def HeadObject(self, exchange):
+        found = self.find(exchange)
+        headers, query = exchange.headers, exchange.query
+        if 'x-amz-server-side-encryption' in headers:
+            raise S3Error('InvalidArgument', 'x-amz-server-side-encryption is not valid here')
+        self.check_if_match(exchange, found)
+        reply = Reply(headers=object_headers(found), content_type=found.content_type)
+        none_match = headers.get('if-none-match')
+        if none_match is not None and none_match.strip('"') in ('*', found.etag):
+            reply.status = 304
+            return reply
+        part = 'partNumber' in query and 'no-part-number' not in self.quirks
+        if 'range' in headers and part:
+            raise S3Error('InvalidRequest', 'Cannot specify both Range header and partNumber')
+        span = part_range(found, query['partNumber'], reply) if part else (
+            byte_range(headers.get('range'), found.size))
+        if span is None:
+            reply.body = stretch(found.data, 0, found.size)
+        else:
+            self.answer_range(exchange, reply, found, span)
+        whole = span is None or (part and found.parts is None)
+        if whole and found.crc32 and headers.get('x-amz-checksum-mode') == 'ENABLED':
+            reply.headers.update({'x-amz-checksum-crc32': found.crc32,
+                                  'x-amz-checksum-type': found.checksum_type})
+        return reply
+
+    def answer_range(self, exchange, reply, found, span):
+        start, end = said = span
+        if exchange.shift:
+            start = max(0, min(start + exchange.shift.by, found.size))
+            end = max(start, min(end + exchange.shift.by, found.size))
+            said = said if exchange.shift.lie else (start, end)
+        reply.body = stretch(found.data, start, end)
+        if 'range-200' in self.quirks:
+            return
+        reply.status = 206
+        reply.headers['Content-Range'] = 'bytes %d-%d/%d' % (said[0], said[1] - 1, found.size)
+
+    def GetObject(self, exchange):
+        found = self.find(exchange)
+        if found.storage_class in ARCHIVED and not self.readable(found):
+            raise S3Error('InvalidObjectState', StorageClass=found.storage_class)
+        return self.HeadObject(exchange)
+
+    def readable(self, found):
+        return found.restore not in (None, 'ongoing') and found.restore > self.now()
+
+    def DeleteObject(self, exchange):
+        present = self.buckets[exchange.bucket].get(exchange.key)
+        if present is not None:
+            self.check_if_match(exchange, present)
+            self.check_lock(present)
+            del self.buckets[exchange.bucket][exchange.key]
+        return Reply(204)
+
+    def RestoreObject(self, exchange):
+        found = self.find(exchange)
+        tree = parse_document(exchange.body.data, 'RestoreRequest')
+        days = tree.findtext('Days', '')
+        tier = tree.findtext('GlacierJobParameters/Tier', tree.findtext('Tier', 'Standard'))
+        if not days.isdigit() or int(days) < 1 or tier not in ('Standard', 'Bulk', 'Expedited'):
+            raise S3Error('MalformedXML')
+        if found.storage_class not in ARCHIVED:
+            raise S3Error('InvalidObjectState', 'Restore is not allowed for the object\'s current'
+                                                ' storage class')
+        if found.storage_class == 'DEEP_ARCHIVE' and tier == 'Expedited':
+            raise S3Error('InvalidArgument', 'Retrieval option is not supported by this storage'
+                                             ' class')
+        if found.restore == 'ongoing':
+            raise S3Error('RestoreAlreadyInProgress')
+        found.restore_request = (int(days), tier)
+        if self.readable(found):
+            self.thaw(found.key, int(days))
+            return Reply(200)
+        found.restore = 'ongoing'
+        return Reply(202)
+
+    def GetObjectAcl(self, exchange):
+        found = self.find(exchange)
+        if 'no-acl' in self.quirks:
+            raise S3Error('NotImplemented')
+        grantee = Markup('<Grantee xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"'
+                         ' xsi:type="CanonicalUser"><ID>owner</ID></Grantee>')
+        return Reply(body=found.acl or document(
+            'AccessControlPolicy', OWNER, tag('AccessControlList', tag(
+                'Grant', grantee, tag('Permission', 'FULL_CONTROL')))))
+
+    def PutObjectAcl(self, exchange):
+        if 'no-acl' in self.quirks:
+            return self.PutObject(exchange)
+        found = self.find(exchange)
+        self.check_digests(exchange, 'this request')
+        parse_document(exchange.body.data, 'AccessControlPolicy', 'MalformedACLError')
+        if not self.acl_enabled:
+            raise S3Error('AccessControlListNotSupported')
+        found.acl = exchange.body.data
+        return Reply()
+
+    # Multipart uploads.
+
+    def CreateMultipartUpload(self, exchange):
+        headers = exchange.headers
+        algorithm = headers.get('x-amz-checksum-algorithm')
+        checksum_type = headers.get('x-amz-checksum-type')
+        if algorithm not in (None, 'CRC32'):
+            raise S3Error('NotImplemented', 'This server keeps CRC32 checksums only')
+        if checksum_type not in ((None, 'COMPOSITE', 'FULL_OBJECT') if algorithm else (None,)):
+            raise S3Error('InvalidRequest', 'A checksum type can only be used with its algorithm')
+        if algorithm:
+            checksum_type = checksum_type or 'COMPOSITE'
+        attributes = self.attributes(headers)
+        upload_id = os.urandom(24).hex()
+        self.uploads[upload_id] = Upload(upload_id, exchange.bucket, exchange.key, self.now(),
+                                         dict(headers), attributes, checksum_type)
+        told = {'x-amz-checksum-algorithm': algorithm, 'x-amz-checksum-type': checksum_type}
+        return Reply(
+            headers={name: value for name, value in told.items() if value},
+            body=document('InitiateMultipartUploadResult', tag('Bucket', exchange.bucket),
+                          tag('Key', exchange.key), tag('UploadId', upload_id)))
+
+    def UploadPart(self, exchange):
+        upload, body = self.find_upload(exchange), exchange.body
+        number = exchange.query.get('partNumber', '')
+        if not number.isdigit() or not 1 <= int(number) <= self.max_parts:
+            raise S3Error('InvalidArgument', 'Part number must be an integer between 1 and %d,'
+                                             ' inclusive' % self.max_parts)
+        for name in ('x-amz-server-side-encryption', 'x-amz-storage-class'):
+            if name in exchange.headers:
+                raise S3Error('InvalidArgument', name + ' is not valid for a part')
+        self.check_digests(exchange, upload.attributes['lock_mode']
+                           and 'Put Part requests with Object Lock parameters')
+        crc = exchange.headers.get('x-amz-checksum-crc32')
+        if upload.checksum_type == 'COMPOSITE' and crc is None:
+            raise S3Error('InvalidRequest', 'The upload was created using a crc32 checksum. The'
+                                            ' part must include it')
+        etag = etag_of(body, upload.attributes['sse'])
+        upload.parts[int(number)] = Part(body.size, etag, body.data, body.crc32)
+        headers = {'ETag': '"%s"' % etag}
+        if crc is not None:
+            headers['x-amz-checksum-crc32'] = crc
+        return Reply(headers=headers)
+
+    def ListParts(self, exchange):
+        upload, query = self.find_upload(exchange), exchange.query
+        limit, after = self.page_limit(exchange, 'max-parts'), query.get('part-number-marker', '0')
+        if not after.isdigit():
+            raise S3Error('InvalidArgument')
+        numbers = sorted(number for number in upload.parts if number > int(after))
+        head = [tag('Bucket', upload.bucket), tag('Key', upload.key),
+                tag('UploadId', upload.upload_id), tag('PartNumberMarker', after),
+                tag('MaxParts', limit),
+                tag('IsTruncated', 'true' if len(numbers) > limit else 'false')]
+        if len(numbers) > limit:
+            head.append(tag('NextPartNumberMarker', numbers[limit - 1]))
+        parts = [tag('Part', tag('PartNumber', number), tag('ETag', '"%s"' % part.etag),
+                     tag('Size', part.size))
+                 for number, part in ((number, upload.parts[number]) for number in numbers[:limit])]
+        return Reply(body=document('ListPartsResult', *(head + parts)))
+
+    def AbortMultipartUpload(self, exchange):
+        del self.uploads[self.find_upload(exchange).upload_id]
+        return Reply(204)
+
+    def CompleteMultipartUpload(self, exchange):
+        repeated = self.repeated_completion(exchange)
+        if repeated is not None:
+            return repeated
+        upload = self.find_upload(exchange)
+        parts = self.listed_parts(upload, exchange.body.data)
+        size = sum(part.size for part in parts)
+        if self.max_object_size is not None and size > self.max_object_size:
+            raise S3Error('EntityTooLarge', MaxSizeAllowed=self.max_object_size)
+        said = exchange.headers.get('x-amz-mp-object-size', str(size))
+        if said != str(size):
+            raise S3Error('InvalidRequest', 'The provided x-amz-mp-object-size %s does not match'
+                                            ' the sum of the part sizes %d' % (said, size))
+        attributes = dict(upload.attributes, parts=[part.size for part in parts])
+        attributes.update(self.whole_checksum(exchange, upload, parts))
+        self.check_write(exchange)
+        etag = self.whole_etag(parts, attributes['sse'])
+        kept = all(isinstance(part.data, bytes) for part in parts)
+        data = b''.join(part.data for part in parts) if kept else Zeros(size)
+        stored = self.store(exchange, data, etag, attributes)
+        del self.uploads[upload.upload_id]
+        self.completed[upload.upload_id] = (exchange.bucket, exchange.key)
+        if 'plain-etag' in self.quirks:
+            stored.etag = md5(stored.data).hexdigest()
+        return self.completion(exchange, stored, etag)
+
+    def repeated_completion(self, exchange):
+        """Return the Reply to a completion that was done before; None if it was not."""
+        upload_id = exchange.query['uploadId']
+        if self.completed.get(upload_id) != (exchange.bucket, exchange.key):
+            return None
+        if '500-repeated-complete' in self.quirks:
+            raise S3Error('InternalError')
+        stored = self.buckets[exchange.bucket].get(exchange.key)
+        if 'idempotent-complete' not in self.quirks or stored is None:
+            return None
+        return self.completion(exchange, stored, stored.etag)
+
+    def completion(self, exchange, stored, etag):
+        quoted = ('' if 'empty-etag' in self.quirks else etag if 'unquoted-etag' in self.quirks
+                  else '"%s"' % etag)
+        location = 'http://%s/%s/%s' % (exchange.headers.get('host', ''), exchange.bucket,
+                                        exchange.key)
+        elements = [tag('Location', location), tag('Bucket', exchange.bucket),
+                    tag('Key', exchange.key), tag('ETag', quoted)]
+        if stored.crc32:
+            elements += [tag('ChecksumCRC32', stored.crc32),
+                         tag('ChecksumType', stored.checksum_type)]
+        return Reply(headers=written_headers(stored),
+                     body=document('CompleteMultipartUploadResult', *elements))
+
+    def listed_parts(self, upload, body):
+        """Return the Parts that a completion lists; they must be there, in order, large enough."""
+        listed = parse_document(body, 'CompleteMultipartUpload').findall('Part')
+        if not listed or len(listed) > self.max_parts:
+            raise S3Error('MalformedXML')
+        parts, previous = [], 0
+        for element in listed:
+            number = element.findtext('PartNumber', '').strip()
+            if not number.isdigit():
+                raise S3Error('MalformedXML')
+            if int(number) <= previous:
+                raise S3Error('InvalidPartOrder', UploadId=upload.upload_id)
+            previous = int(number)
+            part = upload.parts.get(previous)
+            if part is None or element.findtext('ETag', '').strip().strip('"') != part.etag:
+                raise S3Error('InvalidPart', UploadId=upload.upload_id, PartNumber=number)
+            crc = element.findtext('ChecksumCRC32')
+            if upload.checksum_type == 'COMPOSITE' and crc is None:
+                raise S3Error('InvalidRequest', 'The complete request must include the checksum'
+                                                ' for each part. It was missing for part ' + number)
+            if crc is not None and crc.strip() != base64_crc32(part.crc32):
+                raise S3Error('InvalidPart', PartNumber=number)
+            parts.append(part)
+        for number, part in enumerate(parts[:-1], 1):
+            if part.size < self.min_part_size:
+                raise S3Error('EntityTooSmall', ProposedSize=part.size, PartNumber=number,
+                              MinSizeAllowed=self.min_part_size)
+        return parts
+
+    def whole_etag(self, parts, sse):
+        if 'opaque-etag' in self.quirks or (sse or '').startswith('aws:kms'):
+            return '%s-%d' % (os.urandom(16).hex(), len(parts))
+        return multipart_etag([part.etag for part in parts])
+
+    def whole_checksum(self, exchange, upload, parts):
+        """Return the checksum attributes of the whole; BadDigest if the client has another."""
+        said = exchange.headers.get('x-amz-checksum-crc32')
+        said_type = exchange.headers.get('x-amz-checksum-type')
+        if upload.checksum_type is None:
+            if said is not None or said_type is not None:
+                raise S3Error('InvalidRequest', 'The upload was created without a checksum'
+                                                ' algorithm')
+            return {}
+        if said_type not in (None, upload.checksum_type):
+            raise S3Error('InvalidRequest', 'The upload was created using the %s checksum mode'
+                          % upload.checksum_type)
+        if upload.checksum_type == 'FULL_OBJECT':
+            crc = 0
+            for part in parts:
+                crc = crc32_combine(crc, part.crc32, part.size)
+            computed = base64_crc32(crc)
+        else:
+            crcs = b''.join(struct.pack('>I', part.crc32) for part in parts)
+            computed = '%s-%d' % (base64_crc32(zlib.crc32(crcs)), len(parts))
+        if said is not None and said not in (computed, computed.partition('-')[0]):
+            raise S3Error('BadDigest', 'The CRC32 you specified did not match the calculated'
+                                       ' checksum.')
+        return {'crc32': computed, 'checksum_type': upload.checksum_type}
+
+
+def etag_of(body, sse):
+    """Return the ETag of a body; under KMS it says nothing about the data."""
+    return os.urandom(16).hex() if (sse or '').startswith('aws:kms') else body.md5
+
+
+def multipart_etag(etags):
+    return '%s-%d' % (md5(b''.join(map(bytes.fromhex, etags))).hexdigest(), len(etags))
+
+
+def walk(keys, prefix, delimiter, after):
+    """Yield (key, False), or (common prefix, True), of sorted keys behind *after*."""
+    index = max(bisect.bisect_left(keys, prefix), bisect.bisect_right(keys, after) if after else 0)
+    while index < len(keys) and keys[index].startswith(prefix):
+        key = keys[index]
+        cut = key.find(delimiter, len(prefix)) if delimiter else -1
+        if cut < 0:
+            yield key, False
+            index += 1
+        else:
+            common = key[:cut + len(delimiter)]
+            yield common, True
+            index = bisect.bisect_left(keys, common + '\U0010ffff', index)
+
+
+def listing_entry(entry, key):
+    """Return the Contents element of an object whose key is XML already."""
+    checksum = '' if entry.crc32 is None else (
+        '<ChecksumAlgorithm>CRC32</ChecksumAlgorithm><ChecksumType>%s</ChecksumType>'
+        % entry.checksum_type)
+    return Markup(
+        '<Contents><Key>%s</Key><LastModified>%s</LastModified><ETag>&quot;%s&quot;</ETag>%s'
+        '<Size>%d</Size><StorageClass>%s</StorageClass></Contents>'
+        % (key, listing_date(int(entry.modified)), entry.etag, checksum, len(entry.data),
+           entry.storage_class))
+
+
+def byte_range(header, size):
+    """Return (start, end) of a Range header; None where it says nothing, as S3 ignores junk."""
+    match = re.match(r'bytes=(\d*)-(\d*)$', header or '')
+    if match is None or not any(match.groups()):
+        return None
+    first, last = match.groups()
+    if not first:
+        start, end = max(0, size - int(last)), size
+    else:
+        start, end = int(first), min(int(last) + 1, size) if last else size
+        if last and int(last) < start:
+            return None
+    if start >= size or start >= end:
+        raise S3Error('InvalidRange', ActualObjectSize=size, RangeRequested=header)
+    return start, end
+
+
+def part_range(found, number, reply):
+    """Return (start, end) of a part, and add to the reply how many there are."""
+    sizes = found.parts or [found.size]
+    if not number.isdigit() or not 1 <= int(number) <= len(sizes):
+        raise S3Error('InvalidPartNumber', ActualPartCount=len(sizes))
+    if found.parts:
+        reply.headers['x-amz-mp-parts-count'] = str(len(sizes))
+    start = sum(sizes[:int(number) - 1])
+    return (start, start + sizes[int(number) - 1]) if found.size else None
+
+
+def written_headers(stored):
+    """Return what an answer to a write says of the object."""
+    headers = {'x-amz-server-side-encryption': stored.sse,
+               'x-amz-server-side-encryption-aws-kms-key-id': stored.sse_kms_key_id}
+    if stored.parts is None:
+        headers.update({'x-amz-checksum-crc32': stored.crc32,
+                        'x-amz-checksum-type': stored.checksum_type})
+    return {name: value for name, value in headers.items() if value}
+
+
+def object_headers(found):
+    """Return the headers by which GetObject and HeadObject describe an object."""
+    headers = dict(found.metadata)
+    headers.update({
+        'ETag': '"%s"' % found.etag, 'Last-Modified': http_date(found.modified),
+        'Accept-Ranges': 'bytes', 'x-amz-server-side-encryption': found.sse,
+        'x-amz-server-side-encryption-aws-kms-key-id': found.sse_kms_key_id})
+    if found.storage_class != 'STANDARD':
+        headers['x-amz-storage-class'] = found.storage_class
+    if found.restore == 'ongoing':
+        headers['x-amz-restore'] = 'ongoing-request="true"'
+    elif found.restore is not None:
+        headers['x-amz-restore'] = 'ongoing-request="false", expiry-date="%s"' % (
+            http_date(found.restore))
+    if found.lock_mode:
+        headers['x-amz-object-lock-mode'] = found.lock_mode
+        headers['x-amz-object-lock-retain-until-date'] = listing_date(int(found.lock_until))
+    return {name: value for name, value in headers.items() if value is not None}
+
+
+# --- Faults ------------------------------------------------------------------
+#
+# A fault strikes the requests of one operation: the first *skip* of them pass,
+# the next *times* don't.  Where it has a *when*, that is the point that the
+# request has reached:
+#
+#     start   the head has come, nothing of the body was read
+#     body    half of the body was read
+#     reply   all of it was read, nothing done
+#     done    the work is done, nothing answered
+#     answer  (of a stall) *bytes* bytes of the answer's body were sent
+
+FAULTS = {
+    # In place of the work; body is raw, read says whether the request's body is read:
+    'status': dict(status=503, code='SlowDown', message=None, headers={}, body=None, read=True),
+    # refuse answers while the body is still coming; drain reads it afterwards.
+    'refuse': dict(status=403, code='AccessDenied', message=None, headers={}, body=None,
+                   read=False, drain=False),
+    'redirect': dict(status=307, code=None, location=None, endpoint=None, region=None),
+    'skew': dict(),
+    'raw': dict(data=b'', done=False),
+    # The connection ends, with FIN or RST, or stands still:
+    'hangup': dict(when='reply'),
+    'reset': dict(when='reply'),
+    'stall': dict(when='answer', bytes=0),
+    # The answer is not what it should be.  done=False: the work isn't done, and the
+    # document is an error.  blanks come behind the XML declaration, or bare before it:
+    'error200': dict(code='InternalError', message=None, done=False),
+    'blanks': dict(count=3, pause=0, chunked=True, bare=False, code=None, done=True),
+    'body': dict(body=b''),
+    'cut': dict(bytes=0, reset=False),
+    'short': dict(n=1),
+    'long': dict(n=1),
+    'slow': dict(pause=0.01, block=1024),
+    # The data or the range is another.  flip strikes the body of a request that has
+    # one, else the answer's; Content-Range tells of a wrong range, unless it is to lie:
+    'flip': dict(at=0),
+    'replace': dict(data=b''),
+    'ignore-range': dict(),
+    'wrong-range': dict(by=1, lie=False),
+}
+
+
+class Fault:
+    """What goes wrong, where, and how often; its options are its attributes."""
+
+    def __init__(self, operation, kind, times=1, skip=0, where=None, **options):
+        unknown = set(options) - set(FAULTS[kind])
+        if unknown:
+            raise TypeError('%s has no option %s' % (kind, ', '.join(unknown)))
+        if operation not in {entry[3] for entry in OPERATIONS} | {'*'}:
+            raise ValueError('S3 has no operation ' + operation)
+        self.operation, self.kind, self.times, self.skip = operation, kind, times, skip
+        self.where = where                      # further condition, a function of the Exchange
+        self.hits = 0
+        self.event = self.hit = threading.Event()       # set when a request is struck
+        self.release = threading.Event()                # set it to end a stall
+        self.when = None
+        for name, value in dict(FAULTS[kind], **options).items():
+            setattr(self, name, value)
+
+    def strikes(self, exchange):
+        if self.operation not in ('*', exchange.operation) or self.times == 0:
+            return False
+        if self.where is not None and not self.where(exchange):
+            return False
+        if self.skip:
+            self.skip -= 1
+            return False
+        if self.times is not None:
+            self.times -= 1
+        self.hits += 1
+        return True
+
+    def error(self):
+        return S3Error(self.code, self.message, self.status)
+
+
+class HangUp(Exception):
+    """The connection ends here, without a further byte."""
+
+    def __init__(self, reset=False):
+        Exception.__init__(self)
+        self.reset = reset
+
+
+def redirection(fault):
+    """Return the Reply of a redirect: S3 names an endpoint, a region, a URL, or some of these."""
+    names = {301: 'PermanentRedirect', 307: 'TemporaryRedirect'}
+    code = fault.code or names.get(fault.status, 'Redirect')
+    details = [tag('Endpoint', fault.endpoint)] if fault.endpoint else []
+    headers = {'x-amz-bucket-region': fault.region, 'Location': fault.location}
+    body = DECLARATION + tag('Error', tag('Code', code),
+                             tag('Message', 'The bucket must be addressed elsewhere.'), *details)
+    return Reply(fault.status, {name: value for name, value in headers.items() if value},
+                 body.encode())
+
+
+def alter(reply, fault):
+    """Make the answer to a request what its fault wants it to be."""
+    kind = fault.kind
+    if kind == 'cut':
+        reply.limit, reply.reset = fault.bytes, fault.reset
+    elif kind == 'short':
+        reply.body = reply.body[:max(0, len(reply.body) - fault.n)]
+    elif kind == 'long':
+        reply.body = bytes(reply.body) + b'+' * fault.n
+    elif kind == 'flip':
+        reply.body = flipped(reply.body, fault.at)
+    elif kind == 'body':
+        reply.status, reply.body = 200, fault.body
+    elif kind == 'slow':
+        reply.block, reply.pause = fault.block, fault.pause
+    elif kind == 'blanks':
+        reply.blanks = fault
+    elif kind == 'stall' and fault.when == 'answer':
+        reply.stall = fault
+    elif kind == 'error200':
+        reply.status = 200
+
+
+def flipped(data, at):
+    """Return data with one bit changed, if they reach that far."""
+    changed = bytearray(bytes(data))
+    if at < len(changed):
+        changed[at] ^= 1
+    return bytes(changed)
+
+
+# --- HTTP --------------------------------------------------------------------
+
+MAX_LINE = 64 << 10
+BLOCK_SIZE = 1 << 20
+LINGER = struct.pack('ii', 1, 0)        # SO_LINGER with no time: close() sends RST
+
+
+class Connection:
+    """One client's connection, served by a thread of its own."""
+
+    def __init__(self, server, accepted):
+        self.server = server
+        self.socket = accepted
+        self.rfile = None
+        self.idle = True            # answered all it was asked
+        self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def run(self):
+        try:
+            self.open()
+            while self.serve_request():
+                pass
+            self.say_goodbye()
+        except HangUp as hangup:
+            if hangup.reset:
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
+        except OSError:
+            pass                    # the client went away, or stop() ended it
+        except Exception:
+            self.server.violations.append('the server failed: ' + traceback.format_exc())
+        finally:
+            self.close()
+            self.server.forget(self)
+
+    def open(self):
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.server.context is not None:
+            # The handshake comes second, so that shut_down() finds the socket.
+            self.socket = self.server.context.wrap_socket(
+                self.socket, server_side=True, do_handshake_on_connect=False)
+            self.socket.do_handshake()
+        self.rfile = self.socket.makefile('rb', 64 << 10)
+
+    def say_goodbye(self):
+        """End TLS in good order, without waiting for the client to agree."""
+        if self.server.secure:
+            self.socket.settimeout(0)
+            self.socket.unwrap()
+
+    def close(self):
+        if self.rfile is not None:
+            self.rfile.close()
+        self.socket.close()
+
+    def shut_down(self):
+        """End the connection from another thread; its own then closes it."""
+        try:
+            # Not SSLSocket's: that one takes the TLS state away from its reader.
+            socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    # One request.
+
+    def serve_request(self):
+        """Answer one request; return whether there may be another."""
+        exchange = self.read_head()
+        if exchange is None:
+            return False
+        fault = self.server.take_fault(exchange)
+        try:
+            reply = self.answer(exchange, fault)
+            reply.close = (reply.close or 'close' in self.server.quirks
+                           or exchange.headers.get('connection', '').lower() == 'close')
+            self.send(exchange, reply)
+        finally:
+            self.server.record(exchange)
+        if fault is not None and fault.kind == 'refuse' and fault.drain:
+            socket.socket.shutdown(self.socket, socket.SHUT_WR)
+            while self.rfile.read1(BLOCK_SIZE):
+                pass
+        return not reply.close
+
+    def read_line(self):
+        line = self.rfile.readline(MAX_LINE)
+        return line[:-1].rstrip(b'\r').decode('latin-1') if line.endswith(b'\n') else None
+
+    def read_head(self):
+        """Return the Exchange that the next request begins, None where there is none."""
+        line = self.read_line()
+        self.idle = False
+        words = (line or '').split(' ')
+        if len(words) != 3:
+            return None
+        headers = []
+        while True:
+            line = self.read_line()
+            if not line:
+                break
+            name, _, value = line.partition(':')
+            headers.append((name, value.strip(' \t')))
+        if line is None:
+            return None
+        # A proxy is asked with the whole URL.
+        target = re.sub('^https?://[^/]*', '', words[1])
+        exchange = Exchange(words[0], target, headers)
+        self.server.resolve(exchange)
+        return exchange
+
+    def answer(self, exchange, fault):
+        """Return the Reply to a request: S3's, or its fault's."""
+        server = self.server
+        server.authenticate(exchange)
+        self.reach('start', exchange, fault)
+        early = self.early_reply(exchange, fault)
+        if early is not None:
+            return early
+        exchange.body = self.read_body(exchange, fault)
+        self.reach('reply', exchange, fault)
+        try:
+            reply = self.staged(exchange, fault)
+            if reply is None:
+                reply = self.work(exchange, fault)
+        except S3Error as error:
+            reply = server.error_reply(exchange, error)
+        self.reach('done', exchange, fault)
+        if fault is not None and (fault.kind != 'flip' or not exchange.tampered):
+            alter(reply, fault)
+        return reply
+
+    def early_reply(self, exchange, fault):
+        """Return the Reply to a request whose body is not read; the connection ends with it."""
+        headers, length = exchange.headers, exchange.headers.get('content-length')
+        if fault is not None and not getattr(fault, 'read', True):
+            reply = self.staged(exchange, fault)
+        elif 'transfer-encoding' in headers:
+            reply = self.server.error_reply(exchange, S3Error('NotImplemented'))
+        elif length is None and exchange.writes:
+            reply = self.server.error_reply(exchange, S3Error('MissingContentLength'))
+        elif length is not None and (not length.isdigit() or int(length) > MAX_PUT_SIZE):
+            reply = self.server.error_reply(exchange, S3Error('EntityTooLarge'))
+        else:
+            return None
+        reply.close = True
+        return reply
+
+    def staged(self, exchange, fault):
+        """Return the Reply that a fault gives without any work, or None."""
+        if fault is None:
+            return None
+        if fault.kind in ('status', 'refuse'):
+            reply = self.server.error_reply(exchange, fault.error())
+            reply.headers.update(fault.headers)
+            reply.body = reply.body if fault.body is None else fault.body
+            return reply
+        if fault.kind == 'redirect':
+            return redirection(fault)
+        if fault.kind == 'skew':
+            raise self.server.too_skewed(exchange.headers.get('x-amz-date', ''))
+        if fault.kind in ('error200', 'blanks') and not fault.done:
+            raise S3Error(fault.code or 'InternalError', status=200)
+        if fault.kind == 'raw':
+            reply = self.work(exchange, fault) if fault.done else Reply()
+            reply.raw = fault.data
+            return reply
+        return None
+
+    def work(self, exchange, fault):
+        kind = None if fault is None else fault.kind
+        if kind == 'replace':
+            self.server.put(exchange.key, fault.data, bucket=exchange.bucket)
+        elif kind == 'ignore-range':
+            exchange.headers.pop('range', None)
+        elif kind == 'wrong-range':
+            exchange.shift = fault
+        for operation, function in self.server.hooks:
+            if operation in ('*', exchange.operation):
+                function(self.server, exchange)
+        reply = self.server.perform(exchange)
+        if kind in ('error200', 'blanks') and fault.code:
+            raise S3Error(fault.code, status=200)
+        return reply
+
+    def read_body(self, exchange, fault):
+        """Return the request's body and its digests, taken while the data are in the cache."""
+        if exchange.headers.get('expect', '').lower() == '100-continue':
+            self.socket.sendall(b'HTTP/1.1 100 Continue\r\n\r\n')
+        length = int(exchange.headers.get('content-length', 0))
+        if not length:
+            self.reach('body', exchange, fault)
+            return NO_BODY._replace(md5=md5().hexdigest())
+        discard = self.server.discard and exchange.writes
+        signed = exchange.headers.get('x-amz-content-sha256') != UNSIGNED
+        sha = sha256() if signed else None
+        whole = md5() if not discard or 'content-md5' in exchange.headers else None
+        crc, blocks = 0, []
+        while exchange.received < length:
+            if exchange.received == length // 2:
+                self.reach('body', exchange, fault)
+            end = length // 2 if exchange.received < length // 2 else length
+            block = self.rfile.read(min(BLOCK_SIZE, end - exchange.received))
+            if not block:
+                raise HangUp()          # the client broke off
+            if fault is not None and fault.kind == 'flip' and (
+                    0 <= fault.at - exchange.received < len(block)):
+                block = flipped(block, fault.at - exchange.received)
+                exchange.tampered = True
+            exchange.received += len(block)
+            crc = zlib.crc32(block, crc)
+            if sha is not None:
+                sha.update(block)
+            if whole is not None:
+                whole.update(block)
+            if not discard:
+                blocks.append(block)
+        data = Zeros(length) if discard else blocks[0] if len(blocks) == 1 else b''.join(blocks)
+        sha = sha.hexdigest() if signed else None
+        # Without MD5 the ETag is made up, of what there is.
+        return Body(length, data, sha, whole.hexdigest() if whole else (sha or '%032x' % crc)[:32],
+                    crc)
+
+    # Faults that end the connection, or hold it up.
+
+    def reach(self, when, exchange, fault):
+        """Let a hangup, a reset or a stall happen where it is meant to."""
+        if fault is None or fault.when != when:
+            return
+        if fault.kind == 'stall':
+            self.hold(fault)
+        else:
+            raise HangUp(reset=fault.kind == 'reset')
+
+    def hold(self, fault):
+        """Wait until the fault is released; HangUp if the client or the server ends first."""
+        fault.event.set()
+        while not fault.release.wait(0.02):
+            if self.server.stopping.is_set() or self.client_gone():
+                raise HangUp()
+
+    def client_gone(self):
+        readable, _, _ = select.select([self.socket], [], [], 0)
+        # Not SSLSocket's recv, which takes no flags.
+        return bool(readable) and not socket.socket.recv(self.socket, 1, socket.MSG_PEEK)
+
+    # The answer.
+
+    def head(self, exchange, reply, bare=False):
+        """Return the head of the answer; *bare* leaves the length to the sender."""
+        lines = ['HTTP/1.1 %d %s' % (reply.status, http.client.responses.get(reply.status, ''))]
+        headers = dict(self.server.standard_headers(), **reply.headers)
+        silent = reply.status in (204, 304) or (exchange.method == 'HEAD' and reply.status >= 400)
+        if not bare and not silent:
+            headers['Content-Length'] = len(reply.body)
+        if reply.close:
+            headers['Connection'] = 'close'
+        lines += ['%s: %s' % item for item in headers.items()]
+        return ('\r\n'.join(lines) + '\r\n\r\n').encode('latin-1')
+
+    def send(self, exchange, reply):
+        exchange.status = reply.status
+        if reply.raw is not None:
+            reply.close = True
+            self.finish(exchange)
+            self.socket.sendall(reply.raw)
+        elif reply.blanks is not None:
+            self.send_blanks(exchange, reply)
+        else:
+            self.send_body(exchange, reply)
+
+    def finish(self, exchange):
+        """Log the exchange before its last byte, after which the client may look at the log."""
+        self.server.record(exchange)
+        self.idle = True
+
+    def send_body(self, exchange, reply):
+        body = b'' if exchange.method == 'HEAD' or reply.status in (204, 304) else reply.body
+        limit = len(body) if reply.limit is None else min(reply.limit, len(body))
+        stall_at = min(reply.stall.bytes, limit) if reply.stall else None
+        pending = self.head(exchange, reply)
+        while True:
+            if exchange.sent == stall_at:
+                self.socket.sendall(pending)
+                pending, stall_at = b'', None
+                self.hold(reply.stall)
+            end = min(exchange.sent + reply.block, limit)
+            if stall_at is not None:
+                end = min(end, stall_at)
+            piece = body[exchange.sent:end]
+            exchange.sent = end
+            if end == limit and stall_at is None:
+                self.finish(exchange)
+                self.socket.sendall(pending + piece if pending else piece)
+                break
+            self.socket.sendall(pending + piece if pending else piece)
+            pending = b''
+            if reply.pause:
+                self.server.stopping.wait(reply.pause)
+        if reply.limit is not None:
+            raise HangUp(reply.reset)
+
+    def send_blanks(self, exchange, reply):
+        """Send the declaration, blanks, and the rest, as S3 does while it completes an upload."""
+        fault, first, rest = reply.blanks, b'', bytes(reply.body)
+        declaration = DECLARATION.encode()
+        if not fault.bare and rest.startswith(declaration):
+            first, rest = declaration, rest[len(declaration):]
+        if fault.chunked:
+            reply.headers['Transfer-Encoding'] = 'chunked'
+        else:
+            reply.close = True
+        frame = chunk if fault.chunked else bytes
+        self.socket.sendall(self.head(exchange, reply, bare=True) + frame(first))
+        for _ in range(fault.count):
+            self.socket.sendall(frame(b' '))
+            if fault.pause:
+                self.server.stopping.wait(fault.pause)
+        exchange.sent = len(first) + fault.count + len(rest)
+        self.finish(exchange)
+        self.socket.sendall(frame(rest) + (b'0\r\n\r\n' if fault.chunked else b''))
+
+
+def chunk(data):
+    return b'%x\r\n%s\r\n' % (len(data), data) if data else b''
+
+
+# --- The server --------------------------------------------------------------
+
+# A finished or broken-off exchange in the server's log.  status is 0 where no
+# answer was given, length and sent count the bytes of the two bodies.
+Request = collections.namedtuple(
+    'Request', 'operation bucket key query headers status length sent user')
+
+
+class S3Server(Service):
+    """An S3 server at a port of its own; use it in a with statement.
+
+    *certfile*, a PEM with key and certificate, makes it https.  *discard* keeps
+    only the length of what is stored.  *buckets* names the buckets to begin
+    with, if not the one of *bucket*.
+
+    Tests look at objects, uploads, log, violations (what a correct client never
+    does) and connections, and may change objects, users, offset (of the clock),
+    region, quirks, lock_enabled and acl_enabled at any time.
+    """
+
+    def __init__(self, bucket='bucket', access_key='AKIDEXAMPLE', secret_key='secretEXAMPLEkey',
+                 region='us-east-1', service='s3', min_part_size=5 << 20, max_parts=10000,
+                 max_object_size=None, page_size=1000, discard=False, certfile=None, quirks=(),
+                 port=0, host='127.0.0.1', buckets=None):
+        Service.__init__(self, bucket, access_key, secret_key, region, service, min_part_size,
+                         max_parts, max_object_size, page_size, discard, quirks, buckets)
+        self.host, self.port = host, port
+        self.certfile, self.context = certfile, None
+        if certfile is not None:
+            self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self.context.load_cert_chain(certfile)
+        self.log = []
+        self.faults = []
+        self.hooks = []                 # (operation, function)
+        self.report = None              # called with each Request that is logged
+        self.connections = 0
+        self.live = []                  # Connections
+        self.stopping = threading.Event()
+        self.listener = self.acceptor = None
+        self.request_ids = itertools.count(1)
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def start(self):
+        """Listen; after a stop(), at the same port and with the same objects."""
+        self.stopping.clear()
+        self.listener = socket.socket()
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listener.bind((self.host, self.port))
+        self.listener.listen(128)
+        self.port = self.listener.getsockname()[1]
+        self.acceptor = threading.Thread(target=self.accept, daemon=True)
+        self.acceptor.start()
+        return self
+
+    def stop(self):
+        """End every connection, whatever it is doing, and listen no more."""
+        if self.listener is None:
+            return
+        self.stopping.set()
+        socket.create_connection((self.host, self.port)).close()    # wakes accept()
+        self.acceptor.join()
+        self.listener.close()
+        self.listener = None
+        for connection in list(self.live):
+            connection.shut_down()
+            connection.thread.join(5)
+
+    def accept(self):
+        while True:
+            accepted, _ = self.listener.accept()
+            if self.stopping.is_set():
+                accepted.close()
+                return
+            connection = Connection(self, accepted)
+            with self.lock:
+                self.connections += 1
+                self.live.append(connection)
+            connection.thread.start()
+
+    def forget(self, connection):
+        with self.lock:
+            self.live.remove(connection)
+
+    @property
+    def open_connections(self):
+        return len(self.live)
+
+    def close_idle(self):
+        """Close the connections that wait for a next request, as servers do after a while."""
+        for connection in list(self.live):
+            if connection.idle:
+                connection.shut_down()
+
+    @property
+    def secure(self):
+        return self.context is not None
+
+    @property
+    def url(self):
+        return '%s://%s:%d' % ('https' if self.secure else 'http', self.host, self.port)
+
+    def config(self, **more):
+        """Return the text of a configuration file for this server."""
+        settings = collections.OrderedDict((
+            ('endpoint', self.url), ('region', self.region), ('bucket_name', self.bucket),
+            ('access_key_id', self.access_key), ('secret_access_key', self.secret_key)))
+        if self.secure:
+            settings['ca_bundle'] = self.certfile
+        if self.service != 's3':
+            settings['service'] = self.service
+        settings.update(more)
+        return ''.join('%s %s\n' % item for item in settings.items())
+
+    # The log, faults and hooks.
+
+    def record(self, exchange):
+        """Log an exchange, once."""
+        with self.lock:
+            if exchange.recorded:
+                return
+            exchange.recorded = True
+            request = Request(exchange.operation, exchange.bucket, exchange.key, exchange.query,
+                              exchange.headers, exchange.status, exchange.received, exchange.sent,
+                              exchange.access_key)
+            self.log.append(request)
+        if self.report is not None:
+            self.report(request)
+
+    def operations(self):
+        return [request.operation for request in self.log]
+
+    def fault(self, operation, kind, times=1, skip=0, where=None, **options):
+        """Let something go wrong, see FAULTS; times=None for ever.
+
+        *where*, a function of the Exchange (key, query, headers), narrows it.
+        """
+        fault = Fault(operation, kind, times, skip, where, **options)
+        with self.lock:
+            self.faults.append(fault)
+        return fault
+
+    def clear_faults(self):
+        with self.lock:
+            del self.faults[:]
+
+    def take_fault(self, exchange):
+        with self.lock:
+            for fault in self.faults:
+                if fault.strikes(exchange):
+                    if fault.kind != 'stall':       # that one, when it stands still
+                        fault.event.set()
+                    return fault
+        return None
+
+    def on(self, operation, function):
+        """Call function(server, exchange) before the work of each such request.
+
+        An S3Error that it raises is the answer.
+        """
+        self.hooks.append((operation, function))
+
+    # What an exchange is about, and what every answer says.
+
+    def resolve(self, exchange):
+        """Set bucket, key, query and operation from target and Host."""
+        path, _, query = exchange.target.partition('?')
+        try:
+            path = uri_decode(path).decode('utf-8')
+            exchange.query = {name.decode('utf-8'): value.decode('utf-8')
+                              for name, value in split_query(query)}
+        except UnicodeDecodeError:
+            exchange.denied = S3Error('InvalidURI')
+            return
+        bucket = self.virtual_bucket(exchange.headers.get('host', ''))
+        if bucket is None:
+            bucket, _, key = path[1:].partition('/')
+        else:
+            key = path[1:]
+        exchange.bucket, exchange.key = bucket or None, key or None
+        exchange.operation = operation_name(exchange.method, bucket, key, exchange.query)
+        if len(key.encode('utf-8')) > MAX_KEY_SIZE:
+            exchange.denied = S3Error('KeyTooLongError', MaxSizeAllowed=MAX_KEY_SIZE)
+
+    def virtual_bucket(self, host):
+        """Return the bucket that a virtual-hosted style request names, or None.
+
+        A bucket that isn't there is recognised by what follows its name:
+        localhost, or a name like AWS's endpoints.
+        """
+        host = host.rpartition(':')[0] if re.search(r':\d+$', host) else host
+        for name in self.buckets:
+            if host.startswith(name + '.'):
+                return name
+        match = re.match(r'([a-z0-9.-]+?)\.(localhost$|s3[.-])', host)
+        return match.group(1) if match else None
+
+    def standard_headers(self):
+        number = next(self.request_ids)
+        headers = {'Server': 'test_s3', 'x-amz-request-id': 'REQUEST%09d' % number,
+                   'x-amz-id-2': 'host/%d' % number}
+        if 'no-date' not in self.quirks:
+            headers['Date'] = http_date(self.now())
+        return headers
+
+    def error_reply(self, exchange, error):
+        """Return the Reply in S3's error format."""
+        request_id = 'REQUEST%09d' % next(self.request_ids)
+        elements = [tag('Code', error.code)]
+        if 'no-message' not in self.quirks:
+            elements.append(tag('Message', error.message))
+        elements += [tag(name, value) for name, value in sorted(error.details.items())]
+        elements += [tag('RequestId', request_id), tag('HostId', 'host')]
+        reply = Reply(error.status, {'x-amz-request-id': request_id},
+                      (DECLARATION + tag('Error', *elements)).encode('utf-8', 'surrogateescape'))
+        # An answer to HEAD has no body to say it in.
+        if exchange.operation == 'HeadBucket' or (
+                exchange.method == 'HEAD' and error.code == 'AuthorizationHeaderMalformed'):
+            reply.headers['x-amz-bucket-region'] = self.region
+        return reply
+
+
+# --- Serving by hand ---------------------------------------------------------
+
+def serve(port=0):
+    """Serve until Ctrl-C: a configuration on standard output, requests on standard error."""
+    def report(request):
+        sys.stderr.write('%-24s %s %s\n' % (request.operation, request.status or 'broken off',
+                                            ascii(request.key or '')))
+        sys.stderr.flush()
+
+    with S3Server(port=port) as server:
+        server.report = report
+        print('# Save these lines as FILE, then: s3dump.py -f FILE list')
+        print(server.config(), end='', flush=True)
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            pass
+
+
+# --- Tests of the server -----------------------------------------------------
+
+# Requests from AWS's guide to Signature Version 4, with the signatures it
+# publishes: (name, method, target, headers, payload hash, presigned, signature).
+# The headers are those that are signed, but for the Authorization.
+VECTOR_CREDENTIALS = ('AKIAIOSFODNN7EXAMPLE', 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY')
+VECTOR_TIMESTAMP = '20130524T000000Z'
+VECTOR_REGION = 'us-east-1'
+VECTOR_HOST = ('host', 'examplebucket.s3.amazonaws.com')
+VECTOR_DATE = ('x-amz-date', VECTOR_TIMESTAMP)
+EMPTY_HASH = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'
+PUT_HASH = '44ce7dd67c959e0d3524ffac1771dfbba87d2b6b4b4e99e42034a8b803f8b072'
+
+VECTORS = (
+    ('GET object', 'GET', '/test.txt',
+     [VECTOR_HOST, ('range', 'bytes=0-9'), ('x-amz-content-sha256', EMPTY_HASH), VECTOR_DATE],
+     EMPTY_HASH, False, 'f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41'),
+    ('PUT object', 'PUT', '/test%24file.text',
+     [('date', 'Fri, 24 May 2013 00:00:00 GMT'), VECTOR_HOST, ('x-amz-content-sha256', PUT_HASH),
+      VECTOR_DATE, ('x-amz-storage-class', 'REDUCED_REDUNDANCY')],
+     PUT_HASH, False, '98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd'),
+    ('GET bucket lifecycle', 'GET', '/?lifecycle',
+     [VECTOR_HOST, ('x-amz-content-sha256', EMPTY_HASH), VECTOR_DATE],
+     EMPTY_HASH, False, 'fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543'),
+    ('GET bucket', 'GET', '/?max-keys=2&prefix=J',
+     [VECTOR_HOST, ('x-amz-content-sha256', EMPTY_HASH), VECTOR_DATE],
+     EMPTY_HASH, False, '34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7'),
+    ('presigned GET', 'GET',
+     '/test.txt?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20130524'
+     '%2Fus-east-1%2Fs3%2Faws4_request&X-Amz-Date=20130524T000000Z&X-Amz-Expires=86400'
+     '&X-Amz-SignedHeaders=host',
+     [VECTOR_HOST],
+     UNSIGNED, True, 'aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404'),
+)
+
+# A certificate for localhost and 127.0.0.1, good until 2120, with the key that
+# goes with it and protects nothing.
+CERTIFICATE = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQggQZoau49rn9zBT22
+kd/gMogsgO5tHC6/a6fJl1fT1l2hRANCAASUnI4GWRMXIsO0zafX9gOwBdIlJZQH
+p61IxlcYXfG7scMH5BYUispOolR/0dzUHjIN7iOEJ1peEKv4rdiVdFtQ
+-----END PRIVATE KEY-----
+-----BEGIN CERTIFICATE-----
+MIIBhDCCASqgAwIBAgIBATAKBggqhkjOPQQDAjAUMRIwEAYDVQQDDAlsb2NhbGhv
+c3QwIBcNMjAwMTAxMDAwMDAwWhgPMjEyMDAxMDEwMDAwMDBaMBQxEjAQBgNVBAMM
+CWxvY2FsaG9zdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABJScjgZZExciw7TN
+p9f2A7AF0iUllAenrUjGVxhd8buxwwfkFhSKyk6iVH/R3NQeMg3uI4QnWl4Qq/it
+2JV0W1CjazBpMA8GA1UdEwEB/wQFMAMBAf8wHQYDVR0OBBYEFHs/Q+Hs5WPqMX67
+PwjCLIQEWmCYMA4GA1UdDwEB/wQEAwIChDAnBgNVHREEIDAegglsb2NhbGhvc3SC
+CyoubG9jYWxob3N0hwR/AAABMAoGCCqGSM49BAMCA0gAMEUCIQC/h8TBAy/1PGdC
+Ar85o2olyjJx1LE0J/RAxFHdQnN/kwIgKjCA9LnL4rpqKa+1iGeH7lsNuR1L3bxU
+EtZIaYVnhuA=
+-----END CERTIFICATE-----
+"""
+
+
+def with_authorization(access_key, timestamp, region, service, method, target, headers,
+                       payload_hash, secret):
+    """Return the headers, all of them signed, with their Authorization."""
+    start = '%s Credential=%s/%s/%s/%s/aws4_request, SignedHeaders=%s, Signature=' % (
+        ALGORITHM, access_key, timestamp[:8], region, service,
+        ';'.join(sorted(name.lower() for name, _ in headers)))
+    unsigned = headers + [('Authorization', start)]
+    signature = expected_signature(method, target, unsigned, payload_hash, secret)
+    return headers + [('Authorization', start + signature)]
+
+
+class SignatureVectorTests(unittest.TestCase):
+    """The verifier against the examples that AWS publishes."""
+
+    def test_published_examples(self):
+        access_key, secret = VECTOR_CREDENTIALS
+        for name, method, target, headers, payload_hash, presigned, signature in VECTORS:
+            with self.subTest(name):
+                if not presigned:
+                    headers = with_authorization(
+                        access_key, VECTOR_TIMESTAMP, VECTOR_REGION, 's3', method, target, headers,
+                        payload_hash, secret)
+                    claim = read_claim(target, headers)
+                    self.assertEqual(claim.signature, signature)
+                self.assertEqual(
+                    expected_signature(method, target, headers, payload_hash, secret), signature)
+
+    def test_the_path_is_encoded_once_and_not_normalised(self):
+        for raw, canonical in (
+                ('/a//b/../c', '/a//b/../c'), ('/a+b:c', '/a%2Bb%3Ac'), ('/%7e%2f', '/~/'),
+                ('/a%20b', '/a%20b'), ('/\xc3\xa4', '/%C3%A4'), ('/a%2Bb', '/a%2Bb')):
+            self.assertEqual(canonical_request('GET', raw, [], [], '').split('\n')[1], canonical)
+
+    def test_the_query_is_sorted_after_encoding(self):
+        self.assertEqual(canonical_query('b=2&a=%7e&a=+&uploads&a-=1'),
+                         'a=%20&a=~&a-=1&b=2&uploads=')
+
+
+Answer = collections.namedtuple('Answer', 'status headers body code')
+
+
+class SigningClient:
+    """A client that signs what it is told to send, and no more."""
+
+    def __init__(self, server, access_key=None, secret=None):
+        self.server = server
+        self.access_key = access_key or server.access_key
+        self.secret = secret or server.secret_key
+        self.connection = None
+
+    def connect(self):
+        kind = http.client.HTTPConnection
+        options = {}
+        if self.server.secure:
+            kind = http.client.HTTPSConnection
+            options = {'context': ssl.create_default_context(cafile=self.server.certfile)}
+        return kind(self.server.host, self.server.port, timeout=10, **options)
+
+    def sign(self, method, target, headers, payload_hash):
+        headers = dict({
+            'host': '%s:%d' % (self.server.host, self.server.port),
+            'x-amz-date': time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(self.server.now())),
+            'x-amz-content-sha256': payload_hash}, **headers)
+        return with_authorization(self.access_key, headers['x-amz-date'], self.server.region, 's3',
+                                  method, target, list(headers.items()), payload_hash, self.secret)
+
+    def __call__(self, method, target, body=b'', unsigned=(), payload_hash=None, **headers):
+        """Return the Answer; x_amz_date='' in *headers* is the header x-amz-date."""
+        headers = {name.replace('_', '-'): value for name, value in headers.items()}
+        signed = self.sign(method, target, headers, payload_hash or sha256(body).hexdigest())
+        if self.connection is None:
+            self.connection = self.connect()
+        try:
+            self.connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
+            for name, value in signed + list(unsigned):
+                self.connection.putheader(name, value)
+            if body or method in ('PUT', 'POST'):
+                self.connection.putheader('Content-Length', str(len(body)))
+            self.connection.endheaders()
+            try:
+                if body:
+                    self.connection.send(body)
+            except OSError:
+                pass                    # the answer says why
+            response = self.connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException):
+            self.close()
+            raise
+        code = re.search(b'<Error>.*?<Code>(.*?)</Code>', content)
+        return Answer(response.status, response.headers, content, code and code.group(1).decode())
+
+    def close(self):
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+
+class ServerTestCase(unittest.TestCase):
+
+    violations = ()         # patterns of what the test does wrong on purpose
+
+    def serve(self, **options):
+        """Return a server that ends with the test, and a client of it."""
+        server = S3Server(**options).start()
+        self.addCleanup(self.finish, server)
+        client = SigningClient(server)
+        self.addCleanup(client.close)
+        return server, client
+
+    def finish(self, server):
+        server.stop()
+        self.assertEqual(server.open_connections, 0)
+        left = [text for text in server.violations
+                if not any(re.search(pattern, text) for pattern in self.violations)]
+        self.assertEqual(left, [])
+
+    def code(self, answer, code, status=None):
+        self.assertEqual((answer.code, answer.status), (code, status or ERRORS[code][0]))
+
+    def element(self, answer, name):
+        return re.search('<%s>(.*?)</%s>' % (name, name), answer.body.decode()).group(1)
+
+    def create(self, client, key='key', **headers):
+        return self.element(client('POST', '/bucket/%s?uploads' % key, **headers), 'UploadId')
+
+    def upload(self, client, parts, key='key', **headers):
+        """Upload parts and return the upload id and the document that completes it."""
+        upload_id = self.create(client, key, **headers)
+        listed = ''
+        for number, data in enumerate(parts, 1):
+            target = '/bucket/%s?partNumber=%d&uploadId=%s' % (key, number, upload_id)
+            answer = client('PUT', target, data)
+            listed += '<Part><PartNumber>%d</PartNumber><ETag>%s</ETag></Part>' % (
+                number, answer.headers['ETag'])
+        body = '<CompleteMultipartUpload>%s</CompleteMultipartUpload>' % listed
+        return upload_id, body.encode()
+
+    def complete(self, client, upload_id, body, key='key', **headers):
+        return client('POST', '/bucket/%s?uploadId=%s' % (key, upload_id), body, **headers)
+
+
+def crc_of(data):
+    return base64_crc32(zlib.crc32(data))
+
+
+class ServerTests(ServerTestCase):
+    """The rules of S3, as the server keeps them."""
+
+    def test_put_get_head_delete(self):
+        server, client = self.serve()
+        put = client('PUT', '/bucket/a%20key%3A%2B//%C3%A4', b'data', x_amz_meta_note='kept')
+        self.assertEqual(put.status, 200)
+        self.assertEqual(put.headers['ETag'], '"%s"' % md5(b'data').hexdigest())
+        self.assertEqual(server.objects['a key:+//\xe4'].data, b'data')
+        get = client('GET', '/bucket/a%20key%3A%2B//%C3%A4')
+        self.assertEqual((get.status, get.body, get.headers['x-amz-meta-note']),
+                         (200, b'data', 'kept'))
+        head = client('HEAD', '/bucket/a%20key%3A%2B//%C3%A4')
+        self.assertEqual((head.status, head.body, head.headers['Content-Length']), (200, b'', '4'))
+        self.assertEqual(client('DELETE', '/bucket/a%20key%3A%2B//%C3%A4').status, 204)
+        self.assertEqual(client('DELETE', '/bucket/a%20key%3A%2B//%C3%A4').status, 204)
+        self.assertEqual(server.objects, {})
+        self.assertEqual(server.operations(),
+                         ['PutObject', 'GetObject', 'HeadObject', 'DeleteObject', 'DeleteObject'])
+        self.assertEqual((server.log[0].length, server.log[1].sent, server.connections), (4, 4, 1))
+
+    def test_who_may_not(self):
+        self.violations = ('signature', 'unsigned', 'payload hash')
+        server, client = self.serve()
+        server.put('key', b'data')
+        server.add_user('READER', 'secret', allow={'GetObject'})
+        server.add_user('TEMPORARY', 'secret', session_token='token')
+        server.add_user('OLD', 'secret', expired=True)
+        server.add_user('CAREFUL', 'secret', conditional=True)
+        late = {'x_amz_date': time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(time.time() - 1000))}
+        for access_key, secret, method, options, code in (
+                (None, 'wrong', 'GET', {}, 'SignatureDoesNotMatch'),
+                ('NOBODY', 'secret', 'GET', {}, 'InvalidAccessKeyId'),
+                ('READER', 'secret', 'GET', {}, None),
+                ('READER', 'secret', 'PUT', {}, 'AccessDenied'),
+                ('TEMPORARY', 'secret', 'GET', {}, 'InvalidAccessKeyId'),
+                ('TEMPORARY', 'secret', 'GET', {'x_amz_security_token': 'x'}, 'InvalidToken'),
+                ('TEMPORARY', 'secret', 'GET', {'x_amz_security_token': 'token'}, None),
+                ('OLD', 'secret', 'GET', {}, 'ExpiredToken'),
+                ('CAREFUL', 'secret', 'PUT', {}, 'AccessDenied'),
+                ('CAREFUL', 'secret', 'PUT', {'if_none_match': '*'}, 'PreconditionFailed'),
+                (None, None, 'GET', late, 'RequestTimeTooSkewed'),
+                (None, None, 'GET', {'unsigned': [('x-amz-meta-a', 'b')]}, 'AccessDenied'),
+                (None, None, 'PUT', {'payload_hash': EMPTY_HASH}, 'XAmzContentSHA256Mismatch')):
+            with self.subTest(access_key=access_key, method=method, options=options):
+                other = SigningClient(server, access_key, secret)
+                self.addCleanup(other.close)
+                body = b'' if method == 'GET' else b'new'
+                answer = other(method, '/bucket/key', body, **options)
+                self.assertEqual(answer.code, code)
+        self.assertEqual(len(server.violations), 3)
+        server.region = 'eu-central-1'
+        request = client.sign('GET', '/bucket/key', {}, EMPTY_HASH)
+        server.region = 'us-west-2'
+        connection = client.connect()
+        self.addCleanup(connection.close)
+        connection.request('GET', '/bucket/key', headers=dict(request))
+        self.assertIn(b'<Region>us-west-2</Region>', connection.getresponse().read())
+        connection.request('GET', '/bucket/key')
+        self.assertEqual(connection.getresponse().status, 403)
+        self.assertEqual(server.log[-1].operation, 'GetObject')
+
+    def test_who_may_not_list_does_not_learn_what_is_absent(self):
+        server, client = self.serve()
+        self.code(client('GET', '/bucket/none'), 'NoSuchKey')
+        self.assertEqual(client('HEAD', '/bucket/none').status, 404)
+        self.code(client('GET', '/nowhere/none'), 'NoSuchBucket')
+        server.users[server.access_key].allow = {'GetObject', 'HeadObject'}
+        self.code(client('GET', '/bucket/none'), 'AccessDenied')
+        self.assertEqual(client('HEAD', '/bucket/none').status, 403)
+
+    def test_presigned(self):
+        server, client = self.serve()
+        server.put('key', b'data')
+        client.close()
+
+        def get(age, expires, spoil=''):
+            stamp = time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(time.time() - age))
+            target = ('/bucket/key?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=%s'
+                      '&X-Amz-Date=%s&X-Amz-Expires=%d&X-Amz-SignedHeaders=host' % (
+                          urllib.parse.quote('%s/%s/us-east-1/s3/aws4_request' % (
+                              server.access_key, stamp[:8]), safe=''), stamp, expires))
+            host = [('host', '127.0.0.1:%d' % server.port)]
+            target += '&X-Amz-Signature=' + spoil + expected_signature(
+                'GET', target, host, UNSIGNED, server.secret_key)
+            connection = client.connect()
+            connection.request('GET', target)
+            answer = connection.getresponse().read()
+            connection.close()
+            return answer
+
+        self.violations = ('signature',)
+        self.assertEqual(get(0, 60), b'data')
+        self.assertEqual(get(3000, 3600), b'data')
+        self.assertIn(b'Request has expired', get(100, 60))
+        self.assertIn(b'AuthorizationQueryParametersError', get(0, 604801))
+        self.assertIn(b'SignatureDoesNotMatch', get(0, 60, '0'))
+
+    def test_conditions_and_digests_of_writes(self):
+        server, client = self.serve()
+        etag = '"%s"' % md5(b'old').hexdigest()
+        wrong = base64.b64encode(md5(b'x').digest()).decode()
+        for present, headers, code in (
+                (False, {'if_none_match': '*'}, None),
+                (True, {'if_none_match': '*'}, 'PreconditionFailed'),
+                (True, {'if_none_match': '"x"'}, 'NotImplemented'),
+                (True, {'if_match': etag}, None),
+                (True, {'if_match': '"x"'}, 'PreconditionFailed'),
+                (False, {'if_match': etag}, 'NoSuchKey'),
+                (False, {'content_md5': wrong}, 'BadDigest'),
+                (False, {'content_md5': 'junk'}, 'InvalidDigest'),
+                (False, {'x_amz_checksum_crc32': crc_of(b'x')}, 'BadDigest'),
+                (False, {'x_amz_checksum_crc32': crc_of(b'new')}, None),
+                (False, {'x_amz_storage_class': 'CELLAR'}, 'InvalidStorageClass'),
+                (False, {'x_amz_storage_class': 'STANDARD_IA'}, None),
+                (False, {'x_amz_server_side_encryption': 'rot13'}, 'InvalidArgument'),
+                (False, {'x_amz_meta_a': 'a' * 3000}, 'MetadataTooLarge')):
+            with self.subTest(present=present, headers=headers):
+                server.objects.clear()
+                if present:
+                    server.put('key', b'old')
+                self.assertEqual(client('PUT', '/bucket/key', b'new', **headers).code, code)
+                if code is None:
+                    self.assertEqual(server.objects['key'].data, b'new')
+        self.code(client('PUT', '/bucket/' + 'k' * 1025, b''), 'KeyTooLongError')
+        self.code(client('PUT', '/bucket/key?tagging', b''), 'NotImplemented')
+
+    def test_reads(self):
+        server, client = self.serve()
+        server.put('key', b'0123456789', crc32=crc_of(b'0123456789'), checksum_type='FULL_OBJECT')
+        multipart = server.put('parts', b'0123456789', parts=4)
+        self.assertEqual((multipart.parts, multipart.etag[-2:]), ([4, 4, 2], '-3'))
+        for target, headers, status, body, length in (
+                ('key', {'range': 'bytes=2-4'}, 206, b'234', '2-4/10'),
+                ('key', {'range': 'bytes=8-99'}, 206, b'89', '8-9/10'),
+                ('key', {'range': 'bytes=-3'}, 206, b'789', '7-9/10'),
+                ('key', {'range': 'bytes=7-'}, 206, b'789', '7-9/10'),
+                ('key', {'range': 'bytes=10-'}, 416, None, None),
+                ('key', {'range': 'pages=1'}, 200, b'0123456789', None),
+                ('key', {'if_match': '"x"'}, 412, None, None),
+                ('key', {'if_none_match': multipart.etag}, 200, b'0123456789', None),
+                ('parts', {'if_none_match': '"%s"' % multipart.etag}, 304, b'', None),
+                ('parts?partNumber=3', {}, 206, b'89', '8-9/10'),
+                ('parts?partNumber=4', {}, 416, None, None),
+                ('key?partNumber=1', {}, 206, b'0123456789', '0-9/10')):
+            with self.subTest(target=target, headers=headers):
+                answer = client('GET', '/bucket/' + target, **headers)
+                self.assertEqual(answer.status, status)
+                self.assertIn(body, (None, answer.body))
+                self.assertEqual(answer.headers['Content-Range'], length and 'bytes ' + length)
+        whole = client('HEAD', '/bucket/key', x_amz_checksum_mode='ENABLED')
+        self.assertEqual(whole.headers['x-amz-checksum-crc32'], crc_of(b'0123456789'))
+        part = client('GET', '/bucket/key', x_amz_checksum_mode='ENABLED', range='bytes=0-1')
+        self.assertIsNone(part.headers['x-amz-checksum-crc32'])
+        part = client('HEAD', '/bucket/parts?partNumber=1')
+        self.assertEqual(part.headers['x-amz-mp-parts-count'], '3')
+
+    def test_locked_objects_stay(self):
+        server, client = self.serve()
+        lock = {'x_amz_object_lock_mode': 'GOVERNANCE',
+                'x_amz_object_lock_retain_until_date': iso_date(time.time() + 60)}
+        self.code(client('PUT', '/bucket/key', b'data', **lock), 'InvalidRequest')
+        lock['x_amz_checksum_crc32'] = crc_of(b'data')
+        self.assertEqual(client('PUT', '/bucket/key', b'data', **lock).status, 200)
+        self.code(client('DELETE', '/bucket/key'), 'AccessDenied')
+        self.code(client('PUT', '/bucket/key', b'data'), 'AccessDenied')
+        server.offset = 120
+        self.assertEqual(client('DELETE', '/bucket/key').status, 204)
+        server.lock_enabled = False
+        self.code(client('PUT', '/bucket/key', b'data', **lock), 'InvalidRequest')
+
+    def test_archived_objects_are_thawed_first(self):
+        server, client = self.serve()
+        server.put('key', b'data', storage_class='DEEP_ARCHIVE')
+        server.put('warm', b'data')
+
+        def restore(tier, key='key'):
+            return client('POST', '/bucket/%s?restore' % key, (
+                '<RestoreRequest xmlns="%s"><Days>2</Days><GlacierJobParameters><Tier>%s</Tier>'
+                '</GlacierJobParameters></RestoreRequest>' % (NAMESPACE, tier)).encode())
+
+        self.code(client('GET', '/bucket/key'), 'InvalidObjectState')
+        self.code(restore('Expedited'), 'InvalidArgument')
+        self.code(restore('Bulk', 'warm'), 'InvalidObjectState')
+        self.assertEqual(restore('Bulk').status, 202)
+        self.code(restore('Bulk'), 'RestoreAlreadyInProgress')
+        head = client('HEAD', '/bucket/key')
+        self.assertEqual(head.headers['x-amz-restore'], 'ongoing-request="true"')
+        server.thaw('key')
+        self.assertEqual(client('GET', '/bucket/key').body, b'data')
+        self.assertEqual(restore('Standard').status, 200)
+        self.assertIn('expiry-date', client('HEAD', '/bucket/key').headers['x-amz-restore'])
+        self.assertEqual(server.objects['key'].restore_request, (2, 'Standard'))
+
+    def test_multipart_upload(self):
+        server, client = self.serve(min_part_size=4)
+        parts = [b'0123', b'4567', b'8']
+        data = b''.join(parts)
+        upload_id, body = self.upload(
+            client, parts, x_amz_checksum_algorithm='CRC32', x_amz_checksum_type='FULL_OBJECT',
+            x_amz_storage_class='STANDARD_IA')
+        self.assertEqual(server.uploads[upload_id].key, 'key')
+        listed = client('GET', '/bucket/key?uploadId=' + upload_id)
+        self.assertEqual(re.findall(b'<Size>(.)', listed.body), [b'4', b'4', b'1'])
+        self.code(self.complete(client, upload_id, body, x_amz_checksum_crc32=crc_of(b'x')),
+                  'BadDigest')
+        self.code(self.complete(client, upload_id, body, x_amz_mp_object_size='8'),
+                  'InvalidRequest')
+        answer = self.complete(client, upload_id, body, x_amz_checksum_crc32=crc_of(data),
+                               x_amz_checksum_type='FULL_OBJECT', x_amz_mp_object_size='9',
+                               if_none_match='*')
+        stored = server.objects['key']
+        self.assertEqual(
+            self.element(answer, 'ETag').replace('&#34;', '"'), '"%s"' % stored.etag)
+        self.assertEqual(
+            stored.etag, md5(b''.join(md5(part).digest() for part in parts)).hexdigest() + '-3')
+        self.assertEqual((stored.data, stored.parts, stored.crc32, stored.storage_class),
+                         (data, [4, 4, 1], crc_of(data), 'STANDARD_IA'))
+        self.code(self.complete(client, upload_id, body), 'NoSuchUpload')
+        self.assertEqual(server.uploads, {})
+
+    def test_completion_is_strict(self):
+        server, client = self.serve(min_part_size=4, max_parts=3)
+        upload_id, body = self.upload(client, [b'0123', b'4567', b'8'])
+        first, second, third = re.findall(b'<Part>.*?</Part>', body)
+        for listed, code in (
+                (second + first, 'InvalidPartOrder'), (first + first, 'InvalidPartOrder'),
+                (first.replace(b'>1<', b'>9<'), 'InvalidPart'),
+                (first.replace(b'<ETag>"', b'<ETag>"0'), 'InvalidPart'),
+                (b'', 'MalformedXML'), (b'<', 'MalformedXML'),
+                (first * 4, 'MalformedXML'), (first + third, None)):
+            with self.subTest(listed=listed):
+                answer = self.complete(client, upload_id, b'<CompleteMultipartUpload>' + listed +
+                                       b'</CompleteMultipartUpload>')
+                self.assertEqual(answer.code, code)
+        self.assertEqual(server.objects['key'].data, b'01238')
+        upload_id, body = self.upload(client, [b'012', b'345'])
+        self.code(self.complete(client, upload_id, body), 'EntityTooSmall')
+        self.code(client('PUT', '/bucket/key?partNumber=4&uploadId=' + upload_id, b''),
+                  'InvalidArgument')
+        self.code(client('DELETE', '/bucket/other?uploadId=' + upload_id), 'NoSuchUpload')
+        upload_id, body = self.upload(client, [b'0123'])
+        self.code(self.complete(client, upload_id, body, if_none_match='*'), 'PreconditionFailed')
+        self.assertIn(upload_id, server.uploads)
+        self.assertEqual(client('DELETE', '/bucket/key?uploadId=' + upload_id).status, 204)
+
+    def test_composite_checksum(self):
+        server, client = self.serve(min_part_size=1)
+        upload_id = self.create(client, x_amz_checksum_algorithm='CRC32')
+        target = '/bucket/key?partNumber=1&uploadId=' + upload_id
+        self.code(client('PUT', target, b'data'), 'InvalidRequest')
+        etag = client('PUT', target, b'data', x_amz_checksum_crc32=crc_of(b'data')).headers['ETag']
+        body = ('<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>%s</ETag>'
+                '<ChecksumCRC32>%s</ChecksumCRC32></Part></CompleteMultipartUpload>')
+        answer = self.complete(client, upload_id, (body % (etag, crc_of(b'data'))).encode())
+        self.assertEqual(answer.status, 200)
+        composite = crc_of(base64.b64decode(crc_of(b'data'))) + '-1'
+        self.assertEqual(server.objects['key'].crc32, composite)
+
+    def test_crc32_combine(self):
+        data = bytes(range(256)) * 5
+        for cut in (0, 1, 255, 1279, 1280):
+            self.assertEqual(crc32_combine(zlib.crc32(data[:cut]), zlib.crc32(data[cut:]),
+                                           len(data) - cut), zlib.crc32(data))
+
+    def test_listings_come_in_pages(self):
+        server, client = self.serve(page_size=2)
+        keys = ['a', 'a b', 'a/1', 'a/2', 'b\x01', '\xe4', '\uffff', '\U00010000']
+        for key in keys:
+            server.put(key, b'12')
+        found, token, pages = [], '', 0
+        while token is not None:
+            answer = client('GET', '/bucket?list-type=2&encoding-type=url' + token)
+            found += [urllib.parse.unquote_plus(key.decode())
+                      for key in re.findall(b'<Key>(.*?)</Key>', answer.body)]
+            pages += 1
+            token = (None if b'<IsTruncated>false' in answer.body else '&continuation-token=' +
+                     urllib.parse.quote(self.element(answer, 'NextContinuationToken'), safe=''))
+        self.assertEqual((found, pages), (sorted(keys, key=lambda key: key.encode()), 4))
+        plain = client('GET', '/bucket?list-type=2&prefix=b')
+        self.assertIn(b'<Key>b&#1;</Key>', plain.body)
+        self.assertIn(b'<Size>2</Size>', plain.body)
+        common = client('GET', '/bucket?list-type=2&delimiter=/&start-after=a%20b')
+        self.assertEqual(re.findall(b'<CommonPrefixes><Prefix>(.*?)<', common.body), [b'a/'])
+        self.code(client('GET', '/bucket?list-type=2&continuation-token=junk!'), 'InvalidArgument')
+
+    def test_uploads_are_listed_in_pages(self):
+        server, client = self.serve(page_size=2)
+        ids = [self.create(client, key) for key in ('a', 'b', 'b', 'c')]
+        self.assertEqual(len(server.uploads), 4)
+        found, marker = [], ''
+        while marker is not None:
+            answer = client('GET', '/bucket?uploads' + marker)
+            found += re.findall('<UploadId>(.*?)<', answer.body.decode())
+            marker = None if b'<IsTruncated>false' in answer.body else (
+                '&key-marker=%s&upload-id-marker=%s' % (
+                    self.element(answer, 'NextKeyMarker'),
+                    self.element(answer, 'NextUploadIdMarker')))
+        self.assertEqual(sorted(found), sorted(ids))
+        answer = client('GET', '/bucket?uploads&prefix=c')
+        self.assertEqual(re.findall('<UploadId>(.*?)<', answer.body.decode()), ids[3:])
+
+    def test_access_control_lists(self):
+        server, client = self.serve()
+        server.put('key', b'data')
+        policy = client('GET', '/bucket/key?acl').body
+        self.assertIn(b'<AccessControlPolicy', policy)
+        self.code(client('PUT', '/bucket/key?acl', policy), 'InvalidRequest')
+        digest = {'content_md5': base64.b64encode(md5(policy).digest()).decode()}
+        self.assertEqual(client('PUT', '/bucket/key?acl', policy, **digest).status, 200)
+        self.assertEqual(client('GET', '/bucket/key?acl').body, policy)
+        self.code(client('PUT', '/bucket/key?acl', b'x', x_amz_checksum_crc32=crc_of(b'x')),
+                  'MalformedACLError')
+        server.acl_enabled = False
+        self.code(client('PUT', '/bucket/key?acl', policy, **digest),
+                  'AccessControlListNotSupported')
+
+    def test_buckets(self):
+        server, client = self.serve(buckets=())
+        constraint = ('<CreateBucketConfiguration><LocationConstraint>%s</LocationConstraint>'
+                      '</CreateBucketConfiguration>')
+        self.assertEqual(client('HEAD', '/bucket').status, 404)
+        self.code(client('PUT', '/bucket', (constraint % 'us-east-1').encode()),
+                  'InvalidLocationConstraint')
+        self.code(client('PUT', '/bucket', (constraint % 'eu-west-1').encode()),
+                  'IllegalLocationConstraintException')
+        self.assertEqual(client('PUT', '/bucket').status, 200)
+        self.code(client('PUT', '/bucket'), 'BucketAlreadyOwnedByYou')
+        self.assertEqual(client('HEAD', '/bucket').headers['x-amz-bucket-region'], 'us-east-1')
+        server.region = 'eu-west-1'
+        self.code(client('PUT', '/other'), 'IllegalLocationConstraintException')
+        self.assertEqual(client('PUT', '/other', (constraint % 'eu-west-1').encode()).status, 200)
+        self.assertIn(b'<Name>other</Name>', client('GET', '/').body)
+        self.assertIn(b'>eu-west-1</Loc', client('GET', '/bucket?location').body)
+        server.put('key', b'')
+        self.code(client('DELETE', '/bucket'), 'BucketNotEmpty')
+        self.assertEqual(client('DELETE', '/other').status, 204)
+
+    def test_virtual_hosted_style(self):
+        server, client = self.serve()
+        server.put('key', b'data')
+        for host, target, status in (
+                ('bucket.s3.test', '/key', 200), ('bucket.localhost:80', '/key', 200),
+                ('none.localhost', '/key', 404), ('s3.test', '/bucket/key', 200),
+                ('bucket.s3.test', 'http://bucket.s3.test/key', 200)):
+            with self.subTest(host=host, target=target):
+                path = target[target.rindex('/'):] if '//' in target else target
+                headers = client.sign('GET', path, {'host': host}, EMPTY_HASH)
+                connection = client.connect()
+                connection.request('GET', target, headers=dict(headers))
+                self.assertEqual(connection.getresponse().status, status)
+                connection.close()
+
+    def test_discard_keeps_the_length(self):
+        server, client = self.serve(discard=True, min_part_size=1)
+        upload_id, body = self.upload(client, [b'0123', b'45'])
+        self.assertEqual(self.complete(client, upload_id, body).status, 200)
+        self.assertEqual(server.objects['key'].size, 6)
+        self.assertEqual(client('GET', '/bucket/key', range='bytes=1-4').body, bytes(4))
+
+    def test_forbidden_headers_are_violations(self):
+        self.violations = ('',)
+        server, client = self.serve()
+        for count, (payload_hash, headers) in enumerate((
+                (None, {'x_amz_acl': 'private'}), (None, {'expect': '100-continue'}),
+                (None, {'x_amz_trailer': 'x-amz-checksum-crc32'}),
+                (None, {'content_encoding': 'aws-chunked'}),
+                (None, {'x_amz_sdk_checksum_algorithm': 'CRC32'}), (UNSIGNED, {})), 1):
+            client.close()
+            client('PUT', '/bucket/key', b'data', payload_hash=payload_hash, **headers)
+            self.assertEqual(len(server.violations), count, headers)
+
+    @unittest.skipIf(ssl is None, 'this Python has no ssl')
+    def test_https(self):
+        with tempfile.NamedTemporaryFile('w', suffix='.pem') as pem:
+            pem.write(CERTIFICATE)
+            pem.flush()
+            server, client = self.serve(certfile=pem.name)
+            data = bytes(1 << 20)
+            self.assertEqual(client('PUT', '/bucket/key', data, payload_hash=UNSIGNED).status, 200)
+            self.assertEqual(client('GET', '/bucket/key').body, data)
+            self.assertIn('ca_bundle ' + pem.name, server.config())
+            server.fault('GetObject', 'cut', bytes=1000)
+            with self.assertRaises((OSError, http.client.IncompleteRead)):
+                client('GET', '/bucket/key')
+
+    def test_it_stops_and_starts_with_its_objects(self):
+        server, client = self.serve()
+        client('PUT', '/bucket/key', b'data')
+        port = server.port
+        server.stop()
+        with self.assertRaises(OSError):
+            client('GET', '/bucket/key')
+        server.start()
+        self.assertEqual(server.port, port)
+        self.assertEqual(client('GET', '/bucket/key').body, b'data')
+        server.close_idle()
+        with self.assertRaises((OSError, http.client.HTTPException)):
+            client('GET', '/bucket/key')
+
+
+class FaultTests(ServerTestCase):
+    """Each kind of fault, and each quirk, seen from the client."""
+
+    data = bytes(range(256)) * 4096
+
+    def test_answers_to_get(self):
+        part = self.data[100:200]
+        for kind, options, expected in (
+                ('status', {}, (503, None)),
+                ('status', dict(status=500, code='InternalError', headers={'x': 'y'}), (500, None)),
+                ('status', dict(status=403, body=b'<html>'), (403, b'<html>')),
+                ('refuse', {}, (403, None)),
+                ('redirect', dict(status=301, region='eu-west-1'), (301, None)),
+                ('skew', {}, (403, None)),
+                ('raw', dict(data=b'HTTP/1.1 299 x\r\nContent-Length: 0\r\n\r\n'), (299, b'')),
+                ('error200', {}, (200, None)),
+                ('body', dict(body=b'<html>'), (200, b'<html>')),
+                ('flip', dict(at=1), (206, part[:1] + bytes([part[1] ^ 1]) + part[2:])),
+                ('replace', dict(data=bytes(300)), (206, bytes(100))),
+                ('ignore-range', {}, (200, self.data)),
+                ('wrong-range', dict(by=7), (206, self.data[107:207])),
+                ('short', dict(n=3), (206, part[:-3])),
+                ('long', dict(n=3), (206, part + b'+++')),
+                ('slow', dict(pause=0.001, block=50), (206, part)),
+                ('blanks', {}, (206, b'   ' + part)),
+                ('blanks', dict(chunked=False), (206, b'   ' + part)),
+                ('cut', dict(bytes=7), http.client.IncompleteRead),
+                ('cut', dict(bytes=7, reset=True), (OSError, http.client.IncompleteRead)),
+                ('hangup', dict(when='start'), http.client.RemoteDisconnected),
+                ('hangup', dict(when='done'), http.client.RemoteDisconnected),
+                ('reset', {}, ConnectionResetError)):
+            with self.subTest(kind, **options):
+                server, client = self.serve()
+                server.put('key', self.data)
+                fault = server.fault('GetObject', kind, skip=1, **options)
+
+                def get():
+                    return client('GET', '/bucket/key', range='bytes=100-199')
+
+                self.assertEqual(get().body, part)
+                if isinstance(expected, tuple) and isinstance(expected[0], int):
+                    answer = get()
+                    self.assertEqual(answer.status, expected[0])
+                    self.assertIn(expected[1], (None, answer.body))
+                else:
+                    with self.assertRaises(expected):
+                        get()
+                self.assertEqual((fault.hits, fault.event.is_set()), (1, True))
+                self.assertEqual(len(server.log), 2)
+                if kind not in ('replace', 'raw'):
+                    client.close()
+                    self.assertEqual(get().body, part)
+
+    def test_a_wrong_range_may_lie(self):
+        server, client = self.serve()
+        server.put('key', self.data)
+        for lie, said in ((True, 'bytes 1-3/1048576'), (False, 'bytes 2-4/1048576')):
+            server.fault('GetObject', 'wrong-range', lie=lie)
+            answer = client('GET', '/bucket/key', range='bytes=1-3')
+            self.assertEqual((answer.body, answer.headers['Content-Range']),
+                             (self.data[2:5], said))
+
+    def test_hangups_before_and_after_the_work(self):
+        for kind in ('hangup', 'reset'):
+            for when, done, received in (('start', False, 0), ('body', False, len(self.data) // 2),
+                                         ('reply', False, len(self.data)),
+                                         ('done', True, len(self.data))):
+                with self.subTest(kind, when=when):
+                    server, client = self.serve()
+                    server.fault('PutObject', kind, when=when)
+                    with self.assertRaises((OSError, http.client.HTTPException)):
+                        client('PUT', '/bucket/key', self.data)
+                    server.stop()
+                    self.assertEqual('key' in server.objects, done)
+                    self.assertEqual(server.log[0].length, received)
+                    self.assertEqual(server.log[0].status, 0)
+
+    def test_stalls_end_with_release_client_or_server(self):
+        for when in ('start', 'body', 'reply', 'done', 'answer'):
+            for end in ('release', 'client', 'stop'):
+                with self.subTest(when=when, end=end):
+                    server, client = self.serve()
+                    server.put('key', self.data)
+                    method = 'GET' if when == 'answer' else 'PUT'
+                    fault = server.fault('*', 'stall', when=when)
+                    results = []
+
+                    def ask():
+                        try:
+                            results.append(client(method, '/bucket/key', method.encode()).status)
+                        except (OSError, http.client.HTTPException):
+                            results.append(None)
+
+                    thread = threading.Thread(target=ask)
+                    thread.start()
+                    self.assertTrue(fault.event.wait(5))
+                    if end == 'release':
+                        fault.release.set()
+                    elif end == 'stop':
+                        server.stop()
+                    else:
+                        client.connection.sock.shutdown(socket.SHUT_RDWR)
+                    thread.join(5)
+                    self.assertEqual(results, [200 if end == 'release' else None])
+
+    def test_stall_in_the_middle_of_an_answer(self):
+        server, client = self.serve()
+        server.put('key', self.data)
+        fault = server.fault('GetObject', 'stall', bytes=1000)
+        threading.Timer(0.01, fault.release.set).start()
+        self.assertEqual(client('GET', '/bucket/key').body, self.data)
+        self.assertTrue(fault.event.is_set())
+
+    def test_a_refusal_is_read_while_the_body_is_sent(self):
+        for drain in (False, True):
+            server, client = self.serve()
+            server.fault('PutObject', 'refuse', times=None, drain=drain)
+            for _ in range(5):
+                answer = client('PUT', '/bucket/key', self.data * 8)
+                self.code(answer, 'AccessDenied')
+                client.close()
+            self.assertEqual(server.log[0].length, 0)
+
+    def test_a_flipped_bit_on_the_way_in_is_noticed(self):
+        server, client = self.serve()
+        server.fault('PutObject', 'flip', at=5)
+        self.code(client('PUT', '/bucket/key', b'0123456789'), 'XAmzContentSHA256Mismatch')
+        self.assertEqual(client('PUT', '/bucket/key', b'0123456789').status, 200)
+
+    def test_completions_that_say_200(self):
+        for kind, options, code, done in (
+                ('error200', {}, 'InternalError', False),
+                ('error200', dict(done=True), 'InternalError', True),
+                ('blanks', {}, None, True), ('blanks', dict(chunked=False, bare=True), None, True),
+                ('blanks', dict(code='SlowDown', done=False), 'SlowDown', False)):
+            with self.subTest(kind, **options):
+                server, client = self.serve()
+                server.fault('CompleteMultipartUpload', kind, **options)
+                upload_id, body = self.upload(client, [b'data'])
+                answer = self.complete(client, upload_id, body)
+                self.assertEqual((answer.status, answer.code), (200, code))
+                self.assertEqual('key' in server.objects, done)
+
+    def test_faults_and_hooks_choose_their_requests(self):
+        server, client = self.serve()
+        server.on('PutObject', lambda server, exchange: server.put('seen', exchange.key.encode()))
+        server.fault('*', 'status', where=lambda exchange: exchange.key == 'b')
+        self.assertEqual([client('PUT', '/bucket/' + key).status for key in 'abb'],
+                         [200, 503, 200])
+        self.assertEqual(server.objects['seen'].data, b'b')
+        server.fault('*', 'status', times=None)
+        server.clear_faults()
+        self.assertEqual(client('PUT', '/bucket/a').status, 200)
+        self.assertRaises(TypeError, server.fault, 'PutObject', 'status', count=1)
+        self.assertRaises(ValueError, server.fault, 'PutObjects', 'status')
+        self.assertRaises(ValueError, S3Server, quirks=['quirk'])
+
+    def test_quirks(self):
+        def completed(client, key='key'):
+            upload_id, body = self.upload(client, [b'data'], key)
+            return [self.complete(client, upload_id, body, key) for _ in range(2)]
+
+        def etag(client):
+            return re.search(b'<ETag>(.*?)</ETag>', completed(client)[0].body).group(1)
+
+        def again(client):
+            return completed(client)[1].status
+
+        def put_twice(client):
+            return [client('PUT', '/bucket/key', b'', if_none_match='*').status for _ in range(2)]
+
+        whole = md5(b'data').hexdigest().encode()
+        usual = md5(md5(b'data').digest()).hexdigest().encode() + b'-1'
+        checks = (
+            (None, etag, b'&#34;' + usual + b'&#34;'),
+            ('empty-etag', etag, b''),
+            ('unquoted-etag', etag, usual),
+            ('opaque-etag', lambda client: usual in etag(client), False),
+            ('plain-etag', lambda client: (
+                etag(client)[5:-5], client('HEAD', '/bucket/key').headers['ETag'].encode()[1:-1]),
+             (usual, whole)),
+            (None, again, 404),
+            ('idempotent-complete', again, 200),
+            ('500-repeated-complete', again, 500),
+            (None, put_twice, [200, 412]),
+            ('ignore-if-none-match', put_twice, [200, 200]),
+            ('501-if-none-match', put_twice, [501, 501]),
+            ('range-200', lambda client: client('GET', '/bucket/0', range='bytes=1-2')[::2],
+             (200, b'12')),
+            ('no-part-number', lambda client: client('GET', '/bucket/p?partNumber=1').body,
+             b'0123'),
+            ('no-date', lambda client: client('HEAD', '/bucket').headers['Date'], None),
+            ('close', lambda client: client('HEAD', '/bucket').headers['Connection'], 'close'),
+            ('no-encoding-type', lambda client: b'EncodingType' in client(
+                'GET', '/bucket?list-type=2&encoding-type=url').body, False),
+            ('no-uploads-list', lambda client: client('GET', '/bucket?uploads').status, 501),
+            ('no-message', lambda client: b'Message' in client('GET', '/bucket/1').body, False),
+            ('no-checksums', lambda client: client(
+                'GET', '/bucket/0', x_amz_checksum_mode='ENABLED').status, 400),
+            ('no-acl', lambda client: (
+                client('GET', '/bucket/0?acl').status, client('PUT', '/bucket/0?acl', b'x').status,
+                client('GET', '/bucket/0').body), (501, 200, b'x')),
+        )
+        self.assertEqual({name for name, _, _ in checks} - {None}, QUIRKS)
+        for quirk, ask, expected in checks:
+            with self.subTest(quirk):
+                server, client = self.serve(quirks=[quirk] if quirk else ())
+                server.put('0', b'0123')
+                server.put('p', b'0123', parts=2)
+                self.assertEqual(ask(client), expected)
+
+
+if __name__ == '__main__':
+    if '--serve' in sys.argv:
+        serve(int((sys.argv[sys.argv.index('--serve') + 1:] or [0])[0]))
+    else:
+        unittest.main()
