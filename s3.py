@@ -141,7 +141,7 @@ class ResponseError(Error):
         self.what, self.status, self.code, self.message = what, status, code, message
         self.request_id, self.region, self.location = request_id, region, location
         self.retry_after, self.date = retry_after, date
-        self.signed = None          # clock offset, region and host that it was signed with
+        self.signed = None          # clock offset, region and place that it was signed for
         self.repeated = False       # an earlier attempt may have done the work
         Error.__init__(self, status, code)
 
@@ -171,6 +171,7 @@ TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
 TRANSIENT_CODES = {'SlowDown', 'InternalError', 'RequestTimeout', 'OperationAborted',
                    'ServiceUnavailable', 'ConditionalRequestConflict'}
 DAMAGED_CODES = {'BadDigest', 'XAmzContentSHA256Mismatch', 'XAmzContentChecksumMismatch'}
+AGED_CODES = {'RequestTimeTooSkewed'}   # though the clocks agree: it waited in a queue
 
 
 def printable(text, limit=1000):
@@ -190,7 +191,7 @@ def parse_size(text):
 
     Raises ValueError.
     """
-    match = re.match(r'(\d+(?:\.\d*)?|\.\d+)([kmgt]?)$', text.lower())
+    match = re.match(r'([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([kmgt]?)\Z', text.lower())
     if not match:
         raise ValueError('%r is no size: a number, and k, m, g or t' % text)
     return int(float(match.group(1)) * 1024 ** ' kmgt'.index(match.group(2) or ' '))
@@ -206,7 +207,7 @@ def parse_rate(text):
 
 def parse_count(text, most=1000):
     """A whole number from 1 to most."""
-    if not re.match(r'[0-9]+$', text) or not 1 <= int(text) <= most:
+    if not re.match(r'[0-9]+\Z', text) or not 1 <= int(text) <= most:
         raise ValueError('%r is not a number from 1 to %d' % (text, most))
     return int(text)
 
@@ -365,7 +366,7 @@ class Endpoint:
         self.custom = bool(url)
         self._locate(url or self._aws_url())
         style = config.get('addressing', 'auto')
-        label = re.match(r'[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$', self.bucket)
+        label = re.match(r'[a-z0-9][a-z0-9-]{1,61}[a-z0-9]\Z', self.bucket)
         self.virtual = style == 'virtual' or (style == 'auto' and self.aws and bool(label))
 
     def _aws_url(self):
@@ -380,7 +381,7 @@ class Endpoint:
         except ValueError:
             host = None
         if not host or parts.scheme not in ('http', 'https') or parts.query \
-                or parts.username is not None or not re.match(r'[-._~%:A-Za-z0-9]+$', host):
+                or parts.username is not None or not re.match(r'[-._~%:A-Za-z0-9]+\Z', host):
             raise ConfigError('endpoint %s is no URL like https://s3.example.com or '
                               'http://127.0.0.1:9000' % printable(repr(url)))
         if parts.scheme == 'https' and ssl is None:
@@ -450,7 +451,7 @@ class Endpoint:
 
 def valid_region(name):
     """Whether *name* can be part of a host name and of a credential scope."""
-    return bool(re.match(r'[A-Za-z0-9][A-Za-z0-9-]{0,62}$', name))
+    return bool(re.match(r'[A-Za-z0-9][A-Za-z0-9-]{0,62}\Z', name))
 
 
 # -------------------------------------------------------------- Signature Version 4
@@ -630,15 +631,12 @@ def parse_document(body, name):
 
 
 def parse_time(text):
-    """Seconds since the epoch of 2009-10-12T17:50:30.000Z, or None.
+    """Seconds since the epoch of 2009-10-12T17:50:30.000Z; raises ValueError.
 
     strptime would take ten times as long, and a listing may have a million of them.
     """
-    try:
-        return calendar.timegm((int(text[0:4]), int(text[5:7]), int(text[8:10]),
-                                int(text[11:13]), int(text[14:16]), int(text[17:19])))
-    except ValueError:
-        return None
+    return calendar.timegm((int(text[0:4]), int(text[5:7]), int(text[8:10]),
+                            int(text[11:13]), int(text[14:16]), int(text[17:19])))
 
 
 def parse_date(text):
@@ -656,7 +654,9 @@ def parse_error(what, method, status, headers, body):
         root = parse_document(body, 'Error')
     except BadAnswer:
         root = Element('Error')
-    code, message = root.get('Code'), root.get('Message')
+    # some servers put text into their XML as it is, and it isn't XML any more
+    sloppy = re.search(b'<Code>([A-Za-z0-9._-]{1,100})</Code>', body)
+    code, message = root.get('Code') or (sloppy and sloppy.group(1).decode()), root.get('Message')
     if not code:
         code = {403: 'Forbidden', 404: 'NotFound', 412: 'PreconditionFailed'}.get(
             status, http.client.responses.get(status, 'unknown error'))
@@ -667,15 +667,22 @@ def parse_error(what, method, status, headers, body):
         request_id=root.get('RequestId') or headers.get('x-amz-request-id') or '',
         region=headers.get('x-amz-bucket-region') or root.get('Region'),
         location=headers.get('location') or root.get('Endpoint'),
-        retry_after=retry_after(headers),
-        date=parse_date(headers.get('date')) or parse_time(root.get('ServerTime')))
+        retry_after=retry_after(headers), date=server_time(headers, root))
+
+
+def server_time(headers, root):
+    """The server's clock, from the head of its answer or its error document; or None."""
+    try:
+        return parse_date(headers.get('date')) or parse_time(root.get('ServerTime'))
+    except ValueError:
+        return None
 
 
 def retry_after(headers):
     """Seconds that the server asks us to wait, or 0 (x-amz-retry-after has milliseconds)."""
     for name, unit in (('x-amz-retry-after', 1000), ('retry-after', 1)):
         text = headers.get(name) or ''
-        if re.match(r'\d{1,9}$', text):
+        if re.match(r'[0-9]{1,9}\Z', text):
             return min(int(text) / unit, 300)
     return 0
 
@@ -734,6 +741,15 @@ def list_entry(root, element):
                          values.get('StorageClass') or 'STANDARD', values.get('ETag', ''))
     except (KeyError, ValueError):
         raise BadAnswer('an entry of the listing lacks its key, size or time')
+
+
+def upload_entry(root, element):
+    """The UploadEntry of one Upload element of a listing."""
+    try:
+        return UploadEntry(decode_key(root, element.get('Key')), element.get('UploadId'),
+                           parse_time(element.get('Initiated')))
+    except ValueError:
+        raise BadAnswer('an upload in the listing lacks the time when it began')
 
 
 # ----------------------------------------------------------------------------- Parts
@@ -1115,8 +1131,8 @@ def senseless(error):
 def transient(error):
     """Whether the same request may succeed a little later."""
     if isinstance(error, ResponseError):
-        return (error.status in TRANSIENT_STATUS or error.code in TRANSIENT_CODES
-                or error.code in DAMAGED_CODES or error.status == 200)
+        return (error.status in TRANSIENT_STATUS or error.status == 200
+                or error.code in TRANSIENT_CODES | DAMAGED_CODES | AGED_CODES)
     if isinstance(error, OSError):
         return (not certificate_error(error)
                 and 'WRONG_VERSION_NUMBER' not in str(error)
@@ -1195,7 +1211,7 @@ def seek_range(response, first, count):
     There are servers that answer a ranged GET with 200, some with the range and some with
     the whole object.
     """
-    said = re.match(r'bytes (\d+)-(\d+)/', response.headers.get('content-range') or '')
+    said = re.match(r'bytes ([0-9]{1,19})-([0-9]{1,19})/', response.headers.get('content-range') or '')
     length = response.length
     if said or response.status == 206:
         if not said or (int(said.group(1)), int(said.group(2))) != (first, first + count - 1) \
@@ -1232,7 +1248,7 @@ class Head:
     def __init__(self, headers):
         self.headers = headers
         size = headers.get('content-length') or ''
-        if not size.isdigit():
+        if not re.match('[0-9]{1,19}\\Z', size):
             raise BadAnswer('the server does not tell the size of the object')
         self.size = int(size)
         self.etag = headers.get('etag') or ''
@@ -1249,7 +1265,7 @@ class Head:
     def number(self, name):
         """The metadata *name* as a number, 0 where it is none."""
         text = self.headers.get('x-amz-meta-' + name) or ''
-        return int(text) if re.match(r'\d{1,18}$', text) else 0
+        return int(text) if re.match(r'[0-9]{1,18}\Z', text) else 0
 
     @property
     def archived(self):
@@ -1269,8 +1285,8 @@ class Bucket:
     Methods raise ResponseError, NetworkError, BadAnswer; others are named where they can
     be raised.  One Bucket may be used by several threads: each has its own connection.
 
-    Attributes of use to a caller: jobs, part_size and max_parts; patience, in seconds;
-    limit, the RateLimit; retries, requests: how many so far (guarded by nothing, they are only shown); offset:
+    Attributes of use to a caller: jobs, part_size and max_parts; patience, timeout and
+    complete_timeout, in seconds (see Limits); limit, the RateLimit; retries, requests: how many so far (guarded by nothing, they are only shown); offset:
     seconds that the server's clock is ahead of ours.
     """
 
@@ -1287,6 +1303,7 @@ class Bucket:
         self.storage_class = config.get('storage_class')
         self.limit = RateLimit(config.get('limit_rate'))
         self.patience = PATIENCE
+        self.timeout, self.complete_timeout = TIMEOUT, COMPLETE_TIMEOUT
         self.report = report
         self.retries = self.requests = self.offset = 0
         checksum = config.get('checksum', 'auto')
@@ -1361,7 +1378,8 @@ class Bucket:
                 connection.close()
 
     def _place(self):
-        return self.offset, self.endpoint.region, self.endpoint.domain
+        endpoint = self.endpoint
+        return self.offset, endpoint.region, endpoint.scheme, endpoint.domain, endpoint.port
 
     def _retry(self, what, attempt, patience=None, renamed=False):
         """The value of attempt(), which is repeated as the section Retries says.
@@ -1427,7 +1445,7 @@ class Bucket:
         what = described(operation, key)
         payload_hash = payload_hash or sha256(body)
         return self._retry(what, lambda: self._attempt(
-            what, method, key, dict(query), headers, body, payload_hash, TIMEOUT,
+            what, method, key, dict(query), headers, body, payload_hash, self.timeout,
             lambda response: accept(read_answer(response, self._monotonic))),
             patience, renamed)
 
@@ -1552,7 +1570,7 @@ class Bucket:
 
             before = got
             try:
-                self._attempt(what, 'GET', key, {}, headers, b'', EMPTY_HASH, TIMEOUT, receive)
+                self._attempt(what, 'GET', key, {}, headers, b'', EMPTY_HASH, self.timeout, receive)
             except (OSError, http.client.HTTPException, BadAnswer) as error:
                 error.progress = got - before
                 raise
@@ -1594,9 +1612,7 @@ class Bucket:
             root = self._document('ListMultipartUploads', query, 'ListMultipartUploadsResult')
             for element in root.children:
                 if element.name == 'Upload':
-                    yield UploadEntry(decode_key(root, element.get('Key')),
-                                      element.get('UploadId'),
-                                      parse_time(element.get('Initiated')))
+                    yield upload_entry(root, element)
             marker = (decode_key(root, root.get('NextKeyMarker')), root.get('NextUploadIdMarker'))
             if root.get('IsTruncated') != 'true':
                 return
@@ -1708,7 +1724,7 @@ class Bucket:
                 return
             said += 1
             self._attempt(what, 'POST', key, {'uploadId': upload_id}, headers, body,
-                          sha256(body), COMPLETE_TIMEOUT, receive)
+                          sha256(body), self.complete_timeout, receive)
 
         try:
             self._conditionally(overwrite, headers, lambda: self._retry(what, attempt))
@@ -1859,7 +1875,7 @@ class Bucket:
         """The check for an object, by what the server has on record for it."""
         if head.crc32 is not None:
             return Crc32Check(head.crc32, self.part_size)
-        etag = re.match(r'(?:W/)?"?([0-9a-f]{32})(?:-(\d+))?"?$', head.etag)
+        etag = re.match(r'(?:W/)?"?([0-9a-f]{32})(?:-([0-9]{1,5}))?"?\Z', head.etag)
         encryption = head.headers.get('x-amz-server-side-encryption') or ''
         sizes = [head.size]
         if etag and etag.group(2):
