@@ -59,8 +59,9 @@ def real_date(text):
     """Whether *text* is YYYY-MM-DD and in the calendar."""
     if not re.match(r'[0-9]{4}-[0-9]{2}-[0-9]{2}\Z', text):
         return False
-    year, month, day = (int(number) for number in text.split('-'))
-    return year > 0 and 1 <= month <= 12 and 1 <= day <= calendar.monthrange(year, month)[1]
+    year, month, day = int(text[:4]), int(text[5:7]), int(text[8:])
+    return year > 0 and 1 <= month <= 12 and day > 0 and (
+        day <= 28 or day <= calendar.monthrange(year, month)[1])
 
 
 def check_labels(labels):
@@ -111,9 +112,9 @@ class Dump:
     ends: the numbers that its end marks name.
     """
 
-    def __init__(self, key, layout):
+    def __init__(self, key, layout, labels=None):
         self.key, self.layout = key, layout
-        self.labels = parse_key(key)
+        self.labels = labels
         self.pieces, self.ends, self.marks = {}, [], []
 
     def add(self, number, entry, is_end=False):
@@ -184,30 +185,31 @@ def group(entries):
     """
     dumps, others = {}, []
     for entry in entries:
-        key, layout, number = entry.key, '/volume_', 0
-        is_end = False
-        if not KEY.match(key):
+        key, layout, number, is_end = entry.key, '/volume_', 0, False
+        labels = parse_key(key)
+        if labels is None:
             match = PIECE.match(key)
             if match:
                 key, layout, number = match.group(1), match.group(2), int(match.group(3))
                 is_end = layout == '/end_'
                 layout = '/volume_' if is_end else layout
-        if parse_key(key) is None:
+                labels = parse_key(key)
+        if labels is None:
             others.append(entry)
             continue
         if (key, layout) not in dumps:
-            dumps[key, layout] = Dump(key, layout)
+            dumps[key, layout] = Dump(key, layout, labels)
         dumps[key, layout].add(number, entry, is_end)
-    whole = [dump for dump in dumps.values() if dump.pieces and (
-        dump.first or dump.layout != '/volume_')]
-    orphans = [dump for dump in dumps.values() if dump not in whole] if \
-        len(whole) < len(dumps) else []
+    whole, orphans = [], []
+    for dump in dumps.values():
+        (whole if dump.first or dump.layout != '/volume_' else orphans).append(dump)
     return whole, orphans, others
 
 
-def newest_first(dump):
-    """What dumps are sorted by: the date label, then the time stored."""
-    return dump.labels.date, dump.stored
+def age(dump):
+    """What dumps are sorted by: the date label, then the time stored, a whole second, and
+    within that the key's stamp."""
+    return dump.labels.date, dump.stored, dump.labels.stamp or ''
 
 
 # ------------------------------------------------------------------ Finding one dump
@@ -230,7 +232,7 @@ def find(bucket, args):
         raise s3.Error('no dump of %s level %s%s for host %s' % (
             s3.printable(repr(args.fs)), args.level, ' of ' + args.date if args.date else '',
             s3.printable(args.host)))
-    return max(dumps, key=newest_first)
+    return max(dumps, key=age)
 
 
 def find_by_key(bucket, key):
@@ -529,6 +531,7 @@ def restore(bucket, args):
         raise UsageError('restore writes a stream: pipe it into a program or a file')
     wide_pipe(1)
     read_back(bucket, args, write_out, 'restore')
+    os.close(os.dup(1))             # some file systems tell only now that they are full
 
 
 def verify(bucket, args):
@@ -580,7 +583,7 @@ def delete(bucket, args):
             raise s3.Error('no dump of %s level %s of %s for host %s (another day: -w DATE)' % (
                 s3.printable(repr(args.fs)), args.level, date, s3.printable(args.host)))
         if len(dumps) > 1:
-            for one in sorted(dumps, key=newest_first):
+            for one in sorted(dumps, key=age):
                 answer('-k %s' % shell_word(one.key))
             raise s3.Error('%d dumps match and none was deleted: choose one by its key'
                            % len(dumps))
@@ -609,10 +612,11 @@ def init(bucket, args):
     try:
         bucket.head_bucket()
     except s3.ResponseError as error:
-        if error.status != 404:
+        if error.status == 404:
+            bucket.create_bucket()
+            created = True
+        elif error.status != 403:   # a key may be allowed to write, but not to ask
             raise
-        bucket.create_bucket()
-        created = True
     key, text = 's3dump-init-' + s3.random_name(), b'a test that can be deleted'
     bucket.put_object(key, text, unique=True)
     view = memoryview(bytearray(len(text)))
@@ -654,46 +658,56 @@ def list_dumps(bucket, args):
     if args.json:
         list_as_json(dumps, others)
         return
-    hosts = sorted({one.labels.host for one in dumps} | (set() if args.all else {args.host}))
-    for host in hosts:
-        this = ' for this host' if host == this_host() else ' for'
-        answer('Dumps%s (%s):' % (this, s3.printable(host)) if this != ' for'
-               else 'Dumps for %s:' % s3.printable(host))
-        print_host([one for one in dumps if one.labels.host == host])
-        answer('')
+    lines = []
+    for host in sorted({one.labels.host for one in dumps} | (set() if args.all else {args.host})):
+        lines.append(('Dumps for this host (%s):' if host == this_host() else 'Dumps for %s:')
+                     % s3.printable(host))
+        lines += host_lines([one for one in dumps if one.labels.host == host]) + ['']
     if args.all and others:
-        answer('Other objects, no dumps: %d, %s' % (
-            len(others), human(sum(entry.size for entry in others))))
-        answer('')
-    answer('Total data stored: %s ($%.2f/month)'
-           % (human(sum(one.size for one in dumps)), price(dumps)))
-    uploads = unfinished(bucket, prefix)
-    if uploads or orphans:
-        oldest = min([upload.initiated or 0 for upload in uploads]
-                     + [min(entry.modified for entry in list(one.pieces.values()) + one.marks)
-                        for one in orphans])
-        answer('Unfinished uploads: %d, the oldest of %s (S3 bills them; clean aborts them '
-               'after 30 days)' % (len(uploads) + len(orphans),
-                                   time.strftime('%Y-%m-%d', time.localtime(oldest))))
+        lines += ['Other objects, no dumps: %d, %s' % (
+            len(others), human(sum(entry.size for entry in others))), '']
+    lines.append('Total data stored: %s ($%.2f/month)'
+                 % (human(sum(one.size for one in dumps)), price(dumps)))
+    answer('\n'.join(lines + unfinished_lines(unfinished(bucket, prefix), orphans)))
 
 
-def print_host(dumps):
-    """The lines of one host."""
+def unfinished_lines(uploads, orphans):
+    """The line that tells of what S3 bills and doesn't list."""
+    if not uploads and not orphans:
+        return []
+    begun = [upload.initiated for upload in uploads] + [
+        min(entry.modified for entry in list(one.pieces.values()) + one.marks) for one in orphans]
+    return ['Unfinished uploads: %d, the oldest of %s (S3 bills them; clean aborts them after '
+            '30 days)' % (len(begun), time.strftime('%Y-%m-%d', time.localtime(min(begun))))]
+
+
+def host_lines(dumps):
+    """The lines of one host, whose dumps are sorted."""
     days = collections.Counter(one.labels[:4] for one in dumps)
-    fs = None
+    lines, fs = [], None
     for one in dumps:
         if one.labels.fs != fs:
             fs = one.labels.fs
-            answer(s3.printable(fs))
+            lines.append(s3.printable(fs))
         when = one.labels.date
         if one.labels.stamp and days[one.labels[:4]] > 1:
-            stamp = calendar.timegm(time.strptime(one.labels.stamp[:15], '%Y%m%dT%H%M%S'))
-            when += time.strftime(' %H:%M:%S', time.localtime(stamp))
+            when += local_time(one.labels.stamp)
         line = 'Level %s %s:%9s' % (one.labels.level, when, human(one.size))
         if one.storage_class != 'STANDARD':
             line += '  ' + s3.printable(one.storage_class)
         problem = one.problem()
-        answer(line + ('  (%s)' % problem if problem else ''))
+        lines.append(line + ('  (%s)' % problem if problem else ''))
+    return lines
+
+
+def local_time(stamp):
+    """The time of day of a key's stamp, like ' 20:34:05', in this machine's time zone."""
+    try:
+        seconds = s3.parse_time('%s-%s-%sT%s:%s:%s' % (
+            stamp[0:4], stamp[4:6], stamp[6:8], stamp[9:11], stamp[11:13], stamp[13:15]))
+    except ValueError:              # somebody made this key by hand
+        return ''
+    return time.strftime(' %H:%M:%S', time.localtime(seconds))
 
 
 def list_as_json(dumps, others):
@@ -727,7 +741,7 @@ def clean(bucket, args):
             continue
         groups[one.labels[:2] + (int(one.labels.level),)].append(one)
     for labels, members in sorted(groups.items()):
-        members.sort(key=newest_first, reverse=True)
+        members.sort(key=age, reverse=True)
         kept, going = members[:args.count], members[args.count:]
         if going and not args.force and median(kept) < median(going) / 2:
             say('%s %s level %d is left alone: what would be kept is less than half as large as '
@@ -745,7 +759,7 @@ def clean(bucket, args):
         failed |= not remove(bucket, args, one)
     failed |= not abort_stale(bucket, args)
     if failed:
-        raise s3.Error('clean is not complete: see above')
+        raise s3.Error('not all is done: see above')
 
 
 def median(dumps):
@@ -776,7 +790,7 @@ def abort_stale(bucket, args):
     for upload in unfinished(bucket, '' if args.all else args.host + ':'):
         base = PIECE.match(upload.key)
         ours = parse_key(upload.key) or (base and parse_key(base.group(1)))
-        if not ours or not upload.initiated or upload.initiated > bucket.now() - STALE:
+        if not ours or upload.initiated > bucket.now() - STALE:
             continue
         if args.dry_run:
             answer('would abort an upload of %s' % s3.printable(upload.key))
