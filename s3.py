@@ -60,7 +60,6 @@ import sys
 import threading
 import time
 import urllib.parse
-import xml.parsers.expat
 import zlib
 
 try:
@@ -572,65 +571,42 @@ def crc32_text(value):
 # -------------------------------------------------------------------------- Messages
 # XML in and out.  Bytes in, values out; what is no XML is a BadAnswer.
 
-class Element:
-    """An XML element: its name without the namespace, its text and its children."""
-    __slots__ = ('name', 'text', 'children')
+class Document:
+    """An XML document: the name of its root, and texts and elements by their names.
 
-    def __init__(self, name):
-        self.name, self.text, self.children = name, '', []
-
-    def get(self, *path):
-        """The text at the end of a path of names, or '' where it leads nowhere."""
-        element = self
-        for name in path:
-            element = next((child for child in element.children if child.name == name), None)
-            if element is None:
-                return ''
-        return element.text
-
-
-def parse_xml(body):
-    """The root element of the document *body* (bytes); raises BadAnswer.
-
-    expat itself rather than xml.etree: a tenth of the import, and a document type, the
-    only way to make a small document a big one, is refused where it begins.
+    All names are in the namespace of the root, whichever that is; servers differ.
     """
-    root = Element('')
-    stack = [root]
 
-    def start(name, attributes):
-        element = Element(name.rpartition(':')[2])
-        stack[-1].children.append(element)
-        stack.append(element)
+    def __init__(self, body):
+        # Here, for a short dump has no XML to read, and the import takes 8 ms
+        from xml.etree import ElementTree
+        if b'<!DOCTYPE' in body or b'\0' in body:   # the only ways to hide a bomb
+            raise BadAnswer('the answer of the server holds a document type')
+        try:
+            self._root = ElementTree.fromstring(body)
+        except (ElementTree.ParseError, ValueError, LookupError) as error:
+            raise BadAnswer('the answer of the server is no XML (%s): %s'
+                            % (error, printable(repr(body[:60]))))
+        space, _, self.name = self._root.tag.rpartition('}')
+        self._space = space and space + '}'
 
-    def end(name):
-        stack.pop()
+    def get(self, name, element=None):
+        """The text of the child *name* of an element, or of the root; '' if there is none."""
+        element = self._root if element is None else element
+        return element.findtext(self._space + name) or ''
 
-    def text(data):
-        stack[-1].text += data
-
-    def doctype(*args):
-        raise BadAnswer('the answer of the server holds a document type')
-
-    parser = xml.parsers.expat.ParserCreate()
-    parser.buffer_text = True
-    parser.StartElementHandler, parser.EndElementHandler = start, end
-    parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = text, doctype
-    try:
-        parser.Parse(body, True)
-    except (xml.parsers.expat.ExpatError, ValueError, RecursionError) as error:
-        raise BadAnswer('the answer of the server is no XML (%s): %s'
-                        % (error, printable(repr(body[:60]))))
-    return root.children[0]
+    def all(self, name):
+        """The children *name* of the root."""
+        return self._root.iterfind(self._space + name)
 
 
 def parse_document(body, name):
-    """The root element, which must be called *name*."""
-    root = parse_xml(body)
-    if root.name != name:
+    """The Document whose root must be called *name*; raises BadAnswer."""
+    document = Document(body)
+    if document.name != name:
         raise BadAnswer('the answer of the server is a %s, where S3 says %s'
-                        % (printable(root.name, 50), name))
-    return root
+                        % (printable(document.name, 50), name))
+    return document
 
 
 def parse_time(text):
@@ -654,12 +630,11 @@ def parse_date(text):
 def parse_error(what, method, status, headers, body):
     """The ResponseError that an answer of *status* >= 300 is."""
     try:
-        root = parse_document(body, 'Error')
-    except BadAnswer:
-        root = Element('Error')
-    # Some servers put text into their XML as it is, and it isn't XML any more
-    sloppy = re.search(b'<Code>([A-Za-z0-9._-]{1,100})</Code>', body)
-    code, message = root.get('Code') or (sloppy and sloppy.group(1).decode()), root.get('Message')
+        get = parse_document(body, 'Error').get
+    except BadAnswer:               # no body, a page, or text put into XML as it is
+        code = re.search(b'<Code>([A-Za-z0-9._-]{1,100})</Code>', body)
+        get = {'Code': code.group(1).decode() if code else ''}.get
+    code, message = get('Code'), get('Message') or ''
     if not code:
         code = {403: 'Forbidden', 404: 'NotFound', 412: 'PreconditionFailed'}.get(
             status, http.client.responses.get(status, 'unknown error'))
@@ -667,16 +642,16 @@ def parse_error(what, method, status, headers, body):
             message = 'no S3 error but ' + printable(repr(body[:80]))
     return ResponseError(
         what, status, code, message,
-        request_id=root.get('RequestId') or headers.get('x-amz-request-id') or '',
-        region=headers.get('x-amz-bucket-region') or root.get('Region'),
-        location=headers.get('location') or root.get('Endpoint'),
-        retry_after=retry_after(headers), date=server_time(headers, root))
+        request_id=get('RequestId') or headers.get('x-amz-request-id') or '',
+        region=headers.get('x-amz-bucket-region') or get('Region') or '',
+        location=headers.get('location') or get('Endpoint') or '',
+        retry_after=retry_after(headers), date=server_time(headers, get('ServerTime') or ''))
 
 
-def server_time(headers, root):
+def server_time(headers, text):
     """The server's clock, from the head of its answer or its error document; or None."""
     try:
-        return parse_date(headers.get('date')) or parse_time(root.get('ServerTime'))
+        return parse_date(headers.get('date')) or parse_time(text)
     except ValueError:
         return None
 
@@ -707,7 +682,7 @@ def escape(text):
 
 def parse_upload_id(answer):
     """The upload id in the answer to a CreateMultipartUpload."""
-    upload_id = parse_xml(answer.body).get('UploadId')  # the name of the root differs in rclone
+    upload_id = Document(answer.body).get('UploadId')  # the name of the root differs in rclone
     if not upload_id:
         raise BadAnswer('the server gave no upload id')
     return upload_id
@@ -737,30 +712,33 @@ ListEntry = collections.namedtuple('ListEntry', 'key size modified storage_class
 UploadEntry = collections.namedtuple('UploadEntry', 'key upload_id initiated')
 
 
-def decoder(root):
+def decoder(listing):
     """The function that decodes the keys of a listing: they are url-encoded, unless the
     server ignored that we asked for it."""
-    return urllib.parse.unquote_plus if root.get('EncodingType') == 'url' else str
+    return urllib.parse.unquote_plus if listing.get('EncodingType') == 'url' else str
 
 
-def list_entry(element, decode):
-    """The ListEntry of one Contents element of a listing."""
-    values = {child.name: child.text for child in element.children}
-    try:
-        return ListEntry(decode(values['Key']), int(values['Size']),
-                         parse_time(values['LastModified']),
-                         values.get('StorageClass') or 'STANDARD', values.get('ETag', ''))
-    except (KeyError, ValueError):
-        raise BadAnswer('an entry of the listing lacks its key, size or time')
+def list_entries(listing):
+    """Yield the ListEntries of a page (a Document) of ListObjectsV2."""
+    decode, get = decoder(listing), listing.get
+    for element in listing.all('Contents'):
+        try:
+            yield ListEntry(decode(get('Key', element)), int(get('Size', element)),
+                            parse_time(get('LastModified', element)),
+                            get('StorageClass', element) or 'STANDARD', get('ETag', element))
+        except ValueError:
+            raise BadAnswer('an entry of the listing lacks its size or time')
 
 
-def upload_entry(element, decode):
-    """The UploadEntry of one Upload element of a listing."""
-    try:
-        return UploadEntry(decode(element.get('Key')), element.get('UploadId'),
-                           parse_time(element.get('Initiated')))
-    except ValueError:
-        raise BadAnswer('an upload in the listing lacks the time when it began')
+def upload_entries(listing):
+    """Yield the UploadEntries of a page of ListMultipartUploads."""
+    decode, get = decoder(listing), listing.get
+    for element in listing.all('Upload'):
+        try:
+            yield UploadEntry(decode(get('Key', element)), get('UploadId', element),
+                              parse_time(get('Initiated', element)))
+        except ValueError:
+            raise BadAnswer('an upload in the listing lacks the time when it began')
 
 
 # ----------------------------------------------------------------------------- Parts
@@ -899,8 +877,9 @@ class Connection:
     Belongs to its thread, but for cancel(), which any thread may call.
     """
 
-    def __init__(self, endpoint, limit, context):
+    def __init__(self, endpoint, limit, context, clock):
         self._endpoint, self._limit, self._context = endpoint, limit, context
+        self._clock = clock
         self._http = None           # http.client's connection
         self._sock = None           # the socket under it, kept for cancel()
         self._place = None          # what it is connected to
@@ -913,7 +892,7 @@ class Connection:
         rate = self._limit.rate
         place = (self._endpoint.scheme, self._endpoint.host, self._endpoint.port, rate is None)
         self.reused = bool(self._http and self._http.sock and self._place == place
-                           and time.monotonic() - self._used < IDLE and not self._readable())
+                           and self._clock() - self._used < IDLE and not self._readable())
         if not self.reused:
             self.close()
             scheme, host, port, unlimited = place
@@ -968,7 +947,7 @@ class Connection:
 
     def done(self):
         """The answer has been read to its end: the connection can serve again."""
-        self._used = time.monotonic()
+        self._used = self._clock()
 
     def close(self):
         """The next request will make a new connection."""
@@ -1230,10 +1209,13 @@ def read_answer(response, monotonic):
 def seek_range(response, first, count):
     """Leave *response* at byte *first* of the object, with *count* more to come.
 
-    Returns the size of the object, or None where the server doesn't say.  There are servers that answer a ranged GET with 200, some with the range and some with
+    Returns the size of the object, or None where the server doesn't say.
+
+    There are servers that answer a ranged GET with 200, some with the range and some with
     the whole object.
     """
-    said = re.match(r'bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]*)', response.headers.get('content-range') or '')
+    said = re.match(r'bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]*)',
+                    response.headers.get('content-range') or '')
     length = response.length
     if said or response.status == 206:
         if not said or (int(said.group(1)), int(said.group(2))) != (first, first + count - 1) \
@@ -1314,8 +1296,9 @@ class Bucket:
     be raised.  One Bucket may be used by several threads: each has its own connection.
 
     Attributes of use to a caller: jobs, part_size and max_parts; patience, timeout and
-    complete_timeout, in seconds (see Limits); limit, the RateLimit; retries, requests: how many so far (guarded by nothing, they are only shown); offset:
-    seconds that the server's clock is ahead of ours.
+    complete_timeout, in seconds (see Limits); limit, the RateLimit; retries and requests, how
+    many so far (guarded by nothing, they are only shown); offset, the seconds that the
+    server's clock is ahead of ours.
     """
 
     def __init__(self, config, environ=os.environ, report=lambda kind, text: None,
@@ -1364,7 +1347,8 @@ class Bucket:
     def connection(self):
         """The Connection of the calling thread."""
         if not hasattr(self._local, 'connection'):
-            self._local.connection = Connection(self.endpoint, self.limit, self._tls)
+            self._local.connection = Connection(self.endpoint, self.limit, self._tls,
+                                                self._monotonic)
         return self._local.connection
 
     def _tls(self):
@@ -1628,13 +1612,10 @@ class Bucket:
         query = {'list-type': '2', 'prefix': prefix, 'encoding-type': 'url'}
         last = None
         while True:
-            root = self._document('ListObjectsV2', query, 'ListBucketResult')
-            decode = decoder(root)
-            for element in root.children:
-                if element.name == 'Contents':
-                    yield list_entry(element, decode)
-            token = root.get('NextContinuationToken')
-            if root.get('IsTruncated') != 'true':
+            page = self._page('ListObjectsV2', query, 'ListBucketResult')
+            yield from list_entries(page)
+            token = page.get('NextContinuationToken')
+            if page.get('IsTruncated') != 'true':
                 return
             if not token or token == last:
                 raise BadAnswer('ListObjectsV2: the listing has no end')
@@ -1645,21 +1626,18 @@ class Bucket:
         query = {'uploads': '', 'prefix': prefix, 'encoding-type': 'url'}
         last = None
         while True:
-            root = self._document('ListMultipartUploads', query, 'ListMultipartUploadsResult')
-            decode = decoder(root)
-            for element in root.children:
-                if element.name == 'Upload':
-                    yield upload_entry(element, decode)
-            marker = (decode(root.get('NextKeyMarker')), root.get('NextUploadIdMarker'))
-            if root.get('IsTruncated') != 'true':
+            page = self._page('ListMultipartUploads', query, 'ListMultipartUploadsResult')
+            yield from upload_entries(page)
+            marker = decoder(page)(page.get('NextKeyMarker')), page.get('NextUploadIdMarker')
+            if page.get('IsTruncated') != 'true':
                 return
             if not marker[0] or marker == last:
                 raise BadAnswer('ListMultipartUploads: the listing has no end')
             last = marker
             query['key-marker'], query['upload-id-marker'] = marker
 
-    def _document(self, operation, query, name):
-        """The root element of a listing."""
+    def _page(self, operation, query, name):
+        """A page of a listing, as a Document."""
         return self._request(operation, 'GET', query=query,
                              accept=lambda answer: parse_document(answer.body, name))
 
@@ -1728,8 +1706,8 @@ class Bucket:
                                   overwrite=False):
         """Make the object appear.
 
-        parts: as upload_part() returned them, in order; size: of the object, in bytes; crc32: of the
-        whole of it, where the server keeps checksums.  Raises UnknownOutcome.
+        parts: as upload_part() returned them, in order; size: of the object, in bytes; crc32:
+        of the whole of it, where the server keeps checksums.  Raises UnknownOutcome.
 
         The answer may take minutes, be an error in spite of its status 200, or be lost
         although the work was done.  So before this is said again we look whether the object
@@ -1749,10 +1727,10 @@ class Bucket:
 
         def receive(response):
             answer = read_answer(response, self._monotonic)
-            root = parse_xml(answer.body.strip())
-            if root.name == 'Error':
+            document = Document(answer.body.strip())
+            if document.name == 'Error':
                 raise parse_error(what, 'POST', response.status, response.headers, answer.body)
-            if root.name != 'CompleteMultipartUploadResult':
+            if document.name != 'CompleteMultipartUploadResult':
                 raise BadAnswer('the server does not say that the upload is complete')
 
         def attempt():

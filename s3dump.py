@@ -15,6 +15,7 @@ lie beside it, talks to the server.
 import argparse
 import calendar
 import collections
+import itertools
 import os
 import re
 import signal
@@ -39,7 +40,8 @@ import s3  # noqa: E402
 
 KEY = re.compile(r'([^:/]+):([^:]+):([+-]?[0-9]+):([0-9]{4}-[0-9]{2}-[0-9]{2})'
                  r'(?::([0-9]{8}T[0-9]{6}\.[0-9]{3}Z)-[0-9a-z]{16,})?\Z')
-PIECE = re.compile(r'(.*)(/volume_|/end_|/chunk_|:)([0-9]+)\Z', re.DOTALL)
+PIECE = re.compile(r'(.*)(?:(/volume_|/end_|/chunk_)([0-9]{6}|[1-9][0-9]{6,})'
+                   r'|(:)(0|[1-9][0-9]*))\Z', re.DOTALL)
 MAX_KEY = 1000                      # bytes; S3 takes 1,024, and volumes need the rest
 
 Labels = collections.namedtuple('Labels', 'host fs level date stamp')
@@ -53,6 +55,15 @@ def parse_key(key):
     """The Labels in *key*, or None if it isn't the key of a dump."""
     match = KEY.match(key)
     return Labels(*match.groups()) if match and real_date(match.group(4)) else None
+
+
+def parse_piece(key):
+    """(key of the dump, what stands between it and the number, number), or None."""
+    match = PIECE.match(key)
+    if not match:
+        return None
+    base, layout, number, colon, colon_number = match.groups()
+    return base, layout or colon, int(number or colon_number)
 
 
 def real_date(text):
@@ -187,13 +198,12 @@ def group(entries):
     for entry in entries:
         key, layout, number, is_end = entry.key, '/volume_', 0, False
         labels = parse_key(key)
-        if labels is None:
-            match = PIECE.match(key)
-            if match:
-                key, layout, number = match.group(1), match.group(2), int(match.group(3))
-                is_end = layout == '/end_'
-                layout = '/volume_' if is_end else layout
-                labels = parse_key(key)
+        piece = None if labels else parse_piece(key)
+        if piece:
+            key, layout, number = piece
+            is_end = layout == '/end_'
+            layout = '/volume_' if is_end else layout
+            labels = parse_key(key)
         if labels is None:
             others.append(entry)
             continue
@@ -204,6 +214,15 @@ def group(entries):
     for dump in dumps.values():
         (whole if dump.first or dump.layout != '/volume_' else orphans).append(dump)
     return whole, orphans, others
+
+
+def sections(entries):
+    """Yield group() of the objects of one host and file system after the other.
+
+    Listings come sorted by key, so one section at a time is enough in memory.
+    """
+    for _, section in itertools.groupby(entries, lambda entry: entry.key.split(':', 2)[:2]):
+        yield group(section)
 
 
 def age(dump):
@@ -252,9 +271,9 @@ def find_by_key(bucket, key):
         pieces = Dump(key, layout) if head is None else dump
         try:
             for entry in bucket.list_objects(key + layout):
-                match = PIECE.match(entry.key)
-                if match and match.group(1) == key:
-                    pieces.add(int(match.group(3)), entry, layout == '/end_')
+                piece = parse_piece(entry.key)
+                if piece and piece[:2] == (key, layout):
+                    pieces.add(piece[2], entry, layout == '/end_')
         except s3.ResponseError as error:
             if error.status != 403 or head is None:
                 raise
@@ -303,6 +322,7 @@ class Source:
 
     def readinto(self, view):
         """As of any stream."""
+        Stopped.check()
         try:
             count = self._raw.readinto(view)
         except OSError as error:
@@ -340,6 +360,7 @@ class Source:
 def write_out(view):
     """Write all of *view* to standard output."""
     while len(view):
+        Stopped.check()
         try:
             count = os.write(1, view)
         except BlockingIOError:     # somebody made our standard output not block
@@ -638,10 +659,10 @@ PRICES = {'STANDARD': 0.023, 'INTELLIGENT_TIERING': 0.023, 'STANDARD_IA': 0.0125
 STALE = 30 * 86400                  # seconds after which an unfinished upload is abandoned
 
 
-def price(dumps):
-    """Dollars per month."""
-    return sum(entry.size * PRICES.get(entry.storage_class, PRICES['STANDARD']) / (1 << 30)
-               for one in dumps for entry in one.pieces.values())
+def price(sizes):
+    """Dollars per month of {storage class: bytes}."""
+    return sum(size * PRICES.get(storage_class, PRICES['STANDARD']) / (1 << 30)
+               for storage_class, size in sizes.items())
 
 
 def list_dumps(bucket, args):
@@ -649,26 +670,38 @@ def list_dumps(bucket, args):
     prefix = '' if args.all else args.host + ':'
     if args.fs is not None and not args.all:
         prefix += args.fs + ':'
-    dumps, orphans, others = group(bucket.list_objects(prefix))
-    if args.fs is not None:
-        dumps = [one for one in dumps if one.labels.fs == args.fs]
-        others = []
-    dumps.sort(key=lambda one: (one.labels.host, one.labels.fs, int(one.labels.level),
-                                one.labels.level, one.labels.date, one.stored))
+    total, orphans, others = collections.Counter(), [], collections.Counter()
+    shown = None if args.all or args.json else show_host(args.host)
+    for dumps, lost, strange in sections(bucket.list_objects(prefix)):
+        dumps = [one for one in dumps if args.fs in (None, one.labels.fs)]
+        strange = [entry for entry in strange if args.fs is None]
+        orphans += lost
+        for entry in strange:
+            others.update(count=1, size=entry.size)
+        for one in dumps:
+            for entry in one.pieces.values():
+                total[entry.storage_class] += entry.size
+        if args.json:
+            list_as_json(dumps, strange)
+        elif dumps:
+            if dumps[0].labels.host != shown:
+                shown = show_host(dumps[0].labels.host, blank=shown is not None)
+            answer('\n'.join(section_lines(dumps)))
     if args.json:
-        list_as_json(dumps, others)
         return
-    lines = []
-    for host in sorted({one.labels.host for one in dumps} | (set() if args.all else {args.host})):
-        lines.append(('Dumps for this host (%s):' if host == this_host() else 'Dumps for %s:')
-                     % s3.printable(host))
-        lines += host_lines([one for one in dumps if one.labels.host == host]) + ['']
+    lines = ['']
     if args.all and others:
-        lines += ['Other objects, no dumps: %d, %s' % (
-            len(others), human(sum(entry.size for entry in others))), '']
-    lines.append('Total data stored: %s ($%.2f/month)'
-                 % (human(sum(one.size for one in dumps)), price(dumps)))
+        lines += ['Other objects, no dumps: %d, %s' % (others['count'], human(others['size'])), '']
+    lines.append('Total data stored: %s ($%.2f/month)' % (human(sum(total.values())), price(total)))
     answer('\n'.join(lines + unfinished_lines(unfinished(bucket, prefix), orphans)))
+
+
+def show_host(host, blank=False):
+    """Print the title of a host; returns the host."""
+    answer(('\n' if blank else '') + (
+        'Dumps for this host (%s):' if host == this_host() else 'Dumps for %s:')
+        % s3.printable(host))
+    return host
 
 
 def unfinished_lines(uploads, orphans):
@@ -681,16 +714,14 @@ def unfinished_lines(uploads, orphans):
             '30 days)' % (len(begun), time.strftime('%Y-%m-%d', time.localtime(min(begun))))]
 
 
-def host_lines(dumps):
-    """The lines of one host, whose dumps are sorted."""
-    days = collections.Counter(one.labels[:4] for one in dumps)
-    lines, fs = [], None
+def section_lines(dumps):
+    """The lines of one file system of one host."""
+    dumps.sort(key=lambda one: (int(one.labels.level), one.labels.level) + age(one))
+    days = collections.Counter(one.labels[2:4] for one in dumps)
+    lines = [s3.printable(dumps[0].labels.fs)]
     for one in dumps:
-        if one.labels.fs != fs:
-            fs = one.labels.fs
-            lines.append(s3.printable(fs))
         when = one.labels.date
-        if one.labels.stamp and days[one.labels[:4]] > 1:
+        if one.labels.stamp and days[one.labels[2:4]] > 1:
             when += local_time(one.labels.stamp)
         line = 'Level %s %s:%9s' % (one.labels.level, when, human(one.size))
         if one.storage_class != 'STANDARD':
@@ -739,12 +770,12 @@ def clean(bucket, args):
             say('%s: its date is later than the day it was stored: it is neither counted nor '
                 'deleted' % s3.printable(one.key))
             continue
-        groups[one.labels[:2] + (int(one.labels.level),)].append(one)
+        groups[one.labels[:3]].append(one)
     for labels, members in sorted(groups.items()):
         members.sort(key=age, reverse=True)
         kept, going = members[:args.count], members[args.count:]
         if going and not args.force and median(kept) < median(going) / 2:
-            say('%s %s level %d is left alone: what would be kept is less than half as large as '
+            say('%s %s level %s is left alone: what would be kept is less than half as large as '
                 'what would go; --force deletes it' % (
                     s3.printable(labels[0]), s3.printable(labels[1]), labels[2]))
             failed = True
@@ -788,8 +819,8 @@ def abort_stale(bucket, args):
     """Abort uploads of this host that are older than 30 days; False if one fails."""
     done = True
     for upload in unfinished(bucket, '' if args.all else args.host + ':'):
-        base = PIECE.match(upload.key)
-        ours = parse_key(upload.key) or (base and parse_key(base.group(1)))
+        piece = parse_piece(upload.key)
+        ours = parse_key(piece[0] if piece else upload.key)
         if not ours or upload.initiated > bucket.now() - STALE:
             continue
         if args.dry_run:
@@ -973,10 +1004,17 @@ def this_host():
 
 class Stopped(BaseException):
     """A signal asks us to end; a second one is not asked about."""
+    pending = None                  # its number, set by the handler
 
     def __init__(self, number):
         BaseException.__init__(self, number)
         self.number = number
+
+    @classmethod
+    def check(cls):
+        """Raise it again: what a handler raises in a finalizer is lost."""
+        if cls.pending:
+            raise cls(cls.pending)
 
 
 def catch_signals():
@@ -984,12 +1022,19 @@ def catch_signals():
     def stop(number, frame):
         for each in caught:
             signal.signal(each, signal.SIG_DFL)
+        Stopped.pending = number
         raise Stopped(number)
 
     caught = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
               if signal.getsignal(number) != signal.SIG_IGN]    # nohup, or a job with &
     for number in caught:
         signal.signal(number, stop)
+
+
+def ignore_rate_signals():
+    """Neither before a transfer nor after it is a signal that concerns its rate an end."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 def catch_rate_signals(limit):
@@ -1030,9 +1075,10 @@ def open_bucket(args):
 def main(argv=None):
     """Run the program; returns its exit status."""
     hold_descriptors()
-    catch_signals()
+    ignore_rate_signals()
     args = None
     try:
+        catch_signals()
         args = parse(sys.argv[1:] if argv is None else argv)
         with open_bucket(args) as bucket:
             catch_rate_signals(bucket.limit)
@@ -1066,6 +1112,8 @@ def main(argv=None):
         if args and args.verbose:
             raise
         return 1
+    finally:
+        ignore_rate_signals()
 
 
 if __name__ == '__main__':

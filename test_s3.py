@@ -2982,7 +2982,7 @@ class MessageTests(unittest.TestCase):
                      b'<a/>junk'):
             with self.subTest(body[:20]):
                 with self.assertRaises(s3.BadAnswer):
-                    s3.parse_xml(body)
+                    s3.Document(body)
 
     def test_namespaces_and_prefixes_do_not_matter(self):
         for body in (b'<A xmlns="x"><B>1</B></A>', b'<n:A xmlns:n="x"><n:B>1</n:B></n:A>',
@@ -3178,7 +3178,8 @@ class SignatureTests(unittest.TestCase):
                 self.assertTrue(signed['authorization'].endswith('Signature=' + expected))
 
     def test_encoding(self):
-        self.assertEqual(s3.uri_encode('a/b ~+%ä:*()\'!'), 'a%2Fb%20~%2B%25%C3%A4%3A%2A%28%29%27%21')
+        self.assertEqual(s3.uri_encode('a/b ~+%ä:*()\'!'),
+                         'a%2Fb%20~%2B%25%C3%A4%3A%2A%28%29%27%21')
         self.assertEqual(s3.canonical_query({'b': '1', 'a': '', 'a-b': ' ', 'A': '/'}),
                          'A=%2F&a=&a-b=%20&b=1')
 
@@ -3485,6 +3486,28 @@ class BucketTests(ClientTestCase):
             bucket.put_object('key%d' % number, b'')
             server.close_idle()
         self.assertEqual((bucket.retries, self.clock.now), (0, 0))
+
+    def test_a_connection_that_idled_for_seconds_is_not_trusted(self):
+        server = self.server()
+        bucket = self.bucket(server)
+        for seconds, connections in ((0, 1), (3, 1), (5, 2), (600, 3), (0, 3)):
+            self.clock.now += seconds
+            bucket.exists('key')
+            self.assertEqual(server.connections, connections)
+
+    def test_the_rate_holds_for_all_connections_in_both_directions(self):
+        server = self.server()
+        bucket = self.bucket(server, jobs=4)
+        bucket.limit = s3.RateLimit(10000, self.clock, lambda seconds: self.clock.wait(
+            threading.Event(), seconds))
+        for job in (lambda: bucket.upload('key', io.BytesIO(pattern(50000))),
+                    lambda: self.restored(bucket, 'key')):
+            before, moved = self.clock.now, bucket.limit.moved
+            job()
+            moved = bucket.limit.moved - moved
+            self.assertGreater(moved, 50000)
+            # each of the threads that wait here adds its pause to the one clock they share
+            self.assertGreaterEqual(self.clock.now - before, (moved / 10000 - .25))
 
     def test_tls_is_used_and_checked(self):
         with certificate() as path:
@@ -4057,7 +4080,8 @@ class DownloadFaultTests(ClientTestCase):
                 ('ignore-range', {}, 1, True), ('ignore-range', {}, None, True),
                 ('flip', dict(at=5), 1, False),
                 ('status', dict(status=200, body=b'<html>Log in</html>'), 1, True),
-                ('raw', dict(data=b'HTTP/1.1 206 OK\r\n' + b'X: y\r\n' * 200 + b'\r\n'), None, False),
+                ('raw', dict(data=b'HTTP/1.1 206 OK\r\n' + b'X: y\r\n' * 200 + b'\r\n'), None,
+                 False),
                 ('raw', dict(data=b'HTTP/1.1 206 ' + b'x' * 70000 + b'\r\n'), None, False),
                 ('replace', dict(data=b'x' * 2500), 1, False)):
             with self.subTest('%s %s %s' % (kind, options, times)):
@@ -4214,8 +4238,8 @@ class SelfTestTests(ClientTestCase):
         environ = {'PATH': os.environ.get('PATH', ''), 'HOME': '/nonexistent'}
         path = os.path.join(os.path.dirname(os.path.abspath(__file__)), 's3.py')
         done = subprocess.run([sys.executable, '-W', 'error', '-bb', '-I', '-S', path]
-                              + list(arguments), stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environ, cwd='/')
+                              + list(arguments), stdin=subprocess.DEVNULL, env=environ,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd='/')
         text = done.stdout.decode()
         self.assertNotIn('secretEXAMPLEkey', text)
         self.assertNotIn('Traceback', text)

