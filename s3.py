@@ -90,7 +90,7 @@ PATIENCE = 900                      # seconds without progress before a request 
 FIRST_PATIENCE = 60                 # the same before the server ever answered
 ABORT_PATIENCE = 10                 # tidying up must not hold up the bad news
 IDLE = 4                            # seconds after which a connection isn't trusted
-MAX_MESSAGE = 16 << 20              # bytes of an XML answer; 1,000 keys take 4 MiB at most
+MAX_MESSAGE = 4 << 20               # bytes of an XML answer; 1,000 keys take 3.4 MB at most
 MAX_SKEW = 300                      # seconds that a clock may be off without correction
 
 
@@ -99,6 +99,7 @@ MAX_SKEW = 300                      # seconds that a clock may be off without co
 
 class Error(Exception):
     """Base of all: str() is one line that says what failed."""
+    repeated = False                # whether some attempt may have done the work all the same
 
 
 class ConfigError(Error):
@@ -140,8 +141,8 @@ class ResponseError(Error):
         self.what, self.status, self.code, self.message = what, status, code, message
         self.request_id, self.region, self.location = request_id, region, location
         self.retry_after, self.date = retry_after, date
+        self.empty = status == 403 and not message and code == 'Forbidden'
         self.signed = None          # clock offset, region and place that it was signed for
-        self.repeated = False       # an earlier attempt may have done the work
         Error.__init__(self, status, code)
 
     def __str__(self):
@@ -190,7 +191,7 @@ def parse_size(text):
 
     Raises ValueError.
     """
-    match = re.match(r'([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([kmgt]?)\Z', text.lower())
+    match = re.match(r'([0-9]{1,15}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})([kmgt]?)\Z', text.lower())
     if not match:
         raise ValueError('%r is no size: a number, and k, m, g or t' % text)
     return int(float(match.group(1)) * 1024 ** ' kmgt'.index(match.group(2) or ' '))
@@ -209,7 +210,7 @@ def parse_rate(text):
 
 def parse_count(text, most=1000):
     """A whole number from 1 to most."""
-    if not re.match(r'[0-9]+\Z', text) or not 1 <= int(text) <= most:
+    if not re.match(r'[0-9]{1,9}\Z', text) or not 1 <= int(text) <= most:
         raise ValueError('%r is not a number from 1 to %d' % (text, most))
     return int(text)
 
@@ -231,14 +232,33 @@ def one_of(*words):
     return parse
 
 
+def parse_word(text):
+    """Printable ASCII without blanks, as can stand in a header or a URL.
+
+    The text itself, which may be a secret, is in no message.
+    """
+    if not re.match(r'[!-~]+\Z', text):
+        raise ValueError('only printable ASCII without blanks can stand here')
+    return text
+
+
+def parse_secret(text):
+    """Any text that can be typed; it is in no message."""
+    if not text.isprintable():
+        raise ValueError('it holds characters that can not be typed')
+    return text
+
+
 SETTINGS = {
-    'service': str, 'region': str, 'bucket_name': str, 'access_key_id': str,
-    'secret_access_key': str, 'session_token': str, 'endpoint': str, 'server': str,
+    'service': parse_word, 'region': parse_word, 'bucket_name': parse_word,
+    'access_key_id': parse_word, 'secret_access_key': parse_secret, 'session_token': parse_word,
+    'endpoint': parse_word, 'server': parse_word,
     'addressing': one_of('auto', 'path', 'virtual'), 'ca_bundle': str,
-    'storage_class': str, 'limit_rate': parse_rate, 'jobs': lambda text: parse_count(text, 64),
-    'part_size': parse_part_size, 'max_parts': lambda text: parse_count(text, MAX_PARTS),
+    'storage_class': parse_word, 'limit_rate': parse_rate,
+    'jobs': lambda text: parse_count(text, 64), 'part_size': parse_part_size,
+    'max_parts': lambda text: parse_count(text, MAX_PARTS),
     'checksum': one_of('auto', 'crc32', 'none'), 'etag': one_of('auto', 'md5', 'opaque'),
-    'sse': one_of('AES256', 'aws:kms'), 'sse_kms_key_id': str,
+    'sse': one_of('AES256', 'aws:kms'), 'sse_kms_key_id': parse_word,
 }
 
 
@@ -256,8 +276,10 @@ def read_config(path):
         if not words or words[0].startswith('#'):
             continue
         where = '%s:%d: ' % (path, number)
-        if words[0] not in SETTINGS:
-            raise ConfigError(printable(where + 'unknown key ' + words[0]))
+        if words[0] not in SETTINGS:        # of `secret_access_key=...` show no more
+            name = re.match('[A-Za-z0-9_-]*', words[0]).group(0)
+            raise ConfigError(printable('%sunknown key %s%s' % (
+                where, name, '' if name == words[0] else '; write key, blank, value')))
         if len(words) < 2:
             raise ConfigError(printable(where + 'no value for ' + words[0]))
         if words[0] in config:
@@ -323,7 +345,14 @@ def find_credentials(config, environ):
             missing = secret if source.get(key) else key
             raise ConfigError('%s has half a key: %s is missing' % (name, missing))
         if source.get(key):
-            return Credentials(source[key], source[secret], source.get(token) or None)
+            values = source[key], source[secret], source.get(token) or None
+            for variable, value, parse in zip((key, secret, token), values, (
+                    parse_word, parse_secret, parse_word)):
+                try:
+                    parse(value or 'none')
+                except ValueError as error:
+                    raise ConfigError('%s in %s: %s' % (variable, name, error))
+            return Credentials(*values)
     raise ConfigError('no credentials: neither access_key_id and secret_access_key in the '
                       'configuration nor AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are set')
 
@@ -357,6 +386,8 @@ class Endpoint:
         if not self.bucket:
             raise ConfigError('no bucket: set bucket_name in the configuration (-f FILE, '
                               '~/.s3keys or /etc/s3_keys), or S3DUMP_BUCKET')
+        if not re.match(r'[!-.0-~]+\Z', self.bucket):
+            raise ConfigError('%s is no name of a bucket' % printable(repr(self.bucket), 100))
         self.region = (config.get('region') or environ.get('AWS_REGION')
                        or environ.get('AWS_DEFAULT_REGION') or 'us-east-1')
         if not valid_region(self.region):
@@ -370,6 +401,10 @@ class Endpoint:
         style = config.get('addressing', 'auto')
         label = re.match(r'[a-z0-9][a-z0-9-]{1,61}[a-z0-9]\Z', self.bucket)
         self.virtual = style == 'virtual' or (style == 'auto' and self.aws and bool(label))
+        if self.virtual and not re.match(r'[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\Z',
+                                         self.bucket):
+            raise ConfigError('bucket_name %s can not be part of a host name: use `addressing '
+                              'path`' % printable(repr(self.bucket), 100))
 
     def _aws_url(self):
         return 'https://s3.%s.amazonaws.com%s' % (
@@ -378,18 +413,16 @@ class Endpoint:
     def _locate(self, url):
         """Take scheme, host, port and path from url."""
         try:
-            parts = urllib.parse.urlsplit(url)
-            host, port = parts.hostname, parts.port
+            if '?' in url or '#' in url:
+                raise ValueError(url)
+            scheme, host, port, path = split_url(url)
         except ValueError:
-            host = None
-        if not host or parts.scheme not in ('http', 'https') or parts.query \
-                or parts.username is not None or not re.match(r'[-._~%:A-Za-z0-9]+\Z', host):
+            url = re.sub('//[^/]*@', '//...@', url)     # a password is nobody's business
             raise ConfigError('endpoint %s is no URL like https://s3.example.com or '
-                              'http://127.0.0.1:9000' % printable(repr(url)))
-        if parts.scheme == 'https' and ssl is None:
+                              'http://127.0.0.1:9000' % printable(repr(url), 200))
+        if scheme == 'https' and ssl is None:
             raise ConfigError('this Python was built without ssl: it can only do http://')
-        self.scheme, self.domain, self.path = parts.scheme, host, parts.path.rstrip('/')
-        self.port = port or (443 if parts.scheme == 'https' else 80)
+        self.scheme, self.domain, self.port, self.path = scheme, host, port, path.rstrip('/')
 
     @property
     def aws(self):
@@ -435,20 +468,33 @@ class Endpoint:
             if not self.custom:
                 self._locate(self._aws_url())
         elif location:
-            there = urllib.parse.urlsplit(location if '//' in location
-                                          else '%s://%s' % (self.scheme, location))
-            host = there.hostname or ''
+            try:
+                scheme, host, port, _ = split_url(location if '//' in location
+                                                  else '%s://%s' % (self.scheme, location))
+            except ValueError:
+                scheme = host = ''
             base = host[len(self.bucket) + 1:] if host.startswith(self.bucket + '.') else host
             suffix = '.amazonaws.com.cn' if self.domain.endswith('.cn') else '.amazonaws.com'
             if host == self.host:
                 base = self.domain
             elif not self.aws or not ('.' + base).endswith(suffix):
                 base = ''
-            if not base or there.scheme not in (self.scheme, 'https'):
+            if not base or scheme not in (self.scheme, 'https'):
                 raise BadAnswer('the server redirects to %s, which is not followed with a '
                                 'signature' % printable(repr(location), 200))
-            self.scheme, self.domain = there.scheme, base
-            self.port = there.port or (443 if there.scheme == 'https' else 80)
+            self.scheme, self.domain, self.port = scheme, base, port
+
+
+def split_url(url):
+    """(scheme, host, port, path) of an http or https URL; raises ValueError."""
+    parts = urllib.parse.urlsplit(url)
+    host, port = parts.hostname or '', parts.port
+    label = '[-_~%A-Za-z0-9]{1,63}'
+    if parts.scheme not in ('http', 'https') or parts.username is not None or port == 0 \
+            or not re.match(r'(%s(\.%s)*\.?|[0-9a-f:.]+(%%.*)?)\Z' % (label, label), host) \
+            or not re.match(r'[!-~]*\Z', parts.path):
+        raise ValueError(url)
+    return parts.scheme, host, port or (443 if parts.scheme == 'https' else 80), parts.path
 
 
 def valid_region(name):
@@ -618,13 +664,20 @@ def parse_time(text):
                             int(text[11:13]), int(text[14:16]), int(text[17:19])))
 
 
+BIRTH_OF_S3 = 1142294400            # 2006-03-14; no honest clock says less
+
+
 def parse_date(text):
-    """Seconds since the epoch of an HTTP date, or None (RFC 7231, section 7.1.1.1)."""
+    """Seconds since the epoch of an HTTP date, or None if it is none that can be true.
+
+    Source: RFC 7231, section 7.1.1.1.
+    """
     parsed = email.utils.parsedate_tz(text or '')
     try:
-        return email.utils.mktime_tz(parsed) if parsed else None
+        seconds = email.utils.mktime_tz(parsed) if parsed else 0
     except (ValueError, OverflowError):
         return None
+    return seconds if BIRTH_OF_S3 < seconds < 2 * 10**10 else None
 
 
 def parse_error(what, method, status, headers, body):
@@ -723,7 +776,10 @@ def list_entries(listing):
     decode, get = decoder(listing), listing.get
     for element in listing.all('Contents'):
         try:
-            yield ListEntry(decode(get('Key', element)), int(get('Size', element)),
+            size = get('Size', element)
+            if not re.match(r'[0-9]{1,18}\Z', size):
+                raise ValueError(size)
+            yield ListEntry(decode(get('Key', element)), int(size),
                             parse_time(get('LastModified', element)),
                             get('StorageClass', element) or 'STANDARD', get('ETag', element))
         except ValueError:
@@ -744,20 +800,19 @@ def upload_entries(listing):
 # ----------------------------------------------------------------------------- Parts
 # How a stream becomes parts, and a stream too long for one object becomes volumes.
 
-def read_part(stream, view):
+def read_part(stream, view, workers):
     """Fill *view* from *stream*, and return the count of bytes: less only at the end.
 
-    stream: anything with readinto(), even one that doesn't block.
+    stream: anything with readinto(), even one that doesn't block; workers: the Workers, whose
+    failures are raised even while the stream stands still.
     """
     count = 0
     while count < len(view):
+        workers.wait_for(stream)
         got = stream.readinto(view[count:])
-        if got is None:
-            select.select([stream], [], [])
-        elif got == 0:
+        if got == 0:
             break
-        else:
-            count += got
+        count += got or 0           # None: somebody else was faster
     return count
 
 
@@ -823,14 +878,16 @@ class ThrottledSocket:
     """The three methods of a socket that http.client uses after the connection is made."""
 
     def __init__(self, sock, limit):
-        self._sock, self._limit = sock, limit
+        self._sock, self.limit = sock, limit
+        self.in_head = False        # whether the head of an answer is being read
+        self.deadline = None        # when the answer must have come, in monotonic seconds
 
     def sendall(self, data):
         """Send *data* (bytes-like)."""
         view = memoryview(data)
         while len(view):
-            piece = view[:self._limit.slice()]
-            self._limit.take(len(piece))
+            piece = view[:self.limit.slice()]
+            self.limit.take(len(piece))
             self._sock.sendall(piece)
             view = view[len(piece):]
 
@@ -840,8 +897,7 @@ class ThrottledSocket:
         It keeps the socket open after close(), as http.client counts on where the server
         says `Connection: close`: so it wraps the socket's own file and doesn't call recv().
         """
-        return io.BufferedReader(ThrottledReader(self._sock.makefile(mode, buffering=0),
-                                                 self._limit))
+        return io.BufferedReader(ThrottledReader(self._sock.makefile(mode, buffering=0), self))
 
     def close(self):
         """Close the socket, as soon as its files are closed."""
@@ -849,17 +905,23 @@ class ThrottledSocket:
 
 
 class ThrottledReader(io.RawIOBase):
-    """Reads from *raw*, and pays for what came."""
+    """Reads from *raw*, pays for what came, and watches what http.client doesn't: that an
+    answer comes to an end, and that its head does not do so too early."""
 
-    def __init__(self, raw, limit):
-        self._raw, self._limit = raw, limit
+    def __init__(self, raw, owner):
+        self._raw, self._owner = raw, owner
 
     def readable(self):
         return True
 
     def readinto(self, view):
-        count = self._raw.readinto(memoryview(view)[:self._limit.slice()])
-        self._limit.take(count or 0)
+        owner = self._owner
+        if owner.deadline is not None and time.monotonic() > owner.deadline:
+            raise socket.timeout('timed out')
+        count = self._raw.readinto(memoryview(view)[:owner.limit.slice()])
+        if not count and owner.in_head:
+            raise ConnectionResetError(errno.ECONNRESET, 'the server broke off')
+        owner.limit.take(count or 0)
         return count
 
     def close(self):
@@ -883,14 +945,20 @@ class Connection:
         self._http = None           # http.client's connection
         self._sock = None           # the socket under it, kept for cancel()
         self._place = None          # what it is connected to
-        self._used = 0              # when
+        self._throttled = None      # what stands between the two
+        self._used = 0              # when, by the clock
+        self._spoiled = False       # half a request was sent
         self.reused = False         # whether the request under way found it open
-        self.cancelled = threading.Event()
+        self.sent = False           # whether any of the request under way was sent
+        self.cancelled = False
+        self._alarm = threading.Lock()      # held until cancel(), which ends pause() so
+        self._alarm.acquire()
 
     def _open(self, timeout):
         """http.client's connection, freshly made or proven to be alive."""
         rate = self._limit.rate
         place = (self._endpoint.scheme, self._endpoint.host, self._endpoint.port, rate is None)
+        self.sent = False
         self.reused = bool(self._http and self._http.sock and self._place == place
                            and self._clock() - self._used < IDLE and not self._readable())
         if not self.reused:
@@ -904,9 +972,10 @@ class Connection:
             if not unlimited:       # else the kernel would take megabytes ahead of us
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF,
                                       max(4096, min(BLOCK, int(rate * RateLimit.SPAN))))
-            self._http.sock = ThrottledSocket(self._sock, self._limit)
+            self._throttled = self._http.sock = ThrottledSocket(self._sock, self._limit)
+            self._spoiled = False
         self._sock.settimeout(timeout)
-        if self.cancelled.is_set():
+        if self.cancelled:
             raise Cancelled()
         return self._http
 
@@ -920,9 +989,10 @@ class Connection:
         """Send a request; http.client's response, its body still to be read.
 
         target: with the query; headers: a dict; body: bytes-like; timeout: seconds of
-        silence.  Raises OSError and http.client.HTTPException.
+        silence.  Raises OSError, http.client.HTTPException and BadAnswer.
         """
         connection = self._open(timeout)
+        self.sent = True
         try:
             connection.putrequest(method, target, skip_host=True)
             for name, value in headers.items():
@@ -930,24 +1000,42 @@ class Connection:
             connection.endheaders(body if len(body) else None)
         except OSError as broken:
             return self._last_words(connection, broken)
-        return connection.getresponse()
+        return self._answer(connection, timeout)
+
+    def _answer(self, connection, timeout):
+        """The response, its head read to the end, and in time."""
+        self._throttled.in_head = True
+        self.limit_answer(2 * timeout)
+        response = connection.getresponse()
+        self._throttled.in_head, self._throttled.deadline = False, None
+        if response.status < 200:   # http.client knows 100 only
+            raise BadAnswer('the server answers %d, which is no answer' % response.status)
+        return response
 
     def _last_words(self, connection, broken):
         """The answer of a server that hung up while we were sending: the true reason."""
-        if self.cancelled.is_set():
+        if self.cancelled:
             raise Cancelled()
         try:
             self._sock.settimeout(CONNECT_TIMEOUT)
-            response = connection.getresponse()
-        except (OSError, http.client.HTTPException):
+            response = self._answer(connection, CONNECT_TIMEOUT)
+        except (OSError, http.client.HTTPException, BadAnswer):
             raise broken
         if response.status < 300:
             raise broken            # praise for half a request is worth nothing
+        self._spoiled = True
         return response
+
+    def limit_answer(self, seconds):
+        """Let the rest of the answer take no longer than that."""
+        self._throttled.deadline = time.monotonic() + seconds
 
     def done(self):
         """The answer has been read to its end: the connection can serve again."""
         self._used = self._clock()
+        self._throttled.deadline = None
+        if self._spoiled:
+            self.close()
 
     def close(self):
         """The next request will make a new connection."""
@@ -955,9 +1043,15 @@ class Connection:
             self._http.close()
         self._http = self._sock = None
 
+    def pause(self, seconds):
+        """Sleep, unless cancelled."""
+        if self._alarm.acquire(timeout=seconds):
+            self._alarm.release()
+
     def cancel(self):
         """Make the thread, wherever it sends, receives or waits, raise at once."""
-        self.cancelled.set()
+        self.cancelled = True
+        self._alarm.release()
         sock = self._sock
         if sock is not None:
             try:
@@ -993,46 +1087,48 @@ class Workers:
     """*jobs* threads with a connection each, and jobs + 1 buffers of *size* bytes.
 
     A buffer belongs to whoever got it from buffer() until release(); threads and buffers
-    are made when first needed.  All attributes are guarded by the condition.  The first
-    failure of any task is raised by whatever the main thread asks for next.
+    are made when first needed.  The first failure of any task is raised by whatever the
+    main thread asks for next.
+
+    The threads wait for tasks, and the main thread for news of them, by reading from pipes.
+    With locks, a signal could make the main thread leave while it holds one; and of a pipe
+    the main thread can hear while it waits for its stream.  What they share are deques,
+    whose operations are atomic, and Tasks.
     """
 
     def __init__(self, bucket, size):
         self._bucket, self._size, self._jobs = bucket, size, bucket.jobs
-        self._changed = threading.Condition()
-        self._free, self._made = [], 0
-        self._queue, self._threads, self._busy = collections.deque(), [], 0
-        self._connections = []
-        self._failure = None
-        self._stopping = False
+        self._free, self._made = collections.deque(), 0
+        self._queue, self._threads, self._submitted = collections.deque(), [], 0
+        self._done = collections.deque()
+        self._connections = collections.deque()
+        self._failures = collections.deque()
+        self._orders, self._order = os.pipe()       # a byte per task, to the threads
+        self._news, self._tell = os.pipe()          # a byte when something has changed
+        os.set_blocking(self._tell, False)          # full, it says enough
 
     def buffer(self):
         """A memoryview of *size* bytes, as soon as one is free."""
-        with self._changed:
-            while not self._free and self._made > self._jobs and not self._failure:
-                self._changed.wait()
-            if self._failure:
-                raise self._failure
-            if self._free:
-                return self._free.pop()
+        if not self._free and self._made <= self._jobs:
             self._made += 1
-        return memoryview(bytearray(self._size))
+            return memoryview(bytearray(self._size))
+        while not self._free:
+            self._listen()
+        self._raise()
+        return self._free.popleft()
 
     def release(self, buffer):
         """Give a buffer back."""
-        with self._changed:
-            self._free.append(buffer)
-            self._changed.notify_all()
+        self._free.append(buffer)
 
     def submit(self, function, *args):
         """Have function(*args) called by a thread; returns the Task."""
         task = Task(lambda: function(*args))
-        with self._changed:
-            self._queue.append(task)
-            self._busy += 1
-            if self._busy > len(self._threads) and len(self._threads) < self._jobs:
-                self._add_thread()
-            self._changed.notify_all()
+        self._queue.append(task)
+        self._submitted += 1
+        if len(self._threads) < min(self._jobs, self._submitted - len(self._done)):
+            self._add_thread()
+        os.write(self._order, b'.')
         return task
 
     def _add_thread(self):
@@ -1046,45 +1142,72 @@ class Workers:
 
     def wait(self, task):
         """The value of *task*, when it is done."""
-        with self._changed:
-            while not task.done and not self._failure:
-                self._changed.wait()
-            if self._failure:
-                raise self._failure
+        while not task.done:
+            self._listen()
+        self._raise()
         return task.value
+
+    def wait_for(self, stream):
+        """Return when *stream* has something to read; raise if a task fails meanwhile."""
+        try:
+            descriptor = stream.fileno()
+        except (AttributeError, OSError):
+            return                  # it is in memory
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.register(self._news, select.POLLIN)
+        while True:
+            ready = [found for found, _ in poll.poll()]
+            if self._news in ready:
+                self._listen()
+            if descriptor in ready:
+                return
+
+    def _listen(self):
+        """Wait until something has changed."""
+        self._raise()
+        os.read(self._news, 4096)
+        self._raise()
+
+    def _raise(self):
+        if self._failures:
+            raise self._failures[0]
 
     def stop(self):
         """Break off what is under way, and return when no thread talks to the server."""
-        with self._changed:
-            self._stopping = True
-            self._queue.clear()
-            self._changed.notify_all()
-            connections = list(self._connections)
-        for connection in connections:
+        if self._order is None:
+            return
+        self._queue.clear()
+        for connection in list(self._connections):
             connection.cancel()
+        os.close(self._order)
+        self._order = None
+        end = time.monotonic() + 2 * CONNECT_TIMEOUT
         for thread in self._threads:
-            thread.join(2 * CONNECT_TIMEOUT)
+            thread.join(max(0, end - time.monotonic()))
+        if not any(thread.is_alive() for thread in self._threads):
+            for descriptor in (self._orders, self._news, self._tell):
+                os.close(descriptor)
 
     def _work(self):
         connection = self._bucket.connection()
-        with self._changed:
-            self._connections.append(connection)
-        while True:
-            with self._changed:
-                while not self._queue and not self._stopping:
-                    self._changed.wait()
-                if self._stopping:
-                    break
+        self._connections.append(connection)
+        while os.read(self._orders, 1):
+            try:
                 task = self._queue.popleft()
+            except IndexError:      # stop() was faster
+                break
             try:
                 task.value = task.call()
             except BaseException as error:
                 task.error = error
-            with self._changed:
-                task.call, task.done = None, True
-                self._busy -= 1
-                self._failure = self._failure or task.error
-                self._changed.notify_all()
+                self._failures.append(error)
+            task.call, task.done = None, True
+            self._done.append(None)
+            try:
+                os.write(self._tell, b'.')
+            except BlockingIOError:
+                pass
         connection.close()
 
 
@@ -1189,16 +1312,16 @@ def duration(seconds):
 Answer = collections.namedtuple('Answer', 'status headers body')
 
 
-def read_answer(response, monotonic):
-    """The whole Answer, which must not be larger than MAX_MESSAGE or last COMPLETE_TIMEOUT."""
-    pieces, size, end = [], 0, monotonic() + COMPLETE_TIMEOUT
+def read_answer(response):
+    """The whole Answer, which must not be larger than MAX_MESSAGE."""
+    pieces, size = [], 0
     while True:
         piece = response.read1(BLOCK)
         if not piece:
             break
         pieces.append(piece)
         size += len(piece)
-        if size > MAX_MESSAGE or monotonic() > end:
+        if size > MAX_MESSAGE:
             raise BadAnswer('the answer of the server has no end')
     if response.length:
         raise http.client.IncompleteRead(b'', response.length)
@@ -1278,6 +1401,11 @@ class Head:
         return int(text) if re.match(r'[0-9]{1,18}\Z', text) else 0
 
     @property
+    def full(self):
+        """Whether the object is as large as it could be: only then it can have volumes."""
+        return 0 < self.number('volume-size') <= self.size
+
+    @property
     def archived(self):
         """Whether the object can't be read as it is."""
         return (self.storage_class in ('GLACIER', 'DEEP_ARCHIVE')
@@ -1290,23 +1418,24 @@ class Bucket:
     config: settings as from load_config(); environ: where the AWS variables are looked for;
     report: called with a kind and a line: 'trace' for each request, 'retry' for each pause,
     'warning' for what the user should know; clock: seconds since the epoch; monotonic and
-    wait(event, seconds): for pauses.
+    wait(connection, seconds): for pauses.
 
     Methods raise ResponseError, NetworkError, BadAnswer; others are named where they can
     be raised.  One Bucket may be used by several threads: each has its own connection.
 
-    Attributes of use to a caller: jobs, part_size and max_parts; patience, timeout and
-    complete_timeout, in seconds (see Limits); limit, the RateLimit; retries and requests, how
-    many so far (guarded by nothing, they are only shown); offset, the seconds that the
-    server's clock is ahead of ours.
+    Attributes of use to a caller: jobs, part_size and max_parts; patience, timeout,
+    complete_timeout and answer_timeout, in seconds (see Limits); limit, the RateLimit;
+    retries and requests, how many so far (guarded by nothing, they are only shown); offset,
+    the seconds that the server's clock is ahead of ours.
     """
 
     def __init__(self, config, environ=os.environ, report=lambda kind, text: None,
                  clock=time.time, monotonic=time.monotonic,
-                 wait=lambda event, seconds: event.wait(seconds)):
+                 wait=Connection.pause):
         self.endpoint = Endpoint(config, environ)
         self.credentials = find_credentials(config, environ)
-        config = dict(self.endpoint.defaults(), **config)
+        config = dict(self.endpoint.defaults(), **{
+            name: value for name, value in config.items() if value != 'auto'})
         self.service = config.get('service', 's3')
         self.jobs = config.get('jobs', JOBS)
         self.part_size = config.get('part_size', PART_SIZE)
@@ -1315,6 +1444,7 @@ class Bucket:
         self.limit = RateLimit(config.get('limit_rate'))
         self.patience = PATIENCE
         self.timeout, self.complete_timeout = TIMEOUT, COMPLETE_TIMEOUT
+        self.answer_timeout = COMPLETE_TIMEOUT
         self.report = report
         self.retries = self.requests = self.offset = 0
         checksum = config.get('checksum', 'auto')
@@ -1377,17 +1507,23 @@ class Bucket:
             self._answered = True
             self.report('trace', '%s: %d' % (what, response.status))
             if response.status >= 300:
-                answer = read_answer(response, self._monotonic)
-                raise parse_error(what, method, response.status, response.headers, answer.body)
+                raise parse_error(what, method, response.status, response.headers,
+                                  self._read(response).body)
             return receive(response)
         except ResponseError as error:
             error.signed = signed
             raise
+        except ValueError as error:     # http.client trips over some nonsense
+            if certificate_error(error):    # which is one in Python 3.6
+                raise ssl.SSLError(1, 'CERTIFICATE_VERIFY_FAILED: %s' % error)
+            raise BadAnswer('the server does not speak HTTP: %s' % printable(str(error), 100))
         finally:
             if response is not None and response.isclosed():
                 connection.done()
             else:                   # http.client can't go on after half an answer
                 connection.close()
+            if response is not None:
+                response.close()
 
     def _place(self):
         endpoint = self.endpoint
@@ -1403,30 +1539,35 @@ class Bucket:
         limit = (lambda: patience) if patience else \
             (lambda: self.patience if self._answered else min(self.patience, FIRST_PATIENCE))
         retries = Retries(limit, self._monotonic)
-        lessons = 0
+        lessons, repeated = 0, False
         while True:
             try:
                 return attempt()
             except (OSError, http.client.HTTPException, BadAnswer, ResponseError) as failure:
                 error = failure
-            if connection.cancelled.is_set():
+            if connection.cancelled:
                 raise Cancelled()
             if isinstance(error, ResponseError):
-                error.repeated = retries.attempts > 0
+                repeated = repeated or error.status >= 500 or error.status == 200
                 if lessons < 3 and self._learn(error):
                     lessons += 1
                     if renamed and error.signed[0] != self.offset:
                         raise error
                     continue
-            elif connection.reused and not retries.attempts and not getattr(error, 'progress', 0):
-                retries.attempts += 1       # it had idled too long: no fault, and no pause
-                continue
+            else:
+                repeated = repeated or connection.sent
+                if connection.reused and not retries.attempts and not getattr(
+                        error, 'progress', 0) and isinstance(error, OSError):
+                    retries.attempts += 1       # it had idled too long: no fault, no pause
+                    continue
             pause = retries.pause(error)
             if pause is None:
-                raise self._final(what, error, retries.attempts)
+                final = self._final(what, error, retries.attempts)
+                final.repeated = repeated
+                raise final
             self.retries += 1
             self.report('retry', '%s: %s; next try in %.1f s' % (what, brief(error), pause))
-            self._wait(connection.cancelled, pause)
+            self._wait(connection, pause)
 
     def _final(self, what, error, attempts):
         """*error* as it is raised to the caller."""
@@ -1441,7 +1582,7 @@ class Bucket:
     def _learn(self, error):
         """Whether a refusal taught us, or another thread, the server's clock, region or host."""
         with self._lock:
-            if error.code == 'RequestTimeTooSkewed' or error.code == 'Forbidden':
+            if error.code == 'RequestTimeTooSkewed' or error.empty:
                 ahead = error.date - self.now() if error.date else 0
                 if abs(ahead) > MAX_SKEW:
                     self.offset += ahead
@@ -1454,6 +1595,11 @@ class Bucket:
                     raise BadAnswer('%s: %s' % (error.what, refusal))
             return error.signed != self._place()
 
+    def _read(self, response):
+        """The whole of an answer, which must have come within answer_timeout."""
+        self.connection().limit_answer(self.answer_timeout)
+        return read_answer(response)
+
     def _request(self, operation, method, key='', query=(), headers=(), body=b'',
                  payload_hash=None, patience=None, renamed=False, accept=lambda answer: answer):
         """accept(Answer) of a request whose answer is small; a BadAnswer of it is retried."""
@@ -1461,35 +1607,38 @@ class Bucket:
         payload_hash = payload_hash or sha256(body)
         return self._retry(what, lambda: self._attempt(
             what, method, key, dict(query), headers, body, payload_hash, self.timeout,
-            lambda response: accept(read_answer(response, self._monotonic))),
+            lambda response: accept(self._read(response))),
             patience, renamed)
 
     # Objects
 
-    def put_object(self, key, body, overwrite=False, unique=False, storage_class=None,
-                   renamed=False):
+    def put_object(self, key, body, overwrite=False, unique=False, write_id=None,
+                   storage_class=None, renamed=False):
         """Store *body* (bytes-like) as the object *key*.
 
         overwrite: whether an existing one may be replaced; unique: the key is a random one,
-        so an object that is there after a repetition can only be ours.
+        so an object that is there after a repetition can only be ours.  Raises
+        UnknownOutcome.
         """
-        write_id = random_name()
+        write_id = write_id or random_name()
         headers = self._object_headers(write_id, storage_class or self.storage_class)
         payload_hash = self._protect(headers, body)
         try:
             self._conditionally(overwrite, headers, lambda: self._request(
                 'PutObject', 'PUT', key, headers=headers, body=body,
                 payload_hash=payload_hash, renamed=renamed, accept=acknowledged))
-        except ResponseError as error:
-            if error.code != 'PreconditionFailed' or not error.repeated:
+        except (ResponseError, NetworkError, BadAnswer) as error:
+            if not error.repeated:
                 raise
             ours = self.is_ours(key, write_id, len(body))
-            if ours or (ours is None and unique):
-                return
+            if ours is None and unique and getattr(error, 'status', 0) == 412:
+                ours = True
             if ours is None:
-                raise UnknownOutcome('%s: an object is there, and this key may not look whether '
-                                     'it is ours' % described('PutObject', key))
-            raise
+                raise UnknownOutcome(
+                    '%s: it is unknown whether the object was stored (%s), and this key may '
+                    'not look' % (described('PutObject', key), brief(error)))
+            if not ours:
+                raise
 
     def _object_headers(self, write_id, storage_class):
         """The headers of an object that comes into being.
@@ -1534,20 +1683,20 @@ class Bucket:
             return request()
 
     def is_ours(self, key, write_id, size):
-        """Whether the object that is there is the one we wrote; None if we may not look."""
+        """Whether the object that is there is the one we wrote; None if we can't look."""
         try:
-            head = self.head_object(key)
+            head = self.head_object(key, patience=ABORT_PATIENCE)
         except ResponseError as error:
-            if error.status == 404:
-                return False
+            return False if error.status == 404 else None
+        except (NetworkError, BadAnswer):
             return None
         return head.headers.get('x-amz-meta-write-id') == write_id and head.size == size
 
-    def head_object(self, key, part=None):
+    def head_object(self, key, part=None, patience=None):
         """The Head of an object; part: of that part only, where the server can tell."""
         headers = {'x-amz-checksum-mode': 'ENABLED'} if self.checksum and not part else {}
         query = {'partNumber': str(part)} if part else {}
-        return self._request('HeadObject', 'HEAD', key, query, headers,
+        return self._request('HeadObject', 'HEAD', key, query, headers, patience=patience,
                              accept=lambda answer: Head(answer.headers))
 
     def exists(self, key):
@@ -1723,10 +1872,10 @@ class Bucket:
             headers.update({'x-amz-checksum-crc32': crc32_text(crc32),
                             'x-amz-checksum-type': 'FULL_OBJECT',
                             'x-amz-mp-object-size': str(size)})
-        said = 0
+        said = False
 
         def receive(response):
-            answer = read_answer(response, self._monotonic)
+            answer = self._read(response)
             document = Document(answer.body.strip())
             if document.name == 'Error':
                 raise parse_error(what, 'POST', response.status, response.headers, answer.body)
@@ -1737,32 +1886,23 @@ class Bucket:
             nonlocal said
             if said and self.is_ours(key, write_id, size):
                 return
-            said += 1
+            said = True
             self._attempt(what, 'POST', key, {'uploadId': upload_id}, headers, body,
                           sha256(body), self.complete_timeout, receive)
 
         try:
             self._conditionally(overwrite, headers, lambda: self._retry(what, attempt))
         except (ResponseError, NetworkError, BadAnswer) as error:
-            refused = isinstance(error, ResponseError) and error.status < 500
-            if refused and (said < 2 or error.status not in (404, 412, 200)):
+            if not error.repeated:
                 raise
-            ours = self._look(key, write_id, size)
-            if ours:
-                return
+            ours = self.is_ours(key, write_id, size)
             if ours is None:
                 raise UnknownOutcome(
                     '%s: it is unknown whether the upload was completed (%s), and this key may '
                     'not look: see if %s is there, its upload id is %s'
-                    % (what, brief(error), printable(repr(key), 200), printable(upload_id)))
-            raise
-
-    def _look(self, key, write_id, size):
-        """As _is_ours; None, too, where the network doesn't let us look."""
-        try:
-            return self.is_ours(key, write_id, size)
-        except (NetworkError, BadAnswer):
-            return None
+                    % (what, brief(error), printable(repr(key), 300), printable(upload_id)))
+            if not ours:
+                raise
 
     def abort_multipart_upload(self, key, upload_id):
         """Give up an upload and its parts; returns whether there was one."""
@@ -1784,62 +1924,77 @@ class Bucket:
         again if that clock turns out to differ from ours; stream: has readinto(), and raises
         rather than ends if it is not whole; overwrite, unique: as for put_object().
 
-        Whatever it raises, nothing is left under the key.
+        Whatever it raises, nothing is left under the key, but where the message says that
+        this is unknown.
         """
         workers = Workers(self, self.part_size)
         volumes = []
         try:
-            buffer = workers.buffer()
-            count = read_part(stream, buffer)
-            if count < self.part_size:
-                key, _ = self._named(name, lambda key: self.put_object(
-                    key, buffer[:count], overwrite, unique, renamed=True))
-                return Stored(key, count, 1, 1)
-            key, first = self._named(name, lambda key: Volume(self, workers, key, renamed=True))
-            volumes.append(first)
-            while count:
-                if volumes[-1].count == self.max_parts:
-                    if volumes[-1] is not first:
-                        volumes[-1].complete()
-                    volumes.append(Volume(self, workers, volume_key(key, len(volumes))))
-                volumes[-1].add(buffer, count)
-                buffer = workers.buffer()
-                count = read_part(stream, buffer)
-            return self._finish(volumes, overwrite)
-        except UnknownOutcome:
-            raise
-        except BaseException:
+            self._store(volumes, workers, name, stream, overwrite, unique)
+        except BaseException as error:
             workers.stop()
-            for volume in volumes:
-                volume.give_up()
+            if volumes and not (isinstance(error, UnknownOutcome) and volumes[0].completing):
+                self._give_up(volumes)
             raise
         finally:
             workers.stop()
+        return Stored(volumes[0].key, sum(volume.size for volume in volumes),
+                      sum(volume.count for volume in volumes), len(volumes))
 
-    def _named(self, name, write):
-        """The key and write(key); with a new key if the server corrected our clock."""
+    def _store(self, volumes, workers, name, stream, overwrite, unique):
+        """What upload() does where nothing goes wrong; *volumes* tells how far it came."""
+        buffer = workers.buffer()
+        count = read_part(stream, buffer, workers)
+        if count < self.part_size:
+            self._named(name, volumes, lambda volume: volume.complete(overwrite, renamed=True),
+                        unique, body=buffer[:count])
+            return
+        self._named(name, volumes, lambda volume: volume.begin(renamed=True), unique, workers)
+        key = volumes[0].key
+        while count:
+            if volumes[-1].count == self.max_parts:
+                if len(volumes) > 1:
+                    volumes[-1].complete()
+                volumes.append(Volume(self, volume_key(key, len(volumes)), unique, workers))
+                volumes[-1].begin()
+            volumes[-1].add(buffer, count)
+            if count < self.part_size:
+                break               # the end; a terminal or a tape might go on after it
+            buffer = workers.buffer()
+            count = read_part(stream, buffer, workers)
+        last = len(volumes) - 1
+        if last:
+            volumes[-1].complete()
+        if last or volumes[0].size == self.part_size * self.max_parts:
+            volumes.append(Volume(self, end_key(key, last), unique, body=b''))
+            volumes[-1].count = 0   # it holds nothing of the stream
+            volumes[-1].complete()
+        volumes[0].complete(overwrite)      # with it the dump is there
+
+    def _named(self, name, volumes, begin, *details, **more):
+        """Begin the first of *volumes*; under a new key if the server corrects our clock."""
         for last in (False, False, True):
-            key = name(self.now()) if callable(name) else name
+            volumes[:] = [Volume(self, name(self.now()) if callable(name) else name,
+                                 *details, **more)]
             try:
-                return key, write(key)
+                return begin(volumes[0])
             except ResponseError as error:
                 if last or error.signed[0] == self.offset:
                     raise
 
-    def _finish(self, volumes, overwrite):
-        """Complete a set, its first object last: with it the dump is there."""
-        first, last = volumes[0], len(volumes) - 1
-        objects = len(volumes)
-        if last:
-            volumes[-1].complete()
-        if last or first.size == self.part_size * self.max_parts:
-            mark = Volume(self, None, end_key(first.key, last))
-            volumes.append(mark)
-            mark.complete()
-            objects += 1
-        first.complete(overwrite)
-        return Stored(first.key, sum(volume.size for volume in volumes),
-                      sum(volume.count for volume in volumes), objects)
+    def _give_up(self, volumes):
+        """Leave nothing of a dump behind, unless it turns out to be there, and whole."""
+        there = volumes[0].settle()
+        key = printable(repr(volumes[0].key), 300)
+        if there:
+            self.report('warning', '%s had been completed already and is whole' % key)
+        elif there is None:
+            self.report('warning', 'it is unknown whether %s was completed%s' % (
+                key, volumes[0].upload_id and ', its upload id is ' + printable(
+                    volumes[0].upload_id)))
+        else:
+            for volume in volumes:
+                volume.give_up()
 
     def download(self, keys, write, ended=False):
         """Write the objects *keys*, one after the other, to write(view); say how it was checked.
@@ -1852,18 +2007,27 @@ class Bucket:
         proofs = []
         try:
             for key in keys:
-                head = self.head_object(key)
-                if head.archived:
-                    raise ArchivedError('%s is archived in %s and not readable now' % (
-                        printable(repr(key), 300), printable(head.storage_class, 50)))
-                if len(keys) == 1 and not ended and 0 < head.number('volume-size') <= head.size:
-                    raise IntegrityError(
-                        '%s is as large as its volume can be, and neither a further volume nor '
-                        'an end mark is there: the dump is not whole' % printable(repr(key), 300))
+                head = self.head_whole(key, len(keys) > 1 or ended)
                 proofs.append(self._download_object(workers, key, head, write))
         finally:
             workers.stop()
         return min(proofs, key=('length', 'etag', 'crc32').index)
+
+    def head_whole(self, key, ended):
+        """The Head of an object that can be read now, and that nothing is missing after.
+
+        ended: whether there are further volumes, or an end mark.  Raises ArchivedError,
+        IntegrityError.
+        """
+        head = self.head_object(key)
+        if head.archived:
+            raise ArchivedError('%s is archived in %s and not readable now' % (
+                printable(repr(key), 300), printable(head.storage_class, 50)))
+        if head.full and not ended:
+            raise IntegrityError(
+                '%s is as large as its volume can be, and neither a further volume nor '
+                'an end mark is there: the dump is not whole' % printable(repr(key), 300))
+        return head
 
     def _download_object(self, workers, key, head, write):
         check = self._check_for(key, head)
@@ -1894,33 +2058,38 @@ class Bucket:
             return Crc32Check(head.crc32, self.part_size)
         etag = re.match(r'(?:W/)?"?([0-9a-f]{32})(?:-([0-9]{1,5}))?"?\Z', head.etag)
         encryption = head.headers.get('x-amz-server-side-encryption') or ''
-        sizes = [head.size]
-        if etag and etag.group(2):
-            sizes = self._part_sizes(key, head, int(etag.group(2)))
+        count = int(etag.group(2) or 0) if etag else 0
         if self.opaque_etags or not etag or encryption.startswith('aws:kms'):
             reason = 'its ETag is no checksum'
-        elif not sizes:
-            reason = 'the size of its parts is unknown'
         elif md5() is None:
             reason = 'this Python has no MD5'
         else:
-            return EtagCheck(head.etag.strip('W/"'), sizes, self.part_size)
+            sizes, certain = self._part_sizes(key, head, count) if count else ([head.size], True)
+            if sizes:
+                return EtagCheck(head.etag.strip('W/"'), sizes, certain, self.part_size)
+            reason = 'the sizes of its parts are unknown'
         self.report('warning', '%s: checked by its length only: %s'
                     % (printable(repr(key), 300), reason))
         return LengthCheck(self.part_size)
 
     def _part_sizes(self, key, head, count):
-        """The sizes that all parts but the last may have, of an object of *count* parts."""
-        sizes = [head.number('part-size'), self.part_size] + USUAL_PART_SIZES
-        fits = [size for size in sizes if size and -(-head.size // size) == count]
-        if head.number('part-size') not in fits and not self.opaque_etags:
-            try:
-                told = self.head_object(key, part=1).size
-            except ResponseError:
-                told = 0
-            if told and -(-head.size // told) == count:
-                return [told]
-        return sorted(set(fits + ([head.size] if count == 1 else [])))
+        """The sizes that all *count* parts of an object but the last may have, and whether
+        that is certain; none if the parts differ."""
+        ours, told = head.number('part-size'), 0
+        fits = [size for size in {ours, self.part_size, *USUAL_PART_SIZES}
+                if size and -(-head.size // size) == count]
+        if ours in fits:            # or somebody copied it in other parts
+            return sorted(fits), True
+        try:
+            told = self.head_object(key, part=1).size
+            if told < head.size and -(-head.size // told) == count:
+                last = self.head_object(key, part=count).size
+                return ([told], True) if told * (count - 1) + last == head.size else ([], False)
+        except (ResponseError, ZeroDivisionError):
+            pass
+        if count == 1:
+            return [head.size], True
+        return ([], False) if 0 < told < head.size else (sorted(fits), False)
 
 
 # ---------------------------------------------------------------------------- Checks
@@ -1972,18 +2141,22 @@ class EtagCheck(LengthCheck):
     """The ETag: the MD5 of the object, or "MD5 of its parts' MD5s-count".
 
     part_sizes: those that the parts may have; where there is but one, and it fits into a
-    buffer, a range is a part, and the MD5s are computed by all threads at once.
+    buffer, a range is a part, and the MD5s are computed by all threads at once; certain:
+    whether it must be one of these.
     """
     name = 'etag'
 
-    def __init__(self, etag, part_sizes, range_size):
+    def __init__(self, etag, part_sizes, certain, range_size):
         self._etag = etag
         self._parts = [PartDigests(size) for size in part_sizes]
         self._parallel = len(part_sizes) == 1 and 0 < part_sizes[0] <= range_size
         LengthCheck.__init__(self, part_sizes[0] if self._parallel else range_size)
         self.complaint = (
-            'the data are damaged: their MD5 is not the one in the ETag; or the ETags of this '
-            'server are opaque: `s3.py` finds out, and `etag opaque` in the configuration says so')
+            ('the data are damaged: their MD5 is not the one in the ETag; ' if certain else
+             'the data are damaged, or were stored in parts of an unusual size: their MD5 is '
+             'not the one in the ETag; ')
+            + 'or the ETags of this server are opaque: `s3.py` finds out, and `etag opaque` in '
+            'the configuration says so')
 
     def prepare(self, view):
         return md5(view).digest() if self._parallel else None
@@ -2030,19 +2203,37 @@ class PartDigests:
 # ------------------------------------------------------------- Uploads and downloads
 
 class Volume:
-    """An object under way: a multipart upload, its parts and what is known of their sum.
+    """An object under way.
 
-    workers: that send the parts; without any it is an empty object, stored by complete().
+    workers: that send the parts of a multipart upload; without them it is one PutObject of
+    *body*; unique: as for put_object().
     """
 
-    def __init__(self, bucket, workers, key, renamed=False):
-        self.key, self.size, self.count = key, 0, 0
-        self._tasks = []
-        self._bucket, self._workers = bucket, workers
-        self._crc32 = 0 if bucket.checksum else None
+    def __init__(self, bucket, key, unique, workers=None, body=None):
+        self.key = key
+        self.size, self.count = (0, 0) if body is None else (len(body), 1)
+        self.upload_id = ''
+        self._bucket, self._unique, self._workers, self._body = bucket, unique, workers, body
+        self._tasks, self._crc32 = [], 0 if bucket.checksum else None
         self._write_id = random_name()
+        self._state = 'new'         # then creating, open, completing, complete
+
+    @property
+    def completing(self):
+        """Whether the object may be there or not."""
+        return self._state == 'completing'
+
+    def begin(self, renamed=False):
+        """Create the multipart upload."""
+        self._state = 'creating'
+        try:
+            self.upload_id = self._bucket.create_multipart_upload(self.key, self._write_id,
+                                                                  renamed)
+        except Error as error:
+            if not error.repeated:
+                self._state = 'new'
+            raise
         self._state = 'open'
-        self._upload_id = workers and bucket.create_multipart_upload(key, self._write_id, renamed)
 
     def add(self, buffer, count):
         """Have the first *count* bytes of *buffer* sent as the next part, and it released.
@@ -2052,42 +2243,79 @@ class Volume:
         """
         view = buffer[:count]
         self.size += count
-        if self._crc32 is not None:
-            self._crc32 = zlib.crc32(view, self._crc32)
         self.count += 1
         number = self.count
+        if self._crc32 is not None:
+            self._crc32 = zlib.crc32(view, self._crc32)
 
         def send():
-            part = self._bucket.upload_part(self.key, self._upload_id, number, view)
+            part = self._bucket.upload_part(self.key, self.upload_id, number, view)
             self._workers.release(buffer)
             return part
 
         self._tasks.append(self._workers.submit(send))
 
-    def complete(self, overwrite=False):
+    def complete(self, overwrite=False, renamed=False):
         """Wait for the parts, and make the object appear."""
         parts = [self._workers.wait(task) for task in self._tasks]
         self._tasks = []
-        self._state = 'completing'
-        if self._workers is None:
-            self._bucket.put_object(self.key, b'', unique=True, storage_class='STANDARD')
-        else:
-            self._bucket.complete_multipart_upload(self.key, self._upload_id, parts, self.size,
-                                                   self._crc32, self._write_id, overwrite)
+        before, self._state = self._state, 'completing'
+        try:
+            if self._workers:
+                self._bucket.complete_multipart_upload(
+                    self.key, self.upload_id, parts, self.size, self._crc32, self._write_id,
+                    overwrite)
+            else:
+                self._bucket.put_object(
+                    self.key, self._body, overwrite, self._unique, self._write_id,
+                    None if self.count else 'STANDARD', renamed)
+        except UnknownOutcome:
+            raise
+        except Error:               # it is certain that the object isn't there
+            self._state = before
+            raise
         self._state = 'complete'
+
+    def settle(self):
+        """Whether the object is there, after a signal, say; None if that can't be known."""
+        if self._state == 'completing':
+            self._abort()
+            there = self._bucket.is_ours(self.key, self._write_id, self.size)
+            self._state = 'complete' if there else 'new' if there is False else self._state
+        return None if self._state == 'completing' else self._state == 'complete'
 
     def give_up(self):
         """Leave nothing behind, as far as the network and the key's rights allow."""
+        if self._state == 'creating':
+            self._forget()
+        elif self._state == 'open':
+            self._abort()
+        elif self.settle() is not False:
+            self._try(self._bucket.delete_object, self.key)
+
+    def _abort(self):
+        if self.upload_id:
+            self._try(self._bucket.abort_multipart_upload, self.key,
+                      self.upload_id)
+
+    def _forget(self):
+        """Abort the upload whose id never reached us; with a random key it must be ours."""
+        def abort():
+            for upload in self._bucket.list_multipart_uploads(self.key):
+                if upload.key == self.key and self._unique:
+                    self._bucket.abort_multipart_upload(self.key, upload.upload_id)
+
+        self._try(abort)
+        if not self._unique:
+            self._bucket.report('warning', 'an upload of %s may be left behind'
+                                % printable(repr(self.key), 300))
+
+    def _try(self, function, *args):
         try:
-            if self._state == 'complete' or self._workers is None:
-                self._bucket.delete_object(self.key)
-            elif not self._bucket.abort_multipart_upload(self.key, self._upload_id) \
-                    and self._state == 'completing' \
-                    and self._bucket.is_ours(self.key, self._write_id, self.size):
-                self._bucket.report('warning', '%s had been completed already and is whole'
-                                    % printable(repr(self.key), 300))
+            function(*args)
         except Error as error:
-            self._bucket.report('warning', 'left behind: %s' % error)
+            self._bucket.report('warning', '%s may be left behind: %s' % (
+                printable(repr(self.key), 300), error))
 
 
 # ------------------------------------------------------------------------- Self-test

@@ -12,17 +12,21 @@
 The names of dumps, the commands and what is printed are in this file; s3.py, which must
 lie beside it, talks to the server.
 """
-import argparse
-import calendar
-import collections
-import itertools
-import os
-import re
 import signal
-import subprocess
-import sys
-import threading
-import time
+
+if __name__ == '__main__' and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)    # no traceback while the rest is loaded
+
+import argparse  # noqa: E402
+import calendar  # noqa: E402
+import collections  # noqa: E402
+import itertools  # noqa: E402
+import os  # noqa: E402
+import re  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+import threading  # noqa: E402
+import time  # noqa: E402
 
 # In isolated mode (-I), through a link in /usr/local/bin, or beside another module called
 # s3, Python would not find ours.
@@ -38,10 +42,10 @@ import s3  # noqa: E402
 #   HOST:FS:LEVEL:DATE/chunk_000000     a dump in pieces, of older versions
 #   HOST:FS:LEVEL:DATE:0                the same, still older
 
-KEY = re.compile(r'([^:/]+):([^:]+):([+-]?[0-9]+):([0-9]{4}-[0-9]{2}-[0-9]{2})'
+KEY = re.compile(r'([^:/]+):([^:]+):([+-]?[0-9]{1,100}):([0-9]{4}-[0-9]{2}-[0-9]{2})'
                  r'(?::([0-9]{8}T[0-9]{6}\.[0-9]{3}Z)-[0-9a-z]{16,})?\Z')
-PIECE = re.compile(r'(.*)(?:(/volume_|/end_|/chunk_)([0-9]{6}|[1-9][0-9]{6,})'
-                   r'|(:)(0|[1-9][0-9]*))\Z', re.DOTALL)
+PIECE = re.compile(r'(.*)(?:(/volume_|/end_|/chunk_)([0-9]{6}|[1-9][0-9]{6,17})'
+                   r'|(:)(0|[1-9][0-9]{0,17}))\Z', re.DOTALL)
 MAX_KEY = 1000                      # bytes; S3 takes 1,024, and volumes need the rest
 
 Labels = collections.namedtuple('Labels', 'host fs level date stamp')
@@ -63,7 +67,8 @@ def parse_piece(key):
     if not match:
         return None
     base, layout, number, colon, colon_number = match.groups()
-    return base, layout or colon, int(number or colon_number)
+    piece = base, layout or colon, int(number or colon_number)
+    return None if piece[1:] == ('/volume_', 0) else piece      # that is the dump itself
 
 
 def real_date(text):
@@ -87,7 +92,7 @@ def check_labels(labels):
         if bad:
             raise UsageError('%s %s: no %s may hold %s' % (
                 name, s3.printable(repr(label)), name, s3.printable(repr(bad[0]))))
-    if labels.level is not None and not re.match(r'[+-]?[0-9]+\Z', labels.level):
+    if labels.level is not None and not re.match(r'[+-]?[0-9]{1,100}\Z', labels.level):
         raise UsageError('LEVEL %s is no integer' % s3.printable(repr(labels.level)))
     if labels.date is not None and not real_date(labels.date):
         raise UsageError('%s is no date like 2009-12-31' % s3.printable(repr(labels.date)))
@@ -158,6 +163,11 @@ class Dump:
         """That of the first object; all have the same."""
         return self.pieces[min(self.pieces)].storage_class
 
+    @property
+    def begun(self):
+        """When the first of its objects was stored, in seconds since the epoch."""
+        return min(entry.modified for entry in list(self.pieces.values()) + self.marks)
+
     def keys(self):
         """The keys of its data, in order."""
         return [self.pieces[number].key for number in sorted(self.pieces)]
@@ -168,17 +178,21 @@ class Dump:
 
     def problem(self):
         """Why it can't be restored, as far as the names of its objects tell; '' if it can."""
-        last = max(self.pieces)
-        missing = [number for number in range(last + 1) if number not in self.pieces]
-        if missing:
-            return '%s is missing' % self.name_of(missing[0])
+        for number, found in enumerate(sorted(self.pieces)):
+            if number != found:
+                return '%s is missing' % self.name_of(number)
+        last = len(self.pieces) - 1
         if self.layout == '/volume_' and (last or self.ends):
             if not self.ends:
                 return 'its end mark is missing, so further volumes may be'
             if self.ends != [last]:
-                return 'its end mark says that %d is the last volume, but %d is' \
-                    % (max(self.ends), last)
+                return 'its last volume has the number %d, but there is an end mark that says ' \
+                    '%d' % (last, next(end for end in self.ends if end != last))
         return ''
+
+    def forget_strays(self):
+        """Leave out what has the names of volumes beside an object that needs none."""
+        self.pieces, self.ends, self.marks = {0: self.first}, [], []
 
     def name_of(self, number):
         """What piece *number* is called in messages."""
@@ -251,37 +265,46 @@ def find(bucket, args):
         raise s3.Error('no dump of %s level %s%s for host %s' % (
             s3.printable(repr(args.fs)), args.level, ' of ' + args.date if args.date else '',
             s3.printable(args.host)))
-    return max(dumps, key=age)
+    newest = max(dumps, key=age)
+    if newest.layout == '/volume_' and len(newest.all_keys()) > 1 \
+            and not bucket.head_object(newest.key).full:
+        newest.forget_strays()      # whoever may only write can't spoil a dump with them
+    return newest
 
 
 def find_by_key(bucket, key):
-    """The Dump under exactly this key, whatever its layout; its pieces by their names alone."""
+    """The Dump under exactly this key, whatever its layout, or what is left of it."""
     dump = Dump(key, '/volume_')
     try:
         head = bucket.head_object(key)
         dump.add(0, s3.ListEntry(key, head.size, head.modified, head.storage_class, head.etag))
-        if not 0 < head.number('volume-size') <= head.size:
+        if not head.full:
             return dump
     except s3.ResponseError as error:
         if error.status != 404:
             raise
-        head = None
-    layouts = ('/volume_', '/end_') if head else ('/chunk_', ':')
-    for layout in layouts:
-        pieces = Dump(key, layout) if head is None else dump
-        try:
-            for entry in bucket.list_objects(key + layout):
-                piece = parse_piece(entry.key)
-                if piece and piece[:2] == (key, layout):
-                    pieces.add(piece[2], entry, layout == '/end_')
-        except s3.ResponseError as error:
-            if error.status != 403 or head is None:
-                raise
-        if head is None and pieces.pieces:
-            return pieces
-    if head is None:
+    for layout in ('/volume_', '/end_') if dump.first else ('/chunk_', ':', '/volume_', '/end_'):
+        found = Dump(key, layout) if layout in ('/chunk_', ':') else dump
+        for number, entry in pieces_of(bucket, key, layout, dump.first):
+            found.add(number, entry, layout == '/end_')
+        if found.pieces and found is not dump:
+            return found
+    if not dump.all_keys():
         raise s3.Error('there is no object %s' % s3.printable(repr(key)))
     return dump
+
+
+def pieces_of(bucket, key, layout, tolerant=False):
+    """(number, ListEntry) of the objects of *key* with this layout; tolerant: none where
+    the key may not list."""
+    try:
+        for entry in bucket.list_objects(key + layout):
+            piece = parse_piece(entry.key)
+            if piece and piece[:2] == (key, layout):
+                yield piece[2], entry
+    except s3.ResponseError as error:
+        if error.status != 403 or not tolerant:
+            raise
 
 
 # -------------------------------------------------------------- Both ends of the pipe
@@ -384,13 +407,14 @@ class Status:
         self._shown = not quiet
         self._live = not quiet and sys.stderr is not None and sys.stderr.isatty()
         self._recent = collections.deque([(self._start, 0)], 10)
-        self._stop = threading.Event()
+        self._running = threading.Lock()    # held until the end
+        self._running.acquire()
         self._thread = threading.Thread(target=self._run, daemon=True)
         if self._live:
             self._thread.start()
 
     def _run(self):
-        while not self._stop.wait(1):
+        while not self._running.acquire(timeout=1):
             now, moved = time.monotonic(), self._bucket.limit.moved - self._before
             span, bytes_then = now - self._recent[0][0], self._recent[0][1]
             rate = (moved - bytes_then) / span if span else 0
@@ -413,9 +437,10 @@ class Status:
 
     def stop(self):
         """Clear the line."""
-        if self._live and not self._stop.is_set():
-            self._stop.set()
-            self._thread.join()
+        if self._live:
+            self._live = False
+            self._running.release()
+            self._thread.join(1)
             self._write('\r\x1b[K')
 
     def summary(self, text, size):
@@ -485,6 +510,8 @@ def confirmed(args, question):
     """Whether to go on: asks only where somebody is there to answer."""
     if args.yes or args.dry_run or not os.isatty(0):
         return True
+    if sys.stderr is None or sys.stdin is None:
+        return False
     sys.stderr.write('%s [y/N] ' % question)
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ('y', 'yes')
@@ -512,12 +539,17 @@ def dump(bucket, args):
     finally:
         status.stop()
         source.close()
+    ignore_signals()
     if not stored.size:
         say('warning: the stream was empty, and so is the dump %s' % s3.printable(stored.key))
     status.summary('dump %s' % s3.printable(stored.key), stored.size)
     if args.json:
-        answer_json(key=stored.key, size=stored.size, seconds=round(status.seconds(), 3),
-                    parts=stored.parts, objects=stored.objects, retries=bucket.retries)
+        try:
+            answer_json(key=stored.key, size=stored.size, seconds=round(status.seconds(), 3),
+                        parts=stored.parts, objects=stored.objects, retries=bucket.retries)
+        except OSError as error:
+            raise s3.Error('%s is stored, but its JSON could not be written: %s' % (
+                s3.printable(repr(stored.key)), error.strerror))
 
 
 def refuse_existing(bucket, args, name):
@@ -526,17 +558,24 @@ def refuse_existing(bucket, args, name):
     if not args.overwrite and bucket.exists(key):
         raise s3.Error('%s exists, and nothing was changed; --overwrite replaces it'
                        % s3.printable(repr(key)))
-    if bucket.exists(s3.volume_key(key, 1)):
-        raise s3.Error('%s has volumes of an earlier dump: delete that first'
-                       % s3.printable(repr(key)))
+    for layout in ('/volume_', '/end_'):
+        for _ in pieces_of(bucket, key, layout, tolerant=True):
+            raise s3.Error('%s has volumes of an earlier dump: `delete -k` that first'
+                           % s3.printable(repr(key)))
 
 
-def read_back(bucket, args, write, what):
-    """Download the dump that is meant to *write*, and tell how it was checked."""
+def find_whole(bucket, args):
+    """The Dump that the command line means; raises IntegrityError if some of it is missing."""
     found = find(bucket, args)
     problem = found.problem()
     if problem:
         raise s3.IntegrityError('%s: %s' % (s3.printable(repr(found.key)), problem))
+    return found
+
+
+def read_back(bucket, args, write, what):
+    """Download the dump that is meant to *write*, and tell how it was checked."""
+    found = find_whole(bucket, args)
     status = Status(bucket, args.quiet, found.size)
     try:
         proof = bucket.download(found.keys(), write, ended=bool(found.ends))
@@ -564,12 +603,13 @@ def verify(bucket, args):
 
 def url(bucket, args):
     """print URLs that hold for --expires, one per object, for curl"""
-    found = find(bucket, args)
-    problem = found.problem()
-    if problem:
-        raise s3.IntegrityError('%s: %s' % (s3.printable(repr(found.key)), problem))
+    found = find_whole(bucket, args)
+    for key in found.keys():
+        bucket.head_whole(key, len(found.all_keys()) > 1)
     for key in found.keys():
         answer(bucket.presigned_url(key, args.expires))
+        if re.search(r'(^|/)\.\.?(/|\Z)', key):
+            say('curl needs --path-as-is for %s' % s3.printable(repr(key)))
 
 
 def getacl(bucket, args):
@@ -624,7 +664,8 @@ def shell_word(text):
     """*text* as a shell takes it for one word, and a terminal for text."""
     if text.isprintable():
         return "'%s'" % text.replace("'", "'\\''")
-    return "$'%s'" % s3.printable(text.replace('\\', '\\\\').replace("'", "\\'"))
+    return "$'%s'" % ''.join(chr(byte) if 32 <= byte < 127 and byte not in b"'\\"
+                             else '\\x%02x' % byte for byte in text.encode())
 
 
 def init(bucket, args):
@@ -639,15 +680,29 @@ def init(bucket, args):
         elif error.status != 403:   # a key may be allowed to write, but not to ask
             raise
     key, text = 's3dump-init-' + s3.random_name(), b'a test that can be deleted'
-    bucket.put_object(key, text, unique=True)
     view = memoryview(bytearray(len(text)))
-    bucket.get_object(key, view)
+    bucket.put_object(key, text, unique=True, storage_class='STANDARD')
+    try:
+        bucket.get_object(key, view)
+    except s3.Error:
+        if not deleted(bucket, key):
+            say('left behind: %s' % key)
+        raise
     bucket.delete_object(key)
     if view != text:
         raise s3.IntegrityError('what was written was read back differently')
     if not args.quiet:
         say('bucket %s %s: it can be written, read and deleted from' % (
             bucket.endpoint.bucket, 'created' if created else 'is there'))
+
+
+def deleted(bucket, key):
+    """Whether an object could be deleted."""
+    try:
+        bucket.delete_object(key)
+    except s3.Error:
+        return False
+    return True
 
 
 # ----------------------------------------------------------------- Listing and rotation
@@ -708,8 +763,7 @@ def unfinished_lines(uploads, orphans):
     """The line that tells of what S3 bills and doesn't list."""
     if not uploads and not orphans:
         return []
-    begun = [upload.initiated for upload in uploads] + [
-        min(entry.modified for entry in list(one.pieces.values()) + one.marks) for one in orphans]
+    begun = [upload.initiated for upload in uploads] + [one.begun for one in orphans]
     return ['Unfinished uploads: %d, the oldest of %s (S3 bills them; clean aborts them after '
             '30 days)' % (len(begun), time.strftime('%Y-%m-%d', time.localtime(min(begun))))]
 
@@ -770,6 +824,10 @@ def clean(bucket, args):
             say('%s: its date is later than the day it was stored: it is neither counted nor '
                 'deleted' % s3.printable(one.key))
             continue
+        if one.problem():
+            say('%s: %s: it is neither counted nor deleted' % (s3.printable(one.key),
+                                                               one.problem()))
+            continue
         groups[one.labels[:3]].append(one)
     for labels, members in sorted(groups.items()):
         members.sort(key=age, reverse=True)
@@ -781,8 +839,7 @@ def clean(bucket, args):
             failed = True
             continue
         doomed += going
-    stale = [one for one in orphans if bucket.now() - STALE > max(
-        entry.modified for entry in list(one.pieces.values()) + one.marks)]
+    stale = [one for one in orphans if one.begun < bucket.now() - STALE]
     if doomed and not confirmed(args, 'Delete %d dumps, %s?' % (
             len(doomed), human(sum(one.size for one in doomed)))):
         raise s3.Error('nothing was deleted')
@@ -894,8 +951,8 @@ def make_parser():
            help='exit statuses of PROGRAM, beside 0, that store the dump')
     option('--expires', metavar='TIME', help='url: how long it holds, 30m, 12h, 7d (1h)')
     option('--json', action='store_true', help='list, dump, verify: for machines')
-    option('--help', action='help', help='print this')
-    option('--version', action='version', version='s3dump ' + s3.__version__)
+    option('--help', action='store_true', help='print this')
+    option('--version', action='store_true', help='print the version')
     return parser
 
 
@@ -904,7 +961,13 @@ def parse(argv):
     program = None
     if '--' in argv:
         argv, program = argv[:argv.index('--')], argv[argv.index('--') + 1:]
-    args, rest = make_parser().parse_known_args(argv)
+    parser = make_parser()
+    args, rest = parser.parse_known_args(argv)
+    if args.help or args.version:
+        args.name = 'help'
+        args.text = parser.format_help() if args.help else 's3dump ' + s3.__version__
+        return args
+    args.text = ''
     unknown = [word for word in rest if re.match(r'-[^0-9]', word)]
     if unknown:
         raise UsageError('unknown option %s' % s3.printable(unknown[0]))
@@ -918,7 +981,7 @@ def parse(argv):
     args.name = name
     for option, value in vars(args).items():
         if value not in (None, False) and option not in EVERYWHERE | set(options.split()) \
-                | {'run', 'name'}:
+                | {'run', 'name', 'text'}:
             raise UsageError('%s takes no --%s' % (name, option.replace('_', '-')))
     if program is not None and name != 'dump':
         words, program = words + [text_of(word) for word in program], None
@@ -934,7 +997,7 @@ def parse_words(args, name, usage, words):
     """Set fs, level or count from the words after the command."""
     args.fs = args.level = args.count = None
     if name == 'clean':
-        if len(words) != 1 or not re.match(r'[0-9]+\Z', words[0]) or not int(words[0]):
+        if len(words) != 1 or not re.match(r'[0-9]{1,9}\Z', words[0]) or not int(words[0]):
             raise UsageError('clean takes the number of dumps to keep, at least 1')
         args.count = int(words[0])
     elif name == 'list' and len(words) <= 1:
@@ -962,6 +1025,7 @@ def parse_values(args):
     check_labels(Labels(args.host, args.fs, args.level, args.date, None))
     for option, convert in (('limit_rate', s3.SETTINGS['limit_rate']),
                             ('jobs', s3.SETTINGS['jobs']), ('min_size', s3.parse_size),
+                            ('storage_class', s3.SETTINGS['storage_class']),
                             ('expires', parse_time)):
         value = getattr(args, option)
         if value is not None:
@@ -981,7 +1045,7 @@ def parse_values(args):
 
 def parse_time(text):
     """'30m', '12h' or '7d' in seconds."""
-    match = re.match(r'([0-9]+)([smhd])\Z', text)
+    match = re.match(r'([0-9]{1,9})([smhd])\Z', text)
     if not match:
         raise ValueError('%r is no time: a number, and s, m, h or d' % text)
     return int(match.group(1)) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}[match.group(2)]
@@ -1031,10 +1095,10 @@ def catch_signals():
         signal.signal(number, stop)
 
 
-def ignore_rate_signals():
-    """Neither before a transfer nor after it is a signal that concerns its rate an end."""
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+def ignore_signals(numbers=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
+    """What is done is done; a signal can't undo it."""
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def catch_rate_signals(limit):
@@ -1072,14 +1136,14 @@ def open_bucket(args):
     return s3.Bucket(config, report=report)
 
 
-def main(argv=None):
-    """Run the program; returns its exit status."""
-    hold_descriptors()
-    ignore_rate_signals()
+def run(argv):
+    """Run a command; returns the exit status."""
     args = None
     try:
-        catch_signals()
-        args = parse(sys.argv[1:] if argv is None else argv)
+        args = parse(argv)
+        if args.text:
+            answer(args.text.rstrip())
+            return 0
         with open_bucket(args) as bucket:
             catch_rate_signals(bucket.limit)
             args.run(bucket, args)
@@ -1091,7 +1155,7 @@ def main(argv=None):
         say(error)
         return 2
     except s3.ArchivedError as error:
-        say(error)
+        say('%s: %s' % (args.name, error))
         return 3
     except s3.Error as error:
         say('%s: %s' % (args.name, error))
@@ -1099,21 +1163,36 @@ def main(argv=None):
     except BrokenPipeError:         # of standard output: s3 has wrapped those of sockets
         return 128 + signal.SIGPIPE
     except OSError as error:
-        say('%s: %s' % (args.name, error.strerror or error))
+        say('%s: %s' % (args.name if args else 's3dump', error.strerror or error))
         return 1
     except MemoryError:
         say('%s: out of memory; fewer jobs (-j) or a smaller part_size need less' % args.name)
         return 1
-    except Stopped as stopped:
-        say('ended by signal %d' % stopped.number)
-        return 128 + stopped.number
-    except Exception as error:
-        say('internal error, please report it: %r' % error)
+    except Exception as error:      # its text may hold anything, a secret too
+        place = error.__traceback__
+        while place.tb_next:
+            place = place.tb_next
+        say('internal error, please report it: %s in line %d of %s' % (
+            type(error).__name__, place.tb_lineno,
+            os.path.basename(place.tb_frame.f_code.co_filename)))
         if args and args.verbose:
             raise
         return 1
-    finally:
-        ignore_rate_signals()
+
+
+def main(argv=None):
+    """The program; returns its exit status."""
+    hold_descriptors()
+    ignore_signals((signal.SIGUSR1, signal.SIGUSR2))
+    try:
+        catch_signals()
+        status = run(sys.argv[1:] if argv is None else argv)
+        ignore_signals()
+    except Stopped as stopped:
+        say('ended by signal %d' % stopped.number)
+        status = 128 + stopped.number
+    ignore_signals((signal.SIGUSR1, signal.SIGUSR2))
+    return status
 
 
 if __name__ == '__main__':

@@ -597,6 +597,49 @@ class VolumeTests(ProgramTestCase):
         for labels in (['/home', '0'], ['-k', key]):
             self.assertTrue(self.succeed('restore', *labels).out == data)
 
+    def test_volumes_beside_an_object_that_needs_none_do_not_spoil_it(self):
+        key = '%s:/home:0:2020-01-10' % HOST
+        self.dump(b'sound', '-w', '2020-01-10', '--fixed-key', '/home', '0')
+        for name in ('/volume_000000', '/volume_000001', '/volume_000005', '/end_000000',
+                     '/end_000009'):
+            self.server.put(key + name, b'forged')
+        for labels in (['/home', '0'], ['-k', key]):
+            self.assertEqual(self.succeed('restore', *labels).out, b'sound')
+
+    def test_a_set_is_not_overwritten(self):
+        self.configure(part_size='5m', max_parts='1')
+        for size in (PART, PART + 5):
+            self.server.objects.clear()
+            self.dump(bytes(size), '-k', 'key')
+            before = dict(self.server.objects)
+            for other in (1, PART, PART + 7):
+                self.must_fail(1, 'has volumes of an earlier dump: `delete -k` that first',
+                               'dump', '-k', 'key', '--overwrite', data=bytes(other))
+            self.assertEqual(dict(self.server.objects), before)
+            self.succeed('verify', '-k', 'key')
+
+    def test_what_is_left_of_a_set_can_be_deleted_by_its_key(self):
+        key, _ = self.place_set()
+        self.server.objects.pop(key)
+        self.must_fail(1, 'is missing', 'restore', '-k', key)
+        self.succeed('delete', '-k', key)
+        self.assertEqual(self.keys(), [])
+
+    def test_an_absurd_number_does_not_hang_anything(self):
+        for name in (':99999999999', '/chunk_999999999999', '/volume_999999999999',
+                     ':' + '9' * 30):
+            self.server.put('%s:/home:0:2020-01-10%s' % (HOST, name), b'')
+        self.succeed('list')
+        self.assertEqual(self.run_program('restore', '/home', '0').status, 1)
+
+    def test_urls_are_not_given_for_what_can_not_be_restored(self):
+        self.configure(part_size='5m', max_parts='1')
+        key = self.dump(bytes(PART), '/home', '0')
+        self.server.objects.pop(key + '/end_000000')
+        self.must_fail(1, 'not whole', 'url', '/home', '0')
+        self.server.put('cold', b'', storage_class='GLACIER')
+        self.must_fail(3, 'archived', 'url', '-k', 'cold')
+
     def test_volumes_without_a_first_object_are_no_dump(self):
         key, _ = self.place_set()
         self.server.objects.pop(key)
@@ -1062,6 +1105,13 @@ class CleanTests(ProgramTestCase):
         self.clean('1', '-a', '--force')
         self.assertEqual(self.keys(), sorted(foreign + kept[1:]))
 
+    def test_a_dump_that_can_not_be_restored_counts_for_nothing(self):
+        good = self.place(date='2020-01-01')
+        broken = '%s:/home:0:2020-01-02/chunk_000001' % HOST
+        self.server.put(broken, bytes(100), modified=self.noon('2020-01-02'))
+        self.assertIn('neither counted nor deleted', self.succeed('clean', '1').err)
+        self.assertEqual(self.keys(), sorted([good, broken]))
+
     def test_a_date_in_the_future_counts_for_nothing(self):
         kept = [self.place(date='2020-01-01'), self.place(date='2020-01-02')]
         tomorrow = self.place(date='2020-01-04', stored=self.noon('2020-01-03'))
@@ -1194,7 +1244,10 @@ class OtherCommandTests(ProgramTestCase):
                 self.assertEqual(server.violations, [])
                 server.add_user('WRITER', 'sesame', allow=WRITE_ONLY | {'HeadBucket'})
                 self.write_config(server.config(access_key_id='WRITER', secret_access_key='sesame'))
-                self.must_fail(1, 'GetObject .*AccessDenied', 'init')
+                result = self.run_program('init')
+                self.assertEqual(result.status, 1)
+                self.assertRegex(result.err, r'\As3dump: left behind: s3dump-init-\w+\n'
+                                 r's3dump: init: GetObject [^\n]*AccessDenied[^\n]*\n\Z')
 
 
 # --- Signals, pipes, terminals -----------------------------------------------
@@ -1229,6 +1282,69 @@ class SignalTests(ProgramTestCase):
                 self.assertEqual((result.status, result.out), (128 + number, b''))
                 self.assertRegex(result.err, r'\As3dump: [^\n]*signal %d[^\n]*\n\Z' % number)
                 self.assertEqual((self.keys(), self.server.uploads), ([], {}))
+
+    def test_a_signal_at_any_point_leaves_all_or_nothing(self):
+        for operation, when, size, stored, message in (
+                ('PutObject', 'start', 100, False, ''), ('PutObject', 'body', 100, False, ''),
+                ('CreateMultipartUpload', 'reply', PART + 1, False, ''),
+                ('UploadPart', 'start', PART + 1, False, ''),
+                ('UploadPart', 'reply', PART + 1, False, ''),
+                ('CompleteMultipartUpload', 'start', PART + 1, False, ''),
+                ('CompleteMultipartUpload', 'reply', PART + 1, False, ''),
+                ('CompleteMultipartUpload', 'done', PART + 1, True, 'completed already')):
+            with self.subTest('%s %s' % (operation, when)):
+                self.server.objects.clear()
+                fault = self.server.fault(operation, 'stall', when=when)
+                process = self.start('dump', '/home', '0')
+                process.stdin.write(bytes(size))
+                process.stdin.close()
+                process.stdin = None
+                self.assertTrue(fault.event.wait(PATIENCE))
+                process.terminate()
+                result = self.finish(process)
+                self.assertEqual((result.status, result.out), (128 + signal.SIGTERM, b''))
+                self.assertRegex(result.err, r'\A(s3dump: warning: [^\n]*%s[^\n]*\n)?'
+                                 r's3dump: [^\n]*signal 15[^\n]*\n\Z' % message)
+                self.assertEqual(message in result.err, True)
+                self.assertEqual([len(found.data) for found in self.server.objects.values()],
+                                 [size] if stored else [])
+                self.assertEqual(self.server.uploads, {})
+
+    def test_a_second_signal_does_not_wait_for_the_abort(self):
+        abort = self.server.fault('AbortMultipartUpload', 'stall', when='start')
+        process, _ = self.stalled_dump()
+        process.terminate()
+        self.assertTrue(abort.event.wait(PATIENCE))
+        process.terminate()
+        self.assertEqual(self.end(process).status, -signal.SIGTERM)
+        self.assertEqual(self.keys(), [])
+
+    def test_what_a_kill_leaves_is_no_dump_and_is_counted(self):
+        process, _ = self.stalled_dump()
+        process.kill()
+        self.end(process)
+        self.assertEqual(self.keys(), [])
+        result = self.succeed('list')
+        self.assertIn(b'Unfinished uploads: 1,', result.out)
+
+    def test_a_set_that_is_interrupted_is_kept_whole_or_not_at_all(self):
+        self.configure(part_size='5m', max_parts='1')
+        for key, stored in (('key', True), ('key/volume_000001', False)):
+            with self.subTest(key):
+                fault = self.server.fault('CompleteMultipartUpload', 'stall', when='done',
+                                          where=lambda exchange, key=key: exchange.key == key)
+                process = self.start('dump', '-k', 'key')
+                process.stdin.write(bytes(2 * PART + 5))
+                process.stdin.close()
+                process.stdin = None
+                self.assertTrue(fault.event.wait(PATIENCE))
+                process.terminate()
+                self.assertEqual(self.finish(process).status, 128 + signal.SIGTERM)
+                self.assertEqual(self.server.uploads, {})
+                self.assertEqual(len(self.keys()), 4 if stored else 0)
+                if stored:
+                    self.succeed('verify', '-k', 'key')
+                    self.succeed('delete', '-k', 'key')
 
     def test_a_signal_ends_the_program_that_is_dumped_too(self):
         process, _ = self.stalled_dump(
