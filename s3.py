@@ -1076,11 +1076,15 @@ def tls_context(ca_bundle):
 # --------------------------------------------------------------------------- Workers
 
 class Task:
-    """A call in a worker's thread; done, value and error are the worker's until done."""
-    __slots__ = ('call', 'done', 'value', 'error')
+    """A call in a worker's thread; done, value and error are the worker's until done.
 
-    def __init__(self, call):
-        self.call, self.done, self.value, self.error = call, False, None, None
+    alone: its failure concerns only who waits for it, and doesn't stop the rest.
+    """
+    __slots__ = ('call', 'alone', 'done', 'value', 'error')
+
+    def __init__(self, call, alone):
+        self.call, self.alone = call, alone
+        self.done, self.value, self.error = False, None, None
 
 
 class Workers:
@@ -1093,7 +1097,8 @@ class Workers:
     The threads wait for tasks, and the main thread for news of them, by reading from pipes.
     With locks, a signal could make the main thread leave while it holds one; and of a pipe
     the main thread can hear while it waits for its stream.  What they share are deques,
-    whose operations are atomic, and Tasks.
+    whose operations are atomic, and Tasks.  Whenever the main thread waits, it calls the
+    Bucket's check() four times a second.
     """
 
     def __init__(self, bucket, size):
@@ -1121,9 +1126,9 @@ class Workers:
         """Give a buffer back."""
         self._free.append(buffer)
 
-    def submit(self, function, *args):
+    def submit(self, function, *args, alone=False):
         """Have function(*args) called by a thread; returns the Task."""
-        task = Task(lambda: function(*args))
+        task = Task(lambda: function(*args), alone)
         self._queue.append(task)
         self._submitted += 1
         if len(self._threads) < min(self._jobs, self._submitted - len(self._done)):
@@ -1147,27 +1152,37 @@ class Workers:
         self._raise()
         return task.value
 
+    def call(self, function, *args):
+        """function(*args), called by a thread: so that a signal needn't interrupt it."""
+        task = self.submit(function, *args, alone=True)
+        self.wait(task)
+        if task.error:
+            raise task.error
+        return task.value
+
     def wait_for(self, stream):
         """Return when *stream* has something to read; raise if a task fails meanwhile."""
         try:
             descriptor = stream.fileno()
         except (AttributeError, OSError):
             return                  # it is in memory
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        poll.register(self._news, select.POLLIN)
-        while True:
-            ready = [found for found, _ in poll.poll()]
-            if self._news in ready:
-                self._listen()
-            if descriptor in ready:
-                return
+        while descriptor not in self._listen(descriptor):
+            pass
 
-    def _listen(self):
-        """Wait until something has changed."""
+    def _listen(self, *descriptors):
+        """Wait until something has changed, or one of *descriptors* can be read; these."""
         self._raise()
-        os.read(self._news, 4096)
-        self._raise()
+        poll = select.poll()
+        for descriptor in (self._news,) + descriptors:
+            poll.register(descriptor, select.POLLIN)
+        ready = []
+        while not ready:
+            self._bucket.check()
+            ready = [found for found, _ in poll.poll(250)]
+        if self._news in ready:
+            os.read(self._news, 4096)
+            self._raise()
+        return ready
 
     def _raise(self):
         if self._failures:
@@ -1201,7 +1216,8 @@ class Workers:
                 task.value = task.call()
             except BaseException as error:
                 task.error = error
-                self._failures.append(error)
+                if not task.alone:
+                    self._failures.append(error)
             task.call, task.done = None, True
             self._done.append(None)
             try:
@@ -1425,8 +1441,9 @@ class Bucket:
 
     Attributes of use to a caller: jobs, part_size and max_parts; patience, timeout,
     complete_timeout and answer_timeout, in seconds (see Limits); limit, the RateLimit;
-    retries and requests, how many so far (guarded by nothing, they are only shown); offset,
-    the seconds that the server's clock is ahead of ours.
+    check, called while the main thread waits in a transfer, which may raise what ends it;
+    retries, how many so far (guarded by nothing, it is only shown); offset, the seconds
+    that the server's clock is ahead of ours.
     """
 
     def __init__(self, config, environ=os.environ, report=lambda kind, text: None,
@@ -1446,7 +1463,8 @@ class Bucket:
         self.timeout, self.complete_timeout = TIMEOUT, COMPLETE_TIMEOUT
         self.answer_timeout = COMPLETE_TIMEOUT
         self.report = report
-        self.retries = self.requests = self.offset = 0
+        self.check = lambda: None
+        self.retries = self.offset = 0
         checksum = config.get('checksum', 'auto')
         self.checksum = checksum == 'crc32' or (checksum == 'auto' and self.endpoint.aws)
         self.opaque_etags = config.get('etag') == 'opaque'
@@ -1499,7 +1517,6 @@ class Bucket:
         headers['user-agent'] = 's3dump/' + __version__
         if method in ('PUT', 'POST'):
             headers['content-length'] = str(len(body))
-        self.requests += 1
         response = None
         try:
             response = connection.exchange(method, target + (query and '?' + query), headers,
@@ -1947,7 +1964,7 @@ class Bucket:
         count = read_part(stream, buffer, workers)
         if count < self.part_size:
             self._named(name, volumes, lambda volume: volume.complete(overwrite, renamed=True),
-                        unique, body=buffer[:count])
+                        unique, workers, buffer[:count])
             return
         self._named(name, volumes, lambda volume: volume.begin(renamed=True), unique, workers)
         key = volumes[0].key
@@ -1966,16 +1983,15 @@ class Bucket:
         if last:
             volumes[-1].complete()
         if last or volumes[0].size == self.part_size * self.max_parts:
-            volumes.append(Volume(self, end_key(key, last), unique, body=b''))
+            volumes.append(Volume(self, end_key(key, last), unique, workers, b''))
             volumes[-1].count = 0   # it holds nothing of the stream
             volumes[-1].complete()
         volumes[0].complete(overwrite)      # with it the dump is there
 
-    def _named(self, name, volumes, begin, *details, **more):
+    def _named(self, name, volumes, begin, *details):
         """Begin the first of *volumes*; under a new key if the server corrects our clock."""
         for last in (False, False, True):
-            volumes[:] = [Volume(self, name(self.now()) if callable(name) else name,
-                                 *details, **more)]
+            volumes[:] = [Volume(self, name(self.now()) if callable(name) else name, *details)]
             try:
                 return begin(volumes[0])
             except ResponseError as error:
@@ -2205,11 +2221,11 @@ class PartDigests:
 class Volume:
     """An object under way.
 
-    workers: that send the parts of a multipart upload; without them it is one PutObject of
-    *body*; unique: as for put_object().
+    It is a multipart upload, or with a *body* one PutObject; unique: as for put_object();
+    workers: that talk to the server, until give_up() does so itself.
     """
 
-    def __init__(self, bucket, key, unique, workers=None, body=None):
+    def __init__(self, bucket, key, unique, workers, body=None):
         self.key = key
         self.size, self.count = (0, 0) if body is None else (len(body), 1)
         self.upload_id = ''
@@ -2227,8 +2243,8 @@ class Volume:
         """Create the multipart upload."""
         self._state = 'creating'
         try:
-            self.upload_id = self._bucket.create_multipart_upload(self.key, self._write_id,
-                                                                  renamed)
+            self.upload_id = self._workers.call(
+                self._bucket.create_multipart_upload, self.key, self._write_id, renamed)
         except Error as error:
             if not error.repeated:
                 self._state = 'new'
@@ -2261,14 +2277,14 @@ class Volume:
         self._tasks = []
         before, self._state = self._state, 'completing'
         try:
-            if self._workers:
-                self._bucket.complete_multipart_upload(
-                    self.key, self.upload_id, parts, self.size, self._crc32, self._write_id,
-                    overwrite)
+            if self._body is None:
+                self._workers.call(
+                    self._bucket.complete_multipart_upload, self.key, self.upload_id, parts,
+                    self.size, self._crc32, self._write_id, overwrite)
             else:
-                self._bucket.put_object(
-                    self.key, self._body, overwrite, self._unique, self._write_id,
-                    None if self.count else 'STANDARD', renamed)
+                self._workers.call(
+                    self._bucket.put_object, self.key, self._body, overwrite, self._unique,
+                    self._write_id, None if self.count else 'STANDARD', renamed)
         except UnknownOutcome:
             raise
         except Error:               # it is certain that the object isn't there

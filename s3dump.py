@@ -345,7 +345,6 @@ class Source:
 
     def readinto(self, view):
         """As of any stream."""
-        Stopped.check()
         try:
             count = self._raw.readinto(view)
         except OSError as error:
@@ -357,7 +356,7 @@ class Source:
 
     def _check_end(self):
         if self._process:
-            status = self._process.wait()
+            status = self._wait()
             name = s3.printable(self._program[0])
             if status < 0:
                 raise s3.Error('%s was ended by signal %d: nothing is stored' % (name, -status))
@@ -367,6 +366,15 @@ class Source:
         if self.size < self._min_size:
             raise s3.Error('the stream has %d bytes, less than --min-size %d: nothing is stored'
                            % (self.size, self._min_size))
+
+    def _wait(self):
+        """The exit status of the program, which may run on after the end of its output."""
+        while True:
+            Stopped.check()
+            try:
+                return self._process.wait(0.25)
+            except subprocess.TimeoutExpired:
+                pass
 
     def close(self):
         """End the program, if it still runs."""
@@ -533,13 +541,13 @@ def dump(bucket, args):
         refuse_existing(bucket, args, name)
     source = Source(args.program, args.accept_status, args.min_size)
     status = Status(bucket, args.quiet)
+    Stopped.deferred = True
     try:
         stored = bucket.upload(name, source, overwrite=args.overwrite,
                                unique=args.key is None and not args.fixed_key)
     finally:
         status.stop()
         source.close()
-    ignore_signals()
     if not stored.size:
         say('warning: the stream was empty, and so is the dump %s' % s3.printable(stored.key))
     status.summary('dump %s' % s3.printable(stored.key), stored.size)
@@ -1067,8 +1075,14 @@ def this_host():
 # --------------------------------------------------------------------------- Program
 
 class Stopped(BaseException):
-    """A signal asks us to end; a second one is not asked about."""
+    """A signal asks us to end; a second one is not asked about.
+
+    Raised by the handler itself, but while a dump is under way by check(), which is called
+    wherever the dump waits: in between, an exception from nowhere could be lost, or leave
+    things half done.
+    """
     pending = None                  # its number, set by the handler
+    deferred = False                # whether to leave the raising to check()
 
     def __init__(self, number):
         BaseException.__init__(self, number)
@@ -1076,7 +1090,7 @@ class Stopped(BaseException):
 
     @classmethod
     def check(cls):
-        """Raise it again: what a handler raises in a finalizer is lost."""
+        """Raise what the handler didn't, or did in a finalizer, where it is lost."""
         if cls.pending:
             raise cls(cls.pending)
 
@@ -1087,7 +1101,8 @@ def catch_signals():
         for each in caught:
             signal.signal(each, signal.SIG_DFL)
         Stopped.pending = number
-        raise Stopped(number)
+        if not Stopped.deferred:
+            raise Stopped(number)
 
     caught = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
               if signal.getsignal(number) != signal.SIG_IGN]    # nohup, or a job with &
@@ -1133,7 +1148,9 @@ def open_bucket(args):
     for name in ('limit_rate', 'jobs', 'storage_class'):
         if getattr(args, name) is not None:
             config[name] = getattr(args, name)
-    return s3.Bucket(config, report=report)
+    bucket = s3.Bucket(config, report=report)
+    bucket.check = Stopped.check
+    return bucket
 
 
 def run(argv):
