@@ -1302,10 +1302,11 @@ def network_error(what, endpoint, error, attempts, now):
     reason = brief(error)
     if certificate_error(error):
         reason = "the server's certificate is not accepted: %s" % reason
-        if 'expired' in reason or 'not yet valid' in reason:
+        dated = 'expired' in reason or 'not yet valid' in reason
+        if dated or 'verify failed (' in reason:        # 3.6 does not say why
             reason += '; is the clock right? it says %s' % time.strftime(
                 '%Y-%m-%d %H:%M UTC', time.gmtime(now))
-        else:
+        if not dated:
             reason += '; ca_bundle names the CA of a server of your own'
     elif 'WRONG_VERSION_NUMBER' in str(error):
         reason = 'the server does not speak TLS: is it an http:// endpoint?'

@@ -2145,6 +2145,25 @@ EtZIaYVnhuA=
 -----END CERTIFICATE-----
 """
 
+# The like that was good for the year 2006 only.
+EXPIRED = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgcU0KZjkZjIQbofcC
+gJyXT0la5JcfKuKxuiIpM9bBSC2hRANCAAQLJ/PWASqeqbDA3qjlG/8KCO94la2Z
+LsZF3xrJolKhAGO/0KY3lRPo92wb7XWgLEVEatk8A7p0cb4lpP8M6gW3
+-----END PRIVATE KEY-----
+-----BEGIN CERTIFICATE-----
+MIIBZDCCAQugAwIBAgIBATAKBggqhkjOPQQDAjAUMRIwEAYDVQQDDAlsb2NhbGhv
+c3QwHhcNMDYwMTAxMDAwMDAwWhcNMDcwMTAxMDAwMDAwWjAUMRIwEAYDVQQDDAls
+b2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAQLJ/PWASqeqbDA3qjl
+G/8KCO94la2ZLsZF3xrJolKhAGO/0KY3lRPo92wb7XWgLEVEatk8A7p0cb4lpP8M
+6gW3o04wTDAaBgNVHREEEzARgglsb2NhbGhvc3SHBH8AAAEwDwYDVR0TAQH/BAUw
+AwEB/zAdBgNVHQ4EFgQUaqngMaMSmdNn6ujhAtPGYQXqbu8wCgYIKoZIzj0EAwID
+RwAwRAIgE/01F9A4nH7y8b4o44R6vy4Uf64OaF7X0rKXp27rrq8CIDaNZG2dPcrJ
++T78vyoQqrDoOuaLYirbhsT6huT2KXJR
+-----END CERTIFICATE-----
+"""
+
 
 def with_authorization(access_key, timestamp, region, service, method, target, headers,
                        payload_hash, secret):
@@ -3534,6 +3553,14 @@ class BucketTests(ClientTestCase):
             with self.assertRaises(s3.Error):
                 plain.put_object('key', b'')
 
+    def test_a_certificate_of_another_time_makes_one_ask_for_the_clock(self):
+        with certificate(EXPIRED) as path:
+            server = self.server(certfile=path)
+            with self.assertRaises(s3.NetworkError) as caught:
+                self.bucket(server).put_object('key', b'')
+            self.assertIn('is the clock right? it says 20', self.one_line(caught.exception))
+        self.assertEqual(self.clock.now, 0)
+
     def test_https_to_a_server_without_tls_says_so(self):
         def answer():
             with listener.accept()[0] as accepted:
@@ -3554,10 +3581,10 @@ class BucketTests(ClientTestCase):
 
 
 @contextlib.contextmanager
-def certificate():
-    """The path of a file with CERTIFICATE."""
+def certificate(text=CERTIFICATE):
+    """The path of a file with a certificate and its key."""
     with tempfile.NamedTemporaryFile('w', suffix='.pem') as file:
-        file.write(CERTIFICATE)
+        file.write(text)
         file.flush()
         yield file.name
 
@@ -3777,6 +3804,21 @@ class UploadFaultTests(ClientTestCase):
                 bucket.put_object('key', bytes(20 << 20))
             if drain:
                 self.assertIn('AccessDenied', str(caught.exception))
+
+    def test_praise_for_half_a_request_is_worth_nothing(self):
+        for status in (200, 403):
+            server = self.server()
+            server.fault('PutObject', 'refuse', status=status, headers={'ETag': '"early"'})
+            bucket = self.bucket(server, part_size=30 << 20)
+            bucket.timeout = 5
+            try:
+                bucket.put_object('key', bytes(20 << 20))
+            except s3.ResponseError:
+                self.assertEqual((status, dict(server.objects)), (403, {}))
+            else:
+                self.assertEqual(server.objects['key'].size, 20 << 20)
+            bucket.put_object('other', b'data')     # on whatever connection
+            self.assertEqual(server.objects['other'].data, b'data')
 
     def test_data_that_are_damaged_on_their_way_are_sent_again_five_times(self):
         for checksum in ('none', 'crc32'):

@@ -1588,6 +1588,28 @@ class CronTests(ProgramTestCase):
             self.assertEqual(self.succeed('-qf', self.config, command, '/home', '0',
                                           data=b'data', bare=True), (0, out, ''))
 
+    def limited(self, limit, *argv, **options):
+        """Run the program under a ulimit."""
+        return self.run_program(*argv, prefix=['sh', '-c', limit + ' && exec "$@"', 'sh'] + PYTHON
+                                + [PROGRAM], **options)
+
+    def test_small_machines_are_large_enough(self):
+        self.configure(part_size='5m')
+        for limit in ('ulimit -n 64', 'ulimit -v 200000', 'umask 777', 'cd /proc'):
+            with self.subTest(limit):
+                self.server.objects.clear()
+                data = bytes(2 * PART + 1)
+                result = self.limited(limit, '-j', '1', 'dump', '-k', 'key', data=data)
+                self.assertEqual(result.status, 0, result)
+                result = self.limited(limit, '-j', '1', 'restore', '-k', 'key')
+                self.assertEqual((result.status, result.out == data), (0, True), result.err)
+
+    def test_a_machine_that_is_too_small_stores_nothing_and_says_so(self):
+        self.configure(part_size='2g')
+        result = self.limited('ulimit -v 1000000', 'dump', '/home', '0', data=b'data')
+        self.assertEqual((result.status, self.keys()), (1, []))
+        self.assertRegex(result.err, r'\As3dump: dump: out of memory; fewer jobs [^\n]*\n\Z')
+
     def test_a_server_that_stumbles_is_tried_again(self):
         self.server.fault('PutObject', 'status', status=500, code='InternalError')
         self.server.fault('PutObject', 'hangup', when='body')
