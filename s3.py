@@ -2001,17 +2001,23 @@ class Bucket:
 
     def _give_up(self, volumes):
         """Leave nothing of a dump behind, unless it turns out to be there, and whole."""
-        there = volumes[0].settle()
+        before, self.timeout = self.timeout, min(self.timeout, ABORT_PATIENCE)
         key = printable(repr(volumes[0].key), 300)
-        if there:
-            self.report('warning', '%s had been completed already and is whole' % key)
-        elif there is None:
-            self.report('warning', 'it is unknown whether %s was completed%s' % (
-                key, volumes[0].upload_id and ', its upload id is ' + printable(
-                    volumes[0].upload_id)))
-        else:
-            for volume in volumes:
-                volume.give_up()
+        try:
+            there = volumes[0].settle()
+            if there:
+                self.report('warning', '%s had been completed already and is whole' % key)
+            elif there is None:
+                self.report('warning', 'it is unknown whether %s was completed%s' % (
+                    key, volumes[0].upload_id and ', its upload id is ' + printable(
+                        volumes[0].upload_id)))
+            else:
+                for volume in volumes:
+                    volume.give_up()
+        except NetworkError as error:
+            self.report('warning', 'of %s something may be left behind: %s' % (key, error))
+        finally:
+            self.timeout = before
 
     def download(self, keys, write, ended=False):
         """Write the objects *keys*, one after the other, to write(view); say how it was checked.
@@ -2330,6 +2336,8 @@ class Volume:
     def _try(self, function, *args):
         try:
             function(*args)
+        except NetworkError:
+            raise                   # nothing else will work either
         except Error as error:
             self._bucket.report('warning', '%s may be left behind: %s' % (
                 printable(repr(self.key), 300), error))

@@ -125,13 +125,13 @@ class Dump:
     """A dump in the bucket: its labels (None for a key that has none) and its objects.
 
     pieces: {number: ListEntry}, in `volumes` from 0, the object under the key itself.
-    ends: the numbers that its end marks name.
+    ends: the numbers that its end marks (marks) name; strays: see set_strays_apart().
     """
 
     def __init__(self, key, layout, labels=None):
         self.key, self.layout = key, layout
         self.labels = labels
-        self.pieces, self.ends, self.marks = {}, [], []
+        self.pieces, self.ends, self.marks, self.strays = {}, [], [], []
 
     def add(self, number, entry, is_end=False):
         """Take another object of this dump."""
@@ -174,10 +174,12 @@ class Dump:
 
     def all_keys(self):
         """The keys of all its objects, the first one first: without it the dump is gone."""
-        return self.keys() + [entry.key for entry in self.marks]
+        return self.keys() + [entry.key for entry in self.marks + self.strays]
 
     def problem(self):
         """Why it can't be restored, as far as the names of its objects tell; '' if it can."""
+        if not self.pieces:
+            return '%s is missing' % self.name_of(0)
         for number, found in enumerate(sorted(self.pieces)):
             if number != found:
                 return '%s is missing' % self.name_of(number)
@@ -190,8 +192,10 @@ class Dump:
                     '%d' % (last, next(end for end in self.ends if end != last))
         return ''
 
-    def forget_strays(self):
-        """Leave out what has the names of volumes beside an object that needs none."""
+    def set_strays_apart(self):
+        """Leave out, but for deletion, the would-be volumes of an object that needs none."""
+        self.strays = [self.pieces[number] for number in sorted(self.pieces) if number]
+        self.strays += self.marks
         self.pieces, self.ends, self.marks = {0: self.first}, [], []
 
     def name_of(self, number):
@@ -265,20 +269,29 @@ def find(bucket, args):
         raise s3.Error('no dump of %s level %s%s for host %s' % (
             s3.printable(repr(args.fs)), args.level, ' of ' + args.date if args.date else '',
             s3.printable(args.host)))
-    newest = max(dumps, key=age)
-    if newest.layout == '/volume_' and len(newest.all_keys()) > 1 \
-            and not bucket.head_object(newest.key).full:
-        newest.forget_strays()      # whoever may only write can't spoil a dump with them
-    return newest
+    return without_strays(bucket, max(dumps, key=age))
 
 
-def find_by_key(bucket, key):
+def without_strays(bucket, dump):
+    """The same Dump, without what has the names of its volumes but can't be: whoever may
+    only write must not be able to spoil a dump whose key can be guessed."""
+    if dump.layout == '/volume_' and len(dump.all_keys()) > 1:
+        try:
+            if not bucket.head_object(dump.key).full:
+                dump.set_strays_apart()
+        except s3.ResponseError as error:
+            if error.status != 403:
+                raise
+    return dump
+
+
+def find_by_key(bucket, key, with_strays=False):
     """The Dump under exactly this key, whatever its layout, or what is left of it."""
     dump = Dump(key, '/volume_')
     try:
         head = bucket.head_object(key)
         dump.add(0, s3.ListEntry(key, head.size, head.modified, head.storage_class, head.etag))
-        if not head.full:
+        if not head.full and not with_strays:
             return dump
     except s3.ResponseError as error:
         if error.status != 404:
@@ -613,7 +626,7 @@ def url(bucket, args):
     """print URLs that hold for --expires, one per object, for curl"""
     found = find_whole(bucket, args)
     for key in found.keys():
-        bucket.head_whole(key, len(found.all_keys()) > 1)
+        bucket.head_whole(key, bool(found.ends))
     for key in found.keys():
         answer(bucket.presigned_url(key, args.expires))
         if re.search(r'(^|/)\.\.?(/|\Z)', key):
@@ -622,14 +635,14 @@ def url(bucket, args):
 
 def getacl(bucket, args):
     """write the ACL of a dump's first object, XML, to standard output"""
-    write_out(memoryview(bucket.get_object_acl(find(bucket, args).keys()[0])))
+    write_out(memoryview(bucket.get_object_acl(find_whole(bucket, args).keys()[0])))
 
 
 def putacl(bucket, args):
     """set the ACL of all objects of a dump from standard input"""
     if os.isatty(0):
         raise UsageError('putacl reads XML as getacl writes it: pipe it in')
-    found = find(bucket, args)
+    found = find_whole(bucket, args)
     with open(0, 'rb', closefd=False) as file:
         acl = file.read(1 << 20)
     try:
@@ -644,7 +657,7 @@ def putacl(bucket, args):
 def delete(bucket, args):
     """delete a dump"""
     if args.key is not None:
-        found = find_by_key(bucket, args.key)
+        found = find_by_key(bucket, args.key, with_strays=True)
     else:
         date = args.date or time.strftime('%Y-%m-%d', time.localtime(bucket.now()))
         dumps = find_all(bucket, args, date)
@@ -736,7 +749,7 @@ def list_dumps(bucket, args):
     total, orphans, others = collections.Counter(), [], collections.Counter()
     shown = None if args.all or args.json else show_host(args.host)
     for dumps, lost, strange in sections(bucket.list_objects(prefix)):
-        dumps = [one for one in dumps if args.fs in (None, one.labels.fs)]
+        dumps = [without_strays(bucket, one) for one in dumps if args.fs in (None, one.labels.fs)]
         strange = [entry for entry in strange if args.fs is None]
         orphans += lost
         for entry in strange:
@@ -832,7 +845,7 @@ def clean(bucket, args):
             say('%s: its date is later than the day it was stored: it is neither counted nor '
                 'deleted' % s3.printable(one.key))
             continue
-        if one.problem():
+        if without_strays(bucket, one).problem():
             say('%s: %s: it is neither counted nor deleted' % (s3.printable(one.key),
                                                                one.problem()))
             continue

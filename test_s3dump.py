@@ -605,6 +605,16 @@ class VolumeTests(ProgramTestCase):
             self.server.put(key + name, b'forged')
         for labels in (['/home', '0'], ['-k', key]):
             self.assertEqual(self.succeed('restore', *labels).out, b'sound')
+        self.assertIn(b'Level 0 2020-01-10:        5\n', self.succeed('list').out)
+        self.must_fail(1, 'delete -k', 'dump', '-k', key, '--overwrite', data=b'other')
+        self.succeed('delete', '-k', key)
+        self.assertEqual(self.keys(), [key + '/volume_000000'])     # that is no volume
+
+    def test_an_end_mark_alone_is_no_dump(self):
+        self.server.put('key/end_000000', b'')
+        for command in ('restore', 'verify', 'url', 'getacl'):
+            self.must_fail(1, 'is missing', command, '-k', 'key')
+        self.must_fail(1, 'is missing', 'putacl', '-k', 'key', data=b'<AccessControlPolicy/>')
 
     def test_a_set_is_not_overwritten(self):
         self.configure(part_size='5m', max_parts='1')
