@@ -34,7 +34,7 @@ at once, and the text of every Error is one line that says what failed.  Any fai
 an upload, a signal included, aborts it: nothing appears under the key.
 
 Sections, in reading order: Limits, Errors, Configuration, Credentials, Endpoint,
-Signature Version 4, Messages, Parts, Rate limit, Wire, Workers, Retries, Bucket,
+Signature Version 4, Messages, Parts, Rate limit, Wire, Workers, Retries, Answers, Bucket,
 Checks, Uploads and downloads, Self-test.
 
 Python 3.6 or newer.  `python3 s3.py` is the self-test: it tells whether this Python,

@@ -1629,6 +1629,110 @@ class CronTests(ProgramTestCase):
         self.assertEqual(self.succeed('restore', '/home', '0').out, b'data')
 
 
+# --- Faults ------------------------------------------------------------------
+
+class FaultTests(ProgramTestCase):
+    """What breaks, what the program says, how it ends, and what is in the bucket then.
+
+    What can break at which request, and how often, is the subject of test_s3.py; here the
+    program's part is looked at: one line, the right status, all or nothing.
+    """
+
+    DENIED = dict(status=403, code='AccessDenied', times=None)
+    GONE = dict(status=404, code='NoSuchBucket', times=None)
+    WRONG = dict(status=400, code='InvalidArgument', times=None)
+    LARGE, SMALL = PART + 1, 100
+
+    DUMPS = [
+        # size, operation, kind, options, status, what standard error says
+        (SMALL, 'PutObject', 'status', DENIED, 1, 'PutObject .*AccessDenied .403.: .*policy'),
+        (SMALL, 'PutObject', 'status', GONE, 1, 'NoSuchBucket .404.: .*check bucket_name'),
+        (SMALL, 'PutObject', 'status', WRONG, 1, 'InvalidArgument .400.'),
+        (SMALL, 'PutObject', 'status', dict(status=403, code='InvalidAccessKeyId', times=None), 1,
+         'InvalidAccessKeyId .*check access_key_id'),
+        (SMALL, 'PutObject', 'status', dict(status=403, code='SignatureDoesNotMatch', times=None),
+         1, 'SignatureDoesNotMatch .*check secret_access_key'),
+        (SMALL, 'PutObject', 'flip', dict(at=3, times=None), 1, 'gave up after 5 attempts'),
+        (SMALL, 'PutObject', 'redirect', dict(location='http://evil.example.com/', times=None), 1,
+         'redirects to .*evil.example.com.*not followed'),
+        (SMALL, 'PutObject', 'status', dict(status=200, body=b'<html>Log in</html>', times=None),
+         1, 'no ETag'),
+        (LARGE, 'CreateMultipartUpload', 'status', DENIED, 1, 'CreateMultipart.*AccessDenied'),
+        (LARGE, 'CreateMultipartUpload', 'body', dict(body=b'<html/>'), 0, ''),
+        (LARGE, 'UploadPart', 'status', DENIED, 1, 'UploadPart .*AccessDenied'),
+        (LARGE, 'UploadPart', 'status', GONE, 1, 'UploadPart .*NoSuchBucket'),
+        (LARGE, 'UploadPart', 'refuse', dict(drain=True, times=None), 1, 'AccessDenied'),
+        (LARGE, 'UploadPart', 'flip', dict(at=3), 0, ''),
+        (LARGE, 'UploadPart', 'hangup', dict(when='body'), 0, ''),
+        (LARGE, 'UploadPart', 'reset', dict(when='done'), 0, ''),
+        (LARGE, 'CompleteMultipartUpload', 'status', DENIED, 1, 'AccessDenied'),
+        (LARGE, 'CompleteMultipartUpload', 'status', WRONG, 1, 'InvalidArgument'),
+        (LARGE, 'CompleteMultipartUpload', 'error200', dict(code='AccessDenied', times=None), 1,
+         'CompleteMultipartUpload .*AccessDenied .200.*gave up after 5'),
+        (LARGE, 'CompleteMultipartUpload', 'error200', {}, 0, ''),
+        (LARGE, 'CompleteMultipartUpload', 'error200', dict(done=True), 0, ''),
+        (LARGE, 'CompleteMultipartUpload', 'body', dict(body=b''), 0, ''),
+        (LARGE, 'CompleteMultipartUpload', 'cut', dict(bytes=50), 0, ''),
+        (LARGE, 'CompleteMultipartUpload', 'hangup', dict(when='done'), 0, ''),
+        (LARGE, 'CompleteMultipartUpload', 'blanks', dict(count=20), 0, '')]
+
+    RESTORES = [
+        ('HeadObject', 'status', DENIED, 1, 'Forbidden .403.'),
+        ('GetObject', 'status', DENIED, 1, 'GetObject .*AccessDenied'),
+        ('GetObject', 'cut', dict(bytes=1000), 0, ''),
+        ('GetObject', 'cut', dict(bytes=0, reset=True), 0, ''),
+        ('GetObject', 'short', dict(n=1), 0, ''),
+        ('GetObject', 'wrong-range', dict(by=1, times=None), 1, 'asked for bytes .* server sends'),
+        ('GetObject', 'wrong-range', dict(by=1, lie=True), 1, 'data are damaged'),
+        ('GetObject', 'ignore-range', dict(times=None), 0, ''),
+        ('GetObject', 'flip', dict(at=5), 1, 'data are damaged'),
+        ('GetObject', 'replace', dict(data=b'x'), 1, 'replaced while it was read'),
+        ('GetObject', 'status', dict(status=403, code='InvalidObjectState', times=None), 3,
+         'archive'),
+        ('ListObjectsV2', 'status', DENIED, 1, 'ListObjectsV2.*AccessDenied'),
+        ('ListObjectsV2', 'body', dict(body=b'<html/>', times=None), 1, 'where S3 says ListBucket'),
+        ('ListObjectsV2', 'body', dict(body=b'<!DOCTYPE x><x/>', times=None), 1, 'document type'),
+        ('ListObjectsV2', 'cut', dict(bytes=20), 0, '')]
+
+    def said(self, result, message):
+        """A summary after success, one line that fits *message* after a failure."""
+        pattern = r'\As3dump: [^\n]*%s[^\n]*\n\Z' % (message if result.status else ' in 0:0')
+        self.assertRegex(result.err, pattern)
+
+    def test_dumps_are_stored_whole_or_not_at_all(self):
+        self.configure(part_size='5m')
+        for size, operation, kind, options, status, message in self.DUMPS:
+            with self.subTest('%s %s %s' % (operation, kind, options)):
+                self.server.objects.clear()
+                self.server.uploads.clear()
+                self.server.clear_faults()
+                fault = self.server.fault(operation, kind, **options)
+                result = self.run_program('dump', '/home', '0', data=bytes(size))
+                self.assertEqual((result.status, result.out), (status, b''), result.err)
+                self.said(result, message)
+                self.assertGreater(fault.hits, 0)
+                self.assertEqual([found.size for found in self.server.objects.values()],
+                                 [] if status else [size])
+                lost = (operation, kind) == ('CreateMultipartUpload', 'body')
+                self.assertEqual(len(self.server.uploads), lost)    # its id was never heard
+
+    def test_restores_give_the_exact_bytes_or_an_error(self):
+        data = os.urandom(2 * PART)
+        self.configure(part_size='5m', jobs='1')
+        key = self.dump(data, '/home', '0')
+        kept = self.server.objects[key]
+        for operation, kind, options, status, message in self.RESTORES:
+            with self.subTest('%s %s %s' % (operation, kind, options)):
+                self.server.objects[key] = kept
+                self.server.clear_faults()
+                fault = self.server.fault(operation, kind, **options)
+                result = self.run_program('restore', '/home', '0')
+                self.assertEqual(result.status, status, result.err)
+                self.said(result, message)
+                self.assertGreater(fault.hits, 0)
+                self.assertEqual(status == 0, result.out == data)
+
+
 # --- The sources -------------------------------------------------------------
 
 class SourceTests(unittest.TestCase):
