@@ -88,9 +88,11 @@ TIMEOUT = 60                        # seconds without a single byte
 COMPLETE_TIMEOUT = 900              # S3 may take minutes to put 10,000 parts together
 PATIENCE = 900                      # seconds without progress before a request fails
 FIRST_PATIENCE = 60                 # the same before the server ever answered
+GRACE = 2                           # for the answer to a completion when a signal comes
 ABORT_PATIENCE = 10                 # tidying up must not hold up the bad news
 IDLE = 4                            # seconds after which a connection isn't trusted
 MAX_MESSAGE = 4 << 20               # bytes of an XML answer; 1,000 keys take 3.4 MB at most
+SOCKET_BUFFER = 4 << 20             # bytes that a kernel may take though nothing moves
 MAX_SKEW = 300                      # seconds that a clock may be off without correction
 
 
@@ -168,6 +170,7 @@ HINTS = {
 }
 
 TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
+MAYBE_STATUS = {200, 500, 502, 503, 504}    # with which the work may have been done
 TRANSIENT_CODES = {'SlowDown', 'InternalError', 'RequestTimeout', 'OperationAborted',
                    'ServiceUnavailable', 'ConditionalRequestConflict'}
 DAMAGED_CODES = {'BadDigest', 'XAmzContentSHA256Mismatch', 'XAmzContentChecksumMismatch'}
@@ -672,10 +675,10 @@ def parse_date(text):
 
     Source: RFC 7231, section 7.1.1.1.
     """
-    parsed = email.utils.parsedate_tz(text or '')
     try:
+        parsed = email.utils.parsedate_tz(text or '')
         seconds = email.utils.mktime_tz(parsed) if parsed else 0
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, UnboundLocalError):      # that is a bug of 3.6
         return None
     return seconds if BIRTH_OF_S3 < seconds < 2 * 10**10 else None
 
@@ -881,6 +884,8 @@ class ThrottledSocket:
         self._sock, self.limit = sock, limit
         self.in_head = False        # whether the head of an answer is being read
         self.deadline = None        # when the answer must have come, in monotonic seconds
+        self.sent = 0               # bytes of the request under way
+        self.broken = None          # the OSError that ended the answer's body
 
     def sendall(self, data):
         """Send *data* (bytes-like)."""
@@ -888,8 +893,11 @@ class ThrottledSocket:
         while len(view):
             piece = view[:self.limit.slice()]
             self.limit.take(len(piece))
-            self._sock.sendall(piece)
             view = view[len(piece):]
+            while len(piece):       # not sendall(), whose time-out is for all of it
+                count = self._sock.send(piece)
+                self.sent += count
+                piece = piece[count:]
 
     def makefile(self, mode):
         """What the answer is read from.
@@ -906,7 +914,8 @@ class ThrottledSocket:
 
 class ThrottledReader(io.RawIOBase):
     """Reads from *raw*, pays for what came, and watches what http.client doesn't: that an
-    answer comes to an end, and that its head does not do so too early."""
+    answer comes to an end, and that its head does not do so too early.  An error in the
+    body is kept, and looks like the end until Connection.confirm()."""
 
     def __init__(self, raw, owner):
         self._raw, self._owner = raw, owner
@@ -916,9 +925,15 @@ class ThrottledReader(io.RawIOBase):
 
     def readinto(self, view):
         owner = self._owner
-        if owner.deadline is not None and time.monotonic() > owner.deadline:
-            raise socket.timeout('timed out')
-        count = self._raw.readinto(memoryview(view)[:owner.limit.slice()])
+        try:
+            if owner.deadline is not None and time.monotonic() > owner.deadline:
+                raise socket.timeout('timed out')
+            count = self._raw.readinto(memoryview(view)[:owner.limit.slice()])
+        except OSError as error:
+            if owner.in_head:
+                raise
+            owner.broken = error    # the buffer above would forget what came before
+            return 0
         if not count and owner.in_head:
             raise ConnectionResetError(errno.ECONNRESET, 'the server broke off')
         owner.limit.take(count or 0)
@@ -959,6 +974,8 @@ class Connection:
         rate = self._limit.rate
         place = (self._endpoint.scheme, self._endpoint.host, self._endpoint.port, rate is None)
         self.sent = False
+        if self.cancelled:
+            raise Cancelled()
         self.reused = bool(self._http and self._http.sock and self._place == place
                            and self._clock() - self._used < IDLE and not self._readable())
         if not self.reused:
@@ -992,7 +1009,7 @@ class Connection:
         silence.  Raises OSError, http.client.HTTPException and BadAnswer.
         """
         connection = self._open(timeout)
-        self.sent = True
+        self.sent, self._throttled.sent, self._throttled.broken = True, 0, None
         try:
             connection.putrequest(method, target, skip_host=True)
             for name, value in headers.items():
@@ -1030,11 +1047,25 @@ class Connection:
         """Let the rest of the answer take no longer than that."""
         self._throttled.deadline = time.monotonic() + seconds
 
+    def confirm(self):
+        """Raise what broke off the answer, if anything did."""
+        if self._throttled.broken:
+            raise self._throttled.broken
+
+    def cause(self, error):
+        """What broke off the answer, else *error*, which came of it."""
+        return self.sent and self._throttled.broken or error
+
+    @property
+    def moved(self):
+        """Bytes of the request under way that were sent."""
+        return self._throttled.sent if self.sent else 0
+
     def done(self):
         """The answer has been read to its end: the connection can serve again."""
         self._used = self._clock()
         self._throttled.deadline = None
-        if self._spoiled:
+        if self._spoiled or self._throttled.broken:
             self.close()
 
     def close(self):
@@ -1188,11 +1219,17 @@ class Workers:
         if self._failures:
             raise self._failures[0]
 
-    def stop(self):
-        """Break off what is under way, and return when no thread talks to the server."""
+    def stop(self, grace=0):
+        """Break off what is under way, and return when no thread talks to the server.
+
+        grace: seconds in which it may yet end by itself.
+        """
         if self._order is None:
             return
         self._queue.clear()
+        end = time.monotonic() + grace
+        while len(self._done) < self._submitted and time.monotonic() < end:
+            time.sleep(0.05)
         for connection in list(self._connections):
             connection.cancel()
         os.close(self._order)
@@ -1249,15 +1286,19 @@ class Retries:
         now = self._clock()
         if self._since is None or getattr(error, 'progress', 0):
             self._failures, self._since = 0, now
+        elif getattr(error, 'moved', 0) > SOCKET_BUFFER and self._failures < 100:
+            self._since = now       # a long part on a slow link: it did move, if for nothing
         if not transient(error):
             return None
         self._wrong += senseless(error)
-        if now - self._since >= self._patience() or self._wrong >= 5:
+        left = self._since + self._patience() - now
+        if left < 0.001 or self._wrong >= 5:
             return None
         self._failures += 1
         slow = getattr(error, 'code', '') == 'SlowDown' or getattr(error, 'status', 0) in (429, 503)
         bound = min(20, (1 if slow else 0.1) * 2 ** min(self._failures - 1, 10))
-        return max(random.uniform(0, bound), getattr(error, 'retry_after', 0))
+        pause = max(random.uniform(0, bound), getattr(error, 'retry_after', 0))
+        return min(pause, left)
 
 
 def senseless(error):
@@ -1419,8 +1460,13 @@ class Head:
 
     @property
     def full(self):
-        """Whether the object is as large as it could be: only then it can have volumes."""
+        """Whether the object is as large as it could be, so that it has volumes or a mark."""
         return 0 < self.number('volume-size') <= self.size
+
+    @property
+    def alone(self):
+        """Whether the object certainly has no volumes: it says that it could be larger."""
+        return self.size < self.number('volume-size')
 
     @property
     def archived(self):
@@ -1531,6 +1577,10 @@ class Bucket:
         except ResponseError as error:
             error.signed = signed
             raise
+        except (OSError, http.client.HTTPException) as error:
+            error = connection.cause(error)
+            error.moved = connection.moved
+            raise error
         except ValueError as error:     # http.client trips over some nonsense
             if certificate_error(error):    # which is one in Python 3.6
                 raise ssl.SSLError(1, 'CERTIFICATE_VERIFY_FAILED: %s' % error)
@@ -1566,7 +1616,8 @@ class Bucket:
             if connection.cancelled:
                 raise Cancelled()
             if isinstance(error, ResponseError):
-                repeated = repeated or error.status >= 500 or error.status == 200
+                repeated = repeated or error.status in MAYBE_STATUS
+                error.repeated = repeated
                 if lessons < 3 and self._learn(error):
                     lessons += 1
                     if renamed and error.signed[0] != self.offset:
@@ -1585,7 +1636,11 @@ class Bucket:
                 raise final
             self.retries += 1
             self.report('retry', '%s: %s; next try in %.1f s' % (what, brief(error), pause))
+            if threading.current_thread() is threading.main_thread():
+                self.check()
             self._wait(connection, pause)
+            if connection.cancelled:
+                raise Cancelled()
 
     def _final(self, what, error, attempts):
         """*error* as it is raised to the caller."""
@@ -1610,13 +1665,17 @@ class Bucket:
                 try:
                     self.endpoint.move(error.region, error.location)
                 except BadAnswer as refusal:
-                    raise BadAnswer('%s: %s' % (error.what, refusal))
+                    refusal = BadAnswer('%s: %s' % (error.what, refusal))
+                    refusal.repeated = error.repeated
+                    raise refusal
             return error.signed != self._place()
 
     def _read(self, response):
         """The whole of an answer, which must have come within answer_timeout."""
         self.connection().limit_answer(self.answer_timeout)
-        return read_answer(response)
+        answer = read_answer(response)
+        self.connection().confirm()
+        return answer
 
     def _request(self, operation, method, key='', query=(), headers=(), body=b'',
                  payload_hash=None, patience=None, renamed=False, accept=lambda answer: answer):
@@ -1652,9 +1711,8 @@ class Bucket:
             if ours is None and unique and getattr(error, 'status', 0) == 412:
                 ours = True
             if ours is None:
-                raise UnknownOutcome(
-                    '%s: it is unknown whether the object was stored (%s), and this key may '
-                    'not look' % (described('PutObject', key), brief(error)))
+                raise UnknownOutcome('%s; it is unknown whether the object was stored, and it '
+                                     'could not be looked up' % error)
             if not ours:
                 raise
 
@@ -1916,9 +1974,9 @@ class Bucket:
             ours = self.is_ours(key, write_id, size)
             if ours is None:
                 raise UnknownOutcome(
-                    '%s: it is unknown whether the upload was completed (%s), and this key may '
-                    'not look: see if %s is there, its upload id is %s'
-                    % (what, brief(error), printable(repr(key), 300), printable(upload_id)))
+                    '%s; it is unknown whether the upload was completed, and it could not be '
+                    'looked up: see if %s is there, its upload id is %s'
+                    % (error, printable(repr(key), 300), printable(upload_id)))
             if not ours:
                 raise
 
@@ -1950,7 +2008,8 @@ class Bucket:
         try:
             self._store(volumes, workers, name, stream, overwrite, unique)
         except BaseException as error:
-            workers.stop()
+            # what is fully sent may appear even after we hung up: rather hear the answer
+            workers.stop(GRACE if any(volume.completing for volume in volumes) else 0)
             if volumes and not (isinstance(error, UnknownOutcome) and volumes[0].completing):
                 self._give_up(volumes)
             raise
@@ -2001,7 +2060,8 @@ class Bucket:
 
     def _give_up(self, volumes):
         """Leave nothing of a dump behind, unless it turns out to be there, and whole."""
-        before, self.timeout = self.timeout, min(self.timeout, ABORT_PATIENCE)
+        before = self.timeout, self.patience
+        self.timeout, self.patience = (min(value, ABORT_PATIENCE) for value in before)
         key = printable(repr(volumes[0].key), 300)
         try:
             there = volumes[0].settle()
@@ -2017,7 +2077,7 @@ class Bucket:
         except NetworkError as error:
             self.report('warning', 'of %s something may be left behind: %s' % (key, error))
         finally:
-            self.timeout = before
+            self.timeout, self.patience = before
 
     def download(self, keys, write, ended=False):
         """Write the objects *keys*, one after the other, to write(view); say how it was checked.

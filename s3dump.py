@@ -132,6 +132,7 @@ class Dump:
         self.key, self.layout = key, layout
         self.labels = labels
         self.pieces, self.ends, self.marks, self.strays = {}, [], [], []
+        self.doubtful = False       # whether its volumes may be somebody else's objects
 
     def add(self, number, entry, is_end=False):
         """Take another object of this dump."""
@@ -180,6 +181,9 @@ class Dump:
         """Why it can't be restored, as far as the names of its objects tell; '' if it can."""
         if not self.pieces:
             return '%s is missing' % self.name_of(0)
+        if self.doubtful:
+            return 'it does not say how large it can be, so it is unknown whether the volumes ' \
+                'beside it are its own; -k deletes one that is not'
         for number, found in enumerate(sorted(self.pieces)):
             if number != found:
                 return '%s is missing' % self.name_of(number)
@@ -277,7 +281,9 @@ def without_strays(bucket, dump):
     only write must not be able to spoil a dump whose key can be guessed."""
     if dump.layout == '/volume_' and len(dump.all_keys()) > 1:
         try:
-            if not bucket.head_object(dump.key).full:
+            head = bucket.head_object(dump.key)
+            dump.doubtful = not head.number('volume-size')
+            if head.alone:
                 dump.set_strays_apart()
         except s3.ResponseError as error:
             if error.status != 403:
@@ -291,17 +297,20 @@ def find_by_key(bucket, key, with_strays=False):
     try:
         head = bucket.head_object(key)
         dump.add(0, s3.ListEntry(key, head.size, head.modified, head.storage_class, head.etag))
-        if not head.full and not with_strays:
+        if head.alone and not with_strays:
             return dump
+        tolerant = head.alone or not with_strays
     except s3.ResponseError as error:
         if error.status != 404:
             raise
+        head, tolerant = None, False
     for layout in ('/volume_', '/end_') if dump.first else ('/chunk_', ':', '/volume_', '/end_'):
         found = Dump(key, layout) if layout in ('/chunk_', ':') else dump
-        for number, entry in pieces_of(bucket, key, layout, dump.first):
+        for number, entry in pieces_of(bucket, key, layout, tolerant):
             found.add(number, entry, layout == '/end_')
         if found.pieces and found is not dump:
             return found
+    dump.doubtful = bool(head and len(dump.all_keys()) > 1 and not head.number('volume-size'))
     if not dump.all_keys():
         raise s3.Error('there is no object %s' % s3.printable(repr(key)))
     return dump
@@ -362,14 +371,18 @@ class Source:
             count = self._raw.readinto(view)
         except OSError as error:
             raise s3.Error('cannot read the stream: %s' % error.strerror)
-        if count == 0:
-            self._check_end()
+        if count == 0 and not self._ended():
+            return None             # not yet
         self.size += count or 0
         return count
 
-    def _check_end(self):
+    def _ended(self):
+        """Whether this is the end of a whole stream; False while the program runs on."""
         if self._process:
-            status = self._wait()
+            try:
+                status = self._process.wait(0.25)
+            except subprocess.TimeoutExpired:
+                return False
             name = s3.printable(self._program[0])
             if status < 0:
                 raise s3.Error('%s was ended by signal %d: nothing is stored' % (name, -status))
@@ -379,15 +392,7 @@ class Source:
         if self.size < self._min_size:
             raise s3.Error('the stream has %d bytes, less than --min-size %d: nothing is stored'
                            % (self.size, self._min_size))
-
-    def _wait(self):
-        """The exit status of the program, which may run on after the end of its output."""
-        while True:
-            Stopped.check()
-            try:
-                return self._process.wait(0.25)
-            except subprocess.TimeoutExpired:
-                pass
+        return True
 
     def close(self):
         """End the program, if it still runs."""
@@ -552,15 +557,17 @@ def dump(bucket, args):
         raise UsageError('the key %s has more than %d bytes' % (s3.printable(longest), MAX_KEY))
     if args.key is not None or args.fixed_key:
         refuse_existing(bucket, args, name)
+    Stopped.deferred = True
     source = Source(args.program, args.accept_status, args.min_size)
     status = Status(bucket, args.quiet)
-    Stopped.deferred = True
     try:
         stored = bucket.upload(name, source, overwrite=args.overwrite,
                                unique=args.key is None and not args.fixed_key)
     finally:
         status.stop()
         source.close()
+    ignore_signals()
+    Stopped.pending = None          # it came too late
     if not stored.size:
         say('warning: the stream was empty, and so is the dump %s' % s3.printable(stored.key))
     status.summary('dump %s' % s3.printable(stored.key), stored.size)
@@ -832,7 +839,11 @@ def unfinished(bucket, prefix):
     """The unfinished uploads, or none where the key or the server doesn't let us see them."""
     try:
         return list(bucket.list_multipart_uploads(prefix))
-    except (s3.ResponseError, s3.BadAnswer):
+    except s3.BadAnswer:
+        return []
+    except s3.ResponseError as error:
+        if error.status not in (400, 403, 404, 405, 501):
+            raise
         return []
 
 
@@ -885,6 +896,8 @@ def remove(bucket, args, one):
     try:
         for key in one.all_keys():
             bucket.delete_object(key)
+    except s3.NetworkError:
+        raise                       # the others would fail as well, each after its patience
     except s3.Error as error:
         say('cannot delete %s: %s' % (s3.printable(one.key), error))
         return False
@@ -1104,8 +1117,9 @@ class Stopped(BaseException):
     @classmethod
     def check(cls):
         """Raise what the handler didn't, or did in a finalizer, where it is lost."""
-        if cls.pending:
-            raise cls(cls.pending)
+        number, cls.pending = cls.pending, None
+        if number:
+            raise cls(number)
 
 
 def catch_signals():

@@ -610,6 +610,13 @@ class VolumeTests(ProgramTestCase):
         self.succeed('delete', '-k', key)
         self.assertEqual(self.keys(), [key + '/volume_000000'])     # that is no volume
 
+    def test_a_set_whose_metadata_were_lost_is_not_restored_in_part(self):
+        key, _ = self.place_set()
+        self.server.objects[key].metadata.clear()
+        for labels in (['/home', '0'], ['-k', key]):
+            self.assertEqual(self.must_fail(1, 'does not say how large', 'restore', *labels).out,
+                             b'')
+
     def test_an_end_mark_alone_is_no_dump(self):
         self.server.put('key/end_000000', b'')
         for command in ('restore', 'verify', 'url', 'getacl'):
@@ -1181,7 +1188,7 @@ class CleanTests(ProgramTestCase):
         self.clean('1')
 
     def test_the_first_object_of_a_set_goes_first(self):
-        key = self.place(date='2020-01-01')
+        key = self.place(date='2020-01-01', metadata={'x-amz-meta-volume-size': '100'})
         for name in ('/volume_000001', '/volume_000002', '/end_000002'):
             self.server.put(key + name, b'', modified=self.noon('2020-01-01'))
         kept = self.place(date='2020-01-02')
