@@ -1026,6 +1026,7 @@ class Connection:
         response = connection.getresponse()
         self._throttled.in_head, self._throttled.deadline = False, None
         if response.status < 200:   # http.client knows 100 only
+            response.close()
             raise BadAnswer('the server answers %d, which is no answer' % response.status)
         return response
 
@@ -1039,6 +1040,7 @@ class Connection:
         except (OSError, http.client.HTTPException, BadAnswer):
             raise broken
         if response.status < 300:
+            response.close()
             raise broken            # praise for half a request is worth nothing
         self._spoiled = True
         return response

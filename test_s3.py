@@ -33,6 +33,7 @@ import contextlib
 import email.utils
 import errno
 import functools
+import gc
 import hashlib
 import hmac
 import http.client
@@ -53,6 +54,7 @@ import traceback
 import unittest
 import urllib.parse
 import urllib.request
+import warnings
 import xml.etree.ElementTree
 import zlib
 from calendar import timegm
@@ -1402,8 +1404,9 @@ def object_headers(found):
 #     answer  (of a stall) *bytes* bytes of the answer's body were sent
 
 FAULTS = {
-    # In place of the work; body is raw, read says whether the request's body is read:
-    'status': dict(status=503, code='SlowDown', message=None, headers={}, body=None, read=True),
+    # In place of the work, or after it; body is raw, read says whether the request's is read:
+    'status': dict(status=503, code='SlowDown', message=None, headers={}, body=None, read=True,
+                   done=False),
     # refuse answers while the body is still coming; drain reads it afterwards.
     'refuse': dict(status=403, code='AccessDenied', message=None, headers={}, body=None,
                    read=False, drain=False),
@@ -1669,6 +1672,8 @@ class Connection:
         if fault is None:
             return None
         if fault.kind in ('status', 'refuse'):
+            if getattr(fault, 'done', False):
+                self.work(exchange, fault)
             reply = self.server.error_reply(exchange, fault.error())
             reply.headers.update(fault.headers)
             reply.body = reply.body if fault.body is None else fault.body
@@ -3339,8 +3344,10 @@ class RetriesTests(unittest.TestCase):
                       socket.gaierror(-2, 'x'), http.client.IncompleteRead(b''),
                       http.client.RemoteDisconnected(), self.error(500, 'InternalError'),
                       self.error(502, ''), self.error(503, 'SlowDown'), self.error(504, ''),
-                      self.error(429, ''), self.error(400, 'RequestTimeout'),
-                      self.error(409, 'OperationAborted'), self.error(200, 'InternalError')):
+                      self.error(408, ''), self.error(429, ''), self.error(200, 'InternalError'),
+                      *(self.error(400, code) for code in (
+                          'RequestTimeout', 'OperationAborted', 'SlowDown', 'InternalError',
+                          'ServiceUnavailable', 'ConditionalRequestConflict'))):
             with self.subTest(repr(error)):
                 pauses = self.outage(error)
                 self.assertGreater(sum(pauses), 600)
@@ -3355,6 +3362,8 @@ class RetriesTests(unittest.TestCase):
 
     def test_damage_and_nonsense_are_tried_five_times(self):
         for error in (self.error(400, 'BadDigest'), self.error(400, 'XAmzContentSHA256Mismatch'),
+                      self.error(400, 'XAmzContentChecksumMismatch'),
+                      self.error(403, 'RequestTimeTooSkewed'),
                       self.error(200, 'AccessDenied'), s3.BadAnswer('x'),
                       http.client.LineTooLong('x'), http.client.BadStatusLine('x')):
             with self.subTest(repr(error)):
@@ -3379,6 +3388,15 @@ class RetriesTests(unittest.TestCase):
         self.assertIsNotNone(retries.pause(ConnectionResetError()))
         clock.now += 11
         self.assertIsNone(retries.pause(ConnectionResetError()))
+
+    def test_a_long_part_that_moves_for_nothing_is_not_tried_for_ever(self):
+        error = ConnectionResetError()
+        error.moved = s3.SOCKET_BUFFER + 1
+        clock, count = Clock(), 0
+        retries = s3.Retries(lambda: 900, clock)
+        while retries.pause(error) is not None:
+            clock.now, count = clock.now + 899, count + 1
+        self.assertTrue(50 < count < 200, count)
 
     def test_the_server_may_ask_for_a_longer_pause(self):
         for headers, expected in (({'retry-after': '7'}, 7), ({'x-amz-retry-after': '1500'}, 1.5),
@@ -3646,8 +3664,14 @@ class UploadTests(ClientTestCase):
         workers = s3.Workers(bucket, 10)
         buffers = [workers.buffer() for _ in range(4)]
         self.assertEqual(len({id(view.obj) for view in buffers}), 4)
+        self.assertEqual({len(view) for view in buffers}, {10})
         workers.submit(workers.release, buffers[0])
         self.assertIs(workers.buffer(), buffers[0])
+        workers.stop()
+        workers = s3.Workers(bucket, 10)
+        buffer = workers.buffer()
+        workers.release(buffer)
+        self.assertIs(workers.buffer(), buffer)     # a short stream needs no second one
         workers.stop()
 
     def test_the_key_is_made_anew_when_the_server_corrects_the_clock(self):
@@ -3793,6 +3817,7 @@ class UploadFaultTests(ClientTestCase):
                         operation, code, status))
                     self.assertEqual(server.uploads, {})
                     self.assertEqual(self.clock.now, 0)
+                    self.assertNotIn('HeadObject', server.operations())
 
     def test_a_refusal_while_the_body_is_sent_is_read_and_shown(self):
         for drain in (False, True):
@@ -3819,6 +3844,20 @@ class UploadFaultTests(ClientTestCase):
                 self.assertEqual(server.objects['key'].size, 20 << 20)
             bucket.put_object('other', b'data')     # on whatever connection
             self.assertEqual(server.objects['other'].data, b'data')
+
+    def test_an_answer_that_is_none_leaves_no_socket_open(self):
+        for kind, options in (('raw', dict(data=b'HTTP/1.1 102 Processing\r\n\r\n')),
+                              ('refuse', dict(status=200, headers={'ETag': '"early"'}))):
+            server = self.server()
+            server.fault('PutObject', kind, **options)
+            bucket = self.bucket(server, part_size=30 << 20)
+            bucket.timeout = 5
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter('always')
+                bucket.put_object('key', bytes(20 << 20))
+                bucket.close()
+                gc.collect()
+            self.assertEqual([str(warning.message) for warning in caught], [])
 
     def test_data_that_are_damaged_on_their_way_are_sent_again_five_times(self):
         for checksum in ('none', 'crc32'):
@@ -3863,7 +3902,9 @@ class UploadFaultTests(ClientTestCase):
         error = self.outcome(server, self.bucket(server, jobs=4), 50000)
         self.assertIn('AccessDenied', str(error))
         self.assertEqual(server.uploads, {})
-        self.assertEqual(server.operations()[-1], 'AbortMultipartUpload')
+        aborted = server.operations().index('AbortMultipartUpload')
+        late = [request.status for request in server.log[aborted + 1:]]
+        self.assertLessEqual(set(late), {0, 404})       # of sockets that were cut meanwhile
 
     def test_an_upload_that_can_not_be_aborted_is_named(self):
         server = self.server()
@@ -3920,12 +3961,16 @@ class CompletionTests(ClientTestCase):
             ('stall', dict(when='done')), ('cut', dict(bytes=0)), ('cut', dict(bytes=60)),
             ('error200', dict(done=True)), ('body', dict(body=b'')),
             ('body', dict(body=b'<html/>')), ('body', dict(body=b'\xff\xfe')),
-            ('blanks', dict(code='InternalError', done=True)))
+            ('blanks', dict(code='InternalError', done=True)),
+            ('status', dict(status=500, code='InternalError', done=True)),
+            ('status', dict(status=502, body=b'<html/>', done=True)),
+            ('status', dict(status=503, code='SlowDown', done=True)),
+            ('status', dict(status=504, body=b'', done=True)))
     FORGETFUL = ((), ('idempotent-complete',), ('500-repeated-complete',))
 
-    def upload(self, server, bucket, **options):
+    def upload(self, server, bucket, size=2500, **options):
         try:
-            bucket.upload('key', io.BytesIO(pattern(2500)), **options)
+            bucket.upload('key', io.BytesIO(pattern(size)), **options)
         except s3.Error as error:
             self.one_line(error)
             return error
@@ -3999,18 +4044,22 @@ class CompletionTests(ClientTestCase):
         self.assertEqual(server.objects['key'].data, pattern(2500))
 
     def test_a_put_whose_answer_was_lost_is_recognised(self):
-        for allow in (None, WRITE_ONLY):
-            for unique in (True, False):
-                server = self.server()
-                server.users[server.access_key].allow = allow
-                server.fault('PutObject', 'hangup', when='done')
-                bucket = self.bucket(server)
-                if allow and not unique:
-                    with self.assertRaises(s3.UnknownOutcome):
-                        bucket.put_object('key', b'data', unique=unique)
-                else:
-                    bucket.put_object('key', b'data', unique=unique)
-                self.assertEqual(server.objects['key'].data, b'data')
+        for kind, options in (('hangup', dict(when='done')), ('reset', dict(when='done')),
+                              *self.LOST[-4:]):
+            for allow in (None, WRITE_ONLY):
+                for unique in (True, False):
+                    with self.subTest('%s %s %s' % (kind, options, unique), allow=allow):
+                        server = self.server()
+                        server.users[server.access_key].allow = allow
+                        fault = server.fault('PutObject', kind, **options)
+                        bucket = self.bucket(server)
+                        if allow and not unique:
+                            with self.assertRaises(s3.UnknownOutcome):
+                                bucket.put_object('key', b'data', unique=unique)
+                        else:
+                            bucket.put_object('key', b'data', unique=unique)
+                        self.assertEqual(fault.hits, 1)
+                        self.assertEqual(server.objects['key'].data, b'data')
 
     def test_a_refusal_after_a_lost_answer_is_looked_into(self):
         for allow in (None, WRITE_ONLY):
@@ -4025,6 +4074,17 @@ class CompletionTests(ClientTestCase):
                         bucket.upload('key', io.BytesIO(pattern(size)), unique=True)
                 else:
                     bucket.upload('key', io.BytesIO(pattern(size)))
+                self.assertEqual(server.objects['key'].data, pattern(size))
+
+    def test_an_outcome_that_can_not_be_looked_up_at_first_is_looked_up_in_the_end(self):
+        for operation, size, times in (('PutObject', 500, 3), ('CompleteMultipartUpload', 2500, 3),
+                                       ('CompleteMultipartUpload', 2500, 100)):
+            with self.subTest(operation, times=times):
+                server = self.server()
+                server.fault(operation, 'hangup', when='done')
+                server.fault('HeadObject', 'status', times=times, status=503, body=b'',
+                             where=lambda _: self.clock.now < 15)
+                self.assertIsNone(self.upload(server, self.bucket(server), size=size))
                 self.assertEqual(server.objects['key'].data, pattern(size))
 
     def test_an_unknown_outcome_of_a_volume_is_a_failure_that_leaves_no_upload(self):
@@ -4276,7 +4336,7 @@ class LearningTests(ClientTestCase):
     def test_a_head_without_a_body_teaches_the_clock_as_well(self):
         server = self.server()
         server.offset = 86400
-        self.assertFalse(self.bucket(server).exists('key'))
+        self.assertIs(self.bucket(server).exists('key'), False)
 
     def test_all_threads_learn_of_a_clock_that_jumps(self):
         server = self.server()
@@ -4310,7 +4370,8 @@ class LearningTests(ClientTestCase):
                 before = len(other.log)
                 with self.assertRaises(s3.Error) as caught:
                     self.bucket(server).put_object('key', b'data')
-                self.one_line(caught.exception)
+                self.assertRegex(self.one_line(caught.exception),
+                                 '^PutObject .key.: the server redirects to .* not followed')
                 self.assertEqual(len(other.log), before)
 
     def test_a_server_that_keeps_redirecting_is_given_up(self):
@@ -4355,6 +4416,16 @@ class HostileTests(ClientTestCase):
                     list(self.bucket(server).list_objects())
                 self.one_line(caught.exception)
                 self.assertLess(self.clock.now, 100)
+
+    def test_a_listing_of_uploads_that_has_no_end(self):
+        page = b'<ListMultipartUploadsResult><IsTruncated>true</IsTruncated>%s' \
+            b'</ListMultipartUploadsResult>'
+        for marker in (b'<NextKeyMarker>x</NextKeyMarker>', b''):
+            server = self.server()
+            server.fault('ListMultipartUploads', 'body', times=None, body=page % marker)
+            with self.assertRaisesRegex(s3.BadAnswer, 'ListMultipartUploads: .* no end'):
+                list(self.bucket(server).list_multipart_uploads())
+            self.assertLess(len(server.log), 4)
 
     def test_heads(self):
         for name, data in (
