@@ -18,12 +18,11 @@ if __name__ == '__main__' and signal.getsignal(signal.SIGINT) == signal.default_
     signal.signal(signal.SIGINT, signal.SIG_DFL)    # no traceback while the rest is loaded
 
 import argparse  # noqa: E402
-import calendar  # noqa: E402
 import collections  # noqa: E402
+import functools  # noqa: E402
 import itertools  # noqa: E402
 import os  # noqa: E402
 import re  # noqa: E402
-import subprocess  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
@@ -71,8 +70,10 @@ def parse_piece(key):
     return None if piece[1:] == ('/volume_', 0) else piece      # that is the dump itself
 
 
+@functools.lru_cache(maxsize=4096)   # a listing has the same few in each of its keys
 def real_date(text):
     """Whether *text* is YYYY-MM-DD and in the calendar."""
+    import calendar
     if not re.match(r'[0-9]{4}-[0-9]{2}-[0-9]{2}\Z', text):
         return False
     year, month, day = int(text[:4]), int(text[5:7]), int(text[8:])
@@ -351,6 +352,8 @@ class Source:
         self._process = None
         self.size = 0
         if program:
+            global subprocess       # here, for most dumps come through a pipe
+            import subprocess
             try:
                 self._process = subprocess.Popen(program, stdout=subprocess.PIPE, bufsize=0)
             except (OSError, ValueError) as error:

@@ -66,6 +66,8 @@ except ImportError:     # a Python built without it still serves http://
 
 import s3
 
+s3.load_network()       # for tests of what no Endpoint stands before
+
 # Bound here, so that a test may take MD5 away from the client alone (FIPS).
 md5, sha256 = hashlib.md5, hashlib.sha256
 

@@ -1574,6 +1574,20 @@ class TerminalTests(ProgramTestCase):
 
 class CronTests(ProgramTestCase):
 
+    def test_nothing_is_imported_that_a_command_does_not_need(self):
+        networks, more = {'http.client', 'socket', 'ssl'}, {'xml.etree', 'subprocess', 'json'}
+        for argv, status, needed in (
+                (['--help'], 0, set()), (['dump', '/'], 2, set()), (['--version'], 0, set()),
+                (['dump', '/', '0'], 0, networks), (['list'], 0, networks | {'xml.etree'}),
+                (['dump', '/', '0', '--', 'true'], 0, networks | {'subprocess'})):
+            process = self.start(*argv, prefix=[sys.executable, '-v', '-I', '-S', PROGRAM])
+            _, err = process.communicate(b'data', timeout=PATIENCE)
+            self.assertEqual(process.returncode, status)
+            imported = set(re.findall(r"^import '([\w.]+)'", err.decode(), re.MULTILINE))
+            self.assertIn('s3', imported)
+            self.assertEqual(imported & (networks | more) - ({'ssl'} if ssl is None else set()),
+                             needed - ({'ssl'} if ssl is None else set()), argv)
+
     def test_a_line_says_what_was_done_and_quiet_none(self):
         for command in ('dump', 'restore', 'verify'):
             with self.subTest(command):
