@@ -48,6 +48,7 @@ import functools
 import hashlib
 import hmac
 import io
+import mmap
 import os
 import re
 import select
@@ -1177,7 +1178,10 @@ class Workers:
         """A memoryview of *size* bytes, as soon as one is free."""
         if not self._free and self._made <= self._jobs:
             self._made += 1
-            return memoryview(bytearray(self._size))
+            try:                    # not a bytearray, which takes its pages before they are used
+                return memoryview(mmap.mmap(-1, self._size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+            except OSError:
+                raise MemoryError('no room for a part')
         while not self._free:
             self._listen()
         self._raise()

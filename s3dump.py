@@ -962,7 +962,8 @@ def make_parser():
     parser = Parser(
         prog='s3dump.py', usage='s3dump.py [options] COMMAND [arguments]', add_help=False,
         description='commands:\n' + '\n'.join(lines) + '\n\n' + __doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        # its own way to find the width imports what takes as long as all of argparse
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=width() - 2),
         allow_abbrev=sys.version_info < (3, 8))     # False would break -qi there
     option = parser.add_argument
     option('words', nargs='*', help=argparse.SUPPRESS)
