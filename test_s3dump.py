@@ -2110,41 +2110,45 @@ class Bench:
             file.write(CERTIFICATE)
 
     def run(self):
-        """Print a line for each row."""
-        print('%-28s%9s%14s%9s%9s\n%28s%9s%14s%9s%9s' % (
-            '%.4g GiB' % (self.size / 2**30), 'MB/s', 'CPU s/GiB', 'ratio', 'peak', '',
-            '(floor)', '(floor)', 'of CPU', 'MiB'), flush=True)
+        """Print a line for each row; of more than 4 GiB only what shows how costs grow."""
+        print('%-22s%15s%14s%9s%9s%10s\n%-22s%15s%14s%9s%9s%10s' % (
+            '%.4g GiB' % (self.size / 2**30), 'MB/s', 'CPU s/GiB', 'ratio', 'peak', 'requests',
+            '', '(floor)', '(floor)', 'of CPU', 'MiB', '/GiB'), flush=True)
+        large = self.size > 4 << 30
         for direction, secure, check, settings in self.ROWS:
-            keep = check == 'md5'           # the ETags are MD5s only of what is kept
-            if keep and self.size > 4 << 30:
+            if large and (secure or check == 'md5'):
                 continue
-            with self.server(secure, discard=not keep) as server:
+            with self.server(secure, discard=check != 'md5') as server:     # whose ETags are others
                 self.configure(server, settings)
                 ours = self.measure([PROGRAM, '-q', '-f', self.config, 'dump', 'bench', '0'],
                                     self.size)
                 if direction == 'restore':
+                    server.requests()
                     ours = self.measure([PROGRAM, '-q', '-f', self.config, 'restore', 'bench', '0'])
-                floor = self.measure([os.path.abspath(__file__), '--floor', direction, check,
-                                      str(server.port), self.certificate if secure else '',
-                                      str(self.size)], self.size * (direction == 'dump'))
+                requests = server.requests()
+                floor = None if large else self.measure(
+                    [os.path.abspath(__file__), '--floor', direction, check, str(server.port),
+                     self.certificate if secure else '', str(self.size)],
+                    self.size * (direction == 'dump'))
                 self.show('%s %s %s' % (direction, 'https' if secure else 'http', check),
-                          ours, floor)
+                          ours, floor, requests)
         if self.keys:
             with self.server(False, keys=self.keys) as server:
                 self.configure(server, {})
                 cost = self.measure([PROGRAM, '-f', self.config, 'list', '-a'])
-                print('list of %d: %.2f s, %.2f s of CPU, %.0f MiB' % (
-                    self.keys, cost.seconds, cost.cpu, cost.peak))
+                print('list of %d objects: %.2f s, %.2f s of CPU, %.0f MiB, %d requests' % (
+                    self.keys, cost.seconds, cost.cpu, cost.peak, server.requests()))
 
-    def show(self, name, ours, floor):
+    def show(self, name, ours, floor, requests):
         def both(form, value):
-            return '%s (%s)' % (form % value(ours), form % value(floor))
+            return form % value(ours) + (' (%s)' % form % value(floor) if floor else '')
 
         size = self.size
-        print('%-22s%15s%14s%9.2f%9.1f' % (
+        print('%-22s%15s%14s%9s%9.1f%10.1f' % (
             name, both('%.0f', lambda cost: size / cost.seconds / 1e6),
-            both('%.2f', lambda cost: cost.cpu * 2**30 / size), ours.cpu / floor.cpu, ours.peak),
-            flush=True)
+            both('%.2f', lambda cost: cost.cpu * 2**30 / size),
+            '%.2f' % (ours.cpu / floor.cpu) if floor else '', ours.peak,
+            requests * 2**30 / size), flush=True)
 
     def configure(self, server, settings):
         with open(self.config, 'w') as file:
@@ -2153,9 +2157,9 @@ class Bench:
 
     @contextlib.contextmanager
     def server(self, secure, discard=False, keys=0):
-        """An S3Server in a process of its own; discard: it keeps only the size of what it gets."""
+        """An S3Server in a process of its own; discard: it keeps only the sizes of what it gets."""
         server = S3Server(discard=discard, certfile=self.certificate if secure else None)
-        reader, writer = os.pipe()
+        asked, answered = os.pipe(), os.pipe()
         child = os.fork()
         if not child:
             for number in range(keys):
@@ -2163,16 +2167,26 @@ class Bench:
                     number // 200, time.strftime('%Y-%m-%d', time.gmtime(number % 200 * DAY)),
                     number), b'')
             server.start()
-            os.write(writer, b'%d' % server.port)
-            signal.pause()
-        server.port = int(os.read(reader, 10))
+            os.write(answered[1], b'%d' % server.port)
+            while os.read(asked[0], 1):
+                count = len(server.log)
+                del server.log[:]
+                os.write(answered[1], b'%d' % count)
+            os._exit(0)
+
+        def requests():
+            """How many there were since this was asked before."""
+            os.write(asked[1], b'?')
+            return int(os.read(answered[0], 10))
+
+        server.port, server.requests = int(os.read(answered[0], 10)), requests
         try:
             yield server
         finally:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            os.close(reader)
-            os.close(writer)
+            for descriptor in asked + answered:
+                os.close(descriptor)
 
     def measure(self, argv, feed=0):
         """The Cost of a command that gets *feed* zeros, and whose output is thrown away."""
