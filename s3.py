@@ -185,6 +185,8 @@ TRANSIENT_CODES = {'SlowDown', 'InternalError', 'RequestTimeout', 'OperationAbor
                    'ServiceUnavailable', 'ConditionalRequestConflict'}
 DAMAGED_CODES = {'BadDigest', 'XAmzContentSHA256Mismatch', 'XAmzContentChecksumMismatch'}
 AGED_CODES = {'RequestTimeTooSkewed'}   # though the clocks agree: it waited in a queue
+EXPIRED_CODES = {'ExpiredToken', 'ExpiredTokenException', 'TokenRefreshRequired', 'InvalidToken',
+                 'InvalidAccessKeyId'}  # the last where somebody rotates keys in a file
 
 
 def printable(text, limit=1000):
@@ -265,6 +267,7 @@ def parse_secret(text):
 SETTINGS = {
     'service': parse_word, 'region': parse_word, 'bucket_name': parse_word,
     'access_key_id': parse_word, 'secret_access_key': parse_secret, 'session_token': parse_word,
+    'profile': parse_secret,
     'endpoint': parse_word, 'server': parse_word,
     'addressing': one_of('auto', 'path', 'virtual'), 'ca_bundle': str,
     'storage_class': parse_word, 'limit_rate': parse_rate,
@@ -275,16 +278,20 @@ SETTINGS = {
 }
 
 
-def read_config(path):
-    """The settings in the file *path*, as a dict; raises ConfigError."""
-    config = {}
+def read_text(path):
+    """The text of a small file; raises ConfigError."""
     try:
         with open(path, 'rb') as file:
-            text = file.read(1 << 20).decode('utf-8-sig')
+            return file.read(1 << 20).decode('utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, 'strerror', None) or 'it is not UTF-8 text'
         raise ConfigError('cannot read %s: %s' % (printable(path), reason))
-    for number, line in enumerate(text.splitlines(), 1):
+
+
+def read_config(path):
+    """The settings in the file *path*, as a dict; raises ConfigError."""
+    config = {}
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         words = line.strip().split(None, 1)
         if not words or words[0].startswith('#'):
             continue
@@ -333,41 +340,83 @@ def load_config(path=None, environ=os.environ, warn=lambda text: None):
     return config
 
 
-# ----------------------------------------------------------------------- Credentials
+# What a program of Amazon's would know without being told: the environment, and the profile
+# in the files of the AWS CLI.  Source: AWS SDKs and Tools Reference Guide, "Shared config and
+# credentials files", "Service-specific endpoints".
 
-class Credentials:
-    """An access key; session_token is None where it isn't a temporary one."""
+def read_ini(path):
+    """The sections of a file of the AWS CLI, {section: {key: value}}; {} if there is no file.
 
-    def __init__(self, access_key_id, secret_access_key, session_token=None):
-        self.access_key_id = access_key_id
-        self.secret_access_key = secret_access_key
-        self.session_token = session_token
+    A setting of an indented block has the block's name before its own: s3.addressing_style.
+    Raises ConfigError.
+    """
+    sections, section, block = {}, {}, ''
+    if not os.path.lexists(path):
+        return sections
+    for line in read_text(path).splitlines():
+        name, equals, value = line.partition('=')
+        name, value = name.strip().lower(), value.strip()
+        if not line.strip() or line.lstrip()[0] in '#;':
+            continue
+        if line[0] == '[':
+            title = ' '.join(line[1:].partition(']')[0].replace('"', '').split())
+            section, block = sections.setdefault(title, {}), ''
+        elif line[0] in ' \t':
+            section[block + '.' + name] = value
+        elif equals:
+            section[name], block = value, name
+    return sections
 
-    def __repr__(self):
-        return 'Credentials(%r)' % self.access_key_id
+
+def aws_files(environ):
+    """The paths of the credentials file and of the config file."""
+    return [os.path.expanduser(environ.get(variable) or path) for variable, path in (
+        ('AWS_SHARED_CREDENTIALS_FILE', '~/.aws/credentials'),
+        ('AWS_CONFIG_FILE', '~/.aws/config'))]
 
 
-def find_credentials(config, environ):
-    """Credentials from the configuration, else from AWS_* in environ; raises ConfigError."""
-    sources = (
-        ('the configuration', config, 'access_key_id', 'secret_access_key', 'session_token'),
-        ('the environment', environ,
-         'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN'))
-    for name, source, key, secret, token in sources:
-        if bool(source.get(key)) != bool(source.get(secret)):
-            missing = secret if source.get(key) else key
-            raise ConfigError('%s has half a key: %s is missing' % (name, missing))
-        if source.get(key):
-            values = source[key], source[secret], source.get(token) or None
-            for variable, value, parse in zip((key, secret, token), values, (
-                    parse_word, parse_secret, parse_word)):
-                try:
-                    parse(value or 'none')
-                except ValueError as error:
-                    raise ConfigError('%s in %s: %s' % (variable, name, error))
-            return Credentials(*values)
-    raise ConfigError('no credentials: neither access_key_id and secret_access_key in the '
-                      'configuration nor AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are set')
+def profile_name(config, environ):
+    """The profile that is asked for by name, or ''."""
+    return (config.get('profile') or environ.get('AWS_PROFILE')
+            or environ.get('AWS_DEFAULT_PROFILE') or '')
+
+
+def read_profile(name, environ):
+    """The settings of a profile, those of the credentials file first; None if there is none.
+
+    Those of its `services` are among them: s3.endpoint_url.  Raises ConfigError.
+    """
+    credentials, config = (read_ini(path) for path in aws_files(environ))
+    found = [settings for settings in (
+        config.get(name) if name == 'default' else None, config.get('profile ' + name),
+        credentials.get(name)) if settings is not None]
+    if not found:
+        return None
+    profile = {}
+    for settings in found:
+        profile.update(settings)
+    return dict(config.get('services ' + profile.get('services', ''), {}), **profile)
+
+
+def with_environment(config, environ):
+    """*config* and, for what it leaves open, the environment, then the AWS profile."""
+    try:
+        profile = read_profile(profile_name(config, environ) or 'default', environ) or {}
+    except ConfigError:             # who needs it, which is for its key, will hear so
+        profile = {}
+    ignored = (environ.get('AWS_IGNORE_CONFIGURED_ENDPOINT_URLS')
+               or profile.get('ignore_configured_endpoint_urls') or '').lower() == 'true'
+    server = config.get('server')
+    found = {
+        'bucket_name': environ.get('S3DUMP_BUCKET'),
+        'region': (environ.get('AWS_REGION') or environ.get('AWS_DEFAULT_REGION')
+                   or profile.get('region')),
+        'endpoint': 'https://' + server if server else '' if ignored else (
+            environ.get('AWS_ENDPOINT_URL_S3') or environ.get('AWS_ENDPOINT_URL')
+            or profile.get('s3.endpoint_url') or profile.get('endpoint_url')),
+        'addressing': profile.get('s3.addressing_style'),
+        'ca_bundle': environ.get('AWS_CA_BUNDLE') or profile.get('ca_bundle')}
+    return dict({name: value for name, value in found.items() if value}, **config)
 
 
 # -------------------------------------------------------------------------- Endpoint
@@ -388,30 +437,24 @@ SERVERS = (
 class Endpoint:
     """Where a bucket lives.
 
-    config, environ: as for Bucket.  Raises ConfigError.
+    config: settings, as with_environment() completes them.  Raises ConfigError.
 
-    Source: Amazon S3 User Guide, "Virtual hosting of general purpose buckets"; AWS SDKs and
-    Tools Reference Guide, "Service-specific endpoints".
+    Source: Amazon S3 User Guide, "Virtual hosting of general purpose buckets".
     """
 
-    def __init__(self, config, environ):
+    def __init__(self, config):
         load_network()
-        self.bucket = config.get('bucket_name') or environ.get('S3DUMP_BUCKET') or ''
+        self.bucket = config.get('bucket_name') or ''
         if not self.bucket:
             raise ConfigError('no bucket: set bucket_name in the configuration (-f FILE, '
                               '~/.s3keys or /etc/s3_keys), or S3DUMP_BUCKET')
         if not re.match(r'[!-.0-~]+\Z', self.bucket):
             raise ConfigError('%s is no name of a bucket' % printable(repr(self.bucket), 100))
-        self.region = (config.get('region') or environ.get('AWS_REGION')
-                       or environ.get('AWS_DEFAULT_REGION') or 'us-east-1')
+        self.region = config.get('region') or 'us-east-1'
         if not valid_region(self.region):
             raise ConfigError('%s is no region' % printable(repr(self.region)))
-        url = config.get('endpoint') or ''
-        if not url and config.get('server'):
-            url = 'https://' + config['server']
-        url = url or environ.get('AWS_ENDPOINT_URL_S3') or environ.get('AWS_ENDPOINT_URL') or ''
-        self.custom = bool(url)
-        self._locate(url or self._aws_url())
+        self.custom = bool(config.get('endpoint'))
+        self._locate(config.get('endpoint') or self._aws_url())
         style = config.get('addressing', 'auto')
         label = re.match(r'[a-z0-9][a-z0-9-]{1,61}[a-z0-9]\Z', self.bucket)
         self.virtual = style == 'virtual' or (style == 'auto' and self.aws and bool(label))
@@ -651,13 +694,15 @@ class Document:
         """The text of the root's child *name*; '' if there is none."""
         return self._root.findtext(self._space + name) or ''
 
-    def all(self, name):
-        """Yield, for each of the root's children *name*, a dict of its children's texts.
+    def all(self, path):
+        """Yield, for each element at *path*, a dict of its children's texts.
 
-        A listing has a thousand with six of them: asking for each by name takes twice as long.
+        path: names with slashes, from the root's child on.  A listing has a thousand elements
+        with six children: asking for each by name takes twice as long.
         """
         start = len(self._space)
-        for element in self._root.iterfind(self._space + name):
+        path = '/'.join(self._space + name for name in path.split('/'))
+        for element in self._root.iterfind(path):
             yield {child.tag[start:]: child.text or '' for child in element}
 
 
@@ -748,7 +793,7 @@ def completion_body(parts):
         body.write(('<Part><PartNumber>%d</PartNumber><ETag>%s</ETag>%s</Part>\n'
                     % (number, escape(etag), check)).encode())
     body.write(b'</CompleteMultipartUpload>')
-    return body.getbuffer()
+    return body.getvalue()
 
 
 def escape(text):
@@ -973,6 +1018,43 @@ class ThrottledReader(io.RawIOBase):
         io.RawIOBase.close(self)
 
 
+Proxy = collections.namedtuple('Proxy', 'host port headers')
+
+
+def find_proxy(environ, scheme, host):
+    """The Proxy that *environ* names for the URLs of a scheme and host, or None.
+
+    HTTPS_PROXY, HTTP_PROXY and NO_PROXY, the same in small letters first, as curl(1)'s manual
+    describes them.  Raises ConfigError.
+    """
+    def variable(name):
+        return environ.get(name) or environ.get(name.upper()) or ''
+
+    url = variable(scheme + '_proxy')
+    if not url:
+        return None
+    for name in variable('no_proxy').replace(',', ' ').split():
+        name = re.sub(r'\A\*?\.?', '', name.lower())
+        if name.count(':') == 1 or ']:' in name:
+            name = name.rpartition(':')[0]
+        name = name.strip('[]')
+        if not name or host == name or host.endswith('.' + name):
+            return None             # not name: it was a *
+    try:
+        parts = urllib.parse.urlsplit(url if '//' in url else 'http://' + url)
+        if parts.scheme != 'http' or not parts.hostname:
+            raise ValueError(url)
+        headers = {}
+        if parts.username:
+            login = '%s:%s' % (parts.username, parts.password or '')
+            headers['proxy-authorization'] = 'Basic ' + base64.b64encode(
+                urllib.parse.unquote_to_bytes(login)).decode()
+        return Proxy(parts.hostname, parts.port or 80, headers)
+    except ValueError:
+        raise ConfigError('%s_PROXY is no URL like http://proxy.example.com:3128'
+                          % scheme.upper())
+
+
 class Cancelled(Exception):
     """The transfer has failed elsewhere, and this thread may go home."""
 
@@ -980,12 +1062,14 @@ class Cancelled(Exception):
 class Connection:
     """The connection of one thread: made when needed, kept alive, never trusted when old.
 
-    Belongs to its thread, but for cancel(), which any thread may call.
+    Belongs to its thread, but for cancel(), which any thread may call.  endpoint: has scheme,
+    host and port; environ: where a proxy is looked for.
     """
 
-    def __init__(self, endpoint, limit, context, clock):
+    def __init__(self, endpoint, limit, context, clock, environ):
         self._endpoint, self._limit, self._context = endpoint, limit, context
-        self._clock = clock
+        self._clock, self._environ = clock, environ
+        self.proxy = None           # that the connection goes through
         self._http = None           # http.client's connection
         self._sock = None           # the socket under it, kept for cancel()
         self._place = None          # what it is connected to
@@ -1010,9 +1094,13 @@ class Connection:
         if not self.reused:
             self.close()
             scheme, host, port, unlimited = place
+            self.proxy = proxy = find_proxy(self._environ, scheme, host)
             kind = http.client.HTTPConnection if scheme == 'http' else http.client.HTTPSConnection
             more = {} if scheme == 'http' else {'context': self._context()}
-            self._http = kind(host, port, timeout=CONNECT_TIMEOUT, **more)
+            self._http = kind(*(proxy[:2] if proxy else (host, port)),
+                              timeout=min(CONNECT_TIMEOUT, timeout), **more)
+            if proxy and scheme == 'https':
+                self._http.set_tunnel(host, port, proxy.headers)
             self._http.connect()
             self._place, self._sock = place, self._http.sock
             if not unlimited:       # else the kernel would take megabytes ahead of us
@@ -1038,6 +1126,9 @@ class Connection:
         silence.  Raises OSError, http.client.HTTPException and BadAnswer.
         """
         connection = self._open(timeout)
+        if self.proxy and self._endpoint.scheme == 'http':      # RFC 7230, section 5.3.2
+            target = 'http://%s%s' % (headers['host'], target)
+            headers = dict(headers, **self.proxy.headers)
         self.sent, self._throttled.sent, self._throttled.broken = True, 0, None
         try:
             connection.putrequest(method, target, skip_host=True)
@@ -1348,9 +1439,12 @@ def transient(error):
     if isinstance(error, ResponseError):
         return (error.status in TRANSIENT_STATUS or error.status == 200
                 or error.code in TRANSIENT_CODES | DAMAGED_CODES | AGED_CODES)
+    if isinstance(error, NetworkError):         # of who gives us credentials
+        return True
     if isinstance(error, OSError):
         return (not certificate_error(error)
                 and 'WRONG_VERSION_NUMBER' not in str(error)
+                and 'Tunnel connection failed: 4' not in str(error)
                 and error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM))
     return isinstance(error, (http.client.HTTPException, BadAnswer))
 
@@ -1372,9 +1466,12 @@ def brief(error):
     return printable(getattr(error, 'strerror', None) or str(error) or type(error).__name__, 300)
 
 
-def network_error(what, endpoint, error, attempts, now):
+def network_error(what, endpoint, proxy, error, attempts, now):
     """The NetworkError that tells of *error* in a line."""
     reason = brief(error)
+    place = endpoint.authority
+    if proxy:
+        place += ' through the proxy %s:%d' % proxy[:2]
     if certificate_error(error):
         reason = "the server's certificate is not accepted: %s" % reason
         dated = 'expired' in reason or 'not yet valid' in reason
@@ -1386,7 +1483,7 @@ def network_error(what, endpoint, error, attempts, now):
     elif 'WRONG_VERSION_NUMBER' in str(error):
         reason = 'the server does not speak TLS: is it an http:// endpoint?'
     tried = ' (gave up after %d attempts)' % attempts if attempts > 1 else ''
-    return NetworkError(printable('%s: %s: %s%s' % (what, endpoint.authority, reason, tried)))
+    return NetworkError(printable('%s: %s: %s%s' % (what, place, reason, tried)))
 
 
 def duration(seconds):
@@ -1460,6 +1557,375 @@ def read_blocks(response, view):
         yield count
 
 
+# ----------------------------------------------------------------------- Credentials
+# The key that requests are signed with: where it comes from, and how it is kept fresh.
+# Sources: AWS SDKs and Tools Reference Guide, "Standardized credential providers"; Amazon EC2
+# User Guide, "Use the Instance Metadata Service"; AWS STS API Reference.
+
+class Credentials:
+    """An access key.
+
+    session_token: None where it isn't a temporary one; expires: seconds since the epoch, or
+    None.
+    """
+
+    def __init__(self, access_key_id, secret_access_key, session_token=None, expires=None):
+        self.access_key_id = access_key_id
+        self.secret_access_key = secret_access_key
+        self.session_token = session_token
+        self.expires = expires
+
+    def __repr__(self):
+        return 'Credentials(%r)' % self.access_key_id
+
+
+class Absent(Exception):
+    """A source of credentials isn't there: what is not."""
+
+
+def make_credentials(where, settings, names, expires=None):
+    """The Credentials in the dict *settings*, in which they have these three *names*.
+
+    Raises Absent, and ConfigError, which no secret is in.
+    """
+    key, secret, token = (settings.get(name) or None for name in names)
+    if not key and not secret:
+        raise Absent('no %s in %s' % (names[0], where))
+    if not key or not secret:
+        raise ConfigError('%s has half a key: %s is missing' % (
+            printable(where), names[1] if key else names[0]))
+    for name, value, parse in zip(names, (key, secret, token), (
+            parse_word, parse_secret, parse_word)):
+        try:
+            parse('none' if value is None else value)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ConfigError(printable('%s in %s: %s' % (
+                name, where, error if isinstance(error, ValueError) else 'it is no text')))
+    return Credentials(key, secret, token, expires)
+
+
+def parse_credentials(where, body, token):
+    """The Credentials in a JSON document, where the session token has the name *token*.
+
+    Raises ConfigError, which nothing of the document is in.
+    """
+    import json                     # here, for most keys stand in a file
+    try:
+        document = json.loads(body.decode())
+        expires = parse_expiration(document.get('Expiration'))
+        return make_credentials(where, document, ('AccessKeyId', 'SecretAccessKey', token), expires)
+    except (ValueError, TypeError, AttributeError):
+        raise ConfigError('%s: the answer is no JSON document of a key' % printable(where))
+    except Absent as error:
+        raise ConfigError(printable(str(error)))
+
+
+def parse_expiration(text):
+    """Seconds since the epoch of an ISO 8601 time with an offset; None of None.
+
+    Raises ValueError.
+    """
+    if not text:
+        return None
+    match = re.match(r'[-0-9]{10}T[:0-9]{8}(?:[.,][0-9]+)?(?:Z|([+-])([0-9]{2}):?([0-9]{2}))\Z',
+                     text)
+    if not match:
+        raise ValueError('%r is no time' % text)
+    sign, hours, minutes = match.groups()
+    offset = 3600 * int(hours) + 60 * int(minutes) if sign else 0
+    return parse_time(text) - (-offset if sign == '-' else offset)
+
+
+Place = collections.namedtuple('Place', 'scheme host port')
+
+
+class Provider:
+    """Finds credentials when they are first needed, and newer ones before they expire.
+
+    config: complete; bucket: the Bucket, for its clocks, pauses, reports and TLS.  One for all
+    threads of a Bucket: what changes is guarded by the lock, but may be read without.
+    """
+    EARLY = 900                     # seconds before the end, as AWS's own SDKs
+    AGAIN = 60                      # seconds after which one that doesn't answer is asked again
+    LOCAL_TIMEOUT = 1               # seconds, of what is on this machine or not there
+    LOCAL_HOSTS = ('169.254.170.2', '169.254.170.23', 'fd00:ec2::23', 'localhost', '::1')
+
+    def __init__(self, config, environ, bucket):
+        self._config, self._environ, self._bucket = config, environ, bucket
+        self._current, self._asked = None, None
+        self._lock = threading.Lock()
+
+    def get(self):
+        """The Credentials to sign with now.
+
+        Raises ConfigError, which lists what was tried, and NetworkError.
+        """
+        current, now = self._current, self._bucket.now()
+        if current is None or (current.expires is not None and now > current.expires - self.EARLY):
+            usable = current is not None and now < current.expires
+            if self._lock.acquire(blocking=not usable):     # else somebody is at it already
+                try:
+                    self._refresh(current, usable)
+                finally:
+                    self._lock.release()
+        return self._current
+
+    def renew(self, refused):
+        """The Credentials to use in place of *refused*, which the server calls expired.
+
+        They are the same where there are no others.  Raises NetworkError.
+        """
+        with self._lock:
+            if self._current is refused:
+                self._asked = None
+                self._refresh(refused, False)
+        return self._current
+
+    def _refresh(self, known, usable):
+        """Ask all sources again, unless *known* was replaced, or this was done just now."""
+        now = self._bucket.monotonic()
+        if self._current is not known or (
+                self._asked is not None and now - self._asked < self.AGAIN):
+            return
+        try:
+            found, self._asked = self._find(), now
+        except (ConfigError, NetworkError) as error:
+            if known is None:
+                raise
+            if not usable:          # it may be a matter of minutes
+                raise NetworkError('the key has expired, and there is no newer one: %s' % error)
+            self._asked = now
+            self._bucket.report('warning', 'the key expires in %s, and there is no newer one yet: '
+                                '%s' % (duration(known.expires - self._bucket.now()), error))
+            return
+        if known is None or vars(found) != vars(known):
+            self._current = found
+
+    def _find(self):
+        """The Credentials of the first source that has any."""
+        sources = [self._configuration, self._variables, self._profile, self._web_identity,
+                   self._container, self._instance]
+        if self._config.get('profile'):     # then it is the configuration that says so
+            sources[1:3] = self._profile, self._variables
+        missing = []
+        for source in sources:
+            try:
+                return source()
+            except Absent as reason:
+                missing.append(str(reason))
+        raise ConfigError(printable('no credentials: ' + '; '.join(missing), 2000))
+
+    def _configuration(self):
+        return make_credentials('the configuration', self._config, (
+            'access_key_id', 'secret_access_key', 'session_token'))
+
+    def _variables(self):
+        return make_credentials('the environment', self._environ, (
+            'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN'))
+
+    def _profile(self, name=None, users=()):
+        """Of a profile; users: the profiles that refer to it."""
+        chosen = name or profile_name(self._config, self._environ)
+        name = chosen or 'default'
+        where = 'profile %s' % name
+        profile = read_profile(name, self._environ)
+        if profile is None:
+            if chosen:
+                raise ConfigError(printable('there is no %s in %s or %s' % (
+                    where, *aws_files(self._environ))))
+            raise Absent('no %s in %s or %s' % (where, *aws_files(self._environ)))
+        if 'role_arn' in profile and name not in users:
+            return self._role(name, profile, users + (name,))
+        if 'aws_access_key_id' not in profile and 'credential_process' in profile:
+            return self._process(where, profile['credential_process'])
+        if 'aws_access_key_id' not in profile and ('sso_session' in profile
+                                                   or 'sso_start_url' in profile):
+            raise ConfigError(printable(
+                '%s is of SSO: make one with the line `credential_process = aws configure '
+                'export-credentials --profile %s`, and use that' % (where, name)))
+        return make_credentials(where, profile, (
+            'aws_access_key_id', 'aws_secret_access_key', 'aws_session_token'))
+
+    def _role(self, name, profile, users):
+        """Of the role that a profile names."""
+        where = printable('role_arn of profile %s' % name)
+        session = profile.get('role_session_name')
+        if 'web_identity_token_file' in profile:
+            return self._web_role(where, profile['web_identity_token_file'], profile['role_arn'],
+                                  session)
+        if 'mfa_serial' in profile:
+            raise ConfigError('%s wants a code (mfa_serial), which cannot be typed here: use '
+                              'credential_process' % where)
+        sources = {'Environment': self._variables, 'EcsContainer': self._container,
+                   'Ec2InstanceMetadata': self._instance}
+        source, kind = profile.get('source_profile'), profile.get('credential_source')
+        try:
+            if source in users[:-1]:
+                raise ConfigError('%s: the profiles refer to each other' % where)
+            if source:
+                signer = self._profile(source, users)
+            elif kind in sources:
+                signer = sources[kind]()
+            else:
+                raise ConfigError('%s has neither source_profile nor a credential_source that '
+                                  'there is' % where)
+        except Absent as reason:
+            raise ConfigError(printable('%s: %s' % (where, reason)))
+        more = {'ExternalId': profile.get('external_id'),
+                'DurationSeconds': profile.get('duration_seconds')}
+        return self._assume(where, signer, Action='AssumeRole', RoleArn=profile['role_arn'],
+                            RoleSessionName=session or 's3dump', **{
+                                name: value for name, value in more.items() if value})
+
+    def _web_identity(self):
+        path = self._environ.get('AWS_WEB_IDENTITY_TOKEN_FILE')
+        role = self._environ.get('AWS_ROLE_ARN')
+        if not path or not role:
+            raise Absent('no AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN')
+        return self._web_role('web identity', path, role,
+                              self._environ.get('AWS_ROLE_SESSION_NAME'))
+
+    def _web_role(self, where, path, role, session):
+        return self._assume(where, None, Action='AssumeRoleWithWebIdentity', RoleArn=role,
+                            RoleSessionName=session or 's3dump',
+                            WebIdentityToken=read_text(path).strip())
+
+    def _assume(self, where, signer, **query):
+        """Of a role, by STS; signer: the Credentials to ask with, if they are needed."""
+        region, environ = self._bucket.endpoint.region, self._environ
+        url = environ.get('AWS_ENDPOINT_URL_STS') or environ.get('AWS_ENDPOINT_URL') or (
+            'https://sts.%s.amazonaws.com%s' % (region, '.cn' if region.startswith('cn-') else ''))
+        body = canonical_query(dict(query, Version='2011-06-15')).encode()
+        headers = {'content-type': 'application/x-www-form-urlencoded'}
+        answer = self._ask(where, url, 'POST', headers, body, signer=signer)
+        try:
+            if answer.status != 200:
+                error = next(Document(answer.body).all('Error'))
+                raise ConfigError(printable('%s: STS says %s (%d): %s' % (
+                    where, error.get('Code'), answer.status, error.get('Message'))))
+            found = next(Document(answer.body).all('%sResult/Credentials' % query['Action']))
+            return make_credentials('the answer of STS', found, (
+                'AccessKeyId', 'SecretAccessKey', 'SessionToken'),
+                parse_expiration(found.get('Expiration')))
+        except (BadAnswer, StopIteration, ValueError, Absent):
+            raise ConfigError('%s: %s does not answer like STS (%d)' % (where, url, answer.status))
+
+    def _process(self, where, command):
+        """Of the output of a program."""
+        import shlex
+        import subprocess
+        where = printable('credential_process of ' + where)
+        try:
+            done = subprocess.run(shlex.split(command), stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, timeout=TIMEOUT)
+        except (OSError, ValueError) as error:
+            raise ConfigError('%s can not be run: %s' % (where, brief(error)))
+        except subprocess.TimeoutExpired:
+            raise NetworkError('%s does not end within %d s' % (where, TIMEOUT))
+        if done.returncode:
+            raise ConfigError('%s ended with status %d' % (where, done.returncode))
+        return parse_credentials(where, done.stdout, 'SessionToken')
+
+    def _container(self):
+        """Of the endpoint in a container of ECS, or of EKS Pod Identity."""
+        relative = self._environ.get('AWS_CONTAINER_CREDENTIALS_RELATIVE_URI')
+        url = 'http://169.254.170.2' + relative if relative else \
+            self._environ.get('AWS_CONTAINER_CREDENTIALS_FULL_URI')
+        if not url:
+            raise Absent('no AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI')
+        try:
+            scheme, host, _, _ = split_url(url)
+        except ValueError:
+            raise ConfigError('AWS_CONTAINER_CREDENTIALS_FULL_URI is no URL')
+        if scheme == 'http' and host not in self.LOCAL_HOSTS and not host.startswith('127.'):
+            raise ConfigError('AWS_CONTAINER_CREDENTIALS_FULL_URI: plain http only to this '
+                              'machine, not to %s' % printable(host))
+        path = self._environ.get('AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE')
+        token = read_text(path).strip() if path else \
+            self._environ.get('AWS_CONTAINER_AUTHORIZATION_TOKEN')
+        if token and not re.match(r'[ -~]+\Z', token):
+            raise ConfigError('the container authorization token is no text for a header')
+        answer = self._ask('the container endpoint', url,
+                           headers={'authorization': token} if token else {}, local=True)
+        if answer.status != 200:
+            raise ConfigError('the container endpoint %s answers %d' % (printable(url),
+                                                                        answer.status))
+        return parse_credentials('the container endpoint', answer.body, 'Token')
+
+    def _instance(self):
+        """Of the role of an EC2 instance, through IMDSv2."""
+        name = 'EC2 instance role'
+        if (self._environ.get('AWS_EC2_METADATA_DISABLED') or '').lower() == 'true':
+            raise Absent('no %s, as AWS_EC2_METADATA_DISABLED says' % name)
+        mode = (self._environ.get('AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE') or '').lower()
+        url = (self._environ.get('AWS_EC2_METADATA_SERVICE_ENDPOINT') or (
+            'http://[fd00:ec2::254]' if mode == 'ipv6' else 'http://169.254.169.254')).rstrip('/')
+        path = url + '/latest/meta-data/iam/security-credentials/'
+        try:
+            token = self._ask(name, url + '/latest/api/token', 'PUT', {
+                'x-aws-ec2-metadata-token-ttl-seconds': '21600'}, local=True)
+        except NetworkError as error:
+            raise Absent('no %s (%s; in a container the hop limit of the metadata options must '
+                         'be 2)' % (name, error))
+        text = token.body.decode('latin-1')
+        if token.status != 200 or not re.match(r'[!-~]+\Z', text):
+            raise Absent('no %s (%s gives no token for IMDSv2: %d)' % (name, url, token.status))
+        headers = {'x-aws-ec2-metadata-token': text}
+        role = self._ask(name, path, headers=headers, local=True)
+        names = role.body.decode('utf-8', 'replace').split()
+        if role.status != 200 or not names:
+            raise Absent('no %s (the instance has none)' % name)
+        answer = self._ask(name, path + uri_encode(names[0]), headers=headers, local=True)
+        if answer.status != 200:
+            raise ConfigError('%s %s: the metadata service answers %d' % (
+                name, printable(names[0], 100), answer.status))
+        return parse_credentials(name, answer.body, 'Token')
+
+    def _ask(self, where, url, method='GET', headers=(), body=b'', local=False, signer=None):
+        """The Answer to a request, sent up to three times while nobody gives a sensible one.
+
+        local: never through a proxy, and soon or not at all; signer: the Credentials to sign it
+        with, for STS.  Raises NetworkError, ConfigError.
+        """
+        bucket = self._bucket
+        try:
+            scheme, host, port, _ = split_url(url)
+        except ValueError:
+            raise ConfigError('%s: %s is no URL' % (where, printable(repr(url), 200)))
+        connection = Connection(Place(scheme, host, port), RateLimit(), bucket.tls,
+                                bucket.monotonic, {} if local else self._environ)
+        timeout = self.LOCAL_TIMEOUT if local else CONNECT_TIMEOUT
+        authority, _, path = url.partition('//')[2].partition('/')
+        now, reason = bucket.now(), ''
+        for attempt in (1, 2, 3):
+            sent = dict(headers, host=authority)
+            if signer:
+                sign_headers(signer, bucket.endpoint.region, 'sts', now, method, '/' + path, '',
+                             sent, sha256(body))
+            if method != 'GET':
+                sent['content-length'] = str(len(body))
+            try:
+                response = connection.exchange(method, '/' + path, sent, body, timeout)
+                connection.limit_answer(2 * timeout)
+                answer = read_answer(response)
+                connection.confirm()
+            except (OSError, http.client.HTTPException, BadAnswer) as error:
+                answer, reason = None, brief(connection.cause(error))
+            finally:
+                connection.close()
+            if answer and answer.status < 500 and answer.status != 429:
+                ahead = (parse_date(answer.headers.get('date')) or now) - now
+                if not signer or answer.status == 200 or abs(ahead) <= MAX_SKEW:
+                    return answer
+                now += ahead        # our clock is wrong, and S3 has had no chance to say so
+                continue
+            if answer:
+                reason = 'it answers %d' % answer.status
+            if attempt < 3:
+                bucket.wait(connection, random.uniform(0, 2 ** attempt))
+        raise NetworkError('%s: %s:%d: %s' % (where, host, port, reason))
+
+
 # ---------------------------------------------------------------------------- Bucket
 
 Stored = collections.namedtuple('Stored', 'key size parts objects')
@@ -1530,8 +1996,8 @@ class Bucket:
     def __init__(self, config, environ=os.environ, report=lambda kind, text: None,
                  clock=time.time, monotonic=time.monotonic,
                  wait=Connection.pause):
-        self.endpoint = Endpoint(config, environ)
-        self.credentials = find_credentials(config, environ)
+        config = with_environment(config, environ)
+        self.endpoint = Endpoint(config)
         config = dict(self.endpoint.defaults(), **{
             name: value for name, value in config.items() if value != 'auto'})
         self.service = config.get('service', 's3')
@@ -1550,12 +2016,14 @@ class Bucket:
         self.checksum = checksum == 'crc32' or (checksum == 'auto' and self.endpoint.aws)
         self.opaque_etags = config.get('etag') == 'opaque'
         self._config, self._environ = config, environ
-        self._clock, self._monotonic, self._wait = clock, monotonic, wait
+        self._clock, self.monotonic, self.wait = clock, monotonic, wait
         self._answered = False      # whether the server ever said anything
         self._conditional = True    # whether it knows If-None-Match, until it says no
         self._context = None        # of TLS, made when first needed, guarded by the lock
         self._lock = threading.Lock()
         self._local = threading.local()
+        self.credentials = Provider(config, environ, self)
+        self.credentials.get()      # before a stream is begun that could not be stored
 
     def __enter__(self):
         return self
@@ -1576,24 +2044,24 @@ class Bucket:
     def connection(self):
         """The Connection of the calling thread."""
         if not hasattr(self._local, 'connection'):
-            self._local.connection = Connection(self.endpoint, self.limit, self._tls,
-                                                self._monotonic)
+            self._local.connection = Connection(self.endpoint, self.limit, self.tls,
+                                                self.monotonic, self._environ)
         return self._local.connection
 
-    def _tls(self):
+    def tls(self):
         with self._lock:
             if self._context is None:
-                self._context = tls_context(self._config.get('ca_bundle')
-                                            or self._environ.get('AWS_CA_BUNDLE'))
+                self._context = tls_context(self._config.get('ca_bundle'))
             return self._context
 
     def _attempt(self, what, method, key, query, headers, body, payload_hash, timeout, receive):
         """One request, signed now, and receive(response), its value; raises ResponseError."""
         connection = self.connection()
-        signed = self._place()
+        credentials = self.credentials.get()
+        signed = self._place(credentials)
         target, query = self.endpoint.target(key), canonical_query(query)
         headers = dict(headers, host=self.endpoint.authority)
-        sign_headers(self.credentials, self.endpoint.region, self.service, self.now(),
+        sign_headers(credentials, self.endpoint.region, self.service, self.now(),
                      method, target, query, headers, payload_hash)
         headers['user-agent'] = 's3dump/' + __version__
         if method in ('PUT', 'POST'):
@@ -1627,9 +2095,11 @@ class Bucket:
             if response is not None:
                 response.close()
 
-    def _place(self):
+    def _place(self, credentials):
+        """What a request is signed with and for, first the clock's offset."""
         endpoint = self.endpoint
-        return self.offset, endpoint.region, endpoint.scheme, endpoint.domain, endpoint.port
+        return (self.offset, endpoint.region, endpoint.scheme, endpoint.domain, endpoint.port,
+                credentials)
 
     def _retry(self, what, attempt, patience=None, renamed=False):
         """The value of attempt(), which is repeated as the section Retries says.
@@ -1640,24 +2110,29 @@ class Bucket:
         connection = self.connection()
         limit = (lambda: patience) if patience else \
             (lambda: self.patience if self._answered else min(self.patience, FIRST_PATIENCE))
-        retries = Retries(limit, self._monotonic)
+        retries = Retries(limit, self.monotonic)
         lessons, repeated = 0, False
         while True:
             try:
                 return attempt()
-            except (OSError, http.client.HTTPException, BadAnswer, ResponseError) as failure:
+            except (OSError, http.client.HTTPException, BadAnswer, NetworkError,
+                    ResponseError) as failure:
                 error = failure
             if connection.cancelled:
                 raise Cancelled()
             if isinstance(error, ResponseError):
                 repeated = repeated or error.status in MAYBE_STATUS
                 error.repeated = repeated
-                if lessons < 3 and self._learn(error):
+                try:
+                    learnt = lessons < 3 and self._learn(error)
+                except NetworkError as failure:     # no new credentials to be had now
+                    error, learnt = failure, False
+                if learnt:
                     lessons += 1
                     if renamed and error.signed[0] != self.offset:
                         raise error
                     continue
-            else:
+            elif not isinstance(error, NetworkError):
                 repeated = repeated or connection.sent
                 if connection.reused and not retries.attempts and not getattr(
                         error, 'progress', 0) and isinstance(error, OSError):
@@ -1672,7 +2147,7 @@ class Bucket:
             self.report('retry', '%s: %s; next try in %.1f s' % (what, brief(error), pause))
             if threading.current_thread() is threading.main_thread():
                 self.check()
-            self._wait(connection, pause)
+            self.wait(connection, pause)
             if connection.cancelled:
                 raise Cancelled()
 
@@ -1684,10 +2159,18 @@ class Bucket:
             return error
         if isinstance(error, BadAnswer):
             return BadAnswer('%s: %s' % (what, error))
-        return network_error(what, self.endpoint, error, attempts, self.now())
+        if isinstance(error, NetworkError):
+            return NetworkError('%s: %s' % (what, error))
+        return network_error(what, self.endpoint, self.connection().proxy, error, attempts,
+                             self.now())
 
     def _learn(self, error):
-        """Whether a refusal taught us, or another thread, the server's clock, region or host."""
+        """Whether a refusal taught us, or another thread, the server's clock, region or host,
+        or to ask for newer credentials."""
+        credentials = error.signed[-1]
+        if error.code in EXPIRED_CODES or (
+                credentials.session_token and error.status in (400, 403) and not error.message):
+            credentials = self.credentials.renew(credentials)   # HEAD's answer doesn't say why
         with self._lock:
             if error.code == 'RequestTimeTooSkewed' or error.empty:
                 ahead = error.date - self.now() if error.date else 0
@@ -1702,7 +2185,7 @@ class Bucket:
                     refusal = BadAnswer('%s: %s' % (error.what, refusal))
                     refusal.repeated = error.repeated
                     raise refusal
-            return error.signed != self._place()
+            return error.signed != self._place(credentials)
 
     def _read(self, response):
         """The whole of an answer, which must have come within answer_timeout."""
@@ -1921,7 +2404,7 @@ class Bucket:
         """A URL that anybody can GET the object with, for *expires* seconds."""
         target, authority = self.endpoint.target(key), self.endpoint.authority
         return '%s://%s%s?%s' % (self.endpoint.scheme, authority, target, presign(
-            self.credentials, self.endpoint.region, self.service, self.now(), 'GET',
+            self.credentials.get(), self.endpoint.region, self.service, self.now(), 'GET',
             authority, target, expires))
 
     # The bucket itself
@@ -2509,23 +2992,24 @@ class SelfTest:
         self.passed = self.failed = self.skipped = 0
 
     def check(self, name, function, *args):
-        """Whether function(*args), which returns a remark, passed."""
-        word, remark = 'ok', ''
+        """Whether function(*args), which returns a remark, passed; None where that is unknown
+        since it failed, or wasn't tried."""
+        word, remark, allowed = 'ok', '', True
         try:
             remark = function(*args)
             self.passed += 1
         except Skip as reason:
-            word, remark = 'skip', reason
+            word, remark, allowed = 'skip', reason, None
         except ResponseError as error:
-            denied = error.status == 403 and error.code in ('AccessDenied', 'Forbidden')
-            word = 'skip' if denied else 'FAIL'
-            remark = 'this key may not: %s' % error if denied else error
+            word, remark, allowed = 'FAIL', error, None
+            if error.status == 403 and error.code in ('AccessDenied', 'Forbidden'):
+                word, remark, allowed = 'skip', 'this key may not: %s' % error, False
         except (Error, OSError, AssertionError) as error:
-            word, remark = 'FAIL', error
+            word, remark, allowed = 'FAIL', error, None
         self.skipped += word == 'skip'
         self.failed += word == 'FAIL'
         self._write(('%-4s  %-11s  %s' % (word, name, remark or '')).rstrip() + '\n')
-        return word == 'ok'
+        return allowed
 
 
 def speed(count, seconds):
@@ -2576,15 +3060,36 @@ def check_hashes():
 class BucketTest:
     """The checks of a bucket, in an order in which each may use what came before.
 
-    All objects have keys that begin with s3dump-test- and a random name.
+    All objects have keys that begin with s3dump-test- and a random name.  settings: what the
+    configuration should say in addition.
     """
+    CHECKS = ('list', 'put', 'get', 'range', 'acl', 'multipart', 'abort', 'conditional',
+              'overwrite', 'payload', 'checksum', 'rate', 'delete')
+    RIGHTS = (('list', 'list'), ('get', 'read'), ('put', 'write'), ('overwrite', 'overwrite'),
+              ('delete', 'delete'), ('abort', 'abort'))
 
     def __init__(self, config, report):
         self._config, self._report = config, report
         self.bucket = self._bucket(config)
         self.key = 's3dump-test-' + random_name()
-        self.written = []
+        self.region = self.bucket.endpoint.region       # before the server corrects it
+        self.written, self.settings = [], []
         self.data = os.urandom(1 << 20)
+
+    def run(self, test):
+        """Run all checks; returns lines that sum them up."""
+        allowed = {name: test.check(name, getattr(self, name)) for name in self.CHECKS}
+        region = self.bucket.endpoint.region
+        if region != self.region:
+            self.settings.append('region ' + region)
+        lines = ['this server needs no other settings'] if not self.settings else [
+            'settings that this server needs, to be pasted into the configuration:'] + self.settings
+        for answer, text in ((True, 'this key may %s'), (False, 'it may not %s'),
+                             (None, 'unknown: whether it may %s')):
+            rights = [right for name, right in self.RIGHTS if allowed.get(name) is answer]
+            if rights:
+                lines.append(text % ', '.join(rights))
+        return lines
 
     def _bucket(self, config):
         bucket = Bucket(config, report=self._report)
@@ -2659,15 +3164,21 @@ class BucketTest:
             try:
                 bucket.get_object(key, view)
                 expect(view == data, 'the data are others than those written')
-                proof = bucket.download([key], lambda view: None)
-                return '%s, its ETag is %s' % (remark, 'the MD5 of its parts\' MD5s' if
-                                               proof == 'etag' else 'opaque: set `etag opaque`')
+                if bucket.download([key], lambda view: None) == 'etag':
+                    return remark + ", its ETag is the MD5 of its parts' MD5s"
             except IntegrityError:
-                return remark + ", its ETag isn't made of MD5s: set `etag opaque`"
+                pass
             except ResponseError as error:
                 if error.status != 403:
                     raise
                 return remark + ', not read back: this key may not read'
+            if not self.bucket.opaque_etags:
+                self.settings.append('etag opaque')
+            return remark + ', its ETag is opaque'
+        except ResponseError as error:
+            if error.code == 'EntityTooSmall':
+                self.settings.append('part_size 64m')   # the largest minimum known, Storj's
+            raise
         finally:
             bucket.close()
 
@@ -2693,6 +3204,12 @@ class BucketTest:
             return 'an existing object is not overwritten'
         raise Skip('this server ignores If-None-Match: whoever holds the key can overwrite')
 
+    def overwrite(self):
+        """Without that condition an object is replaced, unless a policy forbids it."""
+        self._need(self.key)
+        self.bucket.put_object(self.key, self.data, overwrite=True)
+        return 'whoever holds this key can replace what is there'
+
     def payload(self):
         """A part that is damaged on its way is refused."""
         try:
@@ -2717,12 +3234,15 @@ class BucketTest:
         except ResponseError as error:
             if error.status == 403:
                 raise
-            raise Skip('this server takes no checksums: leave `checksum` at none')
+            if self.bucket.checksum:
+                self.settings.append('checksum none')
+            raise Skip('this server takes no checksums')
         finally:
             bucket.close()
-        if kept != zlib.crc32(self.data):
-            raise Skip('this server keeps no CRC32: leave `checksum` at none')
-        return 'this server keeps CRC32s: try `checksum crc32`'
+        if kept is None:
+            raise Skip('this server tells no CRC32, or this key may not ask')
+        expect(kept == zlib.crc32(self.data), 'the CRC32 that is kept is wrong')
+        return 'this server keeps CRC32s: `checksum crc32` uses them'
 
     def rate(self):
         """The rate limit."""
@@ -2766,9 +3286,7 @@ def main(argv):
     else:
         print('bucket %s at %s' % (printable(buckets.bucket.endpoint.bucket),
                                    printable(buckets.bucket.endpoint.authority)))
-        for name in ('list', 'put', 'get', 'range', 'acl', 'multipart', 'abort', 'conditional',
-                     'payload', 'checksum', 'rate', 'delete'):
-            test.check(name, getattr(buckets, name))
+        print('\n'.join(buckets.run(test)))
     print('%d passed, %d failed, %d skipped' % (test.passed, test.failed, test.skipped))
     return 1 if test.failed else status
 

@@ -23,7 +23,8 @@ server (an opaque ETag, every connection closed after its answer).
 
 In reading order: Signature Version 4; operations; errors and documents;
 objects, uploads, users; the rules of S3; faults; HTTP; the server; serving by
-hand; then the tests, the server's own first.
+hand; services that hand out credentials; a proxy; then the tests, those of the
+servers first.
 """
 
 import base64
@@ -39,6 +40,7 @@ import hmac
 import http.client
 import io
 import itertools
+import json
 import os
 import random
 import re
@@ -1870,6 +1872,8 @@ class S3Server(Service):
     region, quirks, lock_enabled and acl_enabled at any time.
     """
 
+    kind = Connection
+
     def __init__(self, bucket='bucket', access_key='AKIDEXAMPLE', secret_key='secretEXAMPLEkey',
                  region='us-east-1', service='s3', min_part_size=5 << 20, max_parts=10000,
                  max_object_size=None, page_size=1000, discard=False, certfile=None, quirks=(),
@@ -1928,7 +1932,7 @@ class S3Server(Service):
             if self.stopping.is_set():
                 accepted.close()
                 return
-            connection = Connection(self, accepted)
+            connection = self.kind(self, accepted)
             with self.lock:
                 self.connections += 1
                 self.live.append(connection)
@@ -2094,6 +2098,396 @@ def serve(port=0):
                 time.sleep(3600)
         except KeyboardInterrupt:
             pass
+
+
+# --- Credential services -----------------------------------------------------
+
+METHODS = {'imds-token': 'PUT', 'imds': 'GET', 'container': 'GET', 'sts': 'POST'}
+IMDS_ROLES = '/latest/meta-data/iam/security-credentials/'
+STS_NAMESPACE = 'https://sts.amazonaws.com/doc/2011-06-15/'
+STS_NEEDED = {'Action', 'Version', 'RoleArn', 'RoleSessionName'}
+STS_ACTIONS = {                 # what each must be given, and what it may be given
+    'AssumeRole': (STS_NEEDED, {'DurationSeconds', 'ExternalId'}),
+    'AssumeRoleWithWebIdentity': (STS_NEEDED | {'WebIdentityToken'}, {'DurationSeconds'})}
+
+Issued = collections.namedtuple('Issued', 'access_key secret token lifetime')
+
+
+def sts_reply(status, root, *contents):
+    """Return the Reply of STS, which writes a line for each tag."""
+    text = tag(root, *contents).replace('<' + root, '<%s xmlns="%s"' % (root, STS_NAMESPACE), 1)
+    return Reply(status, {}, text.replace('><', '>\n<').encode(), 'text/xml')
+
+
+def json_reply(status, fields):
+    return Reply(status, {}, json.dumps(fields, indent=2).encode(), 'application/json')
+
+
+def html_reply(status, headers=()):
+    return Reply(status, headers, b'<html>%d</html>\n' % status, 'text/html')
+
+
+class Call:
+    """A request in the log; status is 0, and the body may be to come, until it is answered."""
+
+    def __init__(self, exchange):
+        self.exchange = exchange
+        self.service, self.method = exchange.operation, exchange.method
+        self.path, self.headers = exchange.target, exchange.headers
+
+    status = property(lambda self: self.exchange.status)
+    body = property(lambda self: self.exchange.body.data)
+
+
+class CredentialServices(S3Server):
+    """IMDSv2, a container's endpoint and STS at one port; sockets and faults are S3Server's.
+
+    All hand out *credentials* in turn, the last for ever.  Tests look at log,
+    of Calls in the order in which they came in, and at violations; they may
+    change whatever __init__ sets at any time.
+    """
+
+    def __init__(self, certfile=None):
+        S3Server.__init__(self, certfile=certfile, buckets=())
+        self.credentials = []
+        self.role = 'role'              # of IMDS; None: an instance without one
+        self.role_arn = 'arn:aws:iam::123456789012:role/role'
+        self.imds_tokens = {}           # token: when it expires
+        self.imds_token_status = None   # 404, 405: knows only v1; 403: turned off
+        self.container_path = '/v2/credentials/1a2b3c4d-0000-4000-8000-1a2b3c4d5e6f'
+        self.container_token = None     # None: whatever comes
+        self.web_identity_token = 'eyJ.web+identity/token.sig=='
+        self.external_id = None         # None: whatever comes
+        self.sts_keys = {}              # access key: (secret, token or None)
+
+    def issue(self, access_key, secret, token, lifetime):
+        """Append to the credentials; they live *lifetime* seconds, None: without an Expiration."""
+        self.credentials.append(Issued(access_key, secret, token, lifetime))
+        return self.credentials[-1]
+
+    def fail(self, service, status=None, times=1, hangup=False, body=None, stall=False, skip=0,
+             code=None):
+        """Return the Fault that strikes the next requests of a service, unlooked at."""
+        if service not in METHODS or (status, body, hangup, stall) == (None, None, False, False):
+            raise ValueError('no such service, or nothing to go wrong')
+        options = {'when': 'reply'}
+        if not stall and not hangup:
+            status = status or 200
+            code = code or http.client.responses.get(status, 'Failure').replace(' ', '')
+            options = {'status': status, 'code': code, 'body': body}
+        return self.fault('*', 'stall' if stall else 'hangup' if hangup else 'status', times, skip,
+                          lambda exchange: exchange.operation == service, **options)
+
+    def expire_imds_tokens(self):
+        self.imds_tokens = dict.fromkeys(self.imds_tokens, 0)
+
+    # What S3Server leaves to its services.
+
+    def resolve(self, exchange):
+        path = exchange.key = exchange.target
+        exchange.operation = (
+            'container' if path == self.container_path else 'sts' if path == '/' else
+            'imds-token' if path == '/latest/api/token' else
+            'imds' if path.startswith('/latest/') else None)
+
+    def record(self, exchange):
+        with self.lock:
+            if not exchange.recorded:
+                exchange.recorded = True
+                self.log.append(Call(exchange))
+
+    def authenticate(self, exchange):
+        self.record(exchange)           # a client may give up on a stall and look
+        self.check_headers(exchange)
+        # A CR or LF in a value may arrive as a folded line, or one that is no header.
+        bad = [name for name, value in exchange.header_list if re.search('[\r\0]', value)
+               or not re.match(r"[!#$%&'*+.^`|~\w-]+\Z", name, re.ASCII)]
+        if bad or ',' in exchange.headers.get('host', ','):
+            self.violation(exchange, 'bad headers, or not one Host: %r' % bad)
+            exchange.denied = S3Error('BadRequest')
+
+    def demand(self, exchange, holds, message, status=400, code='ValidationError'):
+        """Refuse what no correct client sends, and note it."""
+        if not holds:
+            self.violation(exchange, message)
+            raise S3Error(code, message, status)
+
+    def perform(self, exchange):
+        if exchange.denied is not None:
+            raise exchange.denied
+        self.demand(exchange, exchange.operation, 'nothing is here', 404)
+        self.demand(exchange, exchange.method == METHODS[exchange.operation], 'bad method', 405)
+        self.demand(exchange, 'x-forwarded-for' not in exchange.headers
+                    or exchange.operation not in ('imds', 'imds-token'), 'through a proxy', 403)
+        with self.lock:
+            return getattr(self, exchange.operation.replace('-', '_'))(exchange)
+
+    def error_reply(self, exchange, error):
+        code, message, status = error.code, error.message, error.status
+        if exchange.operation == 'sts':
+            return sts_reply(status, 'ErrorResponse',
+                             tag('Error', tag('Type', 'Sender' if status < 500 else 'Receiver'),
+                                 tag('Code', code), tag('Message', message)),
+                             tag('RequestId', 'request'))
+        if exchange.operation == 'container':
+            return json_reply(status, {'code': code, 'message': message})
+        return html_reply(status)
+
+    def hand_out(self, token_name, **more):
+        """Return the next credentials' fields, in the names that all services share."""
+        issued = self.credentials.pop(0) if len(self.credentials) > 1 else self.credentials[0]
+        fields = {'AccessKeyId': issued.access_key, 'SecretAccessKey': issued.secret,
+                  token_name: issued.token}
+        if issued.lifetime is not None:
+            fields['Expiration'] = iso_date(self.now() + issued.lifetime)
+        return dict(fields, **more)
+
+    # Each service takes an Exchange, and returns a Reply or raises an S3Error.
+
+    def imds_token(self, exchange):
+        ttl = exchange.headers.get('x-aws-ec2-metadata-token-ttl-seconds', '')
+        if self.imds_token_status is not None:
+            raise S3Error('Refused', status=self.imds_token_status)
+        self.demand(exchange, re.match(r'[0-9]{1,5}\Z', ttl) and 1 <= int(ttl) <= 21600,
+                    'a TTL of %r' % ttl)
+        token = base64.urlsafe_b64encode(os.urandom(40))
+        self.imds_tokens[token.decode()] = self.now() + int(ttl)
+        return Reply(200, {'x-aws-ec2-metadata-token-ttl-seconds': ttl}, token, 'text/plain')
+
+    def imds(self, exchange):
+        token = exchange.headers.get('x-aws-ec2-metadata-token')
+        path = urllib.parse.unquote(exchange.target)
+        if self.imds_token_status == 403:
+            raise S3Error('Forbidden', status=403)
+        if token is not None or self.imds_token_status is None:
+            self.demand(exchange, token in self.imds_tokens, 'the token %r' % token, 401)
+            if self.imds_tokens[token] <= self.now():
+                raise S3Error('Unauthorized', status=401)
+        if self.role is None or path not in (IMDS_ROLES, IMDS_ROLES + self.role):
+            raise S3Error('NotFound', status=404)
+        if path == IMDS_ROLES:
+            return Reply(200, {}, self.role.encode(), 'text/plain')
+        return json_reply(200, self.hand_out('Token', Code='Success', Type='AWS-HMAC',
+                                             LastUpdated=iso_date(self.now())))
+
+    def container(self, exchange):
+        expected, given = self.container_token, exchange.headers.get('authorization')
+        if expected is not None:
+            # Such a token, sent as it is, has become headers of its own.
+            self.demand(exchange, given is None or not re.search('[\r\n]', expected.strip()),
+                        'a token with CR or LF was sent')
+            self.demand(exchange, given is not None, 'no Authorization', 401)
+            if given != expected:
+                raise S3Error('Unauthorized', status=401)
+        return json_reply(200, self.hand_out('Token', RoleArn=self.role_arn))
+
+    def sts(self, exchange):
+        fields = self.sts_parameters(exchange)
+        action, trusted = fields['Action'], fields['RoleArn'] == self.role_arn
+        if action == 'AssumeRole':
+            self.verify_sts(exchange)
+            trusted = trusted and self.external_id in (None, fields.get('ExternalId'))
+        else:
+            self.demand(exchange, not {'authorization', 'x-amz-security-token'}.intersection(
+                exchange.headers), 'signed, which it should not be')
+            if fields['WebIdentityToken'] != self.web_identity_token:
+                raise S3Error('InvalidIdentityToken')
+        if not trusted:
+            raise S3Error('AccessDenied', 'Not authorized to perform: sts:' + action)
+        user = tag('AssumedRoleUser', tag('AssumedRoleId', 'ID:' + fields['RoleSessionName']))
+        credentials = [tag(*item) for item in self.hand_out('SessionToken').items()]
+        return sts_reply(200, action + 'Response',
+                         tag(action + 'Result', user, tag('Credentials', *credentials)),
+                         tag('ResponseMetadata', tag('RequestId', 'request')))
+
+    def sts_parameters(self, exchange):
+        """Return the fields of the form, which are as they should be."""
+        kind, pairs = exchange.headers.get('content-type', ''), []
+        try:
+            pairs = urllib.parse.parse_qsl(exchange.body.data.decode('ascii'), True, True)
+        except ValueError:
+            kind = 'malformed'
+        self.demand(exchange, re.match('application/x-www-form-urlencoded *(;|$)', kind),
+                    'a form %r' % kind)
+        fields = dict(pairs)
+        action = fields.get('Action')
+        self.demand(exchange, action in STS_ACTIONS and fields.get('Version') == '2011-06-15',
+                    'no action %s of this version' % action, code='InvalidAction')
+        needed, possible = STS_ACTIONS[action]
+        self.demand(exchange, needed <= set(fields) <= needed | possible
+                    and len(fields) == len(pairs), 'fields missing, unknown or repeated')
+        for name, pattern in (('RoleArn', r'arn:[\w-]+:iam::\d{12}:role/\S+'),
+                              ('RoleSessionName', r'[\w+=,.@-]{2,64}'),
+                              ('DurationSeconds', r'\d{3,5}')):
+            self.demand(exchange, re.match(pattern + r'\Z', fields.get(name, '900'), re.ASCII),
+                        'a malformed ' + name)
+        self.demand(exchange, 900 <= int(fields.get('DurationSeconds', '900')) <= 43200,
+                    'a malformed DurationSeconds')
+        return fields
+
+    def verify_sts(self, exchange):
+        """Hold a request to Signature Version 4, and to the keys that STS knows."""
+        def demand(holds, message, code='SignatureDoesNotMatch'):
+            self.demand(exchange, holds, message, 403, code)
+
+        headers, digest = exchange.headers, exchange.body.sha256
+        try:
+            claim = read_claim(exchange.target, exchange.header_list)
+        except ValueError:
+            claim = None
+        demand(claim, 'not signed, or not so', 'MissingAuthenticationToken')
+        demand(claim.service == 'sts' and re.match(r'[a-z0-9-]+\Z', claim.region), 'a wrong scope')
+        if claim.access_key not in self.sts_keys:
+            raise S3Error('InvalidClientTokenId', status=403)
+        secret, token = self.sts_keys[claim.access_key]
+        signed_at = timegm(time.strptime(claim.timestamp, '%Y%m%dT%H%M%SZ'))
+        if abs(self.now() - signed_at) > MAX_SKEW:
+            raise S3Error('SignatureDoesNotMatch', 'Signature expired: ' + claim.timestamp, 403)
+        expected = expected_signature(exchange.method, exchange.target, exchange.header_list,
+                                      digest, secret)
+        demand(hmac.compare_digest(expected.encode(), claim.signature.encode('latin-1')),
+               'signature does not match')
+        demand(headers.get('x-amz-content-sha256', digest) == digest, 'payload hash does not match')
+        unsigned = [name for name in headers if name not in claim.signed
+                    and (name == 'host' or name.startswith('x-amz-'))]
+        demand(not unsigned, 'unsigned headers: ' + ', '.join(unsigned))
+        demand(headers.get('x-amz-security-token') == token, 'not the token of the key',
+               'InvalidClientTokenId')
+
+
+# --- A proxy -----------------------------------------------------------------
+
+LEAK = b'\nproxy-authorization:'
+FORWARDED = b'Connection: close\r\nX-Forwarded-For: 127.0.0.1\r\n'
+UNFORWARDED = re.compile(br'\r\n(?:proxy-[a-z]+|connection):[^\r\n]*', re.IGNORECASE)
+
+
+def shut(sock, how):
+    try:
+        sock.shutdown(how)
+    except OSError:
+        pass                            # the other end was faster
+
+
+class Proxied(Connection):
+    """A connection to a Proxy, for one tunnel or one request."""
+
+    origin = None
+
+    def serve_request(self):
+        data = b''
+        while b'\r\n\r\n' not in data:
+            more = self.socket.recv(BLOCK_SIZE)
+            if not more:
+                return False
+            data += more
+        head, _, behind = data.partition(b'\r\n\r\n')
+        first, *lines = head.decode('latin-1').split('\r\n')
+        method, target, version = (first + '  ').split(' ', 2)
+        exchange = Exchange(method, target, [
+            (name, value.strip()) for name, _, value in (line.partition(':') for line in lines)])
+        try:
+            path = self.server.admit(exchange)
+            self.origin = self.server.connect(exchange.key)
+        except S3Error as error:
+            self.refuse(exchange, error)
+            return False
+        with self.origin:
+            if self.server.stopping.is_set():
+                return False            # shut_down() came before there was an origin
+            if method == 'CONNECT':
+                self.socket.sendall(b'HTTP/1.1 200 Connection established\r\n\r\n')
+            else:
+                lines = UNFORWARDED.sub(b'', head).split(b'\r\n')
+                lines[0] = ' '.join((method, path, version.strip())).encode('latin-1')
+                behind = b'\r\n'.join(lines + [FORWARDED, behind])
+            self.tunnel(exchange.key, behind)
+        return False
+
+    def refuse(self, exchange, error):
+        """Answer, and close after the client has: earlier might reset the answer."""
+        reply = html_reply(error.status, error.details)
+        reply.close = True
+        self.send(exchange, reply)
+        shut(self.socket, socket.SHUT_WR)
+        while self.socket.recv(BLOCK_SIZE):
+            pass
+
+    def tunnel(self, name, data):
+        """Pass on *data* and what either side sends; look for logins in what the client does."""
+        self.origin.sendall(data)
+        ways = {self.socket: self.origin, self.origin: self.socket}
+        while ways:
+            for source in select.select(list(ways), [], [])[0]:
+                try:
+                    piece = source.recv(BLOCK_SIZE)
+                    if source is self.socket:
+                        data = data[1 - len(LEAK):] + piece.lower()
+                        if LEAK in data:
+                            self.server.leaked.append(name)
+                    ways[source].sendall(piece)
+                except OSError:
+                    piece = b''
+                if not piece:
+                    shut(ways.pop(source), socket.SHUT_WR)
+
+    def shut_down(self):
+        Connection.shut_down(self)
+        if self.origin is not None:
+            shut(self.origin, socket.SHUT_RDWR)
+
+
+class Proxy(S3Server):
+    """An HTTP proxy: CONNECT, and requests with a whole URL; its sockets are S3Server's.
+
+    *resolve* tells where a 'host:port' is; what isn't there and not loopback
+    is answered 502.  log is of (method, 'host:port'), refused or not; leaked
+    names the origins that got Proxy-Authorization through a tunnel.
+    """
+
+    kind = Proxied
+
+    def __init__(self, user=None, password=''):
+        S3Server.__init__(self, buckets=())
+        login = base64.b64encode(('%s:%s' % (user, password)).encode()).decode()
+        self.login = None if user is None else 'Basic ' + login
+        self.resolve = {}               # 'host:port': (host, port)
+        self.refuse_status = None       # of the answer to every CONNECT
+        self.leaked = []
+
+    def record(self, exchange):
+        """Nothing: admit() has."""
+
+    def standard_headers(self):
+        return {}                       # nothing of S3's
+
+    def admit(self, exchange):
+        """Return a request's path, and set its key to the origin; S3Error if it is refused."""
+        connect, headers = exchange.method == 'CONNECT', exchange.headers
+        match = re.match(r'([^/?#@]+:\d+)()\Z' if connect else r'http://([^/?#@]+)(/[^#]*)?\Z',
+                         exchange.target)
+        authority, path = match.groups() if match else (None, None)
+        if match is None or headers.get('host', authority) != authority:
+            self.violations.append('asked for %s with Host %s' % (
+                exchange.target, headers.get('host')))
+            raise S3Error('BadRequest')
+        exchange.key = authority if re.search(r':\d+\Z', authority) else authority + ':80'
+        self.log.append((exchange.method, exchange.key))
+        if self.login not in (None, headers.get('proxy-authorization')):
+            raise S3Error('Login', status=407, **{'Proxy-Authenticate': 'Basic realm="test"'})
+        if connect and self.refuse_status is not None:
+            raise S3Error('Refused', status=self.refuse_status)
+        return path or '/'
+
+    def connect(self, name):
+        """Return a socket to the origin of this name."""
+        host, _, port = name.rpartition(':')
+        try:
+            if name not in self.resolve and host not in ('127.0.0.1', 'localhost'):
+                raise OSError('nothing but loopback')
+            return socket.create_connection(self.resolve.get(name, (host, int(port))))
+        except OSError:
+            raise S3Error('BadGateway', status=502) from None
 
 
 # --- Tests of the server -----------------------------------------------------
@@ -2931,10 +3325,535 @@ class FaultTests(ServerTestCase):
                 self.assertEqual(ask(client), expected)
 
 
+# --- Tests of the credential services and of the proxy -----------------------
+
+TTL = 'X-aws-ec2-metadata-token-ttl-seconds'
+TOKEN = 'X-aws-ec2-metadata-token'
+FORM = 'application/x-www-form-urlencoded'
+SIGNATURE = '%s Credential=AKIDEXAMPLE/20150830/us-east-1/%s/aws4_request,' \
+            ' SignedHeaders=content-type;host;x-amz-date, Signature=%s'
+
+
+def expires_in(text, server):
+    return timegm(time.strptime(text, '%Y-%m-%dT%H:%M:%SZ')) - server.now()
+
+
+def login(text):
+    return {'Proxy-Authorization': 'Basic ' + text}
+
+
+class FixtureTestCase(unittest.TestCase):
+
+    violations = ()
+
+    def setUp(self):
+        before = threading.active_count()
+        self.addCleanup(lambda: self.assertEqual(threading.active_count(), before))
+        self.services = self.start(CredentialServices())
+
+    def start(self, server):
+        self.addCleanup(self.finish, server)
+        return server.start()
+
+    def finish(self, server):
+        server.stop()
+        self.assertEqual(server.open_connections, 0)
+        left = [text for text in server.violations
+                if not any(re.search(pattern, text) for pattern in self.violations)]
+        self.assertEqual(left, [])
+
+    def violated(self, server, pattern):
+        """The server notes just this."""
+        self.assertEqual(len(server.violations), 1, server.violations)
+        self.assertRegex(server.violations.pop(), pattern)
+
+    def ask(self, method, target, body=None, headers=(), server=None):
+        """Return status and body of an answer."""
+        server = server or self.services
+        connection = http.client.HTTPConnection(server.host, server.port, timeout=10)
+        try:
+            connection.request(method, target, body, dict(headers))
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def raw(self, data, server=None):
+        """Return all that is answered to these bytes."""
+        server = server or self.services
+        with socket.create_connection((server.host, server.port), 10) as sock:
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+            answer = b''
+            while True:
+                data = sock.recv(65536)
+                answer += data
+                if not data:
+                    return answer
+
+
+class ImdsTests(FixtureTestCase):
+
+    def token(self, ttl='21600', **headers):
+        return self.ask('PUT', '/latest/api/token', headers=dict(headers, **{TTL: ttl}))
+
+    def test_the_way_to_credentials(self):
+        self.services.issue('AKID', 'secret', 'session', 900)
+        status, token = self.token()
+        headers = {TOKEN: token.decode()}
+        self.assertEqual((status, self.ask('GET', IMDS_ROLES, headers=headers)),
+                         (200, (200, b'role')))
+        status, body = self.ask('GET', IMDS_ROLES + 'role', headers=headers)
+        fields = json.loads(body.decode())
+        self.assertLess(abs(expires_in(fields.pop('Expiration'), self.services) - 900), 5)
+        self.assertLess(abs(expires_in(fields.pop('LastUpdated'), self.services)), 5)
+        self.assertEqual((status, fields), (200, {
+            'Code': 'Success', 'Type': 'AWS-HMAC', 'AccessKeyId': 'AKID',
+            'SecretAccessKey': 'secret', 'Token': 'session'}))
+        self.assertEqual(
+            [(call.service, call.method, call.path, call.status) for call in self.services.log],
+            [('imds-token', 'PUT', '/latest/api/token', 200), ('imds', 'GET', IMDS_ROLES, 200),
+             ('imds', 'GET', IMDS_ROLES + 'role', 200)])
+        self.assertEqual(self.services.log[0].headers[TTL.lower()], '21600')
+        self.assertNotEqual(self.token()[1], token)
+
+    def test_tokens_are_demanded_and_expire(self):
+        self.services.issue('AKID', 'secret', 'session', 900)
+        self.assertEqual(self.ask('GET', IMDS_ROLES)[0], 401)
+        self.violated(self.services, 'the token None')
+        self.assertEqual(self.ask('GET', IMDS_ROLES, headers={TOKEN: 'made-up'})[0], 401)
+        self.violated(self.services, "the token 'made-up'")
+        headers = {TOKEN: self.token('60')[1].decode()}
+        self.services.offset = 59
+        self.assertEqual(self.ask('GET', IMDS_ROLES, headers=headers)[0], 200)
+        self.services.offset = 61
+        self.assertEqual(self.ask('GET', IMDS_ROLES, headers=headers)[0], 401)
+        headers = {TOKEN: self.token()[1].decode()}
+        self.services.expire_imds_tokens()
+        self.assertEqual(self.ask('GET', IMDS_ROLES, headers=headers)[0], 401)
+
+    def test_what_is_refused(self):
+        for ttl in ('', '0', '21601', '-1', '6e3'):
+            self.assertEqual(self.token(ttl)[0], 400)
+            self.violated(self.services, 'imds-token /latest/api/token: a TTL')
+        self.assertEqual(self.ask('PUT', '/latest/api/token')[0], 400)
+        self.violated(self.services, 'a TTL')
+        self.assertEqual(self.ask('GET', '/latest/api/token', headers={TTL: '60'})[0], 405)
+        self.violated(self.services, 'method')
+        self.assertEqual(self.token(**{'X-Forwarded-For': '10.0.0.1'})[0], 403)
+        self.violated(self.services, 'proxy')
+        headers = {TOKEN: self.token()[1].decode()}
+        self.assertEqual(self.ask('GET', IMDS_ROLES, headers=dict(
+            headers, **{'X-Forwarded-For': '10.0.0.1'}))[0], 403)
+        self.violated(self.services, 'proxy')
+        self.assertEqual(self.ask('GET', IMDS_ROLES + 'other', headers=headers)[0], 404)
+        self.services.role = None
+        self.assertEqual(self.ask('GET', IMDS_ROLES, headers=headers)[0], 404)
+        self.assertEqual(self.ask('GET', '/elsewhere', headers=headers)[0], 404)
+        self.violated(self.services, 'nothing is here')
+
+    def test_without_tokens(self):
+        for status, then in ((404, 200), (405, 200), (403, 403)):
+            self.services.imds_token_status = status
+            self.assertEqual((self.token()[0], self.ask('GET', IMDS_ROLES)[0]), (status, then))
+
+    def test_bad_heads(self):
+        for line in (b'A: b\r\n folded', b'no header', b'A: b\rc', b'A b: c', b'Host: twice'):
+            answer = self.raw(b'GET ' + IMDS_ROLES.encode() + b' HTTP/1.1\r\nHost: h\r\n' + line
+                              + b'\r\n\r\n')
+            self.assertTrue(answer.startswith(b'HTTP/1.1 400 '), (line, answer))
+            self.violated(self.services, 'bad headers')
+        self.raw(b'GET / HTTP/1.1\r\n\r\n')
+        self.violated(self.services, 'not one Host')
+
+
+class ContainerTests(FixtureTestCase):
+
+    def get(self, authorization=None):
+        headers = {} if authorization is None else {'Authorization': authorization}
+        return self.ask('GET', self.services.container_path, headers=headers)
+
+    def test_credentials_in_turn(self):
+        for name in ('one', 'two'):
+            self.services.issue(name, 'secret', 'session', 60)
+        status, body = self.get()
+        fields = json.loads(body.decode())
+        self.assertLess(abs(expires_in(fields.pop('Expiration'), self.services) - 60), 5)
+        self.assertEqual((status, fields), (200, {
+            'AccessKeyId': 'one', 'SecretAccessKey': 'secret', 'Token': 'session',
+            'RoleArn': self.services.role_arn}))
+        keys = [json.loads(self.get()[1].decode())['AccessKeyId'] for _ in range(2)]
+        self.assertEqual(keys, ['two', 'two'])
+        self.services.issue('three', 'secret', 'session', None)
+        self.get()
+        self.assertNotIn('Expiration', json.loads(self.get()[1].decode()))
+
+    def test_the_token(self):
+        self.services.issue('AKID', 'secret', 'session', 60)
+        self.services.container_token = 'Bearer x'
+        self.assertEqual(self.get()[0], 401)
+        self.violated(self.services, 'no Authorization')
+        self.assertEqual((self.get('Bearer y')[0], self.get('Bearer x')[0]), (401, 200))
+        self.services.container_token = 'Bearer x\r\nX-Evil: y'
+        self.assertEqual(self.get('Bearer x')[0], 400)
+        self.violated(self.services, 'CR or LF')
+
+    def test_another_path(self):
+        self.services.issue('AKID', 'secret', 'session', 60)
+        self.services.container_path = '/latest/creds?a=b'
+        self.assertEqual(self.get()[0], 200)
+        self.assertEqual(self.services.log[0].service, 'container')
+
+
+class FailureTests(FixtureTestCase):
+
+    def get(self):
+        return self.ask('GET', self.services.container_path)
+
+    def test_what_may_happen(self):
+        self.services.issue('one', 'secret', 'session', 60)
+        self.services.issue('two', 'secret', 'session', 60)
+        self.services.fail('container', status=503, times=2, skip=1)
+        self.assertEqual(json.loads(self.get()[1].decode())['AccessKeyId'], 'one')
+        self.services.fail('container', body=b'{')
+        self.services.fail('container', hangup=True)
+        self.services.fail('imds', status=500, times=None)
+        self.assertEqual([self.get()[0] for _ in range(2)], [503, 503])
+        self.assertEqual(self.get(), (200, b'{'))
+        with self.assertRaises((http.client.RemoteDisconnected, ConnectionResetError)):
+            self.get()
+        self.assertEqual(json.loads(self.get()[1].decode())['AccessKeyId'], 'two')
+        self.assertEqual([self.ask('GET', IMDS_ROLES)[0] for _ in range(3)], [500] * 3)
+        self.assertEqual([call.status for call in self.services.log],
+                         [200, 503, 503, 200, 0, 200, 500, 500, 500])
+        for wrong in (dict(service='ec2', status=500), dict(service='imds')):
+            with self.assertRaises(ValueError):
+                self.services.fail(**wrong)
+
+    def test_errors_look_like_the_service(self):
+        self.services.fail('container', status=500)
+        self.services.fail('sts', status=400, code='IDPCommunicationError')
+        self.assertEqual(json.loads(self.get()[1].decode())['code'], 'InternalServerError')
+        status, body = self.ask('POST', '/', b'')
+        self.assertEqual(status, 400)
+        self.assertIn(b'>\n<Code>IDPCommunicationError</Code>\n<', body)
+
+    def test_a_stall_until_the_client_goes(self):
+        stall = self.services.fail('container', stall=True)
+        with socket.create_connection((self.services.host, self.services.port)) as sock:
+            sock.sendall(b'GET %s HTTP/1.1\r\nHost: h\r\n\r\n'
+                         % self.services.container_path.encode())
+            self.assertTrue(stall.event.wait(10))
+            self.assertEqual([call.status for call in self.services.log], [0])
+
+    def test_a_stall_until_the_server_stops(self):
+        stall = self.services.fail('container', stall=True)
+        with socket.create_connection((self.services.host, self.services.port), 10) as sock:
+            sock.sendall(b'GET %s HTTP/1.1\r\nHost: h\r\n\r\n'
+                         % self.services.container_path.encode())
+            self.assertTrue(stall.event.wait(10))
+            self.services.stop()
+            self.assertEqual(sock.recv(1), b'')
+
+
+class StsTests(FixtureTestCase):
+
+    def setUp(self):
+        FixtureTestCase.setUp(self)
+        self.services.sts_keys = {'AKLONG': ('long', None), 'AKTEMP': ('temp', 'session')}
+        self.services.issue('AKID', 'secret', 'token&', 3600)
+
+    def form(self, action, **more):
+        fields = {'Action': action, 'Version': '2011-06-15', 'RoleArn': self.services.role_arn,
+                  'RoleSessionName': 's3dump@host-1'}
+        fields.update(more)
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def post(self, fields, key=None, secret=None, token=None, service='sts', ahead=0, more=(),
+             kind=FORM, spoil=lambda body: body):
+        """Return status and root of an answer; signed, if there is a key."""
+        body = urllib.parse.urlencode(fields).encode()
+        headers = [('host', '%s:%d' % (self.services.host, self.services.port)),
+                   ('content-type', kind)]
+        if token is not None:
+            headers.append(('x-amz-security-token', token))
+        if key is not None:
+            now = time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(time.time() + ahead))
+            headers.append(('x-amz-date', now))
+            headers = with_authorization(key, now, 'eu-central-1', service, 'POST', '/', headers,
+                                         sha256(body).hexdigest(), secret)
+        status, body = self.ask('POST', '/', spoil(body), headers + list(more))
+        return status, xml.etree.ElementTree.fromstring(body)
+
+    def code(self, answer):
+        status, root = answer
+        self.assertEqual(root.tag, '{%s}ErrorResponse' % STS_NAMESPACE)
+        return status, root.find('{%s}Error/{%s}Code' % (STS_NAMESPACE, STS_NAMESPACE)).text
+
+    def accepted(self, answer, action):
+        status, root = answer
+        self.assertEqual((status, root.tag), (200, '{%s}%sResponse' % (STS_NAMESPACE, action)))
+        found = {each.tag.rpartition('}')[2]: each.text for each in root.find(
+            '{%s}%sResult/{%s}Credentials' % (STS_NAMESPACE, action, STS_NAMESPACE))}
+        self.assertLess(abs(expires_in(found.pop('Expiration'), self.services) - 3600), 5)
+        self.assertEqual(found, {'AccessKeyId': 'AKID', 'SecretAccessKey': 'secret',
+                                 'SessionToken': 'token&'})
+
+    def web(self, **more):
+        return self.form('AssumeRoleWithWebIdentity', **dict(
+            {'WebIdentityToken': self.services.web_identity_token}, **more))
+
+    def test_signatures_of_other_services(self):
+        # AWS's test suite for Signature Version 4: post-x-www-form-urlencoded.
+        headers = [('Content-Type', FORM), ('Host', 'example.amazonaws.com'),
+                   ('X-Amz-Date', '20150830T123600Z'), ('Authorization', SIGNATURE % (
+                       'AWS4-HMAC-SHA256', 'service', ''))]
+        self.assertEqual(
+            expected_signature('POST', '/', headers, sha256(b'Param1=value1').hexdigest(),
+                               'wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY'),
+            'ff11897932ad3f4e8b18135d722051e5ac45fc38421b1da7b9d196a0fe09473a')
+
+    def test_web_identity(self):
+        self.accepted(self.post(self.web()), 'AssumeRoleWithWebIdentity')
+        self.accepted(self.post(self.web(DurationSeconds='900'), kind=FORM + '; charset=utf-8'),
+                      'AssumeRoleWithWebIdentity')
+        self.assertEqual(self.services.log[0].service, 'sts')
+        self.assertIn(b'Action=AssumeRoleWithWebIdentity', self.services.log[0].body)
+        self.assertEqual(self.code(self.post(self.web(WebIdentityToken='other'))),
+                         (400, 'InvalidIdentityToken'))
+        self.assertEqual(self.code(self.post(self.web(RoleArn='arn:aws:iam::123456789012:role/x'))),
+                         (403, 'AccessDenied'))
+        self.post(self.web(), 'AKLONG', 'long')
+        self.violated(self.services, 'signed')
+
+    def test_forms(self):
+        for more in (dict(RoleSessionName='a'), dict(RoleSessionName='a b'), dict(RoleArn='role'),
+                     dict(DurationSeconds='899'), dict(DurationSeconds='43201'),
+                     dict(WebIdentityToken=None), dict(ExternalID='x'), dict(RoleArn=None)):
+            self.assertEqual(self.code(self.post(self.web(**more))), (400, 'ValidationError'), more)
+            self.violated(self.services, 'malformed|missing')
+        for action, version in (('AssumeRole', '2010-05-08'), ('GetCallerIdentity', '2011-06-15')):
+            self.assertEqual(self.code(self.post({'Action': action, 'Version': version})),
+                             (400, 'InvalidAction'))
+            self.violated(self.services, 'no action')
+        self.post(list(self.web().items()) + [('RoleArn', self.services.role_arn)])
+        self.violated(self.services, 'repeated')
+        self.post(self.web(), kind='text/plain')
+        self.violated(self.services, 'a form')
+        self.post(self.web(), spoil=lambda body: body + b'&x')
+        self.violated(self.services, "a form 'malformed'")
+
+    def test_signed(self):
+        form = self.form('AssumeRole', DurationSeconds='43200')
+        self.accepted(self.post(form, 'AKLONG', 'long'), 'AssumeRole')
+        self.accepted(self.post(form, 'AKTEMP', 'temp', 'session'), 'AssumeRole')
+        self.accepted(self.post(form, 'AKLONG', 'long', ahead=-800), 'AssumeRole')
+        self.services.external_id = 'id'
+        self.assertEqual(self.code(self.post(form, 'AKLONG', 'long')), (403, 'AccessDenied'))
+        self.accepted(self.post(dict(form, ExternalId='id'), 'AKLONG', 'long'), 'AssumeRole')
+        self.assertEqual(self.code(self.post(form, 'AKNONE', 'long')),
+                         (403, 'InvalidClientTokenId'))
+        for ahead in (-1000, 1000):
+            self.assertEqual(self.code(self.post(form, 'AKLONG', 'long', ahead=ahead)),
+                             (403, 'SignatureDoesNotMatch'))
+        self.services.offset = 1000
+        self.assertEqual(self.code(self.post(form, 'AKLONG', 'long', ahead=1000)),
+                         (403, 'AccessDenied'))
+
+    def test_signed_badly(self):
+        form = self.form('AssumeRole')
+        for code, violation, arguments in (
+                ('MissingAuthenticationToken', 'not signed', dict()),
+                ('SignatureDoesNotMatch', 'signature does', dict(key='AKLONG', secret='short')),
+                ('SignatureDoesNotMatch', 'signature does', dict(
+                    key='AKLONG', secret='long', spoil=lambda body: body + b'&ExternalId=x')),
+                ('SignatureDoesNotMatch', 'payload hash', dict(
+                    key='AKLONG', secret='long', more=[('x-amz-content-sha256', '0' * 64)])),
+                ('SignatureDoesNotMatch', 'unsigned headers: x-amz-a', dict(
+                    key='AKLONG', secret='long', more=[('x-amz-a', 'b')])),
+                ('SignatureDoesNotMatch', 'scope', dict(key='AKLONG', secret='long', service='s3')),
+                ('InvalidClientTokenId', 'token', dict(key='AKTEMP', secret='temp')),
+                ('InvalidClientTokenId', 'token', dict(key='AKTEMP', secret='temp', token='x')),
+                ('InvalidClientTokenId', 'token', dict(key='AKLONG', secret='long', token='x'))):
+            with self.subTest(arguments):
+                self.assertEqual(self.code(self.post(form, **arguments)), (403, code))
+                self.violated(self.services, violation)
+
+    def test_over_tls(self):
+        with certificate() as path:
+            server = self.start(CredentialServices(certfile=path))
+            context = ssl.create_default_context(cafile=path)
+            connection = http.client.HTTPSConnection('127.0.0.1', server.port, timeout=10,
+                                                     context=context)
+            self.addCleanup(connection.close)
+            server.issue('AKID', 'secret', 'token', 900)
+            connection.request('GET', server.container_path)
+            self.assertEqual(json.loads(connection.getresponse().read().decode())['Token'], 'token')
+
+
+class ProxyTests(FixtureTestCase):
+
+    def setUp(self):
+        FixtureTestCase.setUp(self)
+        self.server = self.start(S3Server())
+        self.client = SigningClient(self.server)
+        self.address = '127.0.0.1:%d' % self.server.port
+
+    def proxy(self, *login):
+        return self.start(Proxy(*login))
+
+    def signed(self, method, target, body=b'', host=None):
+        return dict(self.client.sign(method, target, {'host': host or self.address},
+                                     sha256(body).hexdigest()))
+
+    def test_whole_urls(self):
+        proxy = self.proxy()
+        proxy.resolve['s3.example:80'] = ('127.0.0.1', self.server.port)
+        body = bytes(range(256)) * 40000
+        headers = self.signed('PUT', '/bucket/key', body)
+        self.assertEqual(self.ask('PUT', 'http://%s/bucket/key' % self.address, body, headers,
+                                  proxy)[0], 200)
+        self.assertEqual(self.server.objects['key'].etag, md5(body).hexdigest())
+        for quirks in ((), ('close',)):
+            self.server.quirks = set(quirks)
+            headers = self.signed('GET', '/bucket/key?partNumber=1', host='s3.example')
+            self.assertEqual(self.ask('GET', 'http://s3.example/bucket/key?partNumber=1', None,
+                                      headers, proxy), (206, body))
+        headers = self.signed('GET', '/', host=self.address)
+        self.assertEqual(self.ask('GET', 'http://' + self.address, None, headers, proxy)[0], 200)
+        self.assertEqual(proxy.log, [('PUT', self.address), ('GET', 's3.example:80'),
+                                     ('GET', 's3.example:80'), ('GET', self.address)])
+        self.assertEqual({(request.headers['x-forwarded-for'], request.headers['connection'])
+                          for request in self.server.log}, {('127.0.0.1', 'close')})
+
+    def test_chunked_answers(self):
+        proxy = self.proxy()
+        upload_id = 'none'
+        self.server.fault('CompleteMultipartUpload', 'blanks', done=False)
+        target = '/bucket/key?uploadId=' + upload_id
+        status, body = self.ask('POST', 'http://' + self.address + target, b'<a/>',
+                                self.signed('POST', target, b'<a/>'), proxy)
+        self.assertEqual(status, 200)
+        self.assertIn(b'<Code>InternalError</Code>', body)
+
+    def test_imds_refuses_what_comes_through_it(self):
+        url = self.services.url + '/latest/api/token'
+        self.assertEqual(self.ask('PUT', url, None, {TTL: '60'}, self.proxy())[0], 403)
+        self.violated(self.services, 'through a proxy')
+
+    def test_logins(self):
+        proxy = self.proxy('user', 'p@ss')
+        url, headers = 'http://%s/' % self.address, self.signed('GET', '/')
+        self.assertEqual(self.ask('GET', url, None, headers, proxy)[0], 407)
+        self.assertEqual(self.ask('GET', url, None, dict(headers, **login('eA==')), proxy)[0], 407)
+        # More than the buffers of a connection: the answer must survive it.
+        self.assertEqual(self.ask('PUT', url, bytes(10 << 20), headers, proxy)[0], 407)
+        answer = self.raw(b'CONNECT a:443 HTTP/1.0\r\n\r\n', proxy)
+        self.assertTrue(answer.startswith(b'HTTP/1.1 407 '), answer)
+        self.assertIn(b'\r\nProxy-Authenticate: Basic ', answer)
+        self.assertNotIn(b'x-amz-', answer)
+        headers.update(login('dXNlcjpwQHNz'))
+        headers['Proxy-Connection'] = 'keep-alive'
+        self.assertEqual(self.ask('GET', url, None, headers, proxy)[0], 200)
+        self.assertEqual([name for name in self.server.log[-1].headers if 'proxy' in name], [])
+        self.assertEqual((len(self.server.log), len(proxy.log)), (1, 5))
+        self.assertEqual(proxy.leaked, [])
+
+    def tunnel(self, proxy, host, headers=(), context=None):
+        kind, options = http.client.HTTPConnection, {}
+        if context is not None:
+            kind, options = http.client.HTTPSConnection, {'context': context}
+        connection = kind(proxy.host, proxy.port, timeout=10, **options)
+        connection.set_tunnel(*host, headers=dict(headers))
+        self.addCleanup(connection.close)
+        return connection
+
+    def test_tunnels(self):
+        proxy = self.proxy('user', 'p@ss')
+        proxy.resolve['s3.example:8080'] = ('127.0.0.1', self.server.port)
+        connection = self.tunnel(proxy, ('s3.example', 8080), login('dXNlcjpwQHNz'))
+        body = bytes(range(256)) * 40000
+        for count in (1, 2):
+            connection.request('PUT', '/bucket/key', body, self.signed(
+                'PUT', '/bucket/key', body, 's3.example:8080'))
+            self.assertEqual(connection.getresponse().read(), b'')
+            connection.request('GET', '/bucket/key', None, self.signed('GET', '/bucket/key'))
+            self.assertEqual(connection.getresponse().read(), body)
+        self.assertEqual((proxy.log, proxy.leaked), ([('CONNECT', 's3.example:8080')], []))
+        self.assertEqual((proxy.connections, self.server.connections), (1, 1))
+
+    def test_tls_through_a_tunnel(self):
+        with certificate() as path:
+            server, proxy = self.start(S3Server(certfile=path)), self.proxy()
+            proxy.resolve['localhost:443'] = ('127.0.0.1', server.port)
+            context = ssl.create_default_context(cafile=path)
+            connection = self.tunnel(proxy, ('localhost', 443), (), context)
+            connection.request('GET', '/', None, self.signed('GET', '/', host='localhost'))
+            self.assertEqual(connection.getresponse().status, 200)
+            connection.close()
+            self.assertEqual(proxy.log, [('CONNECT', 'localhost:443')])
+
+    def test_logins_that_leak(self):
+        proxy = self.proxy()
+        connection = self.tunnel(proxy, ('127.0.0.1', self.server.port))
+        connection.request('GET', '/', None, dict(self.signed('GET', '/'), **login('eA==')))
+        connection.getresponse().read()
+        self.assertEqual(proxy.leaked, [self.address])
+
+    def test_refusals(self):
+        proxy = self.proxy()
+        self.assertEqual(self.ask('GET', 'http://name.invalid/', None, {}, proxy)[0], 502)
+        proxy.resolve['shut.example:443'] = ('127.0.0.1', 1)
+        elsewhere = '0.0.0.0:%d' % self.server.port     # which would get there
+        for target in ('name.invalid:443', 'shut.example:443', elsewhere):
+            self.assertEqual(self.ask('CONNECT', target, None, {'Host': target}, proxy)[0], 502)
+        proxy.refuse_status = 403
+        status, body = self.ask('CONNECT', self.address, None, {'Host': self.address}, proxy)
+        self.assertEqual((status, body), (403, b'<html>403</html>\n'))
+        self.assertEqual(len(proxy.log), 5)
+        self.assertEqual(proxy.violations, [])
+        for method, target, host in (
+                ('GET', '/', 'a'), ('GET', 'https://a/', 'a'), ('CONNECT', 'a', 'a'),
+                ('GET', 'http://a/', 'b'), ('GET', 'http://u:p@a/', 'a')):
+            self.assertEqual(self.ask(method, target, None, {'Host': host}, proxy)[0], 400)
+            self.violated(proxy, re.escape('asked for %s with Host %s' % (target, host)))
+        self.assertEqual(self.server.connections, 0)
+
+    def test_the_end_of_either_side(self):
+        proxy = self.proxy()
+        with socket.create_connection((proxy.host, proxy.port), 10) as sock:
+            sock.sendall(b'CONNECT %s HTTP/1.0\r\n\r\n' % self.address.encode())
+            self.assertTrue(sock.recv(1000).startswith(b'HTTP/1.1 200 '))
+            self.server.stop()
+            self.assertEqual(sock.recv(1), b'')
+        self.server.start()
+        with socket.create_connection((proxy.host, proxy.port), 10) as sock:
+            sock.sendall(b'CONNECT %s HTTP/1.0\r\n\r\n' % self.address.encode())
+            self.assertTrue(sock.recv(1000).startswith(b'HTTP/1.1 200 '))
+            proxy.stop()
+            self.assertEqual(sock.recv(1), b'')
+
+    def test_stop_with_an_origin_that_stands_still(self):
+        proxy = self.proxy()
+        with socket.socket() as listener:
+            listener.bind(('127.0.0.1', 0))
+            listener.listen(1)
+            with socket.create_connection((proxy.host, proxy.port), 10) as sock:
+                sock.sendall(b'CONNECT 127.0.0.1:%d HTTP/1.0\r\n\r\n' % listener.getsockname()[1])
+                self.assertTrue(sock.recv(1000).startswith(b'HTTP/1.1 200 '))
+                proxy.stop()
+                self.assertEqual(proxy.open_connections, 0)
+
+
 # --- Tests of s3.py ----------------------------------------------------------
 #
 # In the order of its sections.  Each bucket is a real client on a real socket;
 # its pauses alone are not waited for, but added to a clock of the test's own.
+
+# An environment without any credentials, whatever this machine has.
+NOWHERE = {'AWS_SHARED_CREDENTIALS_FILE': '/dev/null', 'AWS_CONFIG_FILE': '/dev/null',
+           'AWS_EC2_METADATA_DISABLED': 'true'}
+
 
 class Clock:
     """Time that passes only while somebody waits."""
@@ -2966,7 +3885,7 @@ class ClientTestCase(ServerTestCase):
         if server.secure:
             settings['ca_bundle'] = server.certfile
         settings.update(config)
-        bucket = s3.Bucket(settings, environ=dict(environ), monotonic=self.clock,
+        bucket = s3.Bucket(settings, environ=dict(NOWHERE, **dict(environ)), monotonic=self.clock,
                            wait=self.clock.wait,
                            report=lambda kind, text: self.reports.append((kind, text)))
         bucket.timeout = bucket.complete_timeout = 0.5
@@ -3092,25 +4011,39 @@ class ConfigurationTests(unittest.TestCase):
             with self.assertRaises(ValueError):
                 s3.parse_rate(text)
 
-    def test_credentials_come_from_the_file_then_the_environment_and_are_whole(self):
-        file = {'access_key_id': 'F', 'secret_access_key': 'f'}
-        environ = {'AWS_ACCESS_KEY_ID': 'E', 'AWS_SECRET_ACCESS_KEY': 'e',
-                   'AWS_SESSION_TOKEN': 't'}
-        self.assertEqual(vars(s3.find_credentials(file, environ)), vars(s3.Credentials('F', 'f')))
-        self.assertEqual(vars(s3.find_credentials({}, environ)),
-                         vars(s3.Credentials('E', 'e', 't')))
-        for config, env in (({'access_key_id': 'F'}, environ), ({'secret_access_key': 'f'}, {}),
-                            ({}, {'AWS_ACCESS_KEY_ID': 'E'}), ({}, {})):
-            with self.assertRaises(s3.ConfigError) as caught:
-                s3.find_credentials(config, env)
-            self.assertNotIn("'f'", str(caught.exception))
-        self.assertNotIn('secret', repr(s3.Credentials('id', 'secret', 'secret')))
+    def test_what_the_file_leaves_open_comes_from_the_environment_then_the_profile(self):
+        files = {'credentials': '[default]\naws_access_key_id=K\nregion = eu-west-1\n',
+                 'config': '# comment\n[default]\nregion=eu-west-2\nca_bundle = /ca\n'
+                 's3 =\n    addressing_style = path\n\n[profile  other]\nregion: nonsense\n'
+                 'REGION = eu-west-3\nendpoint_url = http://two\nservices = mine\n'
+                 '[services mine]\ns3 =\n  endpoint_url = http://one\n'
+                 '[profile "a b"]\nendpoint_url=http://three\n'
+                 'ignore_configured_endpoint_urls = true\n'}
+        with aws_files(**files) as environ:
+            for config, more, expected in (
+                    ({}, {}, dict(region='eu-west-1', ca_bundle='/ca', addressing='path')),
+                    ({}, {'AWS_PROFILE': 'other'}, dict(region='eu-west-3', endpoint='http://one')),
+                    ({}, {'AWS_PROFILE': 'other', 'AWS_ENDPOINT_URL': 'http://env'},
+                     dict(region='eu-west-3', endpoint='http://env')),
+                    ({}, {'AWS_PROFILE': 'other', 'AWS_IGNORE_CONFIGURED_ENDPOINT_URLS': 'true'},
+                     dict(region='eu-west-3')),
+                    ({'profile': 'a b'}, {'AWS_PROFILE': 'other'}, dict(profile='a b')),
+                    ({'profile': 'none'}, {}, dict(profile='none')),
+                    ({'region': 'file', 'addressing': 'auto'},
+                     {'AWS_REGION': 'x', 'AWS_CA_BUNDLE': '/env'},
+                     dict(region='file', ca_bundle='/env', addressing='auto')),
+                    ({'server': 'h'}, {'AWS_DEFAULT_REGION': 'd', 'S3DUMP_BUCKET': 'b'},
+                     dict(server='h', endpoint='https://h', region='d', ca_bundle='/ca',
+                          bucket_name='b', addressing='path'))):
+                with self.subTest(config, environ=more):
+                    self.assertEqual(s3.with_environment(config, dict(environ, **more)), expected)
 
 
 class EndpointTests(unittest.TestCase):
 
     def endpoint(self, environ=(), **config):
-        return s3.Endpoint(dict({'bucket_name': 'b-1'}, **config), dict(environ))
+        return s3.Endpoint(s3.with_environment(dict({'bucket_name': 'b-1'}, **config),
+                                               dict(NOWHERE, **dict(environ))))
 
     def test_where_a_bucket_is(self):
         custom = {'endpoint': 'http://127.0.0.1:9000'}
@@ -3407,6 +4340,440 @@ class RetriesTests(unittest.TestCase):
             error = s3.parse_error('X', 'GET', 503, headers, b'')
             self.assertEqual(error.retry_after, expected)
             self.assertGreaterEqual(s3.Retries(lambda: 900, Clock()).pause(error), expected)
+
+
+@contextlib.contextmanager
+def aws_files(**files):
+    """An environment that leads to files of the AWS CLI with these texts, by their names."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in files.items():
+            with open(os.path.join(folder, name), 'w') as file:
+                file.write(text)
+        yield {'AWS_SHARED_CREDENTIALS_FILE': os.path.join(folder, 'credentials'),
+               'AWS_CONFIG_FILE': os.path.join(folder, 'config')}
+
+
+class CredentialTests(ClientTestCase):
+    """Where the key comes from, each source a service that checks what it is sent."""
+
+    CONTAINER = 'AWS_CONTAINER_CREDENTIALS_FULL_URI'
+
+    def setUp(self):
+        ClientTestCase.setUp(self)
+        self.services = CredentialServices()
+        self.services.start()
+        self.addCleanup(lambda: self.assertEqual(self.services.violations, []))
+        self.addCleanup(self.services.stop)
+        self.files = tempfile.TemporaryDirectory()
+        self.addCleanup(self.files.cleanup)
+
+    def file(self, name, text):
+        path = os.path.join(self.files.name, name)
+        with open(path, 'w') as file:
+            file.write(text)
+        return path
+
+    def environ(self, source, lifetime=3600):
+        """An environment with just this source, whose key is named after it."""
+        services = self.services
+        services.issue(source.upper(), 'secretOF' + source, 'tokenOF' + source, lifetime)
+        if source == 'environment':
+            return {'AWS_ACCESS_KEY_ID': 'ENVIRONMENT', 'AWS_SECRET_ACCESS_KEY':
+                    'secretOFenvironment', 'AWS_SESSION_TOKEN': 'tokenOFenvironment'}
+        if source == 'profile':
+            return {'AWS_SHARED_CREDENTIALS_FILE': self.file('credentials', (
+                '[default]\naws_access_key_id = PROFILE\n'
+                'aws_secret_access_key = secretOFprofile\n'
+                'aws_session_token = tokenOFprofile\n'))}
+        if source == 'web':
+            return {'AWS_WEB_IDENTITY_TOKEN_FILE': self.file(
+                'token', services.web_identity_token + '\n'), 'AWS_ROLE_ARN': services.role_arn,
+                'AWS_ENDPOINT_URL_STS': services.url}
+        if source == 'container':
+            services.container_token = 'Basic the token'
+            return {self.CONTAINER: services.url + services.container_path,
+                    'AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE': self.file('auth', 'Basic the token')}
+        return {'AWS_EC2_METADATA_SERVICE_ENDPOINT': services.url + '/',
+                'AWS_EC2_METADATA_DISABLED': 'false'}
+
+    SOURCES = ('environment', 'profile', 'web', 'container', 'instance')
+
+    def of(self, environ, **config):
+        """The Bucket, without a key in its configuration, on a server that knows every key."""
+        server = self.server()
+        for source in self.SOURCES + ('new', 'process', 'role'):
+            server.add_user(source.upper(), 'secretOF' + source, session_token='tokenOF' + source)
+        self.store = server
+        return self.bucket(server, environ, access_key_id='', secret_access_key='', **config)
+
+    def used(self, bucket):
+        """The access key that a request is signed with, and accepted."""
+        bucket.put_object('key', b'', overwrite=True)
+        return self.store.log[-1].user
+
+    def test_each_source_and_their_order(self):
+        environ = {}
+        for source in reversed(self.SOURCES):
+            with self.subTest(source):
+                alone = self.environ(source)
+                del self.services.credentials[:-1]
+                self.assertEqual(self.used(self.of(alone)), source.upper())
+                environ.update(alone)   # the one before it goes before those after it
+                asked = len(self.services.log)
+                self.assertEqual(self.used(self.of(environ)), source.upper())
+                if source in ('environment', 'profile'):
+                    self.assertEqual(len(self.services.log), asked)
+        server = self.server()
+        self.bucket(server, environ).put_object('key', b'')
+        self.assertEqual(server.log[-1].user, server.access_key)
+
+    def test_what_the_services_are_asked(self):
+        self.of(self.environ('instance'))
+        self.assertEqual([(call.method, call.path) for call in self.services.log], [
+            ('PUT', '/latest/api/token'), ('GET', IMDS_ROLES), ('GET', IMDS_ROLES + 'role')])
+        del self.services.log[:]
+        self.of(self.environ('container'))
+        self.assertEqual(self.services.log[-1].headers['authorization'], 'Basic the token')
+
+    def test_half_a_key_and_no_key_are_said_with_what_was_tried(self):
+        for config, environ, message in (
+                (dict(access_key_id='F'), {}, 'configuration has half a key: secret_access_key'),
+                (dict(secret_access_key='f'), {}, 'has half a key: access_key_id is missing'),
+                ({}, {'AWS_ACCESS_KEY_ID': 'E'}, 'environment has half a key: AWS_SECRET_ACCESS'),
+                ({}, {}, r'no credentials: no access_key_id in the configuration; no AWS_ACCESS_'
+                 r'KEY_ID in the environment; no profile default in /dev/null or /dev/null; no '
+                 r'AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN; no AWS_CONTAINER_CREDENTIALS_'
+                 r'RELATIVE_URI or _FULL_URI; no EC2 instance role, as AWS_EC2_METADATA_DISABLED'),
+                ({}, {'AWS_PROFILE': 'prod'}, 'there is no profile prod in /dev/null'),
+                (dict(profile='prod'), {}, 'there is no profile prod in /dev/null')):
+            with self.subTest(message):
+                with self.assertRaisesRegex(s3.ConfigError, message) as caught:
+                    self.bucket(self.server(), environ, **dict(
+                        dict(access_key_id='', secret_access_key=''), **config))
+                self.one_line(caught.exception)
+
+    def profile(self, text, credentials=''):
+        return {'AWS_CONFIG_FILE': self.file('config', text),
+                'AWS_SHARED_CREDENTIALS_FILE': self.file('credentials', credentials),
+                'AWS_ENDPOINT_URL_STS': self.services.url}
+
+    def test_a_process_is_run_without_a_shell(self):
+        script = self.file('process.py', 'import sys\nprint(open(sys.argv[1]).read())\n')
+        answer = {'Version': 1, 'AccessKeyId': 'PROCESS', 'SecretAccessKey': 'secretOFprocess',
+                  'SessionToken': 'tokenOFprocess', 'Expiration': '2199-01-01T00:00:00.5+02:00'}
+        output = self.file('a $HOME;b', json.dumps(answer))
+        environ = self.profile('[default]\ncredential_process = %s "%s" "%s"\n' % (
+            sys.executable, script, output))
+        bucket = self.of(environ)
+        self.assertEqual(self.used(bucket), 'PROCESS')
+        self.assertEqual(bucket.credentials.get().expires, 7226582400 - 7200)
+        for text, message in (('', 'is no JSON document of a key'), ('[]', 'no JSON document'),
+                              (json.dumps(dict(answer, Expiration='soon')), 'no JSON document'),
+                              (json.dumps(dict(answer, SecretAccessKey='')), 'half a key'),
+                              (json.dumps(dict(answer, SessionToken=[5])), 'it is no text'),
+                              (json.dumps(dict(answer, AccessKeyId='a b')), 'only printable')):
+            self.file('a $HOME;b', text)
+            with self.assertRaisesRegex(s3.ConfigError, message) as caught:
+                self.of(environ)
+            self.assertNotIn('secretOF', str(caught.exception))
+        for command, message in (('/nonexistent', 'can not be run: No such file'),
+                                 (sys.executable + ' -c "raise SystemExit(3)"', 'with status 3'),
+                                 ('"', 'can not be run: No closing quotation')):
+            with self.assertRaisesRegex(s3.ConfigError, 'profile default .*' + message):
+                self.of(self.profile('[default]\ncredential_process = %s\n' % command))
+
+    def test_a_role_is_assumed_with_the_key_of_another_source(self):
+        services = self.services
+        services.sts_keys = {'PROFILE': ('secretOFprofile', None),
+                             'ENVIRONMENT': ('secretOFenvironment', 'tokenOFenvironment'),
+                             'CONTAINER': ('secretOFcontainer', 'tokenOFcontainer'),
+                             'INSTANCE': ('secretOFinstance', 'tokenOFinstance')}
+        key = '[base]\naws_access_key_id = PROFILE\naws_secret_access_key = secretOFprofile\n'
+        role = '[profile x]\nrole_arn = %s\n' % services.role_arn
+        services.external_id = 'the customer'
+        for text, credentials, source in (
+                ('source_profile = base\nduration_seconds = 3600\n', key, None),
+                ('source_profile = x\n', key.replace('base', 'x'), None),
+                ('credential_source = Environment\n', '', 'environment'),
+                ('credential_source = EcsContainer\n', '', 'container'),
+                ('credential_source = Ec2InstanceMetadata\n', '', 'instance')):
+            with self.subTest(text):
+                more = self.environ(source) if source else {}
+                del services.credentials[:-1 if source in ('container', 'instance') else None]
+                services.issue('ROLE', 'secretOFrole', 'tokenOFrole', 3600)
+                environ = self.profile(role + 'external_id = the customer\n'
+                                       'role_session_name = cron\n' + text, credentials)
+                bucket = self.of(dict(more, **environ), profile='x')
+                self.assertEqual(self.used(bucket), 'ROLE')
+        for text, message in (
+                ('source_profile = gone\n', 'there is no profile gone'),
+                ('source_profile = base\nmfa_serial = x\n', 'mfa_serial'),
+                ('credential_source = Nowhere\n', 'has neither source_profile nor'),
+                ('credential_source = Environment\n', 'no AWS_ACCESS_KEY_ID in the environment'),
+                ('source_profile = base\n', 'STS says AccessDenied .403.: Not authorized'),
+                ('source_profile = y\n[profile y]\nrole_arn = arn\nsource_profile = x\n',
+                 'refer to each other')):
+            services.external_id = 'another'
+            with self.assertRaisesRegex(s3.ConfigError, message):
+                self.of(self.profile(role + text, key), profile='x')
+
+    def test_the_roles_of_a_web_identity_can_stand_in_a_profile(self):
+        self.services.issue('ROLE', 'secretOFrole', 'tokenOFrole', 3600)
+        path = self.file('token', self.services.web_identity_token)
+        bucket = self.of(self.profile('[default]\nrole_arn = %s\nweb_identity_token_file = %s\n' % (
+            self.services.role_arn, path)))
+        self.assertEqual(self.used(bucket), 'ROLE')
+        self.services.web_identity_token = 'another'
+        with self.assertRaisesRegex(s3.ConfigError, 'STS says InvalidIdentityToken'):
+            self.of(self.profile('[default]\nrole_arn = %s\nweb_identity_token_file = %s\n' % (
+                self.services.role_arn, path)))
+
+    def test_single_sign_on_says_what_to_do(self):
+        with self.assertRaisesRegex(s3.ConfigError, 'credential_process = aws configure export-'
+                                    'credentials --profile default`'):
+            self.of(self.profile('[default]\nsso_session = x\n'))
+
+    def test_a_wrong_clock_is_corrected_for_sts_as_well(self):
+        services = self.services
+        services.offset = 86400 * 365 * 10
+        services.sts_keys = {'PROFILE': ('secretOFprofile', None)}
+        services.issue('ROLE', 'secretOFrole', 'tokenOFrole', 3600)
+        environ = self.profile(
+            '[profile x]\nrole_arn = %s\nsource_profile = base\n' % services.role_arn,
+            '[base]\naws_access_key_id = PROFILE\naws_secret_access_key = secretOFprofile\n')
+        self.assertEqual(self.used(self.of(environ, profile='x')), 'ROLE')
+        self.assertEqual(len(services.log), 2)
+
+    def test_the_token_of_a_container_goes_to_few_hosts_only(self):
+        provider = self.of(self.environ('environment')).credentials
+        for url, message in (
+                ('http://evil.example.com/', 'not to evil.example.com'),
+                ('http://169.254.170.2.evil.example.com/', 'plain http only'),
+                ('http://10.0.0.1/x', 'plain http only'), ('ftp://localhost/', 'no URL'),
+                ('http://u:p@localhost/', 'no URL')):
+            provider._environ = {self.CONTAINER: url, 'AWS_CONTAINER_AUTHORIZATION_TOKEN': 'x'}
+            with self.assertRaisesRegex(s3.ConfigError, message):
+                provider._container()
+        for token in ('a\r\nb', 'a\nHost: x'):
+            provider._environ = {self.CONTAINER: self.services.url,
+                                 'AWS_CONTAINER_AUTHORIZATION_TOKEN': token}
+            with self.assertRaisesRegex(s3.ConfigError, 'no text for a header'):
+                provider._container()
+        self.assertEqual(self.services.log, [])
+
+    def test_a_service_that_stumbles_is_asked_again_and_one_that_refuses_is_named(self):
+        for source, service in (('container', 'container'), ('web', 'sts'),
+                                ('instance', 'imds')):
+            for options in (dict(status=500), dict(hangup=True), dict(status=429)):
+                self.services.clear_faults()
+                environ = self.environ(source)
+                del self.services.credentials[:-1]
+                self.services.fail(service, times=2, **options)
+                self.assertEqual(self.used(self.of(environ)), source.upper())
+                self.services.fail(service, times=None, **options)
+                with self.assertRaises(s3.Error) as caught:
+                    self.of(environ)
+                self.assertIn('127.0.0.1:%d: ' % self.services.port, str(caught.exception))
+        self.services.clear_faults()
+        self.services.fail('container', status=404, times=None)
+        with self.assertRaisesRegex(s3.ConfigError, 'container endpoint http.* answers 404'):
+            self.of(self.environ('container'))
+        self.services.fail('sts', body=b'<html>', times=None)
+        with self.assertRaisesRegex(s3.ConfigError, 'does not answer like STS .200.'):
+            self.of(self.environ('web'))
+
+    def test_a_machine_that_is_no_instance_is_told_soon_what_was_tried(self):
+        for break_it, message in (
+                (lambda services: setattr(services, 'imds_token_status', 403),
+                 'no EC2 instance role .http.*gives no token for IMDSv2: 403'),
+                (lambda services: setattr(services, 'role', None), 'the instance has none'),
+                (lambda services: services.fail('imds-token', stall=True, times=None),
+                 'no answer in time; in a container the hop limit of the metadata options must'
+                 ' be 2'),
+                (lambda services: services.stop(), 'Connection refused')):
+            environ = self.environ('instance')
+            self.services.imds_token_status = None
+            break_it(self.services)
+            limit = s3.Provider.LOCAL_TIMEOUT
+            s3.Provider.LOCAL_TIMEOUT = 0.1
+            try:
+                with self.assertRaisesRegex(s3.ConfigError, 'no credentials: .*' + message):
+                    self.of(environ)
+            finally:
+                s3.Provider.LOCAL_TIMEOUT = limit
+
+    def test_newer_credentials_are_taken_before_the_old_ones_expire(self):
+        for source in ('instance', 'container', 'web'):
+            with self.subTest(source):
+                environ = self.environ(source, lifetime=1000)
+                del self.services.credentials[:-1]
+                bucket = self.of(environ)
+                self.services.issue('NEW', 'secretOFnew', 'tokenOFnew', 5000)
+                self.services.credentials.pop(0)
+                self.assertEqual(self.used(bucket), source.upper())
+                bucket.offset = 101         # 899 seconds are left
+                self.clock.now += 61
+                self.assertEqual(self.used(bucket), 'NEW')
+                asked = len(self.services.log)
+                self.assertEqual(self.used(bucket), 'NEW')
+                self.assertEqual(len(self.services.log), asked)
+
+    def test_a_dump_outlives_its_credentials(self):
+        """Each part finds them expired, by the server's word or by the clock."""
+        for source in ('instance', 'container', 'web', 'profile'):
+            for lifetime in (3600, None):
+                with self.subTest(source, lifetime=lifetime):
+                    environ = self.environ(source, lifetime)
+                    del self.services.credentials[:-1]
+                    bucket = self.of(environ, jobs=3)
+                    self.services.issue('NEW', 'secretOFnew', 'tokenOFnew', 3600)
+                    self.services.credentials.pop(0)
+
+                    def expire(server, _):
+                        server.users[source.upper()].expired = True
+                        if source == 'profile':
+                            self.file('credentials', (
+                                '[default]\naws_access_key_id = NEW\naws_secret_access_key = '
+                                'secretOFnew\naws_session_token = tokenOFnew\n'))
+
+                    self.store.on('CreateMultipartUpload', expire)
+                    bucket.upload('key', io.BytesIO(pattern(9500)))
+                    self.assertEqual(self.store.objects['key'].data, pattern(9500))
+                    self.assertEqual(self.store.log[-1].user, 'NEW')
+                    self.assertEqual(self.restored(bucket, 'key')[0], pattern(9500))
+
+    def test_a_metadata_service_that_is_down_is_survived_while_the_old_ones_hold(self):
+        environ = self.environ('instance', lifetime=1000)
+        bucket = self.of(environ)
+        self.services.issue('NEW', 'secretOFnew', 'tokenOFnew', 5000)
+        self.services.fail('imds-token', status=500, times=None)
+        bucket.offset = 500
+        self.clock.now += 61
+        self.assertEqual(self.used(bucket), 'INSTANCE')
+        self.assertEqual(len([text for kind, text in self.reports if kind == 'warning'
+                              and 'there is no newer one yet' in text]), 1)
+        asked = len(self.services.log)
+        self.assertEqual(self.used(bucket), 'INSTANCE')     # it is not asked for each request
+        self.assertEqual(len(self.services.log), asked)
+        bucket.offset = 1100            # and now they don't: that is an outage like any other
+        self.clock.now += 61
+        bucket.patience = 5
+        with self.assertRaisesRegex(s3.NetworkError, 'PutObject .*the key has expired, and there '
+                                    'is no newer one: '):
+            bucket.put_object('key', b'')
+        bucket.patience = 900
+        started = self.clock.now
+        self.services.clear_faults()
+        self.services.fail('imds-token', status=500, times=20)
+        self.services.credentials.pop(0)
+        self.assertEqual(self.used(bucket), 'NEW')
+        self.assertGreater(self.clock.now, started)
+
+    def test_static_keys_that_are_refused_stay_refused(self):
+        for code in sorted(s3.EXPIRED_CODES):
+            bucket = self.of(self.environ('environment'))
+            self.store.fault('PutObject', 'status', times=None, status=400, code=code)
+            with self.assertRaisesRegex(s3.ResponseError, code):
+                bucket.put_object('key', b'')
+            self.assertEqual(len(self.store.log), 1)
+
+
+class ProxyClientTests(ClientTestCase):
+    """HTTPS_PROXY, HTTP_PROXY and NO_PROXY."""
+
+    def proxy(self, *login):
+        proxy = Proxy(*login)
+        proxy.start()
+        self.addCleanup(lambda: self.assertEqual((proxy.violations, proxy.leaked), ([], [])))
+        self.addCleanup(proxy.stop)
+        return proxy
+
+    def test_everything_goes_through_it_over_http_and_https(self):
+        with certificate() as path:
+            for secure in (False, True):
+                for login in ((), ('user', 'pass:/word')):
+                    with self.subTest(secure, login=login):
+                        server = self.server(certfile=path if secure else None)
+                        proxy = self.proxy(*login)
+                        url = proxy.url.replace('//', '//user:pass%3A%2Fword@') if login else (
+                            '127.0.0.1:%d' % proxy.port)
+                        bucket = self.bucket(server, {
+                            'HTTPS_PROXY' if secure else 'http_proxy': url})
+                        bucket.upload('a key', io.BytesIO(pattern(3500)))
+                        self.assertEqual(self.restored(bucket, 'a key')[0], pattern(3500))
+                        methods = ['CONNECT'] if secure else ['PUT', 'POST', 'GET', 'HEAD']
+                        self.assertEqual(set(proxy.log), {
+                            (method, '127.0.0.1:%d' % server.port) for method in methods})
+                        if secure:
+                            self.assertLessEqual(len(proxy.log), 6)     # tunnels are kept
+                        self.assertFalse([request for request in server.log
+                                          if 'proxy-authorization' in request.headers])
+
+    def test_hosts_that_are_exempt(self):
+        for exempt, host, expected in (
+                ('', 's3.example.com', True), ('*', 's3.example.com', False),
+                ('example.com', 's3.example.com', False), ('.example.com', 's3.example.com', False),
+                ('*.example.com', 's3.example.com', False), ('ample.com', 's3.example.com', True),
+                ('a,b, s3.example.com:443', 's3.example.com', False),
+                ('127.0.0.1', '127.0.0.1', False), ('127.0.0.1', '127.0.0.2', True),
+                ('::1', '::1', False), ('[::1]:80', '::1', False)):
+            for variable in ('no_proxy', 'NO_PROXY'):
+                proxy = s3.find_proxy({'HTTPS_PROXY': 'http://p:1', variable: exempt}, 'https',
+                                      host)
+                self.assertEqual(proxy is not None, expected, (exempt, host))
+        self.assertIsNone(s3.find_proxy({'HTTPS_PROXY': 'http://p:1'}, 'http', 'x'))
+        self.assertEqual(s3.find_proxy({'HTTPS_PROXY': 'p', 'https_proxy': 'q:1'}, 'https', 'x'),
+                         ('q', 1, {}))
+
+    def test_what_is_no_proxy(self):
+        for url in ('https://p:1', 'socks5://p:1', 'http://', 'http://p:port', 'http://[::1'):
+            with self.assertRaises(s3.ConfigError) as caught:
+                s3.find_proxy({'HTTP_PROXY': url.replace('//', '//u:TOPSECRET@')}, 'http', 'x')
+            self.assertNotIn('TOPSECRET', self.one_line(caught.exception))
+
+    def test_a_proxy_that_refuses_is_final_and_one_that_stumbles_is_not(self):
+        with certificate() as path:
+            server = self.server(certfile=path)
+            proxy = self.proxy('user', 'word')
+            for url in (proxy.url, proxy.url.replace('//', '//user:TOPSECRET@')):
+                with self.assertRaisesRegex(
+                        s3.NetworkError, 'through the proxy 127.0.0.1:%d: Tunnel connection failed: '
+                        '407' % proxy.port) as caught:
+                    self.bucket(server, {'HTTPS_PROXY': url}).put_object('key', b'')
+                self.assertNotIn('TOPSECRET', str(caught.exception))
+                self.assertEqual(self.clock.now, 0)
+            proxy = self.proxy()
+            proxy.refuse_status = 503
+            with self.assertRaisesRegex(s3.NetworkError, 'failed: 503.*gave up after'):
+                self.bucket(server, {'HTTPS_PROXY': proxy.url}).put_object('key', b'')
+            self.assertGreater(self.clock.now, 50)
+        plain = self.server()
+        proxy = self.proxy('user', 'word')
+        with self.assertRaisesRegex(s3.ResponseError, '.407.'):
+            self.bucket(plain, {'HTTP_PROXY': proxy.url}).put_object('key', b'')
+
+    def test_sts_goes_through_it_and_the_services_of_this_machine_do_not(self):
+        with CredentialServices() as services, Proxy() as proxy:
+            services.issue('ROLE', 'secretOFrole', 'tokenOFrole', 3600)
+            server = self.server()
+            server.add_user('ROLE', 'secretOFrole', session_token='tokenOFrole')
+            with tempfile.NamedTemporaryFile('w') as file:
+                file.write(services.web_identity_token)
+                file.flush()
+                proxy.resolve['sts.example:80'] = services.host, services.port
+                for environ, asked in (
+                        ({'AWS_WEB_IDENTITY_TOKEN_FILE': file.name, 'AWS_ROLE_ARN':
+                          services.role_arn, 'AWS_ENDPOINT_URL_STS': 'http://sts.example'},
+                         [('POST', 'sts.example:80')]),
+                        ({'AWS_CONTAINER_CREDENTIALS_FULL_URI': services.url
+                          + services.container_path}, []),
+                        ({'AWS_EC2_METADATA_SERVICE_ENDPOINT': services.url,
+                          'AWS_EC2_METADATA_DISABLED': ''}, [])):
+                    del proxy.log[:]
+                    self.bucket(server, dict(environ, HTTP_PROXY=proxy.url), access_key_id='',
+                                secret_access_key='')
+                    self.assertEqual(proxy.log, asked)
+            self.assertEqual((services.violations, proxy.violations), ([], []))
 
 
 class BucketTests(ClientTestCase):
@@ -4501,14 +5868,15 @@ class SecretTests(unittest.TestCase):
                 file.write(b'bucket_name b\naccess_key_id a\n' + text)
                 file.flush()
                 with self.assertRaises(s3.ConfigError) as caught:
-                    s3.Bucket(s3.read_config(file.name), environ={})
+                    s3.Bucket(s3.read_config(file.name), environ=NOWHERE)
                 self.assertNotIn('TOPSECRET', str(caught.exception))
         for name in ('AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN'):
             for bad in ('TOPSECRET\r', 'TOPSECRET\udca0', 'TOPSECRET\n'):
                 environ = {'AWS_ACCESS_KEY_ID': 'a', 'AWS_SECRET_ACCESS_KEY': 's', name: bad}
                 with self.assertRaises(s3.ConfigError) as caught:
-                    s3.find_credentials({}, environ)
+                    s3.Bucket({'bucket_name': 'b'}, environ=dict(NOWHERE, **environ))
                 self.assertNotIn('TOPSECRET', str(caught.exception))
+        self.assertNotIn('secret', repr(s3.Credentials('id', 'secret', 'secret')))
 
 
 class SelfTestTests(ClientTestCase):
@@ -4536,8 +5904,36 @@ class SelfTestTests(ClientTestCase):
         server = self.server()
         status, text = self.selftest(server)
         self.assertEqual(status, 0, text)
-        self.assertRegex(text, r'\n15 passed, 0 failed, 0 skipped\n\Z')
+        self.assertRegex(text, '\nthis server needs no other settings\n'
+                         'this key may list, read, write, overwrite, delete, abort\n'
+                         '16 passed, 0 failed, 0 skipped\n\\Z')
         self.assertEqual((dict(server.objects), server.uploads), ({}, {}))
+
+    def test_it_ends_with_the_settings_that_the_server_needs(self):
+        class Quick(s3.BucketTest):
+            CHECKS = ('put', 'multipart', 'checksum', 'delete')
+
+        for quirks, options, expected in (
+                ([], {'part_size': 1000}, ['this server needs no other settings']),
+                (['opaque-etag'], {}, ['etag opaque']),
+                (['no-checksums'], {'checksum': 'crc32'}, ['checksum none']),
+                ([], {'region': 'us-east-1'}, ['region eu-west-1']),
+                (['EntityTooSmall'], {}, ['part_size 64m']),
+                (['opaque-etag'], {'etag': 'opaque'}, ['this server needs no other settings'])):
+            with self.subTest(quirks, options=options):
+                server = self.server(quirks=set(quirks) & QUIRKS, region='eu-west-1')
+                if 'EntityTooSmall' in quirks:
+                    server.fault('CompleteMultipartUpload', 'status', times=None, status=400,
+                                 code='EntityTooSmall')
+                config = dict(endpoint=server.url, region=server.region, part_size=1000,
+                              bucket_name=server.bucket, access_key_id=server.access_key,
+                              secret_access_key=server.secret_key)
+                lines = Quick(dict(config, **options), lambda kind, text: None).run(
+                    s3.SelfTest(lambda text: None))
+                if len(expected[0]) < 30:
+                    expected.insert(0, 'settings that this server needs, to be pasted into the '
+                                    'configuration:')
+                self.assertEqual(lines[:len(expected)], expected)
 
     def test_a_write_only_key_gets_a_useful_answer(self):
         server = self.server()
@@ -4548,6 +5944,11 @@ class SelfTestTests(ClientTestCase):
         self.assertRegex(text, 'skip  list .*this key may not')
         self.assertRegex(text, 'skip  get .*this key may not')
         self.assertRegex(text, 'skip  delete .*this key may not')
+        self.assertRegex(text, '\nthis key may write, overwrite, abort\n'
+                         'it may not list, read, delete\n')
+        server.users[server.access_key].conditional = True
+        self.assertRegex(self.selftest(server)[1], 'skip  overwrite .*this key may not: (.*\n)*'
+                         'this key may write, abort\nit may not list, read, overwrite, delete\n')
 
     def test_each_failure_fails(self):
         server = self.server()
