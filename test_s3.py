@@ -4737,8 +4737,8 @@ class ProxyClientTests(ClientTestCase):
             proxy = self.proxy('user', 'word')
             for url in (proxy.url, proxy.url.replace('//', '//user:TOPSECRET@')):
                 with self.assertRaisesRegex(
-                        s3.NetworkError, 'through the proxy 127.0.0.1:%d: Tunnel connection failed: '
-                        '407' % proxy.port) as caught:
+                        s3.NetworkError, 'through the proxy 127.0.0.1:%d: Tunnel connection '
+                        'failed: 407' % proxy.port) as caught:
                     self.bucket(server, {'HTTPS_PROXY': url}).put_object('key', b'')
                 self.assertNotIn('TOPSECRET', str(caught.exception))
                 self.assertEqual(self.clock.now, 0)

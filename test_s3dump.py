@@ -10,7 +10,7 @@ traceback or the secret key, and the server may have nothing to object to.
 
     python3 test_s3dump.py                  runs the tests
     python3 test_s3dump.py --demo           shows the program at work, and checks that it is
-    python3 test_s3dump.py --interop VENV   runs it against moto and rclone out of VENV
+    python3 test_s3dump.py --interop VENV   runs it against other S3 servers out of VENV
     python3 test_s3dump.py --bench GIB KEYS shows what dumps and restores of that size, and a
                                             listing of so many keys, take
 """
@@ -1878,20 +1878,36 @@ class Interop:
     """The program, the self-test and the AWS CLI against one server; counts what passed."""
 
     access_key, secret_key = 'INTEROPKEY', 'interop-secret-key'
+    # Servers, and how they are reached.  All but moto check signatures.
+    WAYS = (('moto', ''), ('rclone', ''), ('seaweedfs', ''), ('rclone', 'over TLS'),
+            ('seaweedfs', 'through a proxy'), ('rclone', 'over TLS through a proxy'))
 
-    def __init__(self, venv, folder, name):
-        self.venv, self.folder, self.name = venv, folder, name
+    def __init__(self, venv, folder, name, way):
+        self.venv, self.folder, self.server = venv, folder, name
+        self.name = ('%s %s' % (name, way)).rstrip()
+        self.secure, self.proxied = 'TLS' in way, 'proxy' in way
         self.passed = self.failed = 0
-        with socket.socket() as free:
-            free.bind(('127.0.0.1', 0))
-            self.port = free.getsockname()[1]
-        self.url = 'http://127.0.0.1:%d' % self.port
+        self.processes = []
+        self.ports = self.free_ports(10)
+        self.port = self.ports.pop()
+        self.url = '%s://127.0.0.1:%d' % ('https' if self.secure else 'http', self.port)
+        self.settings = 'ca_bundle %s\n' % self.path('certificate') if self.secure else ''
+        with open(self.path('certificate'), 'w') as file:
+            file.write(CERTIFICATE)
         self.environment = dict(
             clean_environment(folder), AWS_ACCESS_KEY_ID=self.access_key,
             AWS_SECRET_ACCESS_KEY=self.secret_key, AWS_DEFAULT_REGION='us-east-1',
             AWS_CONFIG_FILE=os.devnull, AWS_SHARED_CREDENTIALS_FILE=os.devnull,
             AWS_EC2_METADATA_DISABLED='true', AWS_REQUEST_CHECKSUM_CALCULATION='when_required',
-            AWS_RESPONSE_CHECKSUM_VALIDATION='when_required')
+            AWS_RESPONSE_CHECKSUM_VALIDATION='when_required', **{
+                'AWS_CA_BUNDLE': self.path('certificate')} if self.secure else {})
+
+    def free_ports(self, count):
+        with contextlib.ExitStack() as stack:
+            sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+            for each in sockets:
+                each.bind(('127.0.0.1', 0))
+            return [each.getsockname()[1] for each in sockets]
 
     def tool(self, name):
         return os.path.join(self.venv, 'bin', name)
@@ -1900,34 +1916,61 @@ class Interop:
         return os.path.join(self.folder, name)
 
     def serve(self):
-        """Start the server; returns its process."""
-        address = '127.0.0.1:%d' % self.port
+        """Start the server, and the proxy if there is to be one."""
         os.makedirs(self.path('data'))
-        command = {
-            'moto': [self.tool('moto_server'), '-H', '127.0.0.1', '-p', str(self.port)],
-            'rclone': [self.tool('rclone'), '--config', '', '--cache-dir', self.path('cache'),
-                       'serve', 's3', '--addr', address,
-                       '--auth-key', '%s,%s' % (self.access_key, self.secret_key),
-                       self.path('data')]}[self.name]
-        with open(self.path('server.log'), 'wb') as log:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        self.start(getattr(self, self.server)(), self.port, 'server.log')
+        if self.server == 'seaweedfs':      # its parts find each other after they listen
+            until(lambda: b'added volume server' in self.log('server.log'), 'it has a volume')
+        if self.proxied:
+            port = self.ports.pop()
+            self.start([self.tool('proxy'), '--hostname', '127.0.0.1', '--port', str(port),
+                        '--data-dir', self.path('proxy')], port, 'proxy.log')
+            self.environment.update(HTTP_PROXY='http://127.0.0.1:%d' % port,
+                                    HTTPS_PROXY='http://127.0.0.1:%d' % port)
+
+    def moto(self):
+        return [self.tool('moto_server'), '-H', '127.0.0.1', '-p', str(self.port)]
+
+    def rclone(self):
+        return [self.tool('rclone'), '--config', '', '--cache-dir', self.path('cache'),
+                'serve', 's3', '--addr', '127.0.0.1:%d' % self.port,
+                '--auth-key', '%s,%s' % (self.access_key, self.secret_key)] + self.secure * [
+                    '--cert', self.path('certificate'), '--key', self.path('certificate')
+                ] + [self.path('data')]
+
+    def seaweedfs(self):
+        with open(self.path('identities'), 'w') as file:
+            json.dump({'identities': [{'name': 'interop', 'actions': ['Admin'], 'credentials': [
+                {'accessKey': self.access_key, 'secretKey': self.secret_key}]}]}, file)
+        ports = ['-%s.port%s=%d' % (part, kind, self.ports.pop()) for part in (
+            'master', 'volume', 'filer') for kind in ('', '.grpc')]
+        return [self.tool('weed'), 'server', '-ip=127.0.0.1', '-ip.bind=127.0.0.1',
+                '-dir=' + self.path('data'), '-filer', '-s3', '-s3.port=%d' % self.port,
+                '-s3.port.grpc=%d' % self.ports.pop(), '-s3.config=' + file.name,
+                '-volume.max=10', '-master.volumeSizeLimitMB=512',
+                '-master.telemetry=false'] + ports
+
+    def log(self, name):
+        with open(self.path(name), 'rb') as file:
+            return file.read()
+
+    def start(self, command, port, log):
+        """Start a process that listens at a port."""
+        with open(self.path(log), 'wb') as file:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
                                        env=clean_environment(self.folder), cwd=self.folder)
+        self.processes.append(process)
 
         def up():
             if process.poll() is not None:
                 raise AssertionError('%s ended with status %d' % (self.name, process.returncode))
             try:
-                socket.create_connection(('127.0.0.1', self.port), 5).close()
+                socket.create_connection(('127.0.0.1', port), 5).close()
                 return True
             except OSError:
                 return False
 
-        try:
-            until(up, '%s listens' % self.name)
-        except AssertionError:
-            end_process(process)
-            raise
-        return process
+        until(up, '%s listens' % self.name)
 
     def check(self, what, function, *args):
         """Print whether function(*args) went without an exception."""
@@ -1971,10 +2014,12 @@ class Interop:
         for name, more in (('default', ''), ('small', 'part_size 5m\n')):
             with open(self.path(name), 'w') as file:
                 file.write('endpoint %s\nregion us-east-1\nbucket_name bucket\naccess_key_id %s\n'
-                           'secret_access_key %s\n%s' % (self.url, self.access_key,
-                                                         self.secret_key, more))
+                           'secret_access_key %s\n%s%s' % (self.url, self.access_key,
+                                                           self.secret_key, self.settings, more))
             os.chmod(file.name, 0o600)
         self.check('init', self.s3dump, 'default', 'init')
+        if self.server != 'moto':
+            self.check('a wrong key is refused', self.wrong_key)
         self.check('self-test', self.self_test)
         for config, size, what in (('default', 0, 'no byte'), ('default', 1, 'a byte'),
                                    ('small', PART, 'one part'),
@@ -1984,6 +2029,25 @@ class Interop:
         self.check("the AWS CLI's upload is restored", self.from_aws)
         self.check('the AWS CLI reads a dump', self.to_aws)
         self.check('tar -c, restore | tar -d', self.tar)
+        if self.proxied:
+            self.check('all this went through the proxy', self.through_proxy)
+
+    def wrong_key(self):
+        with open(self.path('default')) as file, open(self.path('wrong'), 'w') as wrong:
+            wrong.write(file.read().replace(self.secret_key, 'another'))
+        os.chmod(wrong.name, 0o600)
+        try:
+            self.s3dump('wrong', 'list')
+        except AssertionError as error:
+            if 'SignatureDoesNotMatch' not in str(error):
+                raise
+        else:
+            raise AssertionError('this server checks no signatures')
+
+    def through_proxy(self):
+        requests = self.log('proxy.log').count(b':%d' % self.port)
+        if requests < 20:
+            raise AssertionError('it had %d requests only' % requests)
 
     def self_test(self):
         output = self.run([sys.executable, os.path.join(HERE, 's3.py'), '-f', self.path('default')])
@@ -2051,19 +2115,18 @@ def end_process(process):
 def interop(venv):
     """Run against the servers that are installed in *venv*; returns an exit status."""
     passed = failed = 0
-    for name in ('moto', 'rclone'):
+    for name, way in Interop.WAYS:
         folder = tempfile.mkdtemp()
-        tests = Interop(os.path.abspath(venv), folder, name)
+        tests = Interop(os.path.abspath(venv), folder, name, way)
         try:
-            server = tests.serve()
-            try:
-                tests.everything()
-            finally:
-                end_process(server)
+            tests.serve()
+            tests.everything()
         except (AssertionError, OSError) as error:
             tests.failed += 1
-            print('FAIL %s: %s' % (name, error), flush=True)
+            print('FAIL %s: %s' % (tests.name, error), flush=True)
         finally:
+            for process in tests.processes:
+                end_process(process)
             if tests.failed and os.path.exists(tests.path('server.log')):
                 with open(tests.path('server.log'), errors='replace') as file:
                     print('The end of its log:\n' + file.read()[-2000:])
