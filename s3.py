@@ -4,7 +4,7 @@
 
     import s3
 
-    config = s3.load_config()                       # ~/.s3keys, /etc/s3_keys, AWS_*
+    config = s3.load_config()                       # ~/.s3keys or /etc/s3_keys
     with s3.Bucket(config) as bucket:
         stored = bucket.upload('some key', sys.stdin.buffer)
         bucket.download([stored.key], sys.stdout.buffer.write)
@@ -33,9 +33,9 @@ quarter of an hour without progress (Retries); whatever the server refuses is an
 at once, and the text of every Error is one line that says what failed.  Any failure of
 an upload, a signal included, aborts it: nothing appears under the key.
 
-Sections, in reading order: Limits, Errors, Configuration, Credentials, Endpoint,
-Signature Version 4, Messages, Parts, Rate limit, Wire, Workers, Retries, Answers, Bucket,
-Checks, Uploads and downloads, Self-test.
+Sections, in reading order: Limits, Errors, Configuration, Endpoint,
+Signature Version 4, Messages, Parts, Rate limit, Wire, Workers, Retries, Answers,
+Credentials, Bucket, Checks, Uploads and downloads, Self-test.
 
 Python 3.6 or newer.  `python3 s3.py` is the self-test: it tells whether this Python,
 this clock, this key and this bucket work.

@@ -637,6 +637,9 @@ def url(bucket, args):
     found = find_whole(bucket, args)
     for key in found.keys():
         bucket.head_whole(key, bool(found.ends))
+    ends = bucket.credentials.get().expires
+    if ends is not None and ends < bucket.now() + args.expires:
+        say('warning: the URLs end with the key that signs them, at %s' % utc(ends))
     for key in found.keys():
         answer(bucket.presigned_url(key, args.expires))
         if re.search(r'(^|/)\.\.?(/|\Z)', key):

@@ -3873,6 +3873,7 @@ class ClientTestCase(ServerTestCase):
 
     def setUp(self):
         self.clock, self.reports = Clock(), []
+        self.addCleanup(lambda: self.secretless(str(self.reports)))
 
     def server(self, **options):
         options.setdefault('min_part_size', 100)
@@ -3900,9 +3901,13 @@ class ClientTestCase(ServerTestCase):
     def one_line(self, error):
         text = str(error)
         self.assertTrue(text.isprintable(), text)
-        self.assertNotIn('secretEXAMPLEkey', text)
+        self.secretless(text)
         self.assertLess(len(text), 1500)
         return text
+
+    def secretless(self, text):
+        """What stands in messages and reports is no secret of any test."""
+        self.assertNotRegex(text, 'secretEXAMPLEkey|secretOF|tokenOF|TOPSECRET')
 
 
 def pattern(count):
@@ -4064,6 +4069,12 @@ class EndpointTests(unittest.TestCase):
                 ({'server': 's3.example.com'}, {}, 'https', 's3.example.com', '/b-1/k'),
                 ({'endpoint': 'https://s3.dualstack.eu-west-1.amazonaws.com'}, {}, 'https',
                  'b-1.s3.dualstack.eu-west-1.amazonaws.com', '/k'),
+                ({'endpoint': 'https://s3-fips.us-gov-west-1.amazonaws.com'}, {}, 'https',
+                 'b-1.s3-fips.us-gov-west-1.amazonaws.com', '/k'),
+                ({'endpoint': 'https://s3.cn-north-1.amazonaws.com.cn'}, {}, 'https',
+                 'b-1.s3.cn-north-1.amazonaws.com.cn', '/k'),
+                ({}, {'AWS_DEFAULT_REGION': 'us-gov-east-1'}, 'https',
+                 'b-1.s3.us-gov-east-1.amazonaws.com', '/k'),
                 ({}, {'AWS_ENDPOINT_URL': 'http://x', 'AWS_ENDPOINT_URL_S3': 'http://y'}, 'http',
                  'y', '/b-1/k'),
                 (custom, {'AWS_ENDPOINT_URL': 'http://x'}, 'http', '127.0.0.1:9000', '/b-1/k')):
@@ -4920,6 +4931,28 @@ class BucketTests(ClientTestCase):
             self.assertGreater(moved, 50000)
             # each of the threads that wait here adds its pause to the one clock they share
             self.assertGreaterEqual(self.clock.now - before, (moved / 10000 - .25))
+
+    def test_all_addresses_of_a_name_are_tried_and_a_name_server_that_stumbles_is_asked_again(self):
+        server = self.server()
+        with socket.socket() as closed:         # bound, but nobody listens
+            closed.bind(('127.0.0.1', 0))
+            dead, alive = closed.getsockname()[1], server.port
+            original, failures = socket.getaddrinfo, [socket.gaierror(-3, 'try again')] * 3
+
+            def resolve(host, *_, **__):
+                self.assertEqual(host, 'two.example')
+                if failures:
+                    raise failures.pop()
+                return [(socket.AF_INET, socket.SOCK_STREAM, 6, '', ('127.0.0.1', port))
+                        for port in (dead, dead, alive)]
+
+            socket.getaddrinfo = resolve
+            try:
+                self.bucket(server, endpoint='http://two.example').put_object('key', b'data')
+            finally:
+                socket.getaddrinfo = original
+        self.assertEqual((server.objects['key'].data, failures), (b'data', []))
+        self.assertIn('try again; next try in', str(self.reports))
 
     def test_tls_is_used_and_checked(self):
         with certificate() as path:

@@ -46,8 +46,8 @@ import unittest
 import urllib.request
 import zlib
 
-from test_s3 import (CERTIFICATE, WRITE_ONLY, S3Server, SigningClient, Upload, Zeros, base64_crc32,
-                     ssl)
+from test_s3 import (CERTIFICATE, WRITE_ONLY, CredentialServices, S3Server, SigningClient, Upload,
+                     Zeros, base64_crc32, ssl)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROGRAM = os.path.join(HERE, 's3dump.py')
@@ -137,7 +137,8 @@ class ProgramTestCase(unittest.TestCase):
         """
         command = options.pop('prefix', PYTHON + [PROGRAM])
         environment = {} if options.pop('bare', False) else {
-            'HOME': self.home, 'PATH': os.environ.get('PATH', os.defpath)}
+            'HOME': self.home, 'PATH': os.environ.get('PATH', os.defpath),
+            'AWS_EC2_METADATA_DISABLED': 'true'}
         environment.update(options.pop('env', {}))
         settings = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                         cwd=self.home, env=environment)
@@ -928,6 +929,44 @@ class ConfigurationTests(ProgramTestCase):
         self.assertEqual(self.succeed('list', env=environment, bare=True).err, '')
         del environment['AWS_SECRET_ACCESS_KEY']
         self.must_fail(2, 'half a key', 'list', env=environment)
+
+    def test_the_key_may_come_from_where_the_aws_tools_find_it(self):
+        self.write_config('endpoint %s\nbucket_name bucket\n' % self.server.url)
+        self.server.add_user('TEMPORARY', 'secretOFuser', session_token='tokenOFuser')
+        with CredentialServices() as services:
+            services.issue('TEMPORARY', 'secretOFuser', 'tokenOFuser', 3600)
+            path = self.write_config(services.web_identity_token, 'token')
+            process = self.write_config('import json; print(json.dumps(dict(Version=1, AccessKeyId='
+                                        '"TEMPORARY", SecretAccessKey="secretOFuser", '
+                                        'SessionToken="tokenOFuser")))', 'process.py')
+            profile = self.write_config('[profile of mine]\ncredential_process = %s %s\n' % (
+                sys.executable, process), 'aws.config')
+            for environment in (
+                    {'AWS_ACCESS_KEY_ID': 'TEMPORARY', 'AWS_SECRET_ACCESS_KEY': 'secretOFuser',
+                     'AWS_SESSION_TOKEN': 'tokenOFuser'},
+                    {'AWS_PROFILE': 'of mine', 'AWS_CONFIG_FILE': profile},
+                    {'AWS_WEB_IDENTITY_TOKEN_FILE': path, 'AWS_ROLE_ARN': services.role_arn,
+                     'AWS_ENDPOINT_URL_STS': services.url},
+                    {'AWS_CONTAINER_CREDENTIALS_FULL_URI': services.url + services.container_path},
+                    {'AWS_EC2_METADATA_DISABLED': '',
+                     'AWS_EC2_METADATA_SERVICE_ENDPOINT': services.url}):
+                with self.subTest(environment):
+                    result = self.succeed('-v', 'dump', '/', '0', data=b'data', env=environment)
+                    self.assertEqual(self.server.log[-1].user, 'TEMPORARY')
+                    self.assertNotRegex(result.err, 'secretOF|tokenOF|' + re.escape(
+                        services.web_identity_token))
+            self.assertEqual(services.violations, [])
+            result = self.succeed('url', '/', '0', '--expires', '2h', env=environment)
+            self.assertRegex(result.err, 'the URLs end with the key that signs them, at 20')
+
+    def test_without_a_key_the_stream_is_not_read(self):
+        self.write_config('endpoint %s\nbucket_name bucket\n' % self.server.url)
+        with tempfile.TemporaryFile() as file:
+            file.write(b'data')
+            file.seek(0)
+            self.must_fail(2, 'no credentials: .*no EC2 instance role', 'dump', '/', '0',
+                           stdin=file)
+            self.assertEqual(os.lseek(file.fileno(), 0, os.SEEK_CUR), 0)
 
     @unittest.skipIf(ssl is None, 'this Python has no ssl')
     def test_server_names_a_host_that_speaks_https(self):
