@@ -102,6 +102,7 @@ GRACE = 1                           # for the answer to a completion when a sign
 ABORT_PATIENCE = 10                 # tidying up must not hold up the bad news
 IDLE = 4                            # seconds after which a connection isn't trusted
 MAX_MESSAGE = 4 << 20               # bytes of an XML answer; 1,000 keys take 3.4 MB at most
+MAX_ERROR = 64 << 10                # bytes of an error document
 SOCKET_BUFFER = 4 << 20             # bytes that a kernel may take though nothing moves
 MAX_SKEW = 300                      # seconds that a clock may be off without correction
 
@@ -154,6 +155,8 @@ class ResponseError(Error):
         self.request_id, self.region, self.location = request_id, region, location
         self.retry_after, self.date = retry_after, date
         self.empty = status == 403 and not message and code == 'Forbidden'
+        self.hint = HINTS.get(code)
+        self.document = True        # whether it came with an error document, as S3's do
         self.signed = None          # clock offset, region and place that it was signed for
         Error.__init__(self, status, code)
 
@@ -163,8 +166,7 @@ class ResponseError(Error):
             text += ': ' + self.message.rstrip('.')
         if self.request_id:
             text += ' [request %s]' % self.request_id
-        hint = HINTS.get(self.code)
-        return printable(text + ('; ' + hint if hint else ''))
+        return printable(text + ('; ' + self.hint if self.hint else ''))
 
 
 HINTS = {
@@ -179,8 +181,7 @@ HINTS = {
     'SignatureDoesNotMatch': 'check secret_access_key, for blanks at its end too',
 }
 
-TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
-MAYBE_STATUS = {200, 500, 502, 503, 504}    # with which the work may have been done
+TRANSIENT_STATUS = {408, 429, 499} | set(range(500, 600)) - {501, 505, 507, 511}
 TRANSIENT_CODES = {'SlowDown', 'InternalError', 'RequestTimeout', 'OperationAborted',
                    'ServiceUnavailable', 'ConditionalRequestConflict'}
 DAMAGED_CODES = {'BadDigest', 'XAmzContentSHA256Mismatch', 'XAmzContentChecksumMismatch'}
@@ -298,6 +299,8 @@ def read_config(path):
         where = '%s:%d: ' % (path, number)
         if words[0] not in SETTINGS:        # of `secret_access_key=...` show no more
             name = re.match('[A-Za-z0-9_-]*', words[0]).group(0)
+            if len(name) > max(map(len, SETTINGS)):         # it may be the secret itself
+                name = 'of %d characters' % len(name)
             raise ConfigError(printable('%sunknown key %s%s' % (
                 where, name, '' if name == words[0] else '; write key, blank, value')))
         if len(words) < 2:
@@ -474,7 +477,7 @@ class Endpoint:
                 raise ValueError(url)
             scheme, host, port, path = split_url(url)
         except ValueError:
-            url = re.sub('//[^/]*@', '//...@', url)     # a password is nobody's business
+            url = re.sub('^.*@', '...@', url)       # a password is nobody's business
             raise ConfigError('endpoint %s is no URL like https://s3.example.com or '
                               'http://127.0.0.1:9000' % printable(repr(url), 200))
         if scheme == 'https' and ssl is None:
@@ -520,7 +523,8 @@ class Endpoint:
 
         Source: Amazon S3 User Guide, "Making requests using the REST API: request routing".
         """
-        if region and region != self.region and valid_region(region):
+        if region and region != self.region and valid_region(region) and (
+                region.startswith('cn-') == self.region.startswith('cn-')):
             self.region = region
             if not self.custom:
                 self._locate(self._aws_url())
@@ -668,6 +672,14 @@ def crc32_text(value):
     return base64.b64encode(value.to_bytes(4, 'big')).decode()
 
 
+def digest_header(body):
+    """What some operations demand to be told of their body: Content-MD5, or else a checksum."""
+    digest = md5(body)
+    if digest:
+        return {'content-md5': base64.b64encode(digest.digest()).decode()}
+    return {'x-amz-checksum-crc32': crc32_text(zlib.crc32(body))}
+
+
 # -------------------------------------------------------------------------- Messages
 # XML in and out.  Bytes in, values out; what is no XML is a BadAnswer.
 
@@ -695,7 +707,7 @@ class Document:
         return self._root.findtext(self._space + name) or ''
 
     def all(self, path):
-        """Yield, for each element at *path*, a dict of its children's texts.
+        """Yield, for each element at *path*, a dict of the texts of all that is in it.
 
         path: names with slashes, from the root's child on.  A listing has a thousand elements
         with six children: asking for each by name takes twice as long.
@@ -703,7 +715,7 @@ class Document:
         start = len(self._space)
         path = '/'.join(self._space + name for name in path.split('/'))
         for element in self._root.iterfind(path):
-            yield {child.tag[start:]: child.text or '' for child in element}
+            yield {child.tag[start:]: child.text or '' for child in element.iter()}
 
 
 def parse_document(body, name):
@@ -741,7 +753,7 @@ def parse_date(text):
     try:
         parsed = email.utils.parsedate_tz(text or '')
         seconds = email.utils.mktime_tz(parsed) if parsed else 0
-    except (ValueError, OverflowError, UnboundLocalError):      # that is a bug of 3.6
+    except (ValueError, OverflowError, UnboundLocalError, IndexError):  # the last are bugs of 3.6
         return None
     return seconds if BIRTH_OF_S3 < seconds < 2 * 10**10 else None
 
@@ -759,12 +771,20 @@ def parse_error(what, method, status, headers, body):
             status, http.client.responses.get(status, 'unknown error'))
         if body and method != 'HEAD':
             message = 'no S3 error but ' + printable(repr(body[:80]))
-    return ResponseError(
+    error = ResponseError(
         what, status, code, message,
         request_id=get('RequestId') or headers.get('x-amz-request-id') or '',
         region=headers.get('x-amz-bucket-region') or get('Region') or '',
         location=headers.get('location') or get('Endpoint') or '',
         retry_after=retry_after(headers), date=server_time(headers, get('ServerTime') or ''))
+    error.document = bool(get('Code'))
+    return error
+
+
+def maybe_done(error):
+    """Whether a ResponseError leaves open if the work was done: gateways lose answers, too."""
+    return (error.status in (200, 408, 499) or (error.status >= 500 and error.status != 501)
+            or (error.status == 409 and not error.document))
 
 
 def server_time(headers, text):
@@ -829,7 +849,9 @@ def described(operation, key):
     return operation + (' ' + printable(repr(key), 300) if key else '')
 
 
-ListEntry = collections.namedtuple('ListEntry', 'key size modified storage_class etag')
+# restore: of an object in an archive class, '' where the listing doesn't say, else 'ongoing' or
+# 'done', until the copy expires.
+ListEntry = collections.namedtuple('ListEntry', 'key size modified storage_class etag restore')
 UploadEntry = collections.namedtuple('UploadEntry', 'key upload_id initiated')
 
 
@@ -849,6 +871,24 @@ def unquote(text):
     return urllib.parse.unquote(text) if '%' in text else text
 
 
+class EndlessListing:
+    """Notices a listing that never ends: one that goes round, or stands still."""
+    EMPTY = 1000                    # pages in a row that may have nothing in them
+
+    def __init__(self, operation):
+        self._operation, self._seen, self._last, self._empty = operation, set(), None, 0
+
+    def check(self, marker, last):
+        """Raise BadAnswer unless a page that ends with *last* (None if it is empty), and says
+        that it goes on at *marker*, is a new one."""
+        self._empty = 0 if last else self._empty + 1
+        if not marker or marker in self._seen or self._empty > self.EMPTY or (
+                last and last == self._last):
+            raise BadAnswer('%s: the listing has no end' % self._operation)
+        self._seen.add(marker)
+        self._last = last
+
+
 def list_entries(listing):
     """Yield the ListEntries of a page (a Document) of ListObjectsV2."""
     decode = decoder(listing)
@@ -858,7 +898,9 @@ def list_entries(listing):
             if not size.isdigit() or len(size) > 18:
                 raise ValueError(size)
             yield ListEntry(decode(texts['Key']), int(size), parse_time(texts['LastModified']),
-                            texts.get('StorageClass') or 'STANDARD', texts.get('ETag', ''))
+                            texts.get('StorageClass') or 'STANDARD', texts.get('ETag', ''),
+                            'ongoing' if texts.get('IsRestoreInProgress') == 'true' else
+                            'done' if texts.get('RestoreExpiryDate') else '')
         except (KeyError, ValueError):
             raise BadAnswer('an entry of the listing lacks its key, size or time')
 
@@ -920,8 +962,9 @@ class RateLimit:
     """
     SPAN = 1 / 8
 
-    def __init__(self, rate=None, clock=time.monotonic, sleep=time.sleep):
+    def __init__(self, rate=None, clock=time.monotonic, sleep=time.sleep, sharers=1):
         self.rate = rate
+        self.sharers = sharers      # how many connections there may be
         self.moved = 0              # bytes so far, both ways; guarded by the lock, as is _next
         self._next = clock()
         self._lock = threading.Lock()
@@ -944,6 +987,13 @@ class RateLimit:
             self._next = start + count / rate
         if start > now:
             self._sleep(start - now)
+
+    def give_back(self, count):
+        """So many of the bytes that were taken did not come."""
+        with self._lock:
+            self.moved -= count
+            if self.rate is not None:
+                self._next -= count / self.rate
 
 
 # ------------------------------------------------------------------------------ Wire
@@ -987,7 +1037,7 @@ class ThrottledSocket:
 
 
 class ThrottledReader(io.RawIOBase):
-    """Reads from *raw*, pays for what came, and watches what http.client doesn't: that an
+    """Reads from *raw*, pays before it does, and watches what http.client doesn't: that an
     answer comes to an end, and that its head does not do so too early.  An error in the
     body is kept, and looks like the end until Connection.confirm()."""
 
@@ -1002,7 +1052,13 @@ class ThrottledReader(io.RawIOBase):
         try:
             if owner.deadline is not None and time.monotonic() > owner.deadline:
                 raise socket.timeout('timed out')
-            count = self._raw.readinto(memoryview(view)[:owner.limit.slice()])
+            view = memoryview(view)[:owner.limit.slice()]
+            owner.limit.take(len(view))
+            count = 0
+            try:
+                count = self._raw.readinto(view)
+            finally:
+                owner.limit.give_back(len(view) - (count or 0))
         except OSError as error:
             if owner.in_head:
                 raise
@@ -1010,7 +1066,6 @@ class ThrottledReader(io.RawIOBase):
             return 0
         if not count and owner.in_head:
             raise ConnectionResetError(errno.ECONNRESET, 'the server broke off')
-        owner.limit.take(count or 0)
         return count
 
     def close(self):
@@ -1104,8 +1159,9 @@ class Connection:
             self._http.connect()
             self._place, self._sock = place, self._http.sock
             if not unlimited:       # else the kernel would take megabytes ahead of us
+                share = int(rate * RateLimit.SPAN / self._limit.sharers)
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF,
-                                      max(4096, min(BLOCK, int(rate * RateLimit.SPAN))))
+                                      max(4096, min(BLOCK, share)))
             self._throttled = self._http.sock = ThrottledSocket(self._sock, self._limit)
             self._spoiled = False
         self._sock.settimeout(timeout)
@@ -1309,12 +1365,11 @@ class Workers:
         return task.value
 
     def call(self, function, *args):
-        """function(*args), called by a thread: so that a signal needn't interrupt it."""
+        """Have function(*args) called by a thread, which a signal needn't interrupt, and return
+        the Task, when it is done, with its value or error."""
         task = self.submit(function, *args, alone=True)
         self.wait(task)
-        if task.error:
-            raise task.error
-        return task.value
+        return task
 
     def wait_for(self, stream):
         """Return when *stream* has something to read; raise if a task fails meanwhile."""
@@ -1502,7 +1557,7 @@ Answer = collections.namedtuple('Answer', 'status headers body')
 
 
 def read_answer(response):
-    """The whole Answer, which must not be larger than MAX_MESSAGE."""
+    """The whole Answer, which must not be larger than MAX_MESSAGE; of an error the beginning."""
     pieces, size = [], 0
     while True:
         piece = response.read1(BLOCK)
@@ -1510,6 +1565,8 @@ def read_answer(response):
             break
         pieces.append(piece)
         size += len(piece)
+        if response.status >= 300 and size > MAX_ERROR:     # the rest is nobody's: it is a page
+            return Answer(response.status, response.headers, b''.join(pieces)[:MAX_ERROR])
         if size > MAX_MESSAGE:
             raise BadAnswer('the answer of the server has no end')
     if response.length:
@@ -1959,6 +2016,11 @@ class Head:
         return int(text) if re.match(r'[0-9]{1,18}\Z', text) else 0
 
     @property
+    def dump_id(self):
+        """What all objects of a dump have in common, and no others; '' where it is none."""
+        return self.headers.get('x-amz-meta-dump-id') or ''
+
+    @property
     def full(self):
         """Whether the object is as large as it could be, so that it has volumes or a mark."""
         return 0 < self.number('volume-size') <= self.size
@@ -1971,8 +2033,22 @@ class Head:
     @property
     def archived(self):
         """Whether the object can't be read as it is."""
-        return (self.storage_class in ('GLACIER', 'DEEP_ARCHIVE')
+        return (bool(self.storage_class in ('GLACIER', 'DEEP_ARCHIVE')
+                     or self.headers.get('x-amz-archive-status'))
                 and 'ongoing-request="false"' not in (self.headers.get('x-amz-restore') or ''))
+
+    @property
+    def restoring(self):
+        """Whether it is being made readable."""
+        return 'ongoing-request="true"' in (self.headers.get('x-amz-restore') or '')
+
+    @property
+    def locked_until(self):
+        """The end of its Object Lock, in seconds since the epoch, or 0."""
+        try:
+            return parse_expiration(self.headers.get('x-amz-object-lock-retain-until-date')) or 0
+        except ValueError:
+            return 0
 
 
 class Bucket:
@@ -1989,6 +2065,7 @@ class Bucket:
     Attributes of use to a caller: jobs, part_size and max_parts; patience, timeout,
     complete_timeout and answer_timeout, in seconds (see Limits); limit, the RateLimit;
     check, called while the main thread waits in a transfer, which may raise what ends it;
+    retain, None or the mode and the days of an Object Lock for what is stored;
     retries, how many so far (guarded by nothing, it is only shown); offset, the seconds
     that the server's clock is ahead of ours.
     """
@@ -2005,12 +2082,13 @@ class Bucket:
         self.part_size = config.get('part_size', PART_SIZE)
         self.max_parts = config.get('max_parts', MAX_PARTS)
         self.storage_class = config.get('storage_class')
-        self.limit = RateLimit(config.get('limit_rate'))
+        self.limit = RateLimit(config.get('limit_rate'), sharers=self.jobs)
         self.patience = PATIENCE
         self.timeout, self.complete_timeout = TIMEOUT, COMPLETE_TIMEOUT
         self.answer_timeout = COMPLETE_TIMEOUT
         self.report = report
         self.check = lambda: None
+        self.retain = None
         self.retries = self.offset = 0
         checksum = config.get('checksum', 'auto')
         self.checksum = checksum == 'crc32' or (checksum == 'auto' and self.endpoint.aws)
@@ -2121,7 +2199,7 @@ class Bucket:
             if connection.cancelled:
                 raise Cancelled()
             if isinstance(error, ResponseError):
-                repeated = repeated or error.status in MAYBE_STATUS
+                repeated = repeated or maybe_done(error)
                 error.repeated = repeated
                 try:
                     learnt = lessons < 3 and self._learn(error)
@@ -2206,7 +2284,7 @@ class Bucket:
 
     # Objects
 
-    def put_object(self, key, body, overwrite=False, unique=False, write_id=None,
+    def put_object(self, key, body, overwrite=False, unique=False, dump_id=None,
                    storage_class=None, renamed=False):
         """Store *body* (bytes-like) as the object *key*.
 
@@ -2214,40 +2292,63 @@ class Bucket:
         so an object that is there after a repetition can only be ours.  Raises
         UnknownOutcome.
         """
-        write_id = write_id or random_name()
-        headers = self._object_headers(write_id, storage_class or self.storage_class)
+        dump_id = dump_id or random_name()
+        headers = self._object_headers(dump_id, storage_class or self.storage_class)
         payload_hash = self._protect(headers, body)
         try:
             self._conditionally(overwrite, headers, lambda: self._request(
                 'PutObject', 'PUT', key, headers=headers, body=body,
                 payload_hash=payload_hash, renamed=renamed, accept=acknowledged))
         except (ResponseError, NetworkError, BadAnswer) as error:
-            if not error.repeated:
-                raise
-            ours = self.is_ours(key, write_id, len(body))
-            if ours is None and unique and getattr(error, 'status', 0) == 412:
-                ours = True
-            if ours is None:
-                raise UnknownOutcome('%s; it is unknown whether the object was stored, and it '
-                                     'could not be looked up' % error)
-            if not ours:
-                raise
+            self._look_into(error, key, dump_id, len(body), unique)
 
-    def _object_headers(self, write_id, storage_class):
+    def _look_into(self, error, key, dump_id, size, unique, upload_id=''):
+        """Return if the object is there though its creation ended in *error*; else raise that.
+
+        An attempt before this one may have done the work, or a proxy may have said again what
+        we said once.  "No such upload", once an answer was lost, means that the completion is
+        still going on: S3 takes minutes for it.  Raises UnknownOutcome.
+        """
+        taken = getattr(error, 'status', 0) == 412
+        if not error.repeated and not taken:
+            raise error
+        ours = self.is_ours(key, dump_id, size)
+        completing = upload_id and getattr(error, 'status', 0) == 404
+        end, pause = self.monotonic() + self.patience, 1
+        while completing and ours is False and self.monotonic() < end:
+            self.wait(self.connection(), pause)
+            if self.connection().cancelled:
+                raise Cancelled()
+            ours, pause = self.is_ours(key, dump_id, size), min(20, 2 * pause)
+        if ours or (ours is None and taken and unique):
+            return
+        if error.repeated and (ours is None or completing):
+            error.hint = ''         # as it says what is not known
+            raise UnknownOutcome('%s; it is unknown whether the object was stored: see if %s is '
+                                 'there%s' % (error, printable(repr(key), 300), upload_id and (
+                                     ', its upload id is ' + printable(upload_id))))
+        raise error
+
+    def _object_headers(self, dump_id, storage_class):
         """The headers of an object that comes into being.
 
-        The metadata let a restore see that volumes or parts are missing, and let us know an
-        object of ours again when the answer to its creation was lost.
+        The metadata let a restore see that volumes or parts are missing or somebody else's, and
+        let us know an object of ours again when the answer to its creation was lost.
         """
         headers = {'x-amz-meta-volume-size': str(self.part_size * self.max_parts),
                    'x-amz-meta-part-size': str(self.part_size),
-                   'x-amz-meta-write-id': write_id}
+                   'x-amz-meta-dump-id': dump_id}
         if storage_class and storage_class != 'STANDARD':
             headers['x-amz-storage-class'] = storage_class
         if self._config.get('sse'):
             headers['x-amz-server-side-encryption'] = self._config['sse']
         if self._config.get('sse_kms_key_id'):
             headers['x-amz-server-side-encryption-aws-kms-key-id'] = self._config['sse_kms_key_id']
+        if self.retain:
+            mode, days = self.retain
+            headers['x-amz-object-lock-mode'] = mode
+            headers['x-amz-object-lock-retain-until-date'] = time.strftime(
+                '%Y-%m-%dT%H:%M:%SZ', time.gmtime(self.now() + 86400 * days))
         return headers
 
     def _protect(self, headers, body):
@@ -2259,6 +2360,8 @@ class Bucket:
             headers['x-amz-checksum-crc32'] = crc32_text(zlib.crc32(body))
             if self.endpoint.scheme == 'https':
                 return UNSIGNED_PAYLOAD
+        elif self.retain:           # for Object Lock the signed SHA-256 is not enough
+            headers.update(digest_header(body))
         return sha256(body)
 
     def _conditionally(self, overwrite, headers, request):
@@ -2273,9 +2376,14 @@ class Bucket:
                 raise
             self._conditional = False
             del headers['if-none-match']
+            repeated = error.repeated
+        try:
             return request()
+        except Error as error:
+            error.repeated = error.repeated or repeated
+            raise
 
-    def is_ours(self, key, write_id, size):
+    def is_ours(self, key, dump_id, size):
         """Whether the object that is there is the one we wrote; None if we can't look."""
         try:
             head = self.head_object(key, patience=ABORT_PATIENCE)
@@ -2283,7 +2391,7 @@ class Bucket:
             return False if error.status == 404 else None
         except (NetworkError, BadAnswer):
             return None
-        return head.headers.get('x-amz-meta-write-id') == write_id and head.size == size
+        return head.dump_id == dump_id and head.size == size
 
     def head_object(self, key, part=None, patience=None):
         """The Head of an object; part: of that part only, where the server can tell."""
@@ -2345,43 +2453,102 @@ class Bucket:
                 raise ArchivedError('%s: it is in an archive class and not readable now' % what)
             raise
 
-    def delete_object(self, key):
-        """Delete an object; that there is none is no error."""
-        self._request('DeleteObject', 'DELETE', key, accept=nothing)
+    def delete_object(self, key, etag=''):
+        """Delete an object; that there is none is no error.
+
+        etag: only if that is its ETag, where the server knows this condition.
+        """
+        headers = {'if-match': etag} if etag else {}
+        try:
+            self._request('DeleteObject', 'DELETE', key, headers=headers, accept=nothing)
+        except ResponseError as error:
+            if error.status != 501 or not etag:
+                raise
+            self.delete_object(key)
+
+    def delete_listed(self, entry):
+        """Delete the object of a ListEntry, unless it was replaced since it was listed.
+
+        Raises IntegrityError.
+        """
+        try:
+            self.delete_object(entry.key, entry.etag)
+        except ResponseError as error:
+            if error.status != 412:
+                raise
+            head = self.head_object(entry.key)      # there are servers that list other ETags
+            if (head.size, head.modified) != (entry.size, entry.modified):
+                raise IntegrityError('%s was replaced since it was listed' % printable(
+                    repr(entry.key), 300))
+            self.delete_object(entry.key)
+
+    def restore_object(self, key, days, tier='Standard'):
+        """Ask for an archived object to be made readable for *days*.
+
+        tier: Standard, Bulk or Expedited.  That this was asked for already is no error.
+
+        Source: Amazon S3 API Reference, RestoreObject.
+        """
+        body = ('<RestoreRequest xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Days>%d</Days>'
+                '<GlacierJobParameters><Tier>%s</Tier></GlacierJobParameters></RestoreRequest>'
+                % (days, tier)).encode()
+        try:
+            self._request('RestoreObject', 'POST', key, {'restore': ''},
+                          {'content-type': 'application/xml'}, body, accept=nothing)
+        except ResponseError as error:
+            if error.code != 'RestoreAlreadyInProgress':
+                raise
 
     def list_objects(self, prefix=''):
         """Yield a ListEntry for each object whose key begins with *prefix*, in the order of
         the server, page by page (ListObjectsV2)."""
         query = {'list-type': '2', 'prefix': prefix, 'encoding-type': 'url'}
-        last = None
+        headers = {}
+        if self.endpoint.aws:       # to hear of archived objects whether they can be read
+            headers['x-amz-optional-object-attributes'] = 'RestoreStatus'
+        ends = EndlessListing('ListObjectsV2')
         while True:
-            page = self._page('ListObjectsV2', query, 'ListBucketResult')
-            yield from list_entries(page)
-            token = page.get('NextContinuationToken')
+            page = self._page('ListObjectsV2', query, 'ListBucketResult', headers)
+            entry = None
+            for entry in list_entries(page):
+                yield entry
             if page.get('IsTruncated') != 'true':
                 return
-            if not token or token == last:
-                raise BadAnswer('ListObjectsV2: the listing has no end')
-            last = query['continuation-token'] = token
+            query['continuation-token'] = page.get('NextContinuationToken')
+            ends.check(query['continuation-token'], entry and entry.key)
 
     def list_multipart_uploads(self, prefix=''):
         """Yield an UploadEntry for each unfinished upload of a key that begins with prefix."""
         query = {'uploads': '', 'prefix': prefix, 'encoding-type': 'url'}
-        last = None
+        ends = EndlessListing('ListMultipartUploads')
         while True:
             page = self._page('ListMultipartUploads', query, 'ListMultipartUploadsResult')
-            yield from upload_entries(page)
-            marker = decoder(page)(page.get('NextKeyMarker')), page.get('NextUploadIdMarker')
+            entry = None
+            for entry in upload_entries(page):
+                yield entry
             if page.get('IsTruncated') != 'true':
                 return
-            if not marker[0] or marker == last:
-                raise BadAnswer('ListMultipartUploads: the listing has no end')
-            last = marker
+            marker = decoder(page)(page.get('NextKeyMarker')), page.get('NextUploadIdMarker')
+            ends.check(marker[0] and marker, entry and entry[:2])
             query['key-marker'], query['upload-id-marker'] = marker
 
-    def _page(self, operation, query, name):
+    def list_parts(self, key, upload_id):
+        """Yield the sizes of the parts of an unfinished upload (ListParts)."""
+        query = {'uploadId': upload_id}
+        while True:
+            page = self._page('ListParts', query, 'ListPartsResult', key=key)
+            for texts in page.all('Part'):
+                yield int(texts['Size']) if re.match(r'[0-9]{1,18}\Z', texts.get('Size', '')) else 0
+            marker = page.get('NextPartNumberMarker')
+            if page.get('IsTruncated') != 'true':
+                return
+            if not marker or marker == query.get('part-number-marker'):
+                raise BadAnswer('ListParts: the listing has no end')
+            query['part-number-marker'] = marker
+
+    def _page(self, operation, query, name, headers=(), key=''):
         """A page of a listing, as a Document."""
-        return self._request(operation, 'GET', query=query,
+        return self._request(operation, 'GET', key, query, headers,
                              accept=lambda answer: parse_document(answer.body, name))
 
     def get_object_acl(self, key):
@@ -2392,12 +2559,7 @@ class Bucket:
 
     def put_object_acl(self, key, body):
         """Set the ACL of an object; body: XML, as bytes."""
-        headers = {'content-type': 'application/xml'}
-        digest = md5(body)
-        if digest:
-            headers['content-md5'] = base64.b64encode(digest.digest()).decode()
-        else:
-            headers['x-amz-checksum-crc32'] = crc32_text(zlib.crc32(body))
+        headers = dict(digest_header(body), **{'content-type': 'application/xml'})
         self._request('PutObjectAcl', 'PUT', key, {'acl': ''}, headers, body, accept=nothing)
 
     def presigned_url(self, key, expires):
@@ -2427,14 +2589,22 @@ class Bucket:
 
     # Multipart uploads
 
-    def create_multipart_upload(self, key, write_id='', renamed=False):
-        """Begin an upload; returns its id."""
-        headers = self._object_headers(write_id, self.storage_class)
+    def create_multipart_upload(self, key, dump_id='', renamed=False):
+        """Begin an upload; returns its id, and whether there may be another, whose id was lost."""
+        headers = self._object_headers(dump_id, self.storage_class)
         if self.checksum:
             headers['x-amz-checksum-algorithm'] = 'CRC32'
             headers['x-amz-checksum-type'] = 'FULL_OBJECT'
-        return self._request('CreateMultipartUpload', 'POST', key, {'uploads': ''}, headers,
-                             renamed=renamed, accept=parse_upload_id)
+        what, sent = described('CreateMultipartUpload', key), 0
+
+        def attempt():
+            nonlocal sent
+            sent += 1
+            return self._attempt(what, 'POST', key, {'uploads': ''}, headers, b'', sha256(b''),
+                                 self.timeout, lambda response: parse_upload_id(
+                                     self._read(response)))
+
+        return self._retry(what, attempt, renamed=renamed), sent > 1
 
     def upload_part(self, key, upload_id, number, body):
         """Send one part (bytes-like); returns its ETag and its CRC32 (None where unused)."""
@@ -2445,12 +2615,13 @@ class Bucket:
                              payload_hash=payload_hash, accept=acknowledged)
         return etag, headers.get('x-amz-checksum-crc32')
 
-    def complete_multipart_upload(self, key, upload_id, parts, size, crc32=None, write_id='',
-                                  overwrite=False):
+    def complete_multipart_upload(self, key, upload_id, parts, size, crc32=None, dump_id='',
+                                  overwrite=False, unique=False):
         """Make the object appear.
 
         parts: as upload_part() returned them, in order; size: of the object, in bytes; crc32:
-        of the whole of it, where the server keeps checksums.  Raises UnknownOutcome.
+        of the whole of it, where the server keeps checksums; the rest as for put_object().
+        Raises UnknownOutcome.
 
         The answer may take minutes, be an error in spite of its status 200, or be lost
         although the work was done.  So before this is said again we look whether the object
@@ -2478,7 +2649,7 @@ class Bucket:
 
         def attempt():
             nonlocal said
-            if said and self.is_ours(key, write_id, size):
+            if said and self.is_ours(key, dump_id, size):
                 return
             said = True
             self._attempt(what, 'POST', key, {'uploadId': upload_id}, headers, body,
@@ -2487,16 +2658,7 @@ class Bucket:
         try:
             self._conditionally(overwrite, headers, lambda: self._retry(what, attempt))
         except (ResponseError, NetworkError, BadAnswer) as error:
-            if not error.repeated:
-                raise
-            ours = self.is_ours(key, write_id, size)
-            if ours is None:
-                raise UnknownOutcome(
-                    '%s; it is unknown whether the upload was completed, and it could not be '
-                    'looked up: see if %s is there, its upload id is %s'
-                    % (error, printable(repr(key), 300), printable(upload_id)))
-            if not ours:
-                raise
+            self._look_into(error, key, dump_id, size, unique, upload_id)
 
     def abort_multipart_upload(self, key, upload_id):
         """Give up an upload and its parts; returns whether there was one."""
@@ -2524,7 +2686,7 @@ class Bucket:
         workers = Workers(self, self.part_size)
         volumes = []
         try:
-            self._store(volumes, workers, name, stream, overwrite, unique)
+            self._store(volumes, workers, name, stream, overwrite, unique, random_name())
         except BaseException as error:
             # what is fully sent may appear even after we hung up: rather hear the answer
             workers.stop(GRACE if any(volume.completing for volume in volumes) else 0)
@@ -2536,40 +2698,46 @@ class Bucket:
         return Stored(volumes[0].key, sum(volume.size for volume in volumes),
                       sum(volume.count for volume in volumes), len(volumes))
 
-    def _store(self, volumes, workers, name, stream, overwrite, unique):
+    def _store(self, volumes, workers, name, stream, overwrite, *details):
         """What upload() does where nothing goes wrong; *volumes* tells how far it came."""
         buffer = workers.buffer()
-        count = read_part(stream, buffer, workers)
+        count = self._read_part(stream, buffer, workers)
         if count < self.part_size:
             self._named(name, volumes, lambda volume: volume.complete(overwrite, renamed=True),
-                        unique, workers, buffer[:count])
+                        workers, *details, body=buffer[:count])
             return
-        self._named(name, volumes, lambda volume: volume.begin(renamed=True), unique, workers)
+        self._named(name, volumes, lambda volume: volume.begin(renamed=True), workers, *details)
         key = volumes[0].key
         while count:
             if volumes[-1].count == self.max_parts:
                 if len(volumes) > 1:
                     volumes[-1].complete()
-                volumes.append(Volume(self, volume_key(key, len(volumes)), unique, workers))
+                volumes.append(Volume(self, volume_key(key, len(volumes)), workers, *details))
                 volumes[-1].begin()
             volumes[-1].add(buffer, count)
             if count < self.part_size:
                 break               # the end; a terminal or a tape might go on after it
             buffer = workers.buffer()
-            count = read_part(stream, buffer, workers)
+            count = self._read_part(stream, buffer, workers)
         last = len(volumes) - 1
         if last:
             volumes[-1].complete()
         if last or volumes[0].size == self.part_size * self.max_parts:
-            volumes.append(Volume(self, end_key(key, last), unique, workers, b''))
+            volumes.append(Volume(self, end_key(key, last), workers, *details, body=b''))
             volumes[-1].count = 0   # it holds nothing of the stream
             volumes[-1].complete()
         volumes[0].complete(overwrite)      # with it the dump is there
 
-    def _named(self, name, volumes, begin, *details):
+    def _read_part(self, stream, buffer, workers):
+        count = read_part(stream, buffer, workers)
+        self.check()                # a signal may be what made the stream end
+        return count
+
+    def _named(self, name, volumes, begin, *details, **more):
         """Begin the first of *volumes*; under a new key if the server corrects our clock."""
         for last in (False, False, True):
-            volumes[:] = [Volume(self, name(self.now()) if callable(name) else name, *details)]
+            key = name(self.now()) if callable(name) else name
+            volumes[:] = [Volume(self, key, *details, **more)]
             try:
                 return begin(volumes[0])
             except ResponseError as error:
@@ -2577,14 +2745,22 @@ class Bucket:
                     raise
 
     def _give_up(self, volumes):
-        """Leave nothing of a dump behind, unless it turns out to be there, and whole."""
-        before = self.timeout, self.patience
-        self.timeout, self.patience = (min(value, ABORT_PATIENCE) for value in before)
+        """Leave nothing of a dump behind, unless it turns out to be there, and whole.
+
+        That takes seconds, whatever the server does, is not slowed down by a rate limit, and
+        not broken off by a signal.
+        """
+        before = self.timeout, self.patience, self.answer_timeout
+        self.timeout, self.patience, self.answer_timeout = (
+            min(value, ABORT_PATIENCE) for value in before)
+        rate, check = self.limit.rate, self.check
+        self.limit.rate, self.check = None, lambda: None
         key = printable(repr(volumes[0].key), 300)
         try:
             there = volumes[0].settle()
             if there:
-                self.report('warning', '%s had been completed already and is whole' % key)
+                self.report('warning', '%s had been completed already: it is whole if its stream '
+                            'was' % key)
             elif there is None:
                 self.report('warning', 'it is unknown whether %s was completed%s' % (
                     key, volumes[0].upload_id and ', its upload id is ' + printable(
@@ -2595,7 +2771,8 @@ class Bucket:
         except NetworkError as error:
             self.report('warning', 'of %s something may be left behind: %s' % (key, error))
         finally:
-            self.timeout, self.patience = before
+            self.timeout, self.patience, self.answer_timeout = before
+            self.limit.rate, self.check = rate, check
 
     def download(self, keys, write, ended=False):
         """Write the objects *keys*, one after the other, to write(view); say how it was checked.
@@ -2605,10 +2782,15 @@ class Bucket:
         'length', the weakest of all objects.  Raises IntegrityError, ArchivedError.
         """
         workers = Workers(self, self.part_size)
-        proofs = []
+        proofs, first = [], None
         try:
             for key in keys:
                 head = self.head_whole(key, len(keys) > 1 or ended)
+                first = first or head
+                if head.dump_id != first.dump_id:
+                    raise IntegrityError('%s belongs to another dump than %s: one was replaced, '
+                                         'or is not whole' % (printable(repr(key), 300),
+                                                              printable(repr(keys[0]), 300)))
                 proofs.append(self._download_object(workers, key, head, write))
         finally:
             workers.stop()
@@ -2837,17 +3019,19 @@ class Volume:
     """An object under way.
 
     It is a multipart upload, or with a *body* one PutObject; unique: as for put_object();
-    workers: that talk to the server, until give_up() does so itself.
+    dump_id: that all volumes have in common; workers: that talk to the server, until give_up()
+    does so itself.
     """
 
-    def __init__(self, bucket, key, unique, workers, body=None):
+    def __init__(self, bucket, key, workers, unique, dump_id, body=None):
         self.key = key
         self.size, self.count = (0, 0) if body is None else (len(body), 1)
         self.upload_id = ''
         self._bucket, self._unique, self._workers, self._body = bucket, unique, workers, body
         self._tasks, self._parts = collections.deque(), []
         self._crc32 = 0 if bucket.checksum else None
-        self._write_id = random_name()
+        self._dump_id = dump_id
+        self._doubled = False       # whether there may be another upload of ours
         self._state = 'new'         # then creating, open, completing, complete
 
     @property
@@ -2858,13 +3042,13 @@ class Volume:
     def begin(self, renamed=False):
         """Create the multipart upload."""
         self._state = 'creating'
-        try:
-            self.upload_id = self._workers.call(
-                self._bucket.create_multipart_upload, self.key, self._write_id, renamed)
-        except Error as error:
-            if not error.repeated:
+        task = self._workers.call(
+            self._bucket.create_multipart_upload, self.key, self._dump_id, renamed)
+        if task.error:              # else another part failed, and this is still under way
+            if not task.error.repeated:
                 self._state = 'new'
-            raise
+            raise task.error
+        self.upload_id, self._doubled = task.value
         self._state = 'open'
 
     def add(self, buffer, count):
@@ -2897,59 +3081,69 @@ class Volume:
         while self._tasks:
             self._take_part()
         before, self._state = self._state, 'completing'
-        try:
-            if self._body is None:
-                self._workers.call(
-                    self._bucket.complete_multipart_upload, self.key, self.upload_id, self._parts,
-                    self.size, self._crc32, self._write_id, overwrite)
-            else:
-                self._workers.call(
-                    self._bucket.put_object, self.key, self._body, overwrite, self._unique,
-                    self._write_id, None if self.count else 'STANDARD', renamed)
-        except UnknownOutcome:
-            raise
-        except Error:               # it is certain that the object isn't there
-            self._state = before
-            raise
+        if self._body is None:
+            task = self._workers.call(
+                self._bucket.complete_multipart_upload, self.key, self.upload_id, self._parts,
+                self.size, self._crc32, self._dump_id, overwrite, self._unique)
+        else:
+            task = self._workers.call(
+                self._bucket.put_object, self.key, self._body, overwrite, self._unique,
+                self._dump_id, None if self.count else 'STANDARD', renamed)
+        if task.error:
+            if isinstance(task.error, Error) and not isinstance(task.error, UnknownOutcome):
+                self._state = before        # it is certain that the object isn't there
+            raise task.error
         self._state, self._parts = 'complete', []
+        if self._doubled:
+            self._workers.call(self._forget)
 
     def settle(self):
         """Whether the object is there, after a signal, say; None if that can't be known."""
         if self._state == 'completing':
-            self._abort()
-            there = self._bucket.is_ours(self.key, self._write_id, self.size)
-            self._state = 'complete' if there else 'new' if there is False else self._state
+            aborted = self._abort()
+            there = self._bucket.is_ours(self.key, self._dump_id, self.size)
+            if there:
+                self._state = 'complete'
+            elif there is False and aborted:
+                self._state = 'new'     # else the server may be at it just now
         return None if self._state == 'completing' else self._state == 'complete'
 
     def give_up(self):
         """Leave nothing behind, as far as the network and the key's rights allow."""
-        if self._state == 'creating':
+        if self._state == 'creating' or self._doubled:
             self._forget()
-        elif self._state == 'open':
+        if self._state == 'open':
             self._abort()
-        elif self.settle() is not False:
-            self._try(self._bucket.delete_object, self.key)
+        elif self._state != 'creating':
+            there = self.settle()
+            if there or (there is None and self._unique):
+                self._try(self._bucket.delete_object, self.key)
+            elif there is None:         # and under such a key it may be somebody else's
+                self._bucket.report('warning', '%s may be left behind'
+                                    % printable(repr(self.key), 300))
 
     def _abort(self):
-        if self.upload_id:
-            self._try(self._bucket.abort_multipart_upload, self.key,
-                      self.upload_id)
+        """Whether there was an upload to be aborted."""
+        return self.upload_id and self._try(self._bucket.abort_multipart_upload, self.key,
+                                            self.upload_id)
 
     def _forget(self):
         """Abort the upload whose id never reached us; with a random key it must be ours."""
         def abort():
+            count = 0
             for upload in self._bucket.list_multipart_uploads(self.key):
-                if upload.key == self.key and self._unique:
-                    self._bucket.abort_multipart_upload(self.key, upload.upload_id)
+                if upload.key == self.key and upload.upload_id != self.upload_id:
+                    count += self._bucket.abort_multipart_upload(self.key, upload.upload_id)
+            return count
 
-        self._try(abort)
-        if not self._unique:
+        found = self._unique and self._try(abort)
+        if not self._unique or (found == 0 and self._state == 'creating'):
             self._bucket.report('warning', 'an upload of %s may be left behind'
                                 % printable(repr(self.key), 300))
 
     def _try(self, function, *args):
         try:
-            function(*args)
+            return function(*args)
         except NetworkError:
             raise                   # nothing else will work either
         except Error as error:
@@ -3185,7 +3379,7 @@ class BucketTest:
     def abort(self):
         """An upload that is aborted is gone."""
         key = self.key + '-aborted'
-        upload_id = self.bucket.create_multipart_upload(key)
+        upload_id, _ = self.bucket.create_multipart_upload(key)
         self.bucket.abort_multipart_upload(key, upload_id)
         try:
             self.bucket.upload_part(key, upload_id, 1, b'late')

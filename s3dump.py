@@ -197,11 +197,27 @@ class Dump:
                     '%d' % (last, next(end for end in self.ends if end != last))
         return ''
 
-    def set_strays_apart(self):
-        """Leave out, but for deletion, the would-be volumes of an object that needs none."""
-        self.strays = [self.pieces[number] for number in sorted(self.pieces) if number]
-        self.strays += self.marks
-        self.pieces, self.ends, self.marks = {0: self.first}, [], []
+    def set_strays_apart(self, head, bucket):
+        """Leave out, but for deletion, what has the names of its volumes but isn't its own.
+
+        Whoever may only write must not be able to spoil a dump whose key can be guessed, and
+        what a refused dump left behind must not either.  head: the s3.Head of the first object.
+        """
+        if not head.alone and not head.dump_id:
+            self.doubtful = not head.number('volume-size')
+            return
+
+        def own(entry):
+            return entry is self.first or (
+                not head.alone and bucket.head_object(entry.key).dump_id == head.dump_id)
+
+        entries = [self.pieces[number] for number in sorted(self.pieces)] + self.marks
+        self.strays = [entry for entry in entries if not own(entry)]
+        self.pieces = {number: entry for number, entry in self.pieces.items()
+                       if entry not in self.strays}
+        ends = [(end, mark) for end, mark in zip(self.ends, self.marks)
+                if mark not in self.strays]
+        self.ends, self.marks = [end for end, _ in ends], [mark for _, mark in ends]
 
     def name_of(self, number):
         """What piece *number* is called in messages."""
@@ -278,14 +294,10 @@ def find(bucket, args):
 
 
 def without_strays(bucket, dump):
-    """The same Dump, without what has the names of its volumes but can't be: whoever may
-    only write must not be able to spoil a dump whose key can be guessed."""
+    """The same Dump, without strays, as far as the key may look."""
     if dump.layout == '/volume_' and len(dump.all_keys()) > 1:
         try:
-            head = bucket.head_object(dump.key)
-            dump.doubtful = not head.number('volume-size')
-            if head.alone:
-                dump.set_strays_apart()
+            dump.set_strays_apart(bucket.head_object(dump.key), bucket)
         except s3.ResponseError as error:
             if error.status != 403:
                 raise
@@ -297,7 +309,7 @@ def find_by_key(bucket, key, with_strays=False):
     dump = Dump(key, '/volume_')
     try:
         head = bucket.head_object(key)
-        dump.add(0, s3.ListEntry(key, head.size, head.modified, head.storage_class, head.etag))
+        dump.add(0, s3.ListEntry(key, head.size, head.modified, head.storage_class, head.etag, ''))
         if head.alone and not with_strays:
             return dump
         tolerant = head.alone or not with_strays
@@ -311,7 +323,8 @@ def find_by_key(bucket, key, with_strays=False):
             found.add(number, entry, layout == '/end_')
         if found.pieces and found is not dump:
             return found
-    dump.doubtful = bool(head and len(dump.all_keys()) > 1 and not head.number('volume-size'))
+    if head and len(dump.all_keys()) > 1:
+        dump.set_strays_apart(head, bucket)
     if not dump.all_keys():
         raise s3.Error('there is no object %s' % s3.printable(repr(key)))
     return dump
@@ -386,6 +399,7 @@ class Source:
                 status = self._process.wait(0.25)
             except subprocess.TimeoutExpired:
                 return False
+            Stopped.check()         # then it is no wonder that the program failed
             name = s3.printable(self._program[0])
             if status < 0:
                 raise s3.Error('%s was ended by signal %d: nothing is stored' % (name, -status))
@@ -585,8 +599,14 @@ def dump(bucket, args):
 
 def refuse_existing(bucket, args, name):
     """Find out before the stream is read that its key is taken, where the key may look."""
-    key = name(bucket.now()) if callable(name) else name
-    if not args.overwrite and bucket.exists(key):
+    def key_now():
+        return name(bucket.now()) if callable(name) else name
+
+    key, exists = None, False
+    while key != key_now():         # as long as the server corrects our clock, and the date
+        key = key_now()
+        exists = not args.overwrite and bucket.exists(key)
+    if exists:
         raise s3.Error('%s exists, and nothing was changed; --overwrite replaces it'
                        % s3.printable(repr(key)))
     for layout in ('/volume_', '/end_'):
@@ -672,8 +692,9 @@ def delete(bucket, args):
     if args.key is not None:
         found = find_by_key(bucket, args.key, with_strays=True)
     else:
+        dumps = find_all(bucket, args, args.date)       # now the server's clock is known
         date = args.date or time.strftime('%Y-%m-%d', time.localtime(bucket.now()))
-        dumps = find_all(bucket, args, date)
+        dumps = [one for one in dumps if one.labels.date == date]
         if not dumps:
             raise s3.Error('no dump of %s level %s of %s for host %s (another day: -w DATE)' % (
                 s3.printable(repr(args.fs)), args.level, date, s3.printable(args.host)))

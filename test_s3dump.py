@@ -517,6 +517,31 @@ class KeyTests(ProgramTestCase):
         self.assertEqual(len(self.keys()), 4)
 
 
+class ClockTests(ProgramTestCase):
+
+    def tearDown(self):
+        self.server.offset = 0
+        ProgramTestCase.tearDown(self)
+
+    def test_labels_and_stamps_are_of_the_servers_clock(self):
+        self.configure(part_size='5m')
+        for days in (400, -4000):
+            self.server.offset = days * DAY
+            for size in (100, PART + 1):
+                key = self.dump(bytes(size), '/home', '0')
+                host, fs, level, date, stamp = key.split(':')
+                there = time.time() + days * DAY
+                self.assertLess(abs(calendar.timegm(time.strptime(
+                    stamp[:15], '%Y%m%dT%H%M%S')) - there), 60)
+                self.assertIn(date, {time.strftime('%Y-%m-%d', time.localtime(there + more))
+                                     for more in (0, -60)})
+            self.succeed('dump', '/fixed', '0', '--fixed-key', data=b'data')
+            result = self.run_program('dump', '/fixed', '0', '--fixed-key', data=b'data')
+            self.assertEqual(result.status, 1)
+            self.assertRegex(result.err, 'fixed:0:%s. exists, and nothing was changed' % date)
+            self.succeed('delete', '/fixed', '0')
+
+
 class VolumeTests(ProgramTestCase):
     """Objects that hold two parts, so that a stream needs several of them."""
 
@@ -616,6 +641,21 @@ class VolumeTests(ProgramTestCase):
         self.must_fail(1, 'delete -k', 'dump', '-k', key, '--overwrite', data=b'other')
         self.succeed('delete', '-k', key)
         self.assertEqual(self.keys(), [key + '/volume_000000'])     # that is no volume
+
+    def test_volumes_of_another_dump_do_not_spoil_one(self):
+        self.configure(part_size='5m', max_parts='1')
+        for size, stray in ((PART, 2 * PART + 9), (2 * PART + 9, PART), (100, 2 * PART)):
+            with self.subTest(size, stray=stray):
+                self.server.objects.clear()
+                self.dump(b'theirs' * stray, '-k', 'other')
+                data = some_bytes(size)
+                self.succeed('dump', '-k', 'mine', data=data)
+                for key in self.keys():         # a dump under this key that was refused
+                    if key.startswith('other/'):
+                        name = key.replace('other', 'mine')
+                        if name not in self.server.objects:
+                            self.server.objects[name] = self.server.objects[key]
+                self.assertEqual(self.succeed('restore', '-k', 'mine').out, data)
 
     def test_a_set_whose_metadata_were_lost_is_not_restored_in_part(self):
         key, _ = self.place_set()
@@ -1347,8 +1387,10 @@ class SignalTests(ProgramTestCase):
 
     def test_a_signal_at_any_point_leaves_all_or_nothing(self):
         for operation, when, size, stored, message in (
-                ('PutObject', 'start', 100, False, ''), ('PutObject', 'body', 100, False, ''),
+                ('PutObject', 'start', 100, False, 'unknown'),
+                ('PutObject', 'body', 100, False, 'unknown'),
                 ('CreateMultipartUpload', 'reply', PART + 1, False, ''),
+                ('CreateMultipartUpload', 'done', PART + 1, False, ''),
                 ('UploadPart', 'start', PART + 1, False, ''),
                 ('UploadPart', 'reply', PART + 1, False, ''),
                 ('CompleteMultipartUpload', 'start', PART + 1, False, ''),
@@ -1371,6 +1413,52 @@ class SignalTests(ProgramTestCase):
                 self.assertEqual([len(found.data) for found in self.server.objects.values()],
                                  [size] if stored else [])
                 self.assertEqual(self.server.uploads, {})
+
+    def test_an_object_that_appears_after_a_signal_is_warned_of(self):
+        working, finish = threading.Event(), threading.Event()
+        self.server.on('PutObject', lambda *_: working.set() or finish.wait(PATIENCE))
+        process = self.start('dump', '/home', '0')
+        process.stdin.write(b'data')
+        process.stdin.close()
+        process.stdin = None
+        self.assertTrue(working.wait(PATIENCE))
+        process.terminate()
+        result = self.finish(process)
+        finish.set()
+        until(self.keys, 'the object appears')
+        self.assertRegex(result.err, 'warning: it is unknown whether .* was completed')
+
+    def test_a_signal_while_a_failure_is_tidied_up_does_not_hide_it(self):
+        self.server.fault('UploadPart', 'status', status=403, code='AccessDenied', times=None)
+        abort = self.server.fault('AbortMultipartUpload', 'status', times=2, status=503)
+        process = self.start('dump', '/home', '0')
+        process.stdin.write(bytes(PART + 1))
+        process.stdin.close()
+        process.stdin = None
+        self.assertTrue(abort.event.wait(PATIENCE))
+        process.send_signal(signal.SIGINT)
+        result = self.finish(process)
+        self.assertRegex(result.err, 'UploadPart .*AccessDenied')
+        self.assertIn(result.status, (1, 128 + signal.SIGINT))
+        self.assertEqual(self.server.uploads, {})
+
+    def test_a_signal_to_the_whole_pipeline_stores_nothing(self):
+        for command, size in (('', 100), ('', PART + 7),
+                              (' -- sh -c "head -c 100 /dev/zero; sleep 60"', 0)):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                with self.subTest(command, size=size, number=number):
+                    del self.server.log[:]
+                    program = ' '.join(map(shlex.quote, PYTHON + [PROGRAM, 'dump', '-k', 'key']))
+                    feed = '{ head -c %d /dev/zero; sleep 60; } | ' % size if size else ''
+                    process = self.start('-c', feed + program + command, prefix=['/bin/sh'],
+                                         start_new_session=True, stdin=subprocess.DEVNULL)
+                    requests = ['HeadObject', 'ListObjectsV2', 'ListObjectsV2'] + [
+                        'CreateMultipartUpload', 'UploadPart'] * (size > PART)
+                    until(lambda: self.server.operations() == requests, 'it reads its stream')
+                    os.killpg(process.pid, number)
+                    _, err = process.communicate(timeout=PATIENCE)
+                    self.assertIn(b's3dump: ended by signal %d' % number, err)
+                    self.assertEqual((self.keys(), self.server.uploads), ([], {}))
 
     def test_a_second_signal_does_not_wait_for_the_abort(self):
         abort = self.server.fault('AbortMultipartUpload', 'stall', when='start')
@@ -1725,6 +1813,7 @@ class FaultTests(ProgramTestCase):
          1, 'no ETag'),
         (LARGE, 'CreateMultipartUpload', 'status', DENIED, 1, 'CreateMultipart.*AccessDenied'),
         (LARGE, 'CreateMultipartUpload', 'body', dict(body=b'<html/>'), 0, ''),
+        (LARGE, 'CreateMultipartUpload', 'hangup', dict(when='done'), 0, ''),
         (LARGE, 'UploadPart', 'status', DENIED, 1, 'UploadPart .*AccessDenied'),
         (LARGE, 'UploadPart', 'status', GONE, 1, 'UploadPart .*NoSuchBucket'),
         (LARGE, 'UploadPart', 'refuse', dict(drain=True, times=None), 1, 'AccessDenied'),
@@ -1779,8 +1868,7 @@ class FaultTests(ProgramTestCase):
                 self.assertGreater(fault.hits, 0)
                 self.assertEqual([found.size for found in self.server.objects.values()],
                                  [] if status else [size])
-                lost = (operation, kind) == ('CreateMultipartUpload', 'body')
-                self.assertEqual(len(self.server.uploads), lost)    # its id was never heard
+                self.assertEqual(self.server.uploads, {})
 
     def test_restores_give_the_exact_bytes_or_an_error(self):
         data = os.urandom(2 * PART)
