@@ -52,6 +52,7 @@ import mmap
 import os
 import re
 import select
+import signal
 import stat
 import sys
 import threading
@@ -286,7 +287,7 @@ def read_text(path):
             return file.read(1 << 20).decode('utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, 'strerror', None) or 'it is not UTF-8 text'
-        raise ConfigError('cannot read %s: %s' % (printable(path), reason))
+        raise ConfigError('cannot read %s: %s' % (printable(path), reason)) from error
 
 
 def read_config(path):
@@ -353,29 +354,35 @@ def read_ini(path):
     A setting of an indented block has the block's name before its own: s3.addressing_style.
     Raises ConfigError.
     """
-    sections, section, block = {}, {}, ''
     if not os.path.lexists(path):
-        return sections
-    for line in read_text(path).splitlines():
-        name, equals, value = line.partition('=')
-        name, value = name.strip().lower(), value.strip()
-        if not line.strip() or line.lstrip()[0] in '#;':
-            continue
-        if line[0] == '[':
-            title = ' '.join(line[1:].partition(']')[0].replace('"', '').split())
-            section, block = sections.setdefault(title, {}), ''
-        elif line[0] in ' \t':
-            section[block + '.' + name] = value
-        elif equals:
-            section[name], block = value, name
+        return {}
+    import configparser             # here, for many machines have no such file
+    parser = configparser.RawConfigParser(default_section=None, strict=False)
+    try:
+        parser.read_string(read_text(path))
+    except configparser.Error as error:
+        raise ConfigError('cannot read %s: it is no file of the AWS CLI, see line %s' % (
+            printable(path), getattr(error, 'lineno', None) or getattr(
+                error, 'errors', None) and error.errors[0][0])) from None
+    sections = {}
+    for title in parser.sections():
+        section = sections.setdefault(' '.join(re.sub('["\']', '', title).split()), {})
+        for name, value in parser.items(title):
+            section[name] = value
+            for line in value.splitlines() if value.startswith('\n') else ():
+                inner, _, inner_value = line.partition('=')
+                section['%s.%s' % (name, inner.strip().lower())] = inner_value.strip()
     return sections
 
 
 def aws_files(environ):
     """The paths of the credentials file and of the config file."""
-    return [os.path.expanduser(environ.get(variable) or path) for variable, path in (
-        ('AWS_SHARED_CREDENTIALS_FILE', '~/.aws/credentials'),
-        ('AWS_CONFIG_FILE', '~/.aws/config'))]
+    paths = [environ.get(variable) or '~/.aws/' + name for variable, name in (
+        ('AWS_SHARED_CREDENTIALS_FILE', 'credentials'), ('AWS_CONFIG_FILE', 'config'))]
+    try:
+        return [os.path.expanduser(os.path.expandvars(path)) for path in paths]
+    except KeyError:                # as in find_config()
+        return paths
 
 
 def profile_name(config, environ):
@@ -384,41 +391,78 @@ def profile_name(config, environ):
             or environ.get('AWS_DEFAULT_PROFILE') or '')
 
 
+PROFILE_KEY = ('aws_access_key_id', 'aws_secret_access_key', 'aws_session_token')
+
+
 def read_profile(name, environ):
-    """The settings of a profile, those of the credentials file first; None if there is none.
+    """The settings of a profile (default, if name is ''), those of the credentials file first;
+    None if there is none.
 
     Those of its `services` are among them: s3.endpoint_url.  Raises ConfigError.
     """
-    credentials, config = (read_ini(path) for path in aws_files(environ))
+    files = []
+    for path in aws_files(environ):
+        try:
+            files.append(read_ini(path))
+        except ConfigError as error:
+            if name or not isinstance(error.__cause__, PermissionError):
+                raise
+            files.append({})        # another user's, and nobody has asked for it
+    credentials, config = files
+    title = name or 'default'
     found = [settings for settings in (
-        config.get(name) if name == 'default' else None, config.get('profile ' + name),
-        credentials.get(name)) if settings is not None]
+        config.get(title) if title == 'default' else None, config.get('profile ' + title),
+        credentials.get(title)) if settings is not None]
     if not found:
         return None
     profile = {}
     for settings in found:
+        if 'aws_access_key_id' in settings:     # no token of another key
+            profile = {name: value for name, value in profile.items() if name not in PROFILE_KEY}
         profile.update(settings)
-    return dict(config.get('services ' + profile.get('services', ''), {}), **profile)
+    if 'services' in profile:
+        services = config.get('services ' + profile['services'])
+        if services is None:
+            raise ConfigError(printable('profile %s: there is no section [services %s]' % (
+                title, profile['services'])))
+        profile = dict(services, **profile)
+    return profile
+
+
+def configured_url(service, environ, profile):
+    """The endpoint that the AWS tools are told to use for a service (s3, sts), or ''."""
+    ignored = (environ.get('AWS_IGNORE_CONFIGURED_ENDPOINT_URLS')
+               or profile.get('ignore_configured_endpoint_urls') or '').lower() == 'true'
+    return '' if ignored else (
+        environ.get('AWS_ENDPOINT_URL_' + service.upper()) or environ.get('AWS_ENDPOINT_URL')
+        or profile.get(service + '.endpoint_url') or profile.get('endpoint_url') or '')
 
 
 def with_environment(config, environ):
-    """*config* and, for what it leaves open, the environment, then the AWS profile."""
-    try:
-        profile = read_profile(profile_name(config, environ) or 'default', environ) or {}
-    except ConfigError:             # who needs it, which is for its key, will hear so
-        profile = {}
-    ignored = (environ.get('AWS_IGNORE_CONFIGURED_ENDPOINT_URLS')
-               or profile.get('ignore_configured_endpoint_urls') or '').lower() == 'true'
+    """*config* and, for what it leaves open, the environment, then the AWS profile.
+
+    Raises ConfigError.
+    """
     server = config.get('server')
-    found = {
-        'bucket_name': environ.get('S3DUMP_BUCKET'),
-        'region': (environ.get('AWS_REGION') or environ.get('AWS_DEFAULT_REGION')
-                   or profile.get('region')),
-        'endpoint': 'https://' + server if server else '' if ignored else (
-            environ.get('AWS_ENDPOINT_URL_S3') or environ.get('AWS_ENDPOINT_URL')
-            or profile.get('s3.endpoint_url') or profile.get('endpoint_url')),
-        'addressing': profile.get('s3.addressing_style'),
-        'ca_bundle': environ.get('AWS_CA_BUNDLE') or profile.get('ca_bundle')}
+    try:
+        profile = read_profile(profile_name(config, environ), environ) or {}
+    except ConfigError:
+        if not (config.get('endpoint') or server) or not config.get('region'):
+            raise                   # the stream might go somewhere else
+        profile = {}                # who needs it, which is for its key, will hear so
+    region = (environ.get('AWS_REGION') or environ.get('AWS_DEFAULT_REGION')
+              or profile.get('region'))
+    url = 'https://' + server if server else configured_url('s3', environ, profile)
+    kinds = [kind for kind, variable, name in (
+        ('-fips', 'AWS_USE_FIPS_ENDPOINT', 'use_fips_endpoint'),
+        ('.dualstack', 'AWS_USE_DUALSTACK_ENDPOINT', 'use_dualstack_endpoint'))
+        if (environ.get(variable) or profile.get(name) or '').lower() == 'true']
+    if kinds and not url:
+        url = 'https://s3%s.%s.amazonaws.com' % (
+            ''.join(kinds), config.get('region') or region or 'us-east-1')
+    found = {'bucket_name': environ.get('S3DUMP_BUCKET'), 'region': region, 'endpoint': url,
+             'addressing': profile.get('s3.addressing_style'),
+             'ca_bundle': environ.get('AWS_CA_BUNDLE') or profile.get('ca_bundle')}
     return dict({name: value for name, value in found.items() if value}, **config)
 
 
@@ -477,9 +521,8 @@ class Endpoint:
                 raise ValueError(url)
             scheme, host, port, path = split_url(url)
         except ValueError:
-            url = re.sub('^.*@', '...@', url)       # a password is nobody's business
             raise ConfigError('endpoint %s is no URL like https://s3.example.com or '
-                              'http://127.0.0.1:9000' % printable(repr(url), 200))
+                              'http://127.0.0.1:9000' % masked(url)) from None
         if scheme == 'https' and ssl is None:
             raise ConfigError('this Python was built without ssl: it can only do http://')
         self.scheme, self.domain, self.port, self.path = scheme, host, port, path.rstrip('/')
@@ -544,6 +587,11 @@ class Endpoint:
                 raise BadAnswer('the server redirects to %s, which is not followed with a '
                                 'signature' % printable(repr(location), 200))
             self.scheme, self.domain, self.port = scheme, base, port
+
+
+def masked(url):
+    """*url* for a message, without the login that may stand in it."""
+    return printable(repr(re.sub('(?s)^.*@', '...@', url)), 200)
 
 
 def split_url(url):
@@ -1082,8 +1130,8 @@ def find_proxy(environ, scheme, host):
     HTTPS_PROXY, HTTP_PROXY and NO_PROXY, the same in small letters first, as curl(1)'s manual
     describes them.  Raises ConfigError.
     """
-    def variable(name):
-        return environ.get(name) or environ.get(name.upper()) or ''
+    def variable(name):             # an empty one in small letters switches the other off
+        return environ.get(name, environ.get(name.upper())) or ''
 
     url = variable(scheme + '_proxy')
     if not url:
@@ -1107,7 +1155,7 @@ def find_proxy(environ, scheme, host):
         return Proxy(parts.hostname, parts.port or 80, headers)
     except ValueError:
         raise ConfigError('%s_PROXY is no URL like http://proxy.example.com:3128'
-                          % scheme.upper())
+                          % scheme.upper()) from None
 
 
 class Cancelled(Exception):
@@ -1125,6 +1173,7 @@ class Connection:
         self._endpoint, self._limit, self._context = endpoint, limit, context
         self._clock, self._environ = clock, environ
         self.proxy = None           # that the connection goes through
+        self.inner = None           # another, on which the thread waits in the middle of this
         self._http = None           # http.client's connection
         self._sock = None           # the socket under it, kept for cancel()
         self._place = None          # what it is connected to
@@ -1261,7 +1310,9 @@ class Connection:
         """Make the thread, wherever it sends, receives or waits, raise at once."""
         self.cancelled = True
         self._alarm.release()
-        sock = self._sock
+        inner, sock = self.inner, self._sock
+        if inner is not None:
+            inner.cancel()
         if sock is not None:
             try:
                 # not SSLSocket.shutdown(), which would let the thread go on in clear text
@@ -1484,7 +1535,8 @@ class Retries:
 def senseless(error):
     """Whether it is no outage that waiting could cure, but may be an accident."""
     if isinstance(error, ResponseError):
-        return error.code not in TRANSIENT_CODES and error.status not in TRANSIENT_STATUS
+        return (error.code not in TRANSIENT_CODES | EXPIRED_CODES
+                and error.status not in TRANSIENT_STATUS)
     return isinstance(error, (http.client.HTTPException, BadAnswer)) and not isinstance(
         error, (http.client.IncompleteRead, http.client.RemoteDisconnected))
 
@@ -1493,7 +1545,9 @@ def transient(error):
     """Whether the same request may succeed a little later."""
     if isinstance(error, ResponseError):
         return (error.status in TRANSIENT_STATUS or error.status == 200
-                or error.code in TRANSIENT_CODES | DAMAGED_CODES | AGED_CODES)
+                or error.code in TRANSIENT_CODES | DAMAGED_CODES | AGED_CODES
+                or (error.code in EXPIRED_CODES and bool(error.signed)
+                    and error.signed[-1].renewable))    # there may be newer ones in a minute
     if isinstance(error, NetworkError):         # of who gives us credentials
         return True
     if isinstance(error, OSError):
@@ -1623,8 +1677,9 @@ class Credentials:
     """An access key.
 
     session_token: None where it isn't a temporary one; expires: seconds since the epoch, or
-    None.
+    None; renewable: whether it is temporary, and there may be a newer one where it came from.
     """
+    renewable = False
 
     def __init__(self, access_key_id, secret_access_key, session_token=None, expires=None):
         self.access_key_id = access_key_id
@@ -1669,12 +1724,16 @@ def parse_credentials(where, body, token):
     import json                     # here, for most keys stand in a file
     try:
         document = json.loads(body.decode())
+        if document.get('Code', 'Success') != 'Success':
+            raise ConfigError(printable('%s: %s: %s' % (
+                where, document['Code'], document.get('Message'))))
         expires = parse_expiration(document.get('Expiration'))
         return make_credentials(where, document, ('AccessKeyId', 'SecretAccessKey', token), expires)
-    except (ValueError, TypeError, AttributeError):
-        raise ConfigError('%s: the answer is no JSON document of a key' % printable(where))
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise ConfigError('%s: the answer is no JSON document of a key'
+                          % printable(where)) from None
     except Absent as error:
-        raise ConfigError(printable(str(error)))
+        raise ConfigError(printable(str(error))) from None
 
 
 def parse_expiration(text):
@@ -1684,7 +1743,7 @@ def parse_expiration(text):
     """
     if not text:
         return None
-    match = re.match(r'[-0-9]{10}T[:0-9]{8}(?:[.,][0-9]+)?(?:Z|([+-])([0-9]{2}):?([0-9]{2}))\Z',
+    match = re.match(r'[-0-9]{10}[T ][:0-9]{8}(?:[.,][0-9]+)?(?:Z|([+-])([0-9]{2}):?([0-9]{2}))\Z',
                      text)
     if not match:
         raise ValueError('%r is no time' % text)
@@ -1693,7 +1752,7 @@ def parse_expiration(text):
     return parse_time(text) - (-offset if sign == '-' else offset)
 
 
-Place = collections.namedtuple('Place', 'scheme host port')
+Place = collections.namedtuple('Place', 'scheme host port authority')
 
 
 class Provider:
@@ -1704,12 +1763,18 @@ class Provider:
     """
     EARLY = 900                     # seconds before the end, as AWS's own SDKs
     AGAIN = 60                      # seconds after which one that doesn't answer is asked again
-    LOCAL_TIMEOUT = 1               # seconds, of what is on this machine or not there
-    LOCAL_HOSTS = ('169.254.170.2', '169.254.170.23', 'fd00:ec2::23', 'localhost', '::1')
+    SOON = 5                        # the same when there is none that holds any more
+    INSTANCE_TIMEOUT = 1            # seconds, of what is on this machine or not there
+    CONTAINER_TIMEOUT = 5
+    MOST = 64 << 10                 # bytes of a program's output
+    CONTAINER_HOSTS = ('169.254.170.2', '169.254.170.23', 'fd00:ec2::23', 'localhost')
 
     def __init__(self, config, environ, bucket):
         self._config, self._environ, self._bucket = config, environ, bucket
+        self._region = bucket.endpoint.region       # of STS, wherever the bucket turns out to be
+        self._source = None         # the method that found the current ones
         self._current, self._asked = None, None
+        self._failure = None        # the last one, and when it was
         self._lock = threading.Lock()
 
     def get(self):
@@ -1720,23 +1785,53 @@ class Provider:
         current, now = self._current, self._bucket.now()
         if current is None or (current.expires is not None and now > current.expires - self.EARLY):
             usable = current is not None and now < current.expires
-            if self._lock.acquire(blocking=not usable):     # else somebody is at it already
+            if self._acquire(wait=not usable):      # else somebody is at it already
                 try:
                     self._refresh(current, usable)
                 finally:
                     self._lock.release()
         return self._current
 
+    def _acquire(self, wait):
+        """Take the lock; raise Cancelled if the thread is to go home while it waits."""
+        while not self._lock.acquire(timeout=0.1 if wait else 0):
+            if not wait:
+                return False
+            self._check()
+        return True
+
+    def _check(self):
+        if self._bucket.connection().cancelled:
+            raise Cancelled()
+        if threading.current_thread() is threading.main_thread():
+            self._bucket.check()
+
     def renew(self, refused):
         """The Credentials to use in place of *refused*, which the server calls expired.
 
         They are the same where there are no others.  Raises NetworkError.
         """
-        with self._lock:
+        self._acquire(wait=True)
+        try:
             if self._current is refused:
                 self._asked = None
                 self._refresh(refused, False)
+        finally:
+            self._lock.release()
         return self._current
+
+    def renew_if_due(self, refused):
+        """The same for a refusal that doesn't say why: *refused*, unless its time is near or
+        unknown, and others can be had."""
+        now = self._bucket.now()
+        if not refused.renewable or (refused.expires and now < refused.expires - self.EARLY) or (
+                self._asked is not None
+                and self._bucket.monotonic() - self._asked < self.AGAIN):
+            return self._current
+        try:
+            return self.renew(refused)
+        except NetworkError:
+            return refused
 
     def _refresh(self, known, usable):
         """Ask all sources again, unless *known* was replaced, or this was done just now."""
@@ -1744,13 +1839,16 @@ class Provider:
         if self._current is not known or (
                 self._asked is not None and now - self._asked < self.AGAIN):
             return
+        if self._failure and not usable and now - self._failure[0] < self.SOON:
+            raise NetworkError(self._failure[1])    # as all threads ask at once
         try:
-            found, self._asked = self._find(), now
+            found, self._asked, self._failure = self._find(), now, None
         except (ConfigError, NetworkError) as error:
             if known is None:
                 raise
             if not usable:          # it may be a matter of minutes
-                raise NetworkError('the key has expired, and there is no newer one: %s' % error)
+                self._failure = now, 'the key has expired, and there is no newer one: %s' % error
+                raise NetworkError(self._failure[1])
             self._asked = now
             self._bucket.report('warning', 'the key expires in %s, and there is no newer one yet: '
                                 '%s' % (duration(known.expires - self._bucket.now()), error))
@@ -1759,7 +1857,13 @@ class Provider:
             self._current = found
 
     def _find(self):
-        """The Credentials of the first source that has any."""
+        """The Credentials of the first source that has any, or of that which had them before:
+        another one would be somebody else."""
+        if self._source:
+            try:
+                return self._renewable(self._source())
+            except Absent as reason:
+                raise NetworkError(printable(str(reason))) from None
         sources = [self._configuration, self._variables, self._profile, self._web_identity,
                    self._container, self._instance]
         if self._config.get('profile'):     # then it is the configuration that says so
@@ -1767,10 +1871,18 @@ class Provider:
         missing = []
         for source in sources:
             try:
-                return source()
+                found = source()
             except Absent as reason:
                 missing.append(str(reason))
+            else:
+                self._source = source
+                return self._renewable(found)
         raise ConfigError(printable('no credentials: ' + '; '.join(missing), 2000))
+
+    def _renewable(self, found):
+        found.renewable = bool(found.session_token) and self._source not in (
+            self._configuration, self._variables)
+        return found
 
     def _configuration(self):
         return make_credentials('the configuration', self._config, (
@@ -1785,7 +1897,7 @@ class Provider:
         chosen = name or profile_name(self._config, self._environ)
         name = chosen or 'default'
         where = 'profile %s' % name
-        profile = read_profile(name, self._environ)
+        profile = read_profile(chosen, self._environ)
         if profile is None:
             if chosen:
                 raise ConfigError(printable('there is no %s in %s or %s' % (
@@ -1800,8 +1912,7 @@ class Provider:
             raise ConfigError(printable(
                 '%s is of SSO: make one with the line `credential_process = aws configure '
                 'export-credentials --profile %s`, and use that' % (where, name)))
-        return make_credentials(where, profile, (
-            'aws_access_key_id', 'aws_secret_access_key', 'aws_session_token'))
+        return make_credentials(where, profile, PROFILE_KEY)
 
     def _role(self, name, profile, users):
         """Of the role that a profile names."""
@@ -1849,9 +1960,9 @@ class Provider:
 
     def _assume(self, where, signer, **query):
         """Of a role, by STS; signer: the Credentials to ask with, if they are needed."""
-        region, environ = self._bucket.endpoint.region, self._environ
-        url = environ.get('AWS_ENDPOINT_URL_STS') or environ.get('AWS_ENDPOINT_URL') or (
-            'https://sts.%s.amazonaws.com%s' % (region, '.cn' if region.startswith('cn-') else ''))
+        profile = read_profile(profile_name(self._config, self._environ), self._environ) or {}
+        url = configured_url('sts', self._environ, profile) or 'https://sts.%s.amazonaws.com%s' % (
+            self._region, '.cn' if self._region.startswith('cn-') else '')
         body = canonical_query(dict(query, Version='2011-06-15')).encode()
         headers = {'content-type': 'application/x-www-form-urlencoded'}
         answer = self._ask(where, url, 'POST', headers, body, signer=signer)
@@ -1865,7 +1976,8 @@ class Provider:
                 'AccessKeyId', 'SecretAccessKey', 'SessionToken'),
                 parse_expiration(found.get('Expiration')))
         except (BadAnswer, StopIteration, ValueError, Absent):
-            raise ConfigError('%s: %s does not answer like STS (%d)' % (where, url, answer.status))
+            raise ConfigError('%s: %s does not answer like STS (%d)' % (
+                where, masked(url), answer.status)) from None
 
     def _process(self, where, command):
         """Of the output of a program."""
@@ -1873,15 +1985,42 @@ class Provider:
         import subprocess
         where = printable('credential_process of ' + where)
         try:
-            done = subprocess.run(shlex.split(command), stdin=subprocess.DEVNULL,
-                                  stdout=subprocess.PIPE, timeout=TIMEOUT)
-        except (OSError, ValueError) as error:
-            raise ConfigError('%s can not be run: %s' % (where, brief(error)))
-        except subprocess.TimeoutExpired:
-            raise NetworkError('%s does not end within %d s' % (where, TIMEOUT))
-        if done.returncode:
-            raise ConfigError('%s ended with status %d' % (where, done.returncode))
-        return parse_credentials(where, done.stdout, 'SessionToken')
+            process = subprocess.Popen(shlex.split(command), stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.PIPE, bufsize=0, start_new_session=True)
+        except (OSError, ValueError, IndexError) as error:
+            raise ConfigError('%s can not be run: %s' % (where, brief(error))) from None
+        try:
+            output = self._output(where, process)
+        finally:                    # and whatever it has left running
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except OSError:
+                pass
+            process.stdout.close()
+            process.wait()
+        if process.returncode:
+            raise ConfigError('%s ended with status %d' % (where, process.returncode))
+        return parse_credentials(where, output, 'SessionToken')
+
+    def _output(self, where, process):
+        """What a program writes until it ends, though others may keep its output open."""
+        output, seconds = b'', min(TIMEOUT, self._bucket.timeout)
+        end = time.monotonic() + seconds
+        poll = select.poll()
+        poll.register(process.stdout, select.POLLIN)
+        while True:
+            ended = process.poll() is not None      # asked first: then nothing more will come
+            piece = process.stdout.read(self.MOST) if poll.poll(0 if ended else 100) else None
+            if piece == b'' and not ended:
+                poll.unregister(process.stdout)
+            output += piece or b''
+            if ended and not piece:
+                return output
+            self._check()
+            if len(output) > self.MOST:
+                raise ConfigError('%s writes more than a key' % where)
+            if time.monotonic() > end:
+                raise NetworkError('%s does not end within %d s' % (where, seconds))
 
     def _container(self):
         """Of the endpoint in a container of ECS, or of EKS Pod Identity."""
@@ -1894,7 +2033,8 @@ class Provider:
             scheme, host, _, _ = split_url(url)
         except ValueError:
             raise ConfigError('AWS_CONTAINER_CREDENTIALS_FULL_URI is no URL')
-        if scheme == 'http' and host not in self.LOCAL_HOSTS and not host.startswith('127.'):
+        loopback = re.match(r'127(\.[0-9]{1,3}){3}\Z|::1\Z', host)
+        if scheme == 'http' and host not in self.CONTAINER_HOSTS and not loopback:
             raise ConfigError('AWS_CONTAINER_CREDENTIALS_FULL_URI: plain http only to this '
                               'machine, not to %s' % printable(host))
         path = self._environ.get('AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE')
@@ -1903,9 +2043,10 @@ class Provider:
         if token and not re.match(r'[ -~]+\Z', token):
             raise ConfigError('the container authorization token is no text for a header')
         answer = self._ask('the container endpoint', url,
-                           headers={'authorization': token} if token else {}, local=True)
+                           headers={'authorization': token} if token else {},
+                           local=self.CONTAINER_TIMEOUT)
         if answer.status != 200:
-            raise ConfigError('the container endpoint %s answers %d' % (printable(url),
+            raise ConfigError('the container endpoint %s answers %d' % (masked(url),
                                                                         answer.status))
         return parse_credentials('the container endpoint', answer.body, 'Token')
 
@@ -1920,40 +2061,46 @@ class Provider:
         path = url + '/latest/meta-data/iam/security-credentials/'
         try:
             token = self._ask(name, url + '/latest/api/token', 'PUT', {
-                'x-aws-ec2-metadata-token-ttl-seconds': '21600'}, local=True)
+                'x-aws-ec2-metadata-token-ttl-seconds': '21600'}, local=self.INSTANCE_TIMEOUT)
         except NetworkError as error:
             raise Absent('no %s (%s; in a container the hop limit of the metadata options must '
                          'be 2)' % (name, error))
         text = token.body.decode('latin-1')
         if token.status != 200 or not re.match(r'[!-~]+\Z', text):
-            raise Absent('no %s (%s gives no token for IMDSv2: %d)' % (name, url, token.status))
+            raise Absent('no %s (%s gives no token for IMDSv2: %d)' % (
+                name, masked(url), token.status))
         headers = {'x-aws-ec2-metadata-token': text}
-        role = self._ask(name, path, headers=headers, local=True)
+        role = self._ask(name, path, headers=headers, local=self.INSTANCE_TIMEOUT)
         names = role.body.decode('utf-8', 'replace').split()
-        if role.status != 200 or not names:
+        if role.status not in (200, 404):
+            raise ConfigError('%s: the metadata service answers %d' % (name, role.status))
+        if role.status == 404 or not names:
             raise Absent('no %s (the instance has none)' % name)
-        answer = self._ask(name, path + uri_encode(names[0]), headers=headers, local=True)
+        answer = self._ask(name, path + uri_encode(names[0]), headers=headers,
+                           local=self.INSTANCE_TIMEOUT)
         if answer.status != 200:
             raise ConfigError('%s %s: the metadata service answers %d' % (
                 name, printable(names[0], 100), answer.status))
         return parse_credentials(name, answer.body, 'Token')
 
-    def _ask(self, where, url, method='GET', headers=(), body=b'', local=False, signer=None):
+    def _ask(self, where, url, method='GET', headers=(), body=b'', local=0, signer=None):
         """The Answer to a request, sent up to three times while nobody gives a sensible one.
 
-        local: never through a proxy, and soon or not at all; signer: the Credentials to sign it
-        with, for STS.  Raises NetworkError, ConfigError.
+        local: if not 0, it is never through a proxy, and answered within these seconds or not
+        at all; signer: the Credentials to sign it with, for STS.  Raises NetworkError,
+        ConfigError.
         """
         bucket = self._bucket
         try:
             scheme, host, port, _ = split_url(url)
         except ValueError:
-            raise ConfigError('%s: %s is no URL' % (where, printable(repr(url), 200)))
-        connection = Connection(Place(scheme, host, port), RateLimit(), bucket.tls,
-                                bucket.monotonic, {} if local else self._environ)
-        timeout = self.LOCAL_TIMEOUT if local else CONNECT_TIMEOUT
+            raise ConfigError('%s: %s is no URL' % (where, masked(url))) from None
         authority, _, path = url.partition('//')[2].partition('/')
-        now, reason = bucket.now(), ''
+        place = Place(scheme, host, port, authority)
+        connection = Connection(place, RateLimit(), bucket.tls, bucket.monotonic,
+                                {} if local else self._environ)
+        timeout, now, failure = local or CONNECT_TIMEOUT, bucket.now(), None
+        end = time.monotonic() + bucket.timeout
         for attempt in (1, 2, 3):
             sent = dict(headers, host=authority)
             if signer:
@@ -1961,26 +2108,36 @@ class Provider:
                              sent, sha256(body))
             if method != 'GET':
                 sent['content-length'] = str(len(body))
+            answer, bucket.connection().inner = None, connection
             try:
+                self._check()       # from here on it is heard by the connection
                 response = connection.exchange(method, '/' + path, sent, body, timeout)
                 connection.limit_answer(2 * timeout)
                 answer = read_answer(response)
                 connection.confirm()
-            except (OSError, http.client.HTTPException, BadAnswer) as error:
-                answer, reason = None, brief(connection.cause(error))
+            except (OSError, http.client.HTTPException, BadAnswer, ValueError) as error:
+                failure = connection.cause(error)   # 3.6 has certificate errors among the last
             finally:
+                bucket.connection().inner = None
                 connection.close()
-            if answer and answer.status < 500 and answer.status != 429:
+            self._check()
+            if certificate_error(failure):
+                break
+            if answer and answer.status < 500 and answer.status != 429 and not re.search(
+                    b'<Code>(Throttling|IDPCommunicationError|RequestTimeout)', answer.body):
                 ahead = (parse_date(answer.headers.get('date')) or now) - now
                 if not signer or answer.status == 200 or abs(ahead) <= MAX_SKEW:
                     return answer
                 now += ahead        # our clock is wrong, and S3 has had no chance to say so
                 continue
             if answer:
-                reason = 'it answers %d' % answer.status
+                failure = BadAnswer('it answers %d' % answer.status)
+            if time.monotonic() > end:
+                break
             if attempt < 3:
-                bucket.wait(connection, random.uniform(0, 2 ** attempt))
-        raise NetworkError('%s: %s:%d: %s' % (where, host, port, reason))
+                bucket.wait(bucket.connection(), random.uniform(0, 2 ** attempt))
+        raise network_error(where, place, connection.proxy, failure or BadAnswer('no sense'), 1,
+                            bucket.now())
 
 
 # ---------------------------------------------------------------------------- Bucket
@@ -2102,6 +2259,7 @@ class Bucket:
         self._local = threading.local()
         self.credentials = Provider(config, environ, self)
         self.credentials.get()      # before a stream is begun that could not be stored
+        find_proxy(environ, self.endpoint.scheme, self.endpoint.host)
 
     def __enter__(self):
         return self
@@ -2246,9 +2404,10 @@ class Bucket:
         """Whether a refusal taught us, or another thread, the server's clock, region or host,
         or to ask for newer credentials."""
         credentials = error.signed[-1]
-        if error.code in EXPIRED_CODES or (
-                credentials.session_token and error.status in (400, 403) and not error.message):
-            credentials = self.credentials.renew(credentials)   # HEAD's answer doesn't say why
+        if error.code in EXPIRED_CODES:
+            credentials = self.credentials.renew(credentials)
+        elif error.status in (400, 403) and not error.message:  # HEAD's answer doesn't say why
+            credentials = self.credentials.renew_if_due(credentials)
         with self._lock:
             if error.code == 'RequestTimeTooSkewed' or error.empty:
                 ahead = error.date - self.now() if error.date else 0
@@ -3474,9 +3633,9 @@ def main(argv):
         config = load_config(argv[1] if argv else None,
                              warn=lambda text: print('warning:', text))
         buckets = BucketTest(config, lambda kind, text: None)
-    except ConfigError as error:
+    except Error as error:
         print('no bucket was tested: %s' % error)
-        status = 2
+        status = 2 if isinstance(error, ConfigError) else 1
     else:
         print('bucket %s at %s' % (printable(buckets.bucket.endpoint.bucket),
                                    printable(buckets.bucket.endpoint.authority)))

@@ -4048,6 +4048,41 @@ class ConfigurationTests(unittest.TestCase):
                 with self.subTest(config, environ=more):
                     self.assertEqual(s3.with_environment(config, dict(environ, **more)), expected)
 
+    def test_files_of_the_aws_tools_in_all_their_forms(self):
+        for text in ('[default]\n  aws_access_key_id = K\n  aws_secret_access_key: s\n region=r\n',
+                     '[default]\naws_access_key_id=K\n\n; x = y\nAWS_SECRET_ACCESS_KEY =  s\n'
+                     'region = r\ns3 =\n\taddressing_style = path\n\t# no = comment\n',
+                     '\ufeff[profile default]\r\naws_access_key_id = K\r\naws_secret_access_key'
+                     ' = s\r\nregion = r'):
+            with aws_files(config=text) as environ:
+                profile = s3.read_profile('', environ)
+                self.assertEqual([profile[name] for name in (
+                    'aws_access_key_id', 'aws_secret_access_key', 'region')], ['K', 's', 'r'])
+        with aws_files(config="[profile 'a  b']\nregion=r\n") as environ:
+            self.assertEqual(s3.read_profile('a b', environ), {'region': 'r'})
+        with aws_files(config='[default]\naws_session_token=old\nregion=r\n',
+                       credentials='[default]\naws_access_key_id=K\n') as environ:
+            self.assertEqual(s3.read_profile('', environ),
+                             {'region': 'r', 'aws_access_key_id': 'K'})
+        for text, message in (('[default\n', 'no file of the AWS CLI, see line 1'),
+                              ('[default]\nnonsense\n', 'see line 2'),
+                              ('[default]\nservices = gone\n', r'no section .services gone.')):
+            with aws_files(config=text) as environ:
+                with self.assertRaisesRegex(s3.ConfigError, message):
+                    s3.with_environment({}, environ)    # the dump might go to somebody else
+                known = {'endpoint': 'http://x', 'region': 'r'}
+                self.assertEqual(s3.with_environment(known, environ), known)
+
+    def test_kinds_of_endpoints_that_the_environment_asks_for(self):
+        for environ, host in (
+                ({'AWS_USE_FIPS_ENDPOINT': 'true'}, 's3-fips.us-east-1.amazonaws.com'),
+                ({'AWS_USE_DUALSTACK_ENDPOINT': 'TRUE', 'AWS_REGION': 'eu-west-1'},
+                 's3.dualstack.eu-west-1.amazonaws.com'),
+                ({'AWS_USE_DUALSTACK_ENDPOINT': 'true', 'AWS_USE_FIPS_ENDPOINT': 'true'},
+                 's3-fips.dualstack.us-east-1.amazonaws.com')):
+            self.assertEqual(s3.with_environment({}, dict(NOWHERE, **environ))['endpoint'],
+                             'https://' + host)
+
 
 class EndpointTests(unittest.TestCase):
 
@@ -4498,6 +4533,24 @@ class CredentialTests(ClientTestCase):
             with self.assertRaisesRegex(s3.ConfigError, 'profile default .*' + message):
                 self.of(self.profile('[default]\ncredential_process = %s\n' % command))
 
+    def test_a_process_is_held_in_check(self):
+        answer = self.file('answer', json.dumps({
+            'Version': 1, 'AccessKeyId': 'PROCESS', 'SecretAccessKey': 'secretOFprocess',
+            'SessionToken': 'tokenOFprocess'}))
+        environ = self.profile('[default]\ncredential_process = sh -c "cat %s; sleep 60 &"\n'
+                               % answer)
+        self.assertEqual(self.used(self.of(environ)), 'PROCESS')    # whose child holds the pipe
+        for command, error, message in (
+                ('cat /dev/zero', s3.ConfigError, 'writes more than a key'),
+                ('sh -c "sleep 60 | sleep 60"', s3.NetworkError, 'does not end within 0 s'),
+                ('', s3.ConfigError, 'can not be run')):
+            limit, s3.TIMEOUT = s3.TIMEOUT, 0.2
+            try:
+                with self.assertRaisesRegex(error, message):
+                    self.of(self.profile('[default]\ncredential_process = %s\n' % command))
+            finally:
+                s3.TIMEOUT = limit
+
     def test_a_role_is_assumed_with_the_key_of_another_source(self):
         services = self.services
         services.sts_keys = {'PROFILE': ('secretOFprofile', None),
@@ -4565,6 +4618,7 @@ class CredentialTests(ClientTestCase):
         for url, message in (
                 ('http://evil.example.com/', 'not to evil.example.com'),
                 ('http://169.254.170.2.evil.example.com/', 'plain http only'),
+                ('http://127.0.0.1.evil.example.com/', 'plain http only'),
                 ('http://10.0.0.1/x', 'plain http only'), ('ftp://localhost/', 'no URL'),
                 ('http://u:p@localhost/', 'no URL')):
             provider._environ = {self.CONTAINER: url, 'AWS_CONTAINER_AUTHORIZATION_TOKEN': 'x'}
@@ -4592,7 +4646,7 @@ class CredentialTests(ClientTestCase):
                 self.assertIn('127.0.0.1:%d: ' % self.services.port, str(caught.exception))
         self.services.clear_faults()
         self.services.fail('container', status=404, times=None)
-        with self.assertRaisesRegex(s3.ConfigError, 'container endpoint http.* answers 404'):
+        with self.assertRaisesRegex(s3.ConfigError, 'container endpoint .http.* answers 404'):
             self.of(self.environ('container'))
         self.services.fail('sts', body=b'<html>', times=None)
         with self.assertRaisesRegex(s3.ConfigError, 'does not answer like STS .200.'):
@@ -4601,7 +4655,7 @@ class CredentialTests(ClientTestCase):
     def test_a_machine_that_is_no_instance_is_told_soon_what_was_tried(self):
         for break_it, message in (
                 (lambda services: setattr(services, 'imds_token_status', 403),
-                 'no EC2 instance role .http.*gives no token for IMDSv2: 403'),
+                 'no EC2 instance role ..http.*gives no token for IMDSv2: 403'),
                 (lambda services: setattr(services, 'role', None), 'the instance has none'),
                 (lambda services: services.fail('imds-token', stall=True, times=None),
                  'no answer in time; in a container the hop limit of the metadata options must'
@@ -4610,13 +4664,13 @@ class CredentialTests(ClientTestCase):
             environ = self.environ('instance')
             self.services.imds_token_status = None
             break_it(self.services)
-            limit = s3.Provider.LOCAL_TIMEOUT
-            s3.Provider.LOCAL_TIMEOUT = 0.1
+            limit = s3.Provider.INSTANCE_TIMEOUT
+            s3.Provider.INSTANCE_TIMEOUT = 0.1
             try:
                 with self.assertRaisesRegex(s3.ConfigError, 'no credentials: .*' + message):
                     self.of(environ)
             finally:
-                s3.Provider.LOCAL_TIMEOUT = limit
+                s3.Provider.INSTANCE_TIMEOUT = limit
 
     def test_newer_credentials_are_taken_before_the_old_ones_expire(self):
         for source in ('instance', 'container', 'web'):
@@ -4684,6 +4738,83 @@ class CredentialTests(ClientTestCase):
         self.services.credentials.pop(0)
         self.assertEqual(self.used(bucket), 'NEW')
         self.assertGreater(self.clock.now, started)
+
+    def test_a_refusal_without_a_reason_asks_for_no_others_while_the_key_holds(self):
+        bucket = self.of(self.environ('container'))
+        self.store.users['CONTAINER'].allow = WRITE_ONLY
+        asked = len(self.services.log)
+        self.services.fail('container', status=500, times=None)
+        for _ in range(3):
+            self.assertIsNone(bucket.exists('key'))
+        self.assertEqual((len(self.services.log), self.clock.now), (asked, 0))
+
+    def test_a_file_that_gets_its_newer_key_a_little_later_is_waited_for(self):
+        bucket = self.of(self.environ('profile'))
+        self.store.users['PROFILE'].expired = True
+
+        def rewrite(*_):
+            if self.clock.now > 30:
+                self.file('credentials', '[default]\naws_access_key_id = NEW\n'
+                          'aws_secret_access_key = secretOFnew\naws_session_token = tokenOFnew\n')
+
+        self.store.report = rewrite
+        bucket.put_object('key', b'data')
+        self.assertEqual(self.store.log[-1].user, 'NEW')
+        self.assertGreater(self.clock.now, 30)
+
+    def test_another_source_is_somebody_else(self):
+        bucket = self.of(dict(self.environ('instance'), **self.environ('profile')))
+        self.assertEqual(self.used(bucket), 'PROFILE')
+        self.store.users['PROFILE'].expired = True
+        self.file('credentials', '')
+        bucket.patience = 5
+        with self.assertRaisesRegex(s3.NetworkError, 'no newer one: no profile default'):
+            bucket.put_object('key', b'data')
+
+    def test_threads_share_the_failure_of_a_renewal(self):
+        bucket = self.of(self.environ('container'))
+        self.store.users['CONTAINER'].expired = True
+        self.services.fail('container', status=404, times=None)
+        bucket.patience = 0.001
+        asked, threads = len(self.services.log), []
+        failed = []
+
+        def put(number):
+            try:
+                bucket.put_object('%d' % number, b'')
+            except s3.NetworkError as error:
+                failed.append(str(error))
+            bucket.close()
+
+        for number in range(20):
+            threads.append(threading.Thread(target=put, args=[number]))
+            threads[-1].start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(len(failed), 20)
+        self.assertLess(len(self.services.log) - asked, 4)
+
+    def test_a_thread_that_waits_for_a_key_can_be_sent_home(self):
+        bucket = self.of(self.environ('container'))
+        self.store.users['CONTAINER'].expired = True
+        self.services.fail('container', stall=True, times=None)
+        workers = s3.Workers(bucket, 10)
+        bucket.credentials.CONTAINER_TIMEOUT = 60
+        for number in range(2):         # one asks, and the other waits for it
+            workers.submit(bucket.put_object, '%d' % number, b'', alone=True)
+        while not self.services.log[-1].service == 'container' or len(self.store.log) < 2:
+            threading.Event().wait(0.01)
+        started = time.monotonic()
+        workers.stop()
+        self.assertLess(time.monotonic() - started, 5)
+        self.assertFalse(any(thread.is_alive() for thread in workers._threads))
+
+    def test_sts_that_is_busy_is_asked_again(self):
+        for code in ('Throttling', 'IDPCommunicationError'):
+            environ = self.environ('web')
+            del self.services.credentials[:-1]
+            self.services.fail('sts', status=400, code=code, times=2)
+            self.assertEqual(self.used(self.of(environ)), 'WEB')
 
     def test_static_keys_that_are_refused_stay_refused(self):
         for code in sorted(s3.EXPIRED_CODES):
