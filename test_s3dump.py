@@ -11,8 +11,8 @@ traceback or the secret key, and the server may have nothing to object to.
     python3 test_s3dump.py                  runs the tests
     python3 test_s3dump.py --demo           shows the program at work, and checks that it is
     python3 test_s3dump.py --interop VENV   runs it against other S3 servers out of VENV
-    python3 test_s3dump.py --bench GIB KEYS shows what dumps and restores of that size, and a
-                                            listing of so many keys, take
+    python3 test_s3dump.py --bench GIB KEYS ROWS    shows what dumps and restores of that size,
+                                            and a listing of so many keys, take
 """
 
 import array
@@ -2292,8 +2292,8 @@ class Bench:
             ('restore', False, 'crc32', {'checksum': 'crc32'}),
             ('restore', True, 'crc32', {'checksum': 'crc32'}))
 
-    def __init__(self, folder, size, keys):
-        self.folder, self.size, self.keys = folder, size, keys
+    def __init__(self, folder, size, keys, rows):
+        self.folder, self.size, self.keys, self.rows = folder, size, keys, self.ROWS[:rows]
         self.certificate = os.path.join(folder, 'certificate')
         self.config = os.path.join(folder, 'config')
         with open(self.certificate, 'w') as file:
@@ -2305,7 +2305,7 @@ class Bench:
             '%.4g GiB' % (self.size / 2**30), 'MB/s', 'CPU s/GiB', 'ratio', 'peak', 'requests',
             '', '(floor)', '(floor)', 'of CPU', 'MiB', '/GiB'), flush=True)
         large = self.size > 4 << 30
-        for direction, secure, check, settings in self.ROWS:
+        for direction, secure, check, settings in self.rows:
             if large and (secure or check == 'md5'):
                 continue
             with self.server(secure, discard=check != 'md5') as server:     # whose ETags are others
@@ -2443,11 +2443,11 @@ def floor(direction, check, port, certfile, size):
                 left -= count
 
 
-def bench(size, keys):
+def bench(size, keys, rows):
     """Show what dumps and restores of *size* bytes, and a listing, take on this machine."""
     folder = tempfile.mkdtemp()
     try:
-        Bench(folder, size, keys).run()
+        Bench(folder, size, keys, rows).run()
     finally:
         shutil.rmtree(folder)
 
@@ -2457,8 +2457,8 @@ if __name__ == '__main__':
         sys.exit(demo())
     if sys.argv[1:2] == ['--interop'] and len(sys.argv) == 3:
         sys.exit(interop(sys.argv[2]))
-    if sys.argv[1:2] == ['--bench'] and len(sys.argv) == 4:
-        sys.exit(bench(int(float(sys.argv[2]) * 2**30), int(sys.argv[3])))
+    if sys.argv[1:2] == ['--bench'] and len(sys.argv) == 5:
+        sys.exit(bench(int(float(sys.argv[2]) * 2**30), int(sys.argv[3]), int(sys.argv[4])))
     if sys.argv[1:2] == ['--floor']:
         sys.exit(floor(*sys.argv[2:]))
     unittest.main()
