@@ -174,9 +174,25 @@ class Dump:
         """The keys of its data, in order."""
         return [self.pieces[number].key for number in sorted(self.pieces)]
 
-    def all_keys(self):
-        """The keys of all its objects, the first one first: without it the dump is gone."""
-        return self.keys() + [entry.key for entry in self.marks + self.strays]
+    def all_entries(self):
+        """Those of all its objects, the first one first: without it the dump is gone."""
+        return [self.pieces[number] for number in sorted(self.pieces)] + self.marks + self.strays
+
+    def sizes(self):
+        """Bytes by storage class."""
+        total = collections.Counter()
+        for entry in self.pieces.values():
+            total[entry.storage_class] += entry.size
+        return total
+
+    def state(self):
+        """The storage class, and whether it can be read, where that is worth a word."""
+        if self.storage_class == 'STANDARD':
+            return ''
+        states = {entry.restore for entry in self.pieces.values()}
+        return '  %s%s' % (s3.printable(self.storage_class), {
+            'done': ' (readable now)', 'ongoing': ' (being restored)'}.get(
+                'ongoing' if 'ongoing' in states else min(states), ''))
 
     def problem(self):
         """Why it can't be restored, as far as the names of its objects tell; '' if it can."""
@@ -211,8 +227,7 @@ class Dump:
             return entry is self.first or (
                 not head.alone and bucket.head_object(entry.key).dump_id == head.dump_id)
 
-        entries = [self.pieces[number] for number in sorted(self.pieces)] + self.marks
-        self.strays = [entry for entry in entries if not own(entry)]
+        self.strays = [entry for entry in self.all_entries() if not own(entry)]
         self.pieces = {number: entry for number, entry in self.pieces.items()
                        if entry not in self.strays}
         ends = [(end, mark) for end, mark in zip(self.ends, self.marks)
@@ -295,7 +310,7 @@ def find(bucket, args):
 
 def without_strays(bucket, dump):
     """The same Dump, without strays, as far as the key may look."""
-    if dump.layout == '/volume_' and len(dump.all_keys()) > 1:
+    if dump.layout == '/volume_' and len(dump.all_entries()) > 1:
         try:
             dump.set_strays_apart(bucket.head_object(dump.key), bucket)
         except s3.ResponseError as error:
@@ -323,9 +338,9 @@ def find_by_key(bucket, key, with_strays=False):
             found.add(number, entry, layout == '/end_')
         if found.pieces and found is not dump:
             return found
-    if head and len(dump.all_keys()) > 1:
+    if head and len(dump.all_entries()) > 1:
         dump.set_strays_apart(head, bucket)
-    if not dump.all_keys():
+    if not dump.all_entries():
         raise s3.Error('there is no object %s' % s3.printable(repr(key)))
     return dump
 
@@ -574,6 +589,8 @@ def dump(bucket, args):
         raise UsageError('the key %s has more than %d bytes' % (s3.printable(longest), MAX_KEY))
     if args.key is not None or args.fixed_key:
         refuse_existing(bucket, args, name)
+    if args.retain:
+        bucket.retain = args.retain_mode.upper(), args.retain
     Stopped.deferred = True
     source = Source(args.program, args.accept_status, args.min_size)
     status = Status(bucket, args.quiet)
@@ -627,6 +644,8 @@ def find_whole(bucket, args):
 def read_back(bucket, args, write, what):
     """Download the dump that is meant to *write*, and tell how it was checked."""
     found = find_whole(bucket, args)
+    if args.thaw:
+        thaw(bucket, args, found)
     status = Status(bucket, args.quiet, found.size)
     try:
         proof = bucket.download(found.keys(), write, ended=bool(found.ends))
@@ -634,6 +653,38 @@ def read_back(bucket, args, write, what):
         status.stop()
     status.summary('%s %s (checked: %s)' % (what, s3.printable(found.key), proof), found.size)
     return found, proof
+
+
+# How long Amazon takes.  Source: Amazon S3 User Guide, "Understanding archive retrieval options".
+THAW_TIMES = {'expedited': '5 minutes', 'standard': '5 hours', 'bulk': '12 hours',
+              'DEEP_ARCHIVE standard': '12 hours', 'DEEP_ARCHIVE bulk': '48 hours'}
+
+
+def thaw(bucket, args, found):
+    """Ask for an archived dump to be made readable; returns when it is.
+
+    Raises ArchivedError as long as it isn't, unless --wait.
+    """
+    pause = 1
+    while True:
+        archived, storage_class = 0, ''
+        for key in found.keys():
+            head = bucket.head_object(key)
+            if head.archived:
+                archived, storage_class = archived + 1, head.storage_class
+                if not head.restoring:
+                    bucket.restore_object(key, args.thaw, args.tier.capitalize())
+        if not archived:
+            return
+        text = '%s was asked for (%s): %d of its %d objects are not readable yet, which takes up ' \
+            'to %s' % (s3.printable(found.key), args.tier, archived, len(found.pieces),
+                       THAW_TIMES.get('%s %s' % (storage_class, args.tier), THAW_TIMES[args.tier]))
+        if not args.wait:
+            raise s3.ArchivedError(text + '; say the same again then')
+        if pause == 1 and not args.quiet:
+            say(text)
+        time.sleep(pause)
+        pause = min(300, 2 * pause)
 
 
 def restore(bucket, args):
@@ -652,6 +703,12 @@ def verify(bucket, args):
         answer_json(key=found.key, size=found.size, verified=proof)
 
 
+# --path-as-is, since a key may hold /../; 22 is what curl -f says of an answer like 403.
+CURL = ('with these lines in the file urls, and room for the largest object in the file part: '
+        'while read -r u; do until curl -fsS --path-as-is -C - -o part "$u"; do '
+        '[ $? = 22 ] && exit 22; sleep 5; done; cat part; rm part; done < urls')
+
+
 def url(bucket, args):
     """print URLs that hold for --expires, one per object, for curl"""
     found = find_whole(bucket, args)
@@ -662,8 +719,8 @@ def url(bucket, args):
         say('warning: the URLs end with the key that signs them, at %s' % utc(ends))
     for key in found.keys():
         answer(bucket.presigned_url(key, args.expires))
-        if re.search(r'(^|/)\.\.?(/|\Z)', key):
-            say('curl needs --path-as-is for %s' % s3.printable(repr(key)))
+    if not args.quiet:
+        say(CURL)
 
 
 def getacl(bucket, args):
@@ -708,11 +765,11 @@ def delete(bucket, args):
         raise s3.Error('nothing was deleted')
     if args.dry_run:
         answer('would delete %s  %s' % (s3.printable(found.key), human(found.size)))
-        return
-    for key in found.all_keys():
-        bucket.delete_object(key)
-    if not args.quiet:
-        say('deleted %s, %s' % (s3.printable(found.key), human(found.size)))
+        return 0
+    locked = locked_until(bucket, found)
+    if locked:
+        raise s3.Error('%s is locked until %s' % (s3.printable(found.key), utc(locked)))
+    return 0 if remove(bucket, args, found) else 1
 
 
 def shell_word(text):
@@ -766,6 +823,10 @@ def deleted(bucket, key):
 PRICES = {'STANDARD': 0.023, 'INTELLIGENT_TIERING': 0.023, 'STANDARD_IA': 0.0125,
           'ONEZONE_IA': 0.01, 'GLACIER_IR': 0.004, 'GLACIER': 0.0036, 'DEEP_ARCHIVE': 0.00099,
           'REDUCED_REDUNDANCY': 0.024, 'EXPRESS_ONEZONE': 0.11}
+# Days that a class bills at least.  Source: Amazon S3 User Guide, "Understanding and managing
+# Amazon S3 storage classes", November 2026.
+MINIMUM_DAYS = {'STANDARD_IA': 30, 'ONEZONE_IA': 30, 'GLACIER_IR': 90, 'GLACIER': 90,
+                'DEEP_ARCHIVE': 180}
 STALE = 30 * 86400                  # seconds after which an unfinished upload is abandoned
 
 
@@ -789,8 +850,7 @@ def list_dumps(bucket, args):
         for entry in strange:
             others.update(count=1, size=entry.size)
         for one in dumps:
-            for entry in one.pieces.values():
-                total[entry.storage_class] += entry.size
+            total.update(one.sizes())
         if args.json:
             list_as_json(dumps, strange)
         elif dumps:
@@ -803,7 +863,7 @@ def list_dumps(bucket, args):
     if args.all and others:
         lines += ['Other objects, no dumps: %d, %s' % (others['count'], human(others['size'])), '']
     lines.append('Total data stored: %s ($%.2f/month)' % (human(sum(total.values())), price(total)))
-    answer('\n'.join(lines + unfinished_lines(unfinished(bucket, prefix), orphans)))
+    answer('\n'.join(lines + unfinished_lines(bucket, unfinished(bucket, prefix), orphans)))
 
 
 def show_host(host, blank=False):
@@ -814,13 +874,28 @@ def show_host(host, blank=False):
     return host
 
 
-def unfinished_lines(uploads, orphans):
+def unfinished_lines(bucket, uploads, orphans):
     """The line that tells of what S3 bills and doesn't list."""
     if not uploads and not orphans:
         return []
     begun = [upload.initiated for upload in uploads] + [one.begun for one in orphans]
-    return ['Unfinished uploads: %d, the oldest of %s (S3 bills them; clean aborts them after '
-            '30 days)' % (len(begun), time.strftime('%Y-%m-%d', time.localtime(min(begun))))]
+    size = unfinished_size(bucket, uploads)
+    if size is not None:
+        size += sum(one.size for one in orphans)
+    return ['Unfinished uploads: %d%s, the oldest of %s (S3 bills them; clean aborts them after '
+            '30 days)' % (len(begun), ', ' + human(size) if size else '', time.strftime(
+                '%Y-%m-%d', time.localtime(min(begun))))]
+
+
+def unfinished_size(bucket, uploads):
+    """Bytes of the parts of unfinished uploads; None if that can't be had, or takes too long."""
+    if len(uploads) > 100:
+        return None
+    try:
+        return sum(size for upload in uploads
+                   for size in bucket.list_parts(upload.key, upload.upload_id))
+    except (s3.ResponseError, s3.BadAnswer):
+        return None
 
 
 def section_lines(dumps):
@@ -832,9 +907,7 @@ def section_lines(dumps):
         when = one.labels.date
         if one.labels.stamp and days[one.labels[2:4]] > 1:
             when += local_time(one.labels.stamp)
-        line = 'Level %s %s:%9s' % (one.labels.level, when, human(one.size))
-        if one.storage_class != 'STANDARD':
-            line += '  ' + s3.printable(one.storage_class)
+        line = 'Level %s %s:%9s%s' % (one.labels.level, when, human(one.size), one.state())
         problem = one.problem()
         lines.append(line + ('  (%s)' % problem if problem else ''))
     return lines
@@ -855,7 +928,7 @@ def list_as_json(dumps, others):
     for one in dumps:
         answer_json(key=one.key, host=one.labels.host, fs=one.labels.fs, level=one.labels.level,
                     date=one.labels.date, stored=utc(one.stored), size=one.size,
-                    storage_class=one.storage_class, objects=len(one.all_keys()))
+                    storage_class=one.storage_class, objects=len(one.all_entries()))
     for entry in others:
         answer_json(key=entry.key, host=None, fs=None, level=None, date=None,
                     stored=utc(entry.modified), size=entry.size,
@@ -874,39 +947,100 @@ def unfinished(bucket, prefix):
         return []
 
 
+# Rotation.  A rule names the period of a date label in which it keeps but the newest dump.
+
+def iso_week(date):
+    """(year, week) of ISO 8601 of a date label."""
+    import datetime
+    return datetime.date(*map(int, date.split('-'))).isocalendar()[:2]
+
+
+RULES = (('daily', lambda date: date), ('weekly', iso_week),
+         ('monthly', lambda date: date[:7]), ('yearly', lambda date: date[:4]))
+
+
+def plan(dumps, last, counts):
+    """[(Dump, the rules that keep it)] of one host, file system and level, the newest first.
+
+    last: how many of the newest are kept; counts: {rule: how many it keeps}.  Periods without
+    a dump don't count, and a rule that isn't used up keeps the oldest dump too: the meaning
+    that the users of restic's `forget` know.
+    """
+    dumps = sorted(dumps, key=age, reverse=True)
+    planned = [(dump, ['last'] if number < last else []) for number, dump in enumerate(dumps)]
+    for rule, period in RULES:
+        left, current = counts.get(rule, 0), None
+        for dump, reasons in planned:
+            if left and (period(dump.labels.date) != current or dump is dumps[-1]):
+                left, current = left - 1, period(dump.labels.date)
+                reasons.append(rule)
+    return planned
+
+
 def clean(bucket, args):
-    """delete all but the newest N dumps of each file system and level"""
+    """delete all but the newest N dumps of each file system and level, or by --keep-..."""
     dumps, orphans, _ = group(bucket.list_objects('' if args.all else args.host + ':'))
     groups, failed, doomed = collections.defaultdict(list), False, []
     for one in dumps:
         if one.labels.date > time.strftime('%Y-%m-%d', time.gmtime(one.stored + 86400)):
             say('%s: its date is later than the day it was stored: it is neither counted nor '
                 'deleted' % s3.printable(one.key))
-            continue
-        if without_strays(bucket, one).problem():
+        elif without_strays(bucket, one).problem():
             say('%s: %s: it is neither counted nor deleted' % (s3.printable(one.key),
                                                                one.problem()))
-            continue
-        groups[one.labels[:3]].append(one)
+        else:
+            groups[one.labels[:3]].append(one)
     for labels, members in sorted(groups.items()):
-        members.sort(key=age, reverse=True)
-        kept, going = members[:args.count], members[args.count:]
+        planned = plan(members, args.count or 0, args.keep)
+        kept = [one for one, reasons in planned if reasons]
+        going = [one for one, reasons in planned if not reasons]
         if going and not args.force and median(kept) < median(going) / 2:
             say('%s %s level %s is left alone: what would be kept is less than half as large as '
                 'what would go; --force deletes it' % (
                     s3.printable(labels[0]), s3.printable(labels[1]), labels[2]))
-            failed = True
-            continue
+            failed, going = True, []
+        elif args.dry_run:
+            show_plan(planned)
         doomed += going
+    if not args.quiet:
+        point_out_bases(groups, doomed)
     stale = [one for one in orphans if one.begun < bucket.now() - STALE]
     if doomed and not confirmed(args, 'Delete %d dumps, %s?' % (
             len(doomed), human(sum(one.size for one in doomed)))):
         raise s3.Error('nothing was deleted')
     for one in doomed + stale:
         failed |= not remove(bucket, args, one)
+    if args.dry_run:
+        answer('%d dumps would go, which saves %s ($%.2f/month)' % (
+            len(doomed), human(sum(one.size for one in doomed)), price(sum(
+                (one.sizes() for one in doomed), collections.Counter()))))
     failed |= not abort_stale(bucket, args)
     if failed:
         raise s3.Error('not all is done: see above')
+
+
+def show_plan(planned):
+    """Print what is kept, and by which rules, and what goes."""
+    for one, reasons in planned:
+        answer('%-4s %s  %8s  %s' % ('keep' if reasons else 'go', s3.printable(one.key),
+                                     human(one.size), ', '.join(reasons)))
+
+
+def point_out_bases(groups, doomed):
+    """Say which incremental dumps that are kept lack the dump that they build upon.
+
+    That is the newest older one of a lower level; levels are those of dump(8).
+    """
+    gone = {one.key for one in doomed}
+    for (host, fs, level), members in sorted(groups.items()):
+        lower = [one for labels, others in groups.items() for one in others
+                 if labels[:2] == (host, fs) and int(labels[2]) < int(level)]
+        for one in sorted(members, key=age) if int(level) > 0 else ():
+            base = max((other for other in lower if age(other) < age(one)), key=age, default=None)
+            if one.key not in gone and (base is None or base.key in gone):
+                say('%s is kept, but %s' % (s3.printable(one.key), (
+                    'its base goes: ' + s3.printable(base.key)) if base else
+                    'there is no older dump of a lower level'))
 
 
 def median(dumps):
@@ -916,13 +1050,19 @@ def median(dumps):
 
 
 def remove(bucket, args, one):
-    """Delete a dump, its first object first; False and a line if that fails."""
+    """Delete a dump, its first object first; False and a line if that fails.
+
+    One that is locked stays, which is no failure but what the lock is for.
+    """
     if args.dry_run:
-        answer('would delete %s  %s' % (s3.printable(one.key), human(one.size)))
         return True
     try:
-        for key in one.all_keys():
-            bucket.delete_object(key)
+        locked = locked_until(bucket, one)
+        if locked:
+            say('%s is locked until %s' % (s3.printable(one.key), utc(locked)))
+            return True
+        for entry in one.all_entries():
+            bucket.delete_listed(entry)
     except s3.NetworkError:
         raise                       # the others would fail as well, each after its patience
     except s3.Error as error:
@@ -930,7 +1070,29 @@ def remove(bucket, args, one):
         return False
     if not args.quiet:
         say('deleted %s, %s' % (s3.printable(one.key), human(one.size)))
+    early = billed_until(bucket, one)
+    if early:
+        say('%s is billed until %s all the same, as the class %s has it' % (
+            s3.printable(one.key), utc(early)[:10], s3.printable(one.storage_class)))
     return True
+
+
+def locked_until(bucket, one):
+    """When the Object Lock of a dump ends, in seconds since the epoch; 0 if it has none, or the
+    key may not see it."""
+    try:
+        until = bucket.head_object(one.all_entries()[0].key).locked_until
+    except s3.ResponseError as error:
+        if error.status not in (403, 404):
+            raise
+        return 0
+    return until if until > bucket.now() else 0
+
+
+def billed_until(bucket, one):
+    """Until when a dump costs what it costs though it is deleted now; 0 if it doesn't."""
+    until = one.stored + 86400 * MINIMUM_DAYS.get(one.storage_class, 0) if one.pieces else 0
+    return until if until > bucket.now() else 0
 
 
 def abort_stale(bucket, args):
@@ -952,17 +1114,73 @@ def abort_stale(bucket, args):
     return done
 
 
+# ------------------------------------------------------------------------ Monitoring
+
+def check(bucket, args):
+    """tell whether the newest dump is there, whole, young and large enough"""
+    dumps = sorted(find_all(bucket, args, None), key=lambda one: one.stored, reverse=True)
+    newest = without_strays(bucket, dumps[0]) if dumps else None
+    now = bucket.now()
+    reason = why_not(bucket, args, newest, dumps[1:11]) if newest else 'there is no dump'
+    under_way = [upload for upload in unfinished(bucket, ':'.join(
+        [args.host, args.fs, args.level, ''])) if upload.initiated > now - args.max_age]
+    line = '%s: %s level %s of %s: %s' % (
+        'FAILED' if reason else 'OK', s3.printable(args.fs), args.level, s3.printable(args.host),
+        reason or 'the newest dump is good')
+    if newest:
+        line += '; %s, %s old, %s%s' % (
+            human(newest.size), s3.duration(max(0, now - newest.stored)),
+            s3.printable(newest.key), newest.state())
+    if reason and under_way:
+        line += '; an upload is under way or was broken off, begun %s' % utc(
+            max(upload.initiated for upload in under_way))
+    if args.json:
+        answer_json(key=newest and newest.key, ok=not reason, reason=reason,
+                    age_seconds=newest and max(0, int(now - newest.stored)),
+                    size=newest and newest.size)
+    elif reason or not args.quiet:
+        answer(line)
+    return 1 if reason else 0
+
+
+def why_not(bucket, args, newest, earlier):
+    """What is wrong with the newest dump; '' if nothing is."""
+    problem, old = newest.problem(), bucket.now() - newest.stored
+    if not problem and newest.layout == '/volume_':
+        try:
+            bucket.head_whole(newest.key, len(newest.pieces) > 1 or bool(newest.ends))
+        except s3.ArchivedError:
+            pass                    # it is whole; the line says where it is
+        except s3.IntegrityError as error:
+            problem = str(error)
+        except s3.ResponseError as error:
+            if error.status != 403:
+                raise
+    if problem:
+        return 'the newest dump is not whole: %s' % problem
+    if old > args.max_age:
+        return 'the newest dump is %s old, and may be %s' % (
+            s3.duration(old), s3.duration(args.max_age))
+    if earlier and newest.size < args.min_ratio * median(earlier):
+        return 'the newest dump has %s, less than %g of the %s that is the median of the %d ' \
+            'before it' % (human(newest.size), args.min_ratio, human(median(earlier)), len(earlier))
+    return ''
+
+
 # ---------------------------------------------------------------------- Command line
 
 # name: (function, usage of its arguments, options beside the common ones)
 COMMANDS = {
     'dump': (dump, 'FS LEVEL [-- PROGRAM ARG...]',
-             'key date storage_class min_size overwrite fixed_key accept_status json'),
-    'restore': (restore, 'FS LEVEL', 'key date'),
-    'verify': (verify, 'FS LEVEL', 'key date json'),
+             'key date storage_class min_size overwrite fixed_key accept_status json retain '
+             'retain_mode'),
+    'restore': (restore, 'FS LEVEL', 'key date thaw tier wait'),
+    'verify': (verify, 'FS LEVEL', 'key date json thaw tier wait'),
     'list': (list_dumps, '[FS]', 'all json'),
     'delete': (delete, 'FS LEVEL', 'key date yes dry_run'),
-    'clean': (clean, 'N', 'all yes dry_run force'),
+    'clean': (clean, '[N]', 'all yes dry_run force keep_daily keep_weekly keep_monthly '
+              'keep_yearly'),
+    'check': (check, 'FS LEVEL', 'max_age min_ratio json'),
     'init': (init, '', ''),
     'url': (url, 'FS LEVEL', 'key date expires'),
     'getacl': (getacl, 'FS LEVEL', 'key date'),
@@ -1011,8 +1229,17 @@ def make_parser():
     option('--fixed-key', action='store_true', help='dump as HOST:FS:LEVEL:DATE')
     option('--accept-status', metavar='N,N',
            help='exit statuses of PROGRAM, beside 0, that store the dump')
+    option('--retain', metavar='DAYS', help='dump: nobody can delete it for so long')
+    option('--retain-mode', metavar='MODE', help='governance (the default) or compliance')
+    option('--thaw', metavar='DAYS', help='restore, verify: make an archived dump readable')
+    option('--tier', metavar='TIER', help='how fast: expedited, standard or bulk')
+    option('--wait', action='store_true', help='until it is readable')
+    for rule, _ in RULES:
+        option('--keep-' + rule, metavar='N', help='clean: keep the newest of N such periods')
+    option('--max-age', metavar='TIME', help='check: how old the newest may be (26h)')
+    option('--min-ratio', metavar='R', help='check: to the median size of those before (0.5)')
     option('--expires', metavar='TIME', help='url: how long it holds, 30m, 12h, 7d (1h)')
-    option('--json', action='store_true', help='list, dump, verify: for machines')
+    option('--json', action='store_true', help='list, dump, verify, check: for machines')
     option('--help', action='store_true', help='print this')
     option('--version', action='store_true', help='print the version')
     return parser
@@ -1043,7 +1270,7 @@ def parse(argv):
     args.name = name
     for option, value in vars(args).items():
         if value not in (None, False) and option not in EVERYWHERE | set(options.split()) \
-                | {'run', 'name', 'text'}:
+                | {'run', 'name', 'text', 'keep'}:
             raise UsageError('%s takes no --%s' % (name, option.replace('_', '-')))
     if program is not None and name != 'dump':
         words, program = words + [text_of(word) for word in program], None
@@ -1059,9 +1286,11 @@ def parse_words(args, name, usage, words):
     """Set fs, level or count from the words after the command."""
     args.fs = args.level = args.count = None
     if name == 'clean':
-        if len(words) != 1 or not re.match(r'[0-9]{1,9}\Z', words[0]) or not int(words[0]):
-            raise UsageError('clean takes the number of dumps to keep, at least 1')
-        args.count = int(words[0])
+        kept = any(getattr(args, 'keep_' + rule) is not None for rule, _ in RULES)
+        if len(words) > 1 or (not words and not kept) or (
+                words and (not re.match(r'[0-9]{1,9}\Z', words[0]) or not int(words[0]))):
+            raise UsageError('clean takes the number of dumps to keep, at least 1, or --keep-...')
+        args.count = int(words[0]) if words else None
     elif name == 'list' and len(words) <= 1:
         args.fs = words[0] if words else None
     elif usage.startswith('FS'):
@@ -1088,13 +1317,25 @@ def parse_values(args):
     for option, convert in (('limit_rate', s3.SETTINGS['limit_rate']),
                             ('jobs', s3.SETTINGS['jobs']), ('min_size', s3.parse_size),
                             ('storage_class', s3.SETTINGS['storage_class']),
-                            ('expires', parse_time)):
+                            ('expires', parse_time), ('max_age', parse_time),
+                            ('min_ratio', parse_ratio), ('retain', parse_days),
+                            ('retain_mode', s3.one_of('governance', 'compliance')),
+                            ('thaw', parse_days),
+                            ('tier', s3.one_of('expedited', 'standard', 'bulk')),
+                            *(('keep_' + rule, parse_days) for rule, _ in RULES)):
         value = getattr(args, option)
         if value is not None:
             try:
                 setattr(args, option, convert(value))
             except ValueError as error:
                 raise UsageError('--%s: %s' % (option.replace('_', '-'), s3.printable(str(error))))
+    for option, needed in (('retain_mode', 'retain'), ('tier', 'thaw'), ('wait', 'thaw')):
+        if getattr(args, option) and not getattr(args, needed):
+            raise UsageError('--%s needs --%s' % (option.replace('_', '-'), needed))
+    args.keep = {rule: getattr(args, 'keep_' + rule) or 0 for rule, _ in RULES}
+    args.retain_mode, args.tier = args.retain_mode or 'governance', args.tier or 'standard'
+    args.max_age = 26 * 3600 if args.max_age is None else args.max_age
+    args.min_ratio = 0.5 if args.min_ratio is None else args.min_ratio
     args.min_size = args.min_size or 0
     args.expires = 3600 if args.expires is None else args.expires
     if not 1 <= args.expires <= s3.MAX_EXPIRES:
@@ -1111,6 +1352,18 @@ def parse_time(text):
     if not match:
         raise ValueError('%r is no time: a number, and s, m, h or d' % text)
     return int(match.group(1)) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}[match.group(2)]
+
+
+def parse_days(text):
+    """A whole number, at least 1."""
+    return s3.parse_count(text, 99999)
+
+
+def parse_ratio(text):
+    """A number that isn't negative."""
+    if not re.match(r'[0-9]{1,9}(\.[0-9]{1,9})?\Z', text):
+        raise ValueError('%r is no ratio like 0.5' % text)
+    return float(text)
 
 
 def text_of(word):
@@ -1218,8 +1471,7 @@ def run(argv):
             return 0
         with open_bucket(args) as bucket:
             catch_rate_signals(bucket.limit)
-            args.run(bucket, args)
-        return 0
+            return args.run(bucket, args) or 0
     except UsageError as error:
         say('%s; see s3dump.py --help' % error)
         return 2
@@ -1227,7 +1479,8 @@ def run(argv):
         say(error)
         return 2
     except s3.ArchivedError as error:
-        say('%s: %s' % (args.name, error))
+        hint = '' if args.thaw else '; `restore --thaw DAYS` asks for it'
+        say('%s: %s%s' % (args.name, error, hint))
         return 3
     except s3.Error as error:
         say('%s: %s' % (args.name, error))

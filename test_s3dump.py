@@ -20,6 +20,7 @@ import ast
 import calendar
 import collections
 import contextlib
+import datetime
 import fcntl
 import filecmp
 import hashlib
@@ -43,11 +44,14 @@ import termios
 import threading
 import time
 import unittest
+import urllib.parse
 import urllib.request
 import zlib
 
 from test_s3 import (CERTIFICATE, WRITE_ONLY, CredentialServices, S3Server, SigningClient, Upload,
-                     Zeros, base64_crc32, ssl)
+                     Zeros, base64_crc32, s3, ssl)
+
+import s3dump
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROGRAM = os.path.join(HERE, 's3dump.py')
@@ -787,6 +791,421 @@ class LegacyTests(ProgramTestCase):
                     self.assertEqual(self.must_fail(1, '%s.* is missing' % name, *argv).out, b'')
 
 
+# --- Rotation ----------------------------------------------------------------
+#
+# (name, options, dumps, kept): expectations worked out by hand.  A dump is
+# 'DATE', 'DATE HH:MM' or 'DATE @ TIME STORED', times in UTC; kept holds the
+# indices of those that are kept.
+
+def days(first, count):
+    """Return the date labels of so many days in a row, the oldest first."""
+    start = datetime.datetime.strptime(first, '%Y-%m-%d').date()
+    return [(start + datetime.timedelta(days=i)).isoformat() for i in range(count)]
+
+
+def label_and_stored(dump):
+    """Split a dump of these cases into ('YYYY-MM-DD', 'YYYY-MM-DD HH:MM')."""
+    label, at, stored = dump.partition(' @ ')
+    if at:
+        return label, stored
+    day, blank, time = dump.partition(' ')
+    return day, day + ' ' + (time or '00:00')
+
+
+THREE_DAYS = ['2026-01-01', '2026-01-02', '2026-01-03']
+
+# 5 dumps on 3 days; index: 0, 1 = 5th; 2, 3 = 6th; 4 = 7th
+FIVE_ON_THREE_DAYS = ['2026-01-05 01:00', '2026-01-05 09:00', '2026-01-06 01:00',
+                      '2026-01-06 23:59', '2026-01-07 00:00']
+
+# 6 dumps, two a day
+TWO_A_DAY = ['2026-01-01 06:00', '2026-01-01 18:00', '2026-01-02 06:00',
+             '2026-01-02 18:00', '2026-01-03 06:00', '2026-01-03 18:00']
+
+# 2026-01-01 (Thursday) is 0, 01-04 (Sunday) 3, 01-31 30, 02-01 (Sunday) 31, 02-09 (Monday) 39
+FORTY = days('2026-01-01', 40)
+
+# 2026-01-10 is 0, 01-31 21, 02-01 22, 02-18 39
+FORTY_FROM_10TH = days('2026-01-10', 40)
+
+# the ends and beginnings of months of 31, 28, 31, 30 days
+MONTH_ENDS = ['2026-01-31', '2026-02-01', '2026-02-28', '2026-03-01', '2026-03-31',
+              '2026-04-01', '2026-04-30', '2026-05-01']
+
+# 2025-11-20 is 0, 11-30 10, 12-31 41, 2026-01-01 42, 01-04 (Sun) 45, 01-11 (Sun) 52,
+# 01-18 (Sun) 59
+SIXTY = days('2025-11-20', 60)
+
+# 2024-01-01 is 0, 2024-12-31 365, 2025-12-31 730, 2026-01-31 761, 02-28 789, 03-01 (Sun) 790,
+# 03-10 (Tue) 799
+EIGHT_HUNDRED = days('2024-01-01', 800)
+
+YEARS_WITH_GAPS = ['2015-05-05', '2015-06-06', '2019-01-01', '2019-12-31', '2026-07-07']
+
+SHUFFLED_TIMES = ['2026-01-02 05:00', '2026-01-01 10:00', '2026-01-02 20:00',
+                  '2026-01-01 22:00', '2026-01-03 00:00', '2026-01-02 12:00']
+
+ROTATIONS = [
+
+    # ---- N alone ------------------------------------------------------------------------
+
+    ('n 1', {'n': 1}, THREE_DAYS, [2]),
+    ('n 2 of 3: the oldest is nothing special to n', {'n': 2}, THREE_DAYS, [1, 2]),
+    ('n is exactly the number of dumps', {'n': 3}, THREE_DAYS, [0, 1, 2]),
+    ('n is more than there are', {'n': 10}, THREE_DAYS, [0, 1, 2]),
+    ('n 1, one dump', {'n': 1}, ['2026-01-01'], [0]),
+    ('n counts dumps, not days', {'n': 2}, FIVE_ON_THREE_DAYS, [3, 4]),
+    ('n within one day goes by the time stored', {'n': 2},
+     ['2026-01-05 09:00', '2026-01-05 17:00', '2026-01-05 01:00'], [0, 1]),
+    ('n does not care for gaps', {'n': 3},
+     ['2001-01-01', '2010-01-01', '2026-01-01', '2026-01-01 00:01'], [1, 2, 3]),
+
+    # ---- empty group --------------------------------------------------------------------
+
+    ('empty group, n', {'n': 3}, [], []),
+    ('empty group, yearly', {'yearly': 3}, [], []),
+    ('empty group, all rules',
+     {'n': 1, 'daily': 1, 'weekly': 1, 'monthly': 1, 'yearly': 1}, [], []),
+
+    # ---- daily --------------------------------------------------------------------------
+
+    ('daily 3 of 5 days, no counts left for the oldest', {'daily': 3},
+     days('2026-01-01', 5), [2, 3, 4]),
+    ('daily is exactly the number of days', {'daily': 3}, THREE_DAYS, [0, 1, 2]),
+    ('daily 1', {'daily': 1}, FIVE_ON_THREE_DAYS, [4]),
+    ('daily 2, several a day', {'daily': 2}, FIVE_ON_THREE_DAYS, [3, 4]),
+    ('daily 3, several a day: no counts left for the oldest', {'daily': 3},
+     FIVE_ON_THREE_DAYS, [1, 3, 4]),
+    ('daily 4, several a day: one count left, the oldest is kept', {'daily': 4},
+     FIVE_ON_THREE_DAYS, [0, 1, 3, 4]),
+    ('daily, counts left: of the oldest day the newest and the oldest, not the middle',
+     {'daily': 9},
+     ['2026-01-01 01:00', '2026-01-01 02:00', '2026-01-01 03:00', '2026-01-02 01:00'],
+     [0, 2, 3]),
+    ('daily 1, all on one day: the newest', {'daily': 1},
+     ['2026-01-05 01:00', '2026-01-05 02:00', '2026-01-05 03:00'], [2]),
+    ('daily 2, all on one day: the newest and the oldest', {'daily': 2},
+     ['2026-01-05 01:00', '2026-01-05 02:00', '2026-01-05 03:00'], [0, 2]),
+    ('daily over gaps of weeks: days without dumps use up nothing', {'daily': 4},
+     ['2026-01-01', '2026-01-22', '2026-02-19', '2026-02-20', '2026-05-01'], [1, 2, 3, 4]),
+    ('daily: the same day of the month in other months and years is another day', {'daily': 3},
+     ['2025-01-15', '2026-01-15', '2026-02-15', '2026-03-15'], [1, 2, 3]),
+    ('daily 7 of 40', {'daily': 7}, FORTY, list(range(33, 40))),
+    ('daily 1000 of 40', {'daily': 1000}, FORTY, list(range(40))),
+    ('daily: one minute on both sides of midnight', {'daily': 2},
+     ['2026-01-05 00:00', '2026-01-05 23:59', '2026-01-06 00:00'], [1, 2]),
+
+    # ---- weekly -------------------------------------------------------------------------
+
+    # 39 is Monday; then the Sundays 38 and 31
+    ('weekly 3 of 40 days', {'weekly': 3}, FORTY, [31, 38, 39]),
+    # 7 weeks in all: Monday 39 and the Sundays 38, 31, 24, 17, 10, 3
+    ('weekly is exactly the number of weeks: the oldest goes', {'weekly': 7}, FORTY,
+     [3, 10, 17, 24, 31, 38, 39]),
+    ('weekly is one more than the weeks: the oldest stays', {'weekly': 8}, FORTY,
+     [0, 3, 10, 17, 24, 31, 38, 39]),
+    ('weekly 100: the oldest is kept once, nothing else', {'weekly': 100}, FORTY,
+     [0, 3, 10, 17, 24, 31, 38, 39]),
+    # 2026-02-28 Sat, 03-01 Sun | 03-02 Mon, 03-08 Sun
+    ('weekly: weeks begin on Monday', {'weekly': 2},
+     ['2026-02-28', '2026-03-01', '2026-03-02', '2026-03-08'], [1, 3]),
+    ('weekly 1, all in one week', {'weekly': 1},
+     ['2026-03-02', '2026-03-04', '2026-03-06'], [2]),
+    ('weekly 2, all in one week: the newest and the oldest', {'weekly': 2},
+     ['2026-03-02', '2026-03-04', '2026-03-06'], [0, 2]),
+    # Mon, Wed of one week | Wed | Wed, Thu of one week
+    ('weekly 3 over gaps of weeks', {'weekly': 3},
+     ['2026-01-05', '2026-01-07', '2026-02-18', '2026-04-01', '2026-04-02'], [1, 2, 4]),
+    ('weekly 4 over gaps of weeks: the oldest takes the last count', {'weekly': 4},
+     ['2026-01-05', '2026-01-07', '2026-02-18', '2026-04-01', '2026-04-02'], [0, 1, 2, 4]),
+    # 2025-03-03..09 and 2026-03-02..08 are both week 10
+    ('weekly: the same week number of two years is two weeks', {'weekly': 2},
+     ['2025-03-05', '2025-03-06', '2026-03-05'], [1, 2]),
+
+    # 2020-12-26 Sat, 12-27 Sun: W52 | 12-28 Mon .. 2021-01-03 Sun: W53 | 01-04 Mon: 2021-W01
+    ('week 53 of 2020 is one week', {'weekly': 3},
+     ['2020-12-26', '2020-12-27', '2020-12-28', '2020-12-31', '2021-01-01', '2021-01-03',
+      '2021-01-04'], [1, 5, 6]),
+    ('week 53 of 2020 alone, weekly 1', {'weekly': 1}, days('2020-12-28', 7), [6]),
+    ('week 53 of 2020 alone, weekly 2: and the oldest', {'weekly': 2},
+     days('2020-12-28', 7), [0, 6]),
+    # 12-26 Sat 0, 12-27 Sun 1 | 12-28 Mon 2 .. 01-03 Sun 8 | 01-04 Mon 9 .. 01-06 Wed 11
+    ('week 53 of 2026 is one week', {'weekly': 3}, days('2026-12-26', 12), [1, 8, 11]),
+    # 12-19 Sat, 12-20 Sun: W51 | 12-31 Thu, 01-01 Fri: W53
+    ('2027-01-01 is in week 53 of 2026', {'weekly': 2},
+     ['2026-12-19', '2026-12-20', '2026-12-31', '2027-01-01'], [1, 3]),
+    # 12-28 Sat, 12-29 Sun: 2024-W52 | 12-30 Mon .. 01-05 Sun: 2025-W01
+    ('2024-12-30 is in week 1 of 2025', {'weekly': 2},
+     ['2024-12-28', '2024-12-29', '2024-12-30', '2025-01-02', '2025-01-05'], [1, 4]),
+    # week 1 of 2024 and week 1 of 2025, all in calendar year 2024
+    ('two weeks 1 in calendar year 2024', {'weekly': 2},
+     ['2024-01-01', '2024-01-02', '2024-12-30'], [1, 2]),
+    # 2021-01-01, 01-02 are in week 53 of 2020; 2020-12-26 Sat is in W52, 12-25 too
+    ('2021-01-02 and 2020-12-31 are one week', {'weekly': 2},
+     ['2020-12-25', '2020-12-26', '2020-12-31', '2021-01-02'], [1, 3]),
+    # 12-25 Sun: 2022-W51 | 12-26 Mon .. 2023-01-01 Sun: 2022-W52 | 01-02 Mon: 2023-W01
+    ('2023-01-01, a Sunday, is in week 52 of 2022', {'weekly': 3},
+     ['2022-12-24', '2022-12-25', '2022-12-26', '2023-01-01', '2023-01-02'], [1, 3, 4]),
+    # 12-26 Sun: W51 | 12-27 Mon .. 2000-01-02 Sun: 1999-W52 | 01-03 Mon: 2000-W01
+    ('weekly over the turn of 1999 to 2000', {'weekly': 2},
+     ['1999-12-26', '1999-12-27', '2000-01-01', '2000-01-02', '2000-01-03'], [3, 4]),
+    # 2018-01-01 is a Monday: the week and the year begin together
+    ('weekly, the new year is a Monday', {'weekly': 2},
+     ['2017-12-30', '2017-12-31', '2018-01-01', '2018-01-07'], [1, 3]),
+
+    # ---- monthly ------------------------------------------------------------------------
+
+    ('monthly 4: months of 31, 28, 30 days', {'monthly': 4}, MONTH_ENDS, [2, 4, 6, 7]),
+    ('monthly 5: the oldest is alone in its month', {'monthly': 5}, MONTH_ENDS,
+     [0, 2, 4, 6, 7]),
+    ('monthly 12: the oldest is kept once', {'monthly': 12}, MONTH_ENDS, [0, 2, 4, 6, 7]),
+    ('monthly 1', {'monthly': 1}, FORTY_FROM_10TH, [39]),
+    ('monthly 2: no counts left for the oldest', {'monthly': 2}, FORTY_FROM_10TH, [21, 39]),
+    ('monthly 3: the oldest takes the last count', {'monthly': 3}, FORTY_FROM_10TH,
+     [0, 21, 39]),
+    ('monthly: the same month of two years is two months', {'monthly': 2},
+     ['2025-03-10', '2025-03-20', '2026-03-10'], [1, 2]),
+    ('monthly over gaps', {'monthly': 3},
+     ['2025-01-15', '2025-01-20', '2025-06-01', '2026-02-11', '2026-02-12'], [1, 2, 4]),
+    ('monthly over the new year: a week is one, the months are two', {'monthly': 2},
+     ['2026-12-30', '2026-12-31', '2027-01-01', '2027-01-02'], [1, 3]),
+    ('monthly 2 within one month: the newest and the oldest', {'monthly': 2},
+     ['2026-04-01', '2026-04-15', '2026-04-30'], [0, 2]),
+
+    # ---- leap days ----------------------------------------------------------------------
+
+    ('leap day 2024, monthly', {'monthly': 2},
+     ['2024-01-31', '2024-02-28', '2024-02-29', '2024-03-01'], [2, 3]),
+    ('leap day 2024, daily', {'daily': 3},
+     ['2024-01-31', '2024-02-28', '2024-02-29', '2024-03-01'], [1, 2, 3]),
+    # 2024-02-25 Sun | 02-26 Mon, 02-29 Thu, 03-01 Fri, 03-03 Sun | 03-04 Mon
+    ('leap day 2024, weekly', {'weekly': 3},
+     ['2024-02-24', '2024-02-25', '2024-02-26', '2024-02-29', '2024-03-01', '2024-03-03',
+      '2024-03-04'], [1, 5, 6]),
+    ('leap day 2024, yearly', {'yearly': 2},
+     ['2023-02-28', '2024-02-28', '2024-02-29', '2025-02-28'], [2, 3]),
+    ('leap day 2000, monthly', {'monthly': 2},
+     ['2000-02-28', '2000-02-29', '2000-03-01'], [1, 2]),
+    # 2000-02-26 Sat, 02-27 Sun | 02-28 Mon, 02-29 Tue, 03-05 Sun
+    ('leap day 2000, weekly', {'weekly': 2},
+     ['2000-02-26', '2000-02-27', '2000-02-28', '2000-02-29', '2000-03-05'], [1, 4]),
+    ('no leap day in 2100, monthly', {'monthly': 2},
+     ['2100-02-27', '2100-02-28', '2100-03-01', '2100-03-02'], [1, 3]),
+    # 2100-02-27 Sat, 02-28 Sun | 03-01 Mon, 03-02 Tue
+    ('no leap day in 2100, weekly', {'weekly': 2},
+     ['2100-02-27', '2100-02-28', '2100-03-01', '2100-03-02'], [1, 3]),
+    ('no leap day in 2100, daily', {'daily': 3},
+     ['2100-02-27', '2100-02-28', '2100-03-01', '2100-03-02'], [1, 2, 3]),
+
+    # ---- yearly -------------------------------------------------------------------------
+
+    ('yearly 1', {'yearly': 1}, YEARS_WITH_GAPS, [4]),
+    ('yearly 3 over gaps: no counts left for the oldest', {'yearly': 3}, YEARS_WITH_GAPS,
+     [1, 3, 4]),
+    ('yearly 4 over gaps: the oldest takes the last count', {'yearly': 4}, YEARS_WITH_GAPS,
+     [0, 1, 3, 4]),
+    ('yearly 1000', {'yearly': 1000}, YEARS_WITH_GAPS, [0, 1, 3, 4]),
+    ('yearly 2, years far apart', {'yearly': 2},
+     ['1970-01-01', '1999-12-31', '2038-01-19', '2100-12-31'], [2, 3]),
+    ('yearly 4, years far apart', {'yearly': 4},
+     ['1970-01-01', '1970-01-02', '1999-12-31', '2038-01-19', '2100-12-31'], [1, 2, 3, 4]),
+    ('yearly goes by the calendar year, not the ISO year', {'yearly': 2},
+     ['2024-12-29', '2024-12-30', '2024-12-31', '2025-01-01'], [2, 3]),
+    ('yearly goes by the calendar year, not the ISO year, the other way', {'yearly': 2},
+     ['2026-12-30', '2026-12-31', '2027-01-01', '2027-01-04'], [1, 3]),
+    ('yearly 1, all in one year', {'yearly': 1},
+     ['2026-01-01', '2026-06-01', '2026-12-31'], [2]),
+    ('yearly 2, all in one year: the newest and the oldest', {'yearly': 2},
+     ['2026-01-01', '2026-06-01', '2026-12-31'], [0, 2]),
+
+    # ---- the oldest is also the newest --------------------------------------------------
+
+    ('one dump, daily 1', {'daily': 1}, ['2026-01-01'], [0]),
+    ('one dump, daily 5', {'daily': 5}, ['2026-01-01'], [0]),
+    ('one dump, weekly 5', {'weekly': 5}, ['2026-01-01'], [0]),
+    ('one dump, monthly 5', {'monthly': 5}, ['2026-01-01'], [0]),
+    ('one dump, yearly 5', {'yearly': 5}, ['2026-01-01'], [0]),
+    ('one dump, all rules', {'n': 1, 'daily': 1, 'weekly': 1, 'monthly': 1, 'yearly': 1},
+     ['2024-02-29 @ 2024-03-01 02:00'], [0]),
+
+    # ---- combined -----------------------------------------------------------------------
+
+    # n: 3 4 5; daily: 5 3 (the dumps that n keeps use up counts of daily as well)
+    ('n 3, daily 2: daily counts from the newest, not from behind n', {'n': 3, 'daily': 2},
+     TWO_A_DAY, [3, 4, 5]),
+    ('n 3, daily 3', {'n': 3, 'daily': 3}, TWO_A_DAY, [1, 3, 4, 5]),
+    # n: 3 4 5; daily: 5 3 1 and the oldest 0
+    ('n 3, daily 4: the oldest of daily', {'n': 3, 'daily': 4}, TWO_A_DAY, [0, 1, 3, 4, 5]),
+    # n: 3 4 5; daily: 5 (7th), 2 (6th)
+    ('n 3 within the newest day, daily 2', {'n': 3, 'daily': 2},
+     ['2026-01-05 01:00', '2026-01-06 01:00', '2026-01-06 09:00', '2026-01-07 01:00',
+      '2026-01-07 09:00', '2026-01-07 17:00'], [2, 3, 4, 5]),
+    ('n 1, daily 1: the same dump', {'n': 1, 'daily': 1}, TWO_A_DAY, [5]),
+    # n: 5; weekly: 01-03 and the oldest
+    ('n 1, weekly 2, all in one week', {'n': 1, 'weekly': 2}, TWO_A_DAY, [0, 5]),
+    ('n 2, weekly 3', {'n': 2, 'weekly': 3}, FORTY, [31, 38, 39]),
+    ('n 4, monthly 2', {'n': 4, 'monthly': 2}, FORTY_FROM_10TH, [21, 36, 37, 38, 39]),
+    ('n 1, yearly 1', {'n': 1, 'yearly': 1}, ['2026-01-01', '2026-06-01', '2026-12-31'], [2]),
+    ('n 1, yearly 5, all in one year', {'n': 1, 'yearly': 5},
+     ['2026-01-01', '2026-06-01', '2026-12-31'], [0, 2]),
+    ('n 1, yearly 3 over gaps', {'n': 1, 'yearly': 3}, YEARS_WITH_GAPS, [1, 3, 4]),
+    ('n keeps all, the rules add nothing', {'n': 100, 'daily': 1, 'yearly': 1},
+     YEARS_WITH_GAPS, [0, 1, 2, 3, 4]),
+    # 2026-03-02 Mon 0, 03-08 Sun 6, 03-15 Sun 13; daily: 12 13; weekly: 6 13
+    ('daily 2, weekly 2: the newest counts for both', {'daily': 2, 'weekly': 2},
+     days('2026-03-02', 14), [6, 12, 13]),
+    # daily: 12 13; weekly: 13 6 and the oldest 0
+    ('daily 2 has no counts left, weekly 3 has: the oldest', {'daily': 2, 'weekly': 3},
+     days('2026-03-02', 14), [0, 6, 12, 13]),
+    # monthly: 4 (2026-07) 3 (2019-12) 2 (2019-01); yearly: 4 3 1
+    ('monthly 3, yearly 3', {'monthly': 3, 'yearly': 3}, YEARS_WITH_GAPS, [1, 2, 3, 4]),
+    # weekly: 11 (Wed 01-06) 8 (Sun 01-03); monthly: 11, 5 (12-31); yearly: 11, 5
+    ('weekly, monthly, yearly over the new year of 2027',
+     {'weekly': 2, 'monthly': 2, 'yearly': 2}, days('2026-12-26', 12), [5, 8, 11]),
+    # n: 57 58 59; daily: 56 57 58 59; weekly: 59 52 45; monthly: 59 41 10; yearly: 59 41
+    ('all rules, no counts left',
+     {'n': 3, 'daily': 4, 'weekly': 3, 'monthly': 3, 'yearly': 2}, SIXTY,
+     [10, 41, 45, 52, 56, 57, 58, 59]),
+    ('all rules, a count of monthly left: the oldest',
+     {'n': 3, 'daily': 4, 'weekly': 3, 'monthly': 4, 'yearly': 2}, SIXTY,
+     [0, 10, 41, 45, 52, 56, 57, 58, 59]),
+    ('all rules, a count of yearly left: the oldest',
+     {'n': 3, 'daily': 4, 'weekly': 3, 'monthly': 3, 'yearly': 3}, SIXTY,
+     [0, 10, 41, 45, 52, 56, 57, 58, 59]),
+    ('all rules 1: the newest', {'n': 1, 'daily': 1, 'weekly': 1, 'monthly': 1, 'yearly': 1},
+     SIXTY, [59]),
+    # daily: 793..799; weekly: Tue 799 and the Sundays 797 790 783 776;
+    # monthly, the last days from 2026-03 back to 2025-04: 799 789 761 730 699 669 638 608 577
+    # 546 516 485; yearly: 799 730 365 and the oldest 0
+    ('daily 7, weekly 5, monthly 12, yearly 10 of 800 days',
+     {'daily': 7, 'weekly': 5, 'monthly': 12, 'yearly': 10}, EIGHT_HUNDRED,
+     [0, 365, 485, 516, 546, 577, 608, 638, 669, 699, 730, 761, 776, 783, 789, 790,
+      793, 794, 795, 796, 797, 798, 799]),
+    ('large counts keep all of 800 days', {'daily': 100000, 'yearly': 100000}, EIGHT_HUNDRED,
+     list(range(800))),
+    ('n 2000000000', {'n': 2000000000}, EIGHT_HUNDRED, list(range(800))),
+
+    # ---- shuffled -----------------------------------------------------------------------
+
+    ('shuffled, n 2', {'n': 2},
+     ['2026-01-03', '2026-01-01', '2026-01-05', '2026-01-02', '2026-01-04'], [2, 4]),
+    ('shuffled, daily 3', {'daily': 3},
+     ['2026-01-03', '2026-01-01', '2026-01-05', '2026-01-02', '2026-01-04'], [0, 2, 4]),
+    # newest first: 4 | 2 5 0 | 3 1
+    ('shuffled, several a day, daily 3', {'daily': 3}, SHUFFLED_TIMES, [2, 3, 4]),
+    ('shuffled, several a day, daily 4', {'daily': 4}, SHUFFLED_TIMES, [1, 2, 3, 4]),
+    ('shuffled, several a day, n 3, daily 2', {'n': 3, 'daily': 2}, SHUFFLED_TIMES, [2, 4, 5]),
+    ('newest first, weekly 2', {'weekly': 2},
+     ['2026-03-08', '2026-03-02', '2026-03-01', '2026-02-28'], [0, 2]),
+    # newest first: 1 (2026) | 3 0 (2025) | 4 2 (2024); the oldest is in the middle
+    ('shuffled, yearly 4', {'yearly': 4},
+     ['2025-02-02', '2026-01-01', '2024-05-05', '2025-12-31', '2024-06-06'], [1, 2, 3, 4]),
+    # newest first: 2 0 (Mar) | 4 3 (Feb) | 1 (Jan)
+    ('shuffled, monthly 2', {'monthly': 2},
+     ['2026-03-01', '2026-01-31', '2026-03-31', '2026-02-01', '2026-02-28'], [2, 4]),
+
+    # ---- label and time stored on different days ----------------------------------------
+
+    # newest first: 2 (03-01) 1 (03-01) | 0 (02-28)
+    ('one label stored on three UTC days: one day', {'daily': 1},
+     ['2026-03-01 @ 2026-02-28 23:30', '2026-03-01 12:00', '2026-03-01 @ 2026-03-02 04:00'],
+     [2]),
+    ('one label stored on three UTC days, daily 2: the newest and the oldest', {'daily': 2},
+     ['2026-03-01 @ 2026-02-28 23:30', '2026-03-01 @ 2026-03-02 04:00', '2026-03-01 12:00'],
+     [0, 1]),
+    ('one label stored on three UTC days: n goes by the time stored', {'n': 2},
+     ['2026-03-01 @ 2026-02-28 23:30', '2026-03-01 @ 2026-03-02 04:00', '2026-03-01 12:00'],
+     [1, 2]),
+    # 02-28 | 02-28 is another label than 03-01 although stored on the same UTC day
+    ('two labels stored on one UTC day: two days', {'daily': 2},
+     ['2026-02-28 10:00', '2026-02-28 12:00', '2026-03-01 @ 2026-02-28 23:30'], [1, 2]),
+    ('a March label stored in February is March', {'monthly': 2},
+     ['2026-02-10', '2026-02-28 12:00', '2026-03-01 @ 2026-02-28 23:30', '2026-03-02 01:00'],
+     [1, 3]),
+    # label Sunday 03-01, stored on Monday 03-02 (UTC); 02-27 Fri is in the week of 03-01
+    ('a Sunday label stored on Monday is the old week', {'weekly': 2},
+     ['2026-02-27', '2026-02-28', '2026-03-01 @ 2026-03-02 04:00', '2026-03-04'], [2, 3]),
+    # newest first by label: 3 2 (2026) | 1 0 (2025), although 2 was stored before 1
+    ('years by label at the turn of the year', {'yearly': 2},
+     ['2025-12-30 12:00', '2025-12-31 @ 2026-01-01 05:00', '2026-01-01 @ 2025-12-31 14:30',
+      '2026-01-02 12:00'], [1, 3]),
+    ('the label decides what is newer, before the time stored', {'n': 1},
+     ['2026-01-01 @ 2025-12-31 14:30', '2025-12-31 @ 2026-01-01 05:00'], [0]),
+    ('an old label stored years later is old', {'n': 1},
+     ['2020-06-01 @ 2026-06-01 10:00', '2026-05-01'], [1]),
+    ('the oldest is the oldest label, whenever it was stored', {'monthly': 2},
+     ['2026-02-15', '2026-02-01 @ 2026-03-05 10:00', '2026-02-20'], [1, 2]),
+
+    # ---- equal times stored -------------------------------------------------------------
+
+    ('equal times stored, the label decides, n', {'n': 1},
+     ['2026-03-01 12:00', '2026-03-02 @ 2026-03-01 12:00', '2026-02-28 @ 2026-03-01 12:00'],
+     [1]),
+    ('equal times stored, the label decides, daily', {'daily': 2},
+     ['2026-03-01 12:00', '2026-03-02 @ 2026-03-01 12:00', '2026-02-28 @ 2026-03-01 12:00'],
+     [0, 1]),
+    # 10:30 UTC is 00:30 on 06-02 at UTC+14 (Kiritimati), 23:30 on 05-31 at UTC-11 (Pago Pago)
+    ('equal times stored, two labels two days apart', {'monthly': 2},
+     ['2026-05-20', '2026-05-31 @ 2026-06-01 10:30', '2026-06-02 @ 2026-06-01 10:30'], [1, 2]),
+    ('equal in label and time: n keeps both', {'n': 2},
+     ['2026-03-01 10:00', '2026-03-01 12:00', '2026-03-01 12:00'], [1, 2]),
+    ('equal in label and time: both go', {'daily': 1},
+     ['2026-03-01 12:00', '2026-03-01 12:00', '2026-03-02 10:00'], [2]),
+    ('equal in label and time, alone, daily 2: the newest and the oldest', {'daily': 2},
+     ['2026-03-01 12:00', '2026-03-01 12:00'], [0, 1]),
+    ('equal in label and time at the old end, counts left', {'yearly': 3},
+     ['2025-03-01 12:00', '2025-03-01 12:00', '2026-03-02 10:00'], [0, 1, 2]),
+
+    # ---- daylight saving ----------------------------------------------------------------
+
+    # Berlin, 2026-03-29 has 23 hours: 00:30 on 28, 00:30 on 29, 23:30 on 29, 00:30 on 30
+    ('daylight saving begins in Berlin, daily 2', {'daily': 2},
+     ['2026-03-28 @ 2026-03-27 23:30', '2026-03-29 @ 2026-03-28 23:30', '2026-03-29 21:30',
+      '2026-03-30 @ 2026-03-29 22:30'], [2, 3]),
+    # Berlin, 2026-10-25 has 25 hours: 00:30 on 24; 00:30, 02:30, 02:30 again, 23:30 on 25;
+    # 00:30 on 26
+    ('daylight saving ends in Berlin, daily 3', {'daily': 3},
+     ['2026-10-24 @ 2026-10-23 22:30', '2026-10-25 @ 2026-10-24 22:30', '2026-10-25 00:30',
+      '2026-10-25 01:30', '2026-10-25 22:30', '2026-10-26 @ 2026-10-25 23:30'], [0, 4, 5]),
+    # the hour that comes twice: 02:30 local time at 00:30 and again at 01:30 UTC
+    ('daylight saving ends in Berlin, 02:30 twice', {'n': 1},
+     ['2026-10-25 01:30', '2026-10-25 00:30'], [0]),
+    # New York, 23:30 on each day; 2026-03-08 is a Sunday, the day of the change
+    ('daylight saving begins in New York, weekly 2', {'weekly': 2},
+     ['2026-03-06 @ 2026-03-07 04:30', '2026-03-07 @ 2026-03-08 04:30',
+      '2026-03-08 @ 2026-03-09 03:30', '2026-03-09 @ 2026-03-10 03:30'], [2, 3]),
+    # New York, 23:30 on each day; 2026-11-01 is a Sunday, the day of the change
+    ('daylight saving ends in New York, monthly 2', {'monthly': 2},
+     ['2026-10-30 @ 2026-10-31 03:30', '2026-10-31 @ 2026-11-01 03:30',
+      '2026-11-01 @ 2026-11-02 04:30', '2026-11-02 @ 2026-11-03 04:30'], [1, 3]),
+]
+
+
+class RotationTests(unittest.TestCase):
+
+    def kept(self, options, dumps):
+        """Return the indices of the dumps that the plan keeps, and why."""
+        entries = []
+        for number, dump in enumerate(dumps):
+            label, stored = label_and_stored(dump)
+            entries.append(s3.ListEntry(
+                'h:/:0:%s:20260101T000000.000Z-%016d' % (label, number), 1, calendar.timegm(
+                    time.strptime(stored, '%Y-%m-%d %H:%M')), 'STANDARD', '', ''))
+        planned = s3dump.plan(s3dump.group(entries)[0], options.get('n', 0), options)
+        return {int(one.key[-16:]): reasons for one, reasons in planned if reasons}
+
+    def test_what_is_kept(self):
+        for name, options, dumps, kept in ROTATIONS:
+            with self.subTest(name):
+                self.assertEqual(sorted(self.kept(options, dumps)), kept)
+
+    def test_the_rules_that_keep_a_dump_are_named(self):
+        self.assertEqual(self.kept({'n': 1, 'daily': 2, 'weekly': 2, 'yearly': 3}, [
+            '2025-12-29', '2026-01-01', '2026-01-05', '2026-01-06']), {
+                3: ['last', 'daily', 'weekly', 'yearly'], 2: ['daily'], 1: ['weekly'],
+                0: ['yearly']})
+
+
 # --- What is wrong with a command line ---------------------------------------
 
 class UsageTests(ProgramTestCase):
@@ -1124,6 +1543,15 @@ class ListTests(ProgramTestCase):
         lines = self.listing(TZ='UTC0').splitlines()
         self.assertRegex(lines[-2], r'\ATotal data stored: 100 ')
         self.assertRegex(lines[-1], r'\AUnfinished uploads: 2, the oldest of %s' % oldest)
+        client = SigningClient(self.server)
+        self.addCleanup(client.close)
+        path = '/bucket/' + urllib.parse.quote(key, safe='/-._~')
+        upload_id = re.search('<UploadId>(.*)</UploadId>', client(
+            'POST', path + '?uploads=').body.decode()).group(1)
+        for number in (1, 2):
+            client('PUT', '%s?partNumber=%d&uploadId=%s' % (path, number, upload_id),
+                   bytes(1000 * number))
+        self.assertIn('\nUnfinished uploads: 3, 2.9k, the oldest', self.listing(TZ='UTC0'))
         self.server.quirks.add('no-uploads-list')
         self.assertRegex(self.listing(), r'\nTotal data stored: [^\n]*\n\Z')
 
@@ -1166,7 +1594,7 @@ class CleanTests(ProgramTestCase):
         self.assertEqual(result.out, b'')
         for key in gone:
             self.assertRegex(result.err, '(?m)^s3dump: deleted %s' % re.escape(key))
-        self.assertEqual(self.clean('2'), (0, b'', ''))
+        self.assertEqual(self.clean('2', '-q'), (0, b'', ''))
 
     def test_it_goes_by_the_date_label_then_by_the_time_stored(self):
         kept = [self.place(date='2020-01-03', stored=self.noon('2020-01-03')),
@@ -1178,12 +1606,68 @@ class CleanTests(ProgramTestCase):
 
     def test_a_dry_run_says_what_would_go_and_deletes_nothing(self):
         keys = [self.place(date='2020-01-0%d' % number) for number in (1, 2, 3)]
-        result = self.clean('1', '-n')
+        result = self.clean('1', '-n', '--keep-yearly', '1')
         self.assertEqual(self.keys(), sorted(keys))
         self.assertNotIn('DeleteObject', self.server.operations())
-        for key in keys[:2]:
-            self.assertIn(key.encode(), result.out)
-        self.assertNotIn(keys[2].encode(), result.out)
+        self.assertEqual(result.out.decode(), ''.join((
+            'keep %s       100  last, yearly\n' % keys[2], 'go   %s       100  \n' % keys[1],
+            'go   %s       100  \n' % keys[0],
+            '2 dumps would go, which saves 200 ($0.00/month)\n')))
+
+    def test_calendar_rules_keep_what_n_does_not(self):
+        keys = [self.place(date=date) for date in (
+            '2019-05-05', '2020-01-01', '2020-01-02', '2020-01-03')]
+        self.clean('1', '--keep-yearly', '2')
+        self.assertEqual(self.keys(), [keys[0], keys[3]])
+        self.clean('--keep-monthly', '1')
+        self.assertEqual(self.keys(), [keys[3]])
+
+    def test_an_increment_whose_base_goes_or_is_missing_is_pointed_out(self):
+        base = self.place(date='2020-01-01')
+        increment = self.place(level='1', date='2020-01-02')
+        self.place(date='2020-01-03')
+        orphan = self.place(level='2', fs='/x', date='2020-01-05')
+        result = self.clean('1', '-n')
+        self.assertIn('%s is kept, but its base goes: %s\n' % (increment, base), result.err)
+        self.assertIn('%s is kept, but there is no older dump of a lower level' % orphan,
+                      result.err)
+        self.assertEqual(self.clean('2', '-n').err.count('is kept, but'), 1)
+
+    def test_what_was_replaced_since_it_was_listed_stays(self):
+        old = self.place(date='2020-01-01', size=100)
+        self.place(date='2020-01-02')
+
+        def replace(server, exchange):
+            if old in server.objects and server.objects[old].size == 100:
+                server.put(old, b'newer')
+
+        self.server.on('DeleteObject', replace)
+        self.assertIn('was replaced since it was listed', self.run_program('clean', '1').err)
+        self.assertEqual(self.server.objects[old].size, 5)
+        self.server.hooks.clear()
+        self.server.quirks.add('plain-etag')    # a server that lists other ETags than it knows
+        self.server.fault('DeleteObject', 'status', status=412, code='PreconditionFailed')
+        self.clean('1', '--force')
+        self.assertNotIn(old, self.server.objects)
+
+    def test_what_is_locked_is_said_and_the_rest_goes(self):
+        self.succeed('dump', '/home', '0', '-w', '2020-01-01', '--retain', '30', data=b'data')
+        locked = self.keys()[0]
+        found = self.server.objects[locked]
+        self.assertEqual(found.lock_mode, 'GOVERNANCE')
+        self.assertAlmostEqual(found.lock_until, time.time() + 30 * DAY, delta=60)
+        gone = self.place(date='2020-01-02', size=4)
+        kept = self.place(date='2020-01-03', size=4)
+        result = self.clean('1')
+        self.assertRegex(result.err, '%s is locked until 2' % re.escape(locked))
+        self.assertEqual(self.keys(), sorted([locked, kept]))
+        self.assertNotIn(gone, self.keys())
+        self.must_fail(1, 'is locked until', 'delete', '-k', locked)
+
+    def test_a_deletion_that_saves_nothing_yet_is_said(self):
+        self.place(date='2020-01-01', storage_class='GLACIER', stored=time.time() - 10 * DAY)
+        self.place(date='2020-01-02', storage_class='GLACIER')
+        self.assertRegex(self.clean('1').err, 'is billed until 20.* as the class GLACIER has it')
 
     def test_other_hosts_are_cleaned_only_when_asked(self):
         ours = [self.place(date='2020-01-0%d' % number) for number in (1, 2)]
@@ -1282,6 +1766,194 @@ class CleanTests(ProgramTestCase):
         self.assertEqual(self.asked('DeleteObject')[0], key)
 
 
+class CheckTests(ProgramTestCase):
+    """One line, for cron and for monitoring."""
+
+    def check(self, status, message, *argv):
+        result = self.run_program('check', '/home', '0', *argv)
+        self.assertEqual((result.status, result.err), (status, ''))
+        self.assertRegex(result.out.decode(), r'\A%s: /home level 0 of [^\n]*%s[^\n]*\n\Z' % (
+            'FAILED' if status else 'OK', message))
+        return result
+
+    def ago(self, hours, size=100, **attributes):
+        return self.place(date='2020-01-10', stored=time.time() - hours * 3600, size=size,
+                          **attributes)
+
+    def test_what_is_good_and_what_is_not(self):
+        self.check(1, 'there is no dump')
+        key = self.ago(1)
+        self.check(0, 'the newest dump is good; 100, 60 min old, ' + re.escape(key))
+        self.server.objects.clear()
+        self.ago(27)
+        self.check(1, 'is 27 h old, and may be 26 h')
+        self.check(0, 'good', '--max-age', '2d')
+        for hours in range(48, 480, 24):
+            self.ago(hours, 1000)
+        self.check(1, 'has 100, less than 0.5 of the 1000 that is the median of the 10 before',
+                   '--max-age', '2d')
+        self.check(0, 'good', '--max-age', '2d', '--min-ratio', '0.1')
+        self.ago(2, 600, storage_class='GLACIER')
+        self.check(0, 'good; 600, 2 h old, .*  GLACIER')
+
+    def test_it_goes_by_the_time_stored(self):
+        self.place(date='2020-01-01', stored=time.time() - 3600)
+        self.place(date='2030-01-01', stored=time.time() - 72 * 3600)
+        self.check(0, 'good')
+
+    def test_a_dump_that_is_not_whole(self):
+        self.configure(part_size='5m', max_parts='1')
+        self.dump(bytes(PART + 1), '/home', '0')
+        self.check(0, 'good')
+        end = [key for key in self.keys() if 'end_' in key][0]
+        mark = self.server.objects.pop(end)
+        self.check(1, 'is not whole: its end mark is missing')
+        self.server.objects[end] = mark
+        volume = [key for key in self.keys() if 'volume_' in key][0]
+        del self.server.objects[volume]
+        self.check(1, 'is not whole')
+        del self.server.objects[end]
+        self.check(1, 'is not whole: .*neither a further volume nor an end mark')
+
+    def test_an_upload_under_way_is_told(self):
+        self.server.uploads['id'] = Upload(
+            'id', self.server.bucket, HOST + ':/home:0:2020-01-10', time.time() - 60, {},
+            {'storage_class': 'STANDARD'}, None)
+        self.check(1, 'no dump; an upload is under way or was broken off')
+
+    def test_quiet_and_json(self):
+        key = self.ago(1)
+        self.assertEqual(self.succeed('check', '/home', '0', '-q'), (0, b'', ''))
+        said = json.loads(self.succeed('check', '/home', '0', '--json').out)
+        self.assertAlmostEqual(said.pop('age_seconds'), 3600, delta=60)
+        self.assertEqual(said, {'key': key, 'ok': True, 'reason': '', 'size': 100})
+        result = self.run_program('check', '/none', '0', '--json')
+        self.assertEqual((result.status, json.loads(result.out)), (1, {
+            'key': None, 'ok': False, 'reason': 'there is no dump', 'age_seconds': None,
+            'size': None}))
+        result = self.run_program('check', '/none', '0', '-q')
+        self.assertEqual((result.status, result.err), (1, ''))
+        self.assertIn(b'FAILED', result.out)
+
+
+class ThawTests(ProgramTestCase):
+
+    def setUp(self):
+        ProgramTestCase.setUp(self)
+        self.configure(part_size='5m', max_parts='1', storage_class='GLACIER')
+        self.data = some_bytes(PART + 9)
+        self.dump(self.data, '/home', '0')
+
+    def states(self):
+        return [self.server.objects[key].restore for key in self.keys() if 'end_' not in key]
+
+    def test_an_archived_dump_is_asked_for_and_then_restored(self):
+        self.must_fail(3, 'archived in GLACIER and not readable now; `restore --thaw DAYS` asks',
+                       'restore', '/home', '0')
+        for _ in range(2):
+            self.must_fail(3, 'was asked for .bulk.: 2 of its 2 objects .* up to 12 hours; say the '
+                           'same again then', 'restore', '/home', '0', '--thaw', '3', '--tier',
+                           'bulk')
+            self.assertEqual(self.states(), ['ongoing', 'ongoing'])
+        self.assertEqual(len(self.asked('RestoreObject')), 2)
+        self.assertEqual({self.server.objects[key].restore_request for key in self.keys()
+                          if 'end_' not in key}, {(3, 'Bulk')})
+        first = min(self.keys())
+        self.server.thaw(first, 3)
+        self.must_fail(3, '1 of its 2 objects', 'verify', '/home', '0', '--thaw', '3')
+        for key in self.keys():
+            self.server.thaw(key, 3)
+        self.assertEqual(self.succeed('restore', '/home', '0', '--thaw', '3').out, self.data)
+        self.assertEqual(self.succeed('restore', '/home', '0').out, self.data)
+
+    def test_it_is_waited_for(self):
+        def soon(server, exchange):
+            if len(self.asked('RestoreObject')) == 2:
+                for key in self.keys():
+                    server.thaw(key, 1)
+
+        self.server.on('HeadObject', soon)
+        result = self.succeed('restore', '/home', '0', '--thaw', '1', '--wait')
+        self.assertEqual(result.out, self.data)
+        self.assertRegex(result.err, 'up to 5 hours\n')
+
+    def test_what_is_wrong(self):
+        self.must_fail(2, '--wait needs --thaw', 'restore', '/home', '0', '--wait')
+        self.must_fail(2, 'takes no --thaw', 'list', '--thaw', '3')
+        self.must_fail(2, 'is not one of', 'restore', '/home', '0', '--thaw', '3', '--tier', 'fast')
+        self.server.fault('RestoreObject', 'status', times=None, status=403, code='AccessDenied')
+        self.must_fail(1, 'RestoreObject .*AccessDenied', 'restore', '/home', '0', '--thaw', '3')
+
+    def test_listings_tell_what_is_readable(self):
+        entry = s3.ListEntry('h:/:0:2020-01-01', 5, 0, 'GLACIER', '', 'done')
+        dump = s3dump.group([entry])[0][0]
+        self.assertEqual(dump.state(), '  GLACIER (readable now)')
+        for restore, text in (('ongoing', '  GLACIER (being restored)'), ('', '  GLACIER')):
+            dump.pieces[0] = entry._replace(restore=restore)
+            self.assertEqual(dump.state(), text)
+
+
+class IntruderTests(ProgramTestCase):
+    """Somebody has the machine, its write-only key, and these sources."""
+
+    def test_nothing_of_what_is_stored_is_lost(self):
+        server = self.server
+        self.configure(part_size='5m')
+        whole = self.dump(b'precious', '/home', '0')
+        fixed = self.dump(b'precious too', '/home', '0', '--fixed-key', '-w', '2020-01-01')
+        owner = SigningClient(server)
+        self.addCleanup(owner.close)
+        upload = owner('POST', '/bucket/begun?uploads=')
+        upload_id = re.search(b'<UploadId>(.*)</UploadId>', upload.body).group(1).decode()
+        before = dict(server.objects)
+        # writeonly.json and bucket.json of the README: PutObject and AbortMultipartUpload are
+        # allowed; what creates an object has to carry If-None-Match.
+        server.add_user('THIEF', 'stolen', allow=WRITE_ONLY | {'AbortMultipartUpload'},
+                        conditional=True)
+        thief = SigningClient(server, 'THIEF', 'stolen')
+        self.addCleanup(thief.close)
+
+        def path(key):
+            return '/bucket/' + urllib.parse.quote(key, safe='/-._~')
+
+        star = {'if_none_match': '*'}
+        for name, answer in (
+                ('overwrite', thief('PUT', path(fixed), b'x')),
+                ('overwrite, with the condition', thief('PUT', path(whole), b'x', **star)),
+                ('overwrite by another ETag', thief('PUT', path(fixed), b'x', if_match='"x"')),
+                ('read', thief('GET', path(fixed))), ('look', thief('HEAD', path(fixed))),
+                ('look for a guess', thief('HEAD', path(whole[:-1]))),
+                ('list', thief('GET', '/bucket?list-type=2')),
+                ('list uploads', thief('GET', '/bucket?uploads=')),
+                ('list parts', thief('GET', '/bucket/begun?uploadId=' + upload_id)),
+                ('delete', thief('DELETE', path(fixed))),
+                ('thaw', thief('POST', path(fixed) + '?restore=', b'<RestoreRequest/>')),
+                ('read the ACL', thief('GET', path(fixed) + '?acl=')),
+                ('set the ACL', thief('PUT', path(fixed) + '?acl=', b'<AccessControlPolicy/>')),
+                ('complete an upload', thief('POST', '/bucket/begun?uploadId=guess',
+                                             b'<CompleteMultipartUpload/>', **star)),
+                ('set the policy', thief('PUT', '/bucket?policy=', b'{}')),
+                ('let all expire', thief('PUT', '/bucket?lifecycle=', b'<x/>')),
+                ('stop versions', thief('PUT', '/bucket?versioning=', b'<x/>')),
+                ('delete the bucket', thief('DELETE', '/bucket'))):
+            with self.subTest(name):
+                self.assertIn(answer.status, (403, 404, 412, 501), answer)
+                if 'overwrite' not in name:
+                    self.assertNotIn(b'precious', answer.body)
+        self.assertEqual(dict(server.objects), before)
+        self.assertEqual(list(server.uploads), [upload_id])
+        self.configure(access_key_id='THIEF', secret_access_key='stolen', part_size='5m')
+        for size in (100, PART + 1):
+            self.dump(bytes(size), '/home', '1')        # the machine's own dumps still work
+        for command in (['list'], ['restore', '/home', '0'], ['delete', '-k', fixed],
+                        ['clean', '1'], ['restore', '-k', whole]):
+            self.assertEqual(self.run_program(*command).status, 1, command)
+        self.must_fail(1, 'PreconditionFailed|AccessDenied', 'dump', '-k', fixed, data=b'x')
+        self.must_fail(1, 'AccessDenied', 'dump', '-k', fixed, '--overwrite', data=b'x')
+        self.assertEqual({key: server.objects[key] for key in before}, before)
+        del server.violations[:]        # what the thief did was not proper
+
+
 class OtherCommandTests(ProgramTestCase):
 
     def test_delete_takes_the_dump_of_today_or_of_the_date(self):
@@ -1319,6 +1991,30 @@ class OtherCommandTests(ProgramTestCase):
         self.server.quirks.add('no-acl')
         self.must_fail(1, 'GetObjectAcl', 'putacl', '-k', key, data=acl)
         self.assertEqual(self.server.objects[key].data, b'data')
+
+    @unittest.skipUnless(shutil.which('curl'), 'there is no curl here')
+    def test_the_lines_for_curl_restore_a_dump_and_go_on_where_it_broke_off(self):
+        self.configure(part_size='5m', max_parts='1')
+        data = some_bytes(2 * PART + 9)
+        self.dump(data, '-k', 'some/../dump')
+        result = self.succeed('url', '-k', 'some/../dump')
+        self.write_config(result.out, 'urls')
+        line = re.search(r': (while read .*)\n', result.err).group(1)
+        cut = self.server.fault('GetObject', 'cut', bytes=3 << 20, times=2)
+        folder = tempfile.mkdtemp(dir=self.home)
+        line = line.replace('sleep 5', 'sleep 0').replace('< urls', '< ../urls')
+        done = subprocess.run(['sh', '-c', line], cwd=folder, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, env=clean_environment(self.home),
+                              timeout=PATIENCE)
+        self.assertEqual((done.returncode, done.stdout == data), (0, True), done.stderr)
+        self.assertEqual(cut.hits, 2)
+        asked = [request.headers.get('range') for request in self.server.log
+                 if request.operation == 'GetObject']
+        self.assertEqual(asked[:2], [None, 'bytes=%d-' % (3 << 20)])
+        self.server.fault('GetObject', 'status', status=403, code='AccessDenied', times=None)
+        self.assertEqual(subprocess.call(['sh', '-c', line], cwd=folder, timeout=PATIENCE,
+                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), 22)
+        self.assertEqual(self.succeed('url', '-q', '-k', 'some/../dump').err, '')
 
     def test_urls_can_be_fetched_by_anybody(self):
         self.configure(part_size='5m', max_parts='2')
@@ -1705,6 +2401,60 @@ class TerminalTests(ProgramTestCase):
             self.assertNotIn('?', result.err)
 
 
+class ReadmeTests(ProgramTestCase):
+    """The crontab lines of the README, each through sh -c with what cron gives it."""
+
+    def crontab(self):
+        """Return the variables and the commands in its section on cron."""
+        with open(os.path.join(HERE, 'README'), encoding='utf-8') as file:
+            section = file.read().partition('\nRUNNING FROM CRON\n')[2]
+        section = section.partition('\nCOMING FROM')[0]
+        return (dict(re.findall(r'^    ([A-Z]+)=(.*)$', section, re.MULTILINE)),
+                re.findall(r'^    [0-9]\S* \S+ \S+ \S+ \S+ +(.*)$', section, re.MULTILINE))
+
+    @unittest.skipUnless(shutil.which('tar') and shutil.which('bash'), 'there is no tar or bash')
+    def test_the_crontab_works(self):
+        variables, commands = self.crontab()
+        self.assertEqual((len(variables), len(commands)), (5, 7))
+        tools, tree = os.path.join(self.home, 'bin'), os.path.join(self.home, 'tree')
+        os.makedirs(os.path.join(tree, 'home'))
+        os.makedirs(os.path.join(self.home, 'var'))
+        os.mkdir(tools)
+        os.symlink(PROGRAM, os.path.join(tools, 's3dump.py'))
+        os.symlink(sys.executable, os.path.join(tools, 'python3'))
+        dumper = self.write_config('#!/bin/sh\nexec head -c 5000 /dev/zero\n', 'bin/pg_dumpall',
+                                   0o755)
+        self.write_config('some text', 'tree/home/file')
+        environment = {'HOME': self.home, 'LOGNAME': 'root', 'SHELL': '/bin/sh'}
+        environment.update(variables, D=os.path.join(self.home, 'var'))
+        environment['PATH'] = tools + ':' + variables['PATH']
+        for name in ('FULL', 'DIFF'):
+            environment[name] = variables[name].replace('-C / home', '-C %s home' % tree)
+        for command in commands:
+            with self.subTest(command):
+                done = subprocess.run(['sh', '-c', command.replace('-h mail', '-h ' + HOST)],
+                                      env=environment, cwd=self.home, stdin=subprocess.DEVNULL,
+                                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                      timeout=PATIENCE)
+                self.assertEqual((done.returncode, done.stdout), (0, b''))
+        self.assertEqual(sorted(key.split(':')[1:3] for key in self.keys()), [
+            ['/home', '0'], ['/home', '1'], ['pg', '0']])
+        self.write_config('#!/bin/sh\nexit 1\n', dumper, 0o755)       # a producer that fails
+        done = subprocess.run(['sh', '-c', [one for one in commands if '$PG' in one][0]],
+                              env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=PATIENCE)
+        self.assertEqual((done.returncode, len(self.keys())), (1, 3))
+        self.assertIn(b'nothing is stored', done.stdout)
+        self.server.objects.clear()     # and somebody hears of what is missing
+        for command in commands[-3:]:
+            done = subprocess.run(['sh', '-c', command.replace('-h mail', '-h ' + HOST)],
+                                  env=environment, stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                  timeout=PATIENCE)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(b'there is no dump', done.stdout)
+
+
 class CronTests(ProgramTestCase):
 
     def test_nothing_is_imported_that_a_command_does_not_need(self):
@@ -1892,7 +2642,7 @@ class FaultTests(ProgramTestCase):
 class SourceTests(unittest.TestCase):
 
     files = {'s3.py': set(), 's3dump.py': {'s3'}, 'test_s3.py': {'s3'},
-             'test_s3dump.py': {'test_s3'}}
+             'test_s3dump.py': {'s3dump', 'test_s3'}}
 
     def test_only_the_standard_library_is_imported(self):
         library = [os.path.realpath(sysconfig.get_path(name)) for name in ('stdlib', 'platstdlib')]
