@@ -134,6 +134,7 @@ class Dump:
         self.labels = labels
         self.pieces, self.ends, self.marks, self.strays = {}, [], [], []
         self.doubtful = False       # whether its volumes may be somebody else's objects
+        self.unreadable = False     # whether its first object is known to be archived
 
     def add(self, number, entry, is_end=False):
         """Take another object of this dump."""
@@ -192,7 +193,8 @@ class Dump:
         states = {entry.restore for entry in self.pieces.values()}
         return '  %s%s' % (s3.printable(self.storage_class), {
             'done': ' (readable now)', 'ongoing': ' (being restored)'}.get(
-                'ongoing' if 'ongoing' in states else min(states), ''))
+                'ongoing' if 'ongoing' in states else min(states),
+                ' (not readable now)' if self.unreadable else ''))
 
     def problem(self):
         """Why it can't be restored, as far as the names of its objects tell; '' if it can."""
@@ -212,6 +214,14 @@ class Dump:
                 return 'its last volume has the number %d, but there is an end mark that says ' \
                     '%d' % (last, next(end for end in self.ends if end != last))
         return ''
+
+    def misdated(self):
+        """Whether its date label is later than the UTC day after the one when it was stored.
+
+        No honest dump's is, but that of somebody who may only write, and wants it to be taken
+        for the newest.
+        """
+        return self.labels.date > time.strftime('%Y-%m-%d', time.gmtime(self.stored + 86400))
 
     def set_strays_apart(self, head, bucket):
         """Leave out, but for deletion, what has the names of its volumes but isn't its own.
@@ -300,12 +310,21 @@ def find(bucket, args):
     """The Dump that the command line means: of -k KEY, or the newest with its labels."""
     if args.key is not None:
         return find_by_key(bucket, args.key)
-    dumps = find_all(bucket, args, args.date)
+    dumps = well_dated(find_all(bucket, args, args.date))
     if not dumps:
         raise s3.Error('no dump of %s level %s%s for host %s' % (
             s3.printable(repr(args.fs)), args.level, ' of ' + args.date if args.date else '',
             s3.printable(args.host)))
     return without_strays(bucket, max(dumps, key=age))
+
+
+def well_dated(dumps):
+    """The dumps whose date label can be true; the others are told."""
+    for one in dumps:
+        if one.misdated():
+            say('%s: its date is later than the day it was stored: it counts for nothing, and is '
+                'left alone' % s3.printable(one.key))
+    return [one for one in dumps if not one.misdated()]
 
 
 def without_strays(bucket, dump):
@@ -314,7 +333,7 @@ def without_strays(bucket, dump):
         try:
             dump.set_strays_apart(bucket.head_object(dump.key), bucket)
         except s3.ResponseError as error:
-            if error.status != 403:
+            if error.status not in (403, 404):      # somebody deletes it just now
                 raise
     return dump
 
@@ -665,17 +684,23 @@ def thaw(bucket, args, found):
 
     Raises ArchivedError as long as it isn't, unless --wait.
     """
-    pause = 1
+    pause, asked = 1, set()
     while True:
-        archived, storage_class = 0, ''
+        archived, silent, storage_class = 0, 0, ''
         for key in found.keys():
             head = bucket.head_object(key)
             if head.archived:
                 archived, storage_class = archived + 1, head.storage_class
-                if not head.restoring:
-                    bucket.restore_object(key, args.thaw, args.tier.capitalize())
+                silent += not head.restoring
+                if not head.restoring and key not in asked:
+                    bucket.restore_object(key, None if storage_class == 'INTELLIGENT_TIERING'
+                                          else args.thaw, args.tier.capitalize())
+                    asked.add(key)
         if not archived:
             return
+        if silent and pause > 60:
+            raise s3.Error('%s was asked for, but the server does not say that it is being made '
+                           'readable' % s3.printable(found.key))
         text = '%s was asked for (%s): %d of its %d objects are not readable yet, which takes up ' \
             'to %s' % (s3.printable(found.key), args.tier, archived, len(found.pieces),
                        THAW_TIMES.get('%s %s' % (storage_class, args.tier), THAW_TIMES[args.tier]))
@@ -703,10 +728,12 @@ def verify(bucket, args):
         answer_json(key=found.key, size=found.size, verified=proof)
 
 
-# --path-as-is, since a key may hold /../; 22 is what curl -f says of an answer like 403.
+# --path-as-is, since a key may hold /../; 22 is what curl -f says of an answer like 403, 23 of a
+# full disk, 33 of a server that can't go on in the middle.
 CURL = ('with these lines in the file urls, and room for the largest object in the file part: '
-        'while read -r u; do until curl -fsS --path-as-is -C - -o part "$u"; do '
-        '[ $? = 22 ] && exit 22; sleep 5; done; cat part; rm part; done < urls')
+        '(rm -f part; while read -r u; do until curl -fsS --retry 5 --path-as-is -C - -o part '
+        '"$u"; do case $? in 22|23|33) exit 1; esac; sleep 5; done; cat part && rm part || exit 1; '
+        'done < urls)')
 
 
 def url(bucket, args):
@@ -766,9 +793,8 @@ def delete(bucket, args):
     if args.dry_run:
         answer('would delete %s  %s' % (s3.printable(found.key), human(found.size)))
         return 0
-    locked = locked_until(bucket, found)
-    if locked:
-        raise s3.Error('%s is locked until %s' % (s3.printable(found.key), utc(locked)))
+    if locked(bucket, found):
+        raise s3.Error('nothing was deleted')
     return 0 if remove(bucket, args, found) else 1
 
 
@@ -981,11 +1007,8 @@ def clean(bucket, args):
     """delete all but the newest N dumps of each file system and level, or by --keep-..."""
     dumps, orphans, _ = group(bucket.list_objects('' if args.all else args.host + ':'))
     groups, failed, doomed = collections.defaultdict(list), False, []
-    for one in dumps:
-        if one.labels.date > time.strftime('%Y-%m-%d', time.gmtime(one.stored + 86400)):
-            say('%s: its date is later than the day it was stored: it is neither counted nor '
-                'deleted' % s3.printable(one.key))
-        elif without_strays(bucket, one).problem():
+    for one in well_dated(dumps):
+        if without_strays(bucket, one).problem():
             say('%s: %s: it is neither counted nor deleted' % (s3.printable(one.key),
                                                                one.problem()))
         else:
@@ -994,14 +1017,19 @@ def clean(bucket, args):
         planned = plan(members, args.count or 0, args.keep)
         kept = [one for one, reasons in planned if reasons]
         going = [one for one, reasons in planned if not reasons]
-        if going and not args.force and median(kept) < median(going) / 2:
+        if going and not args.force and median(kept) < weighted_median(going) / 2:
             say('%s %s level %s is left alone: what would be kept is less than half as large as '
                 'what would go; --force deletes it' % (
                     s3.printable(labels[0]), s3.printable(labels[1]), labels[2]))
             failed, going = True, []
         elif args.dry_run:
             show_plan(planned)
-        doomed += going
+        doomed += [one for one in going if not locked(bucket, one)]
+    for one in doomed:
+        early = billed_until(bucket, one)
+        if early:
+            say('%s is billed until %s all the same, as the class %s has it' % (
+                s3.printable(one.key), utc(early)[:10], s3.printable(one.storage_class)))
     if not args.quiet:
         point_out_bases(groups, doomed)
     stale = [one for one in orphans if one.begun < bucket.now() - STALE]
@@ -1011,6 +1039,8 @@ def clean(bucket, args):
     for one in doomed + stale:
         failed |= not remove(bucket, args, one)
     if args.dry_run:
+        for one in stale:
+            answer('would delete what a crash left of %s' % s3.printable(one.key))
         answer('%d dumps would go, which saves %s ($%.2f/month)' % (
             len(doomed), human(sum(one.size for one in doomed)), price(sum(
                 (one.sizes() for one in doomed), collections.Counter()))))
@@ -1049,18 +1079,22 @@ def median(dumps):
     return (sizes[(len(sizes) - 1) // 2] + sizes[len(sizes) // 2]) / 2
 
 
-def remove(bucket, args, one):
-    """Delete a dump, its first object first; False and a line if that fails.
+def weighted_median(dumps):
+    """The size, in bytes, in dumps of up to which half of all bytes are.
 
-    One that is locked stays, which is no failure but what the lock is for.
+    Of dumps of one size it is the median; but a thousand tiny ones don't move it, which
+    somebody might store to hide how large those are that would go.
     """
+    sizes = sorted(one.size for one in dumps)
+    total = list(itertools.accumulate(sizes))
+    return next(size for size, so_far in zip(sizes, total) if 2 * so_far >= total[-1])
+
+
+def remove(bucket, args, one):
+    """Delete a dump, its first object first; False and a line if that fails."""
     if args.dry_run:
         return True
     try:
-        locked = locked_until(bucket, one)
-        if locked:
-            say('%s is locked until %s' % (s3.printable(one.key), utc(locked)))
-            return True
         for entry in one.all_entries():
             bucket.delete_listed(entry)
     except s3.NetworkError:
@@ -1070,23 +1104,21 @@ def remove(bucket, args, one):
         return False
     if not args.quiet:
         say('deleted %s, %s' % (s3.printable(one.key), human(one.size)))
-    early = billed_until(bucket, one)
-    if early:
-        say('%s is billed until %s all the same, as the class %s has it' % (
-            s3.printable(one.key), utc(early)[:10], s3.printable(one.storage_class)))
     return True
 
 
-def locked_until(bucket, one):
-    """When the Object Lock of a dump ends, in seconds since the epoch; 0 if it has none, or the
-    key may not see it."""
-    try:
-        until = bucket.head_object(one.all_entries()[0].key).locked_until
-    except s3.ResponseError as error:
-        if error.status not in (403, 404):
-            raise
-        return 0
-    return until if until > bucket.now() else 0
+def locked(bucket, one):
+    """Whether the Object Lock of a dump holds, which is told; False if the key may not see it."""
+    until = 0
+    for entry in one.all_entries():     # the first was begun first, so its lock ends first
+        try:
+            until = max(until, bucket.head_object(entry.key).locked_until)
+        except s3.ResponseError as error:
+            if error.status not in (403, 404):
+                raise
+    if until > bucket.now():
+        say('%s is locked until %s' % (s3.printable(one.key), utc(until)))
+    return until > bucket.now()
 
 
 def billed_until(bucket, one):
@@ -1118,12 +1150,17 @@ def abort_stale(bucket, args):
 
 def check(bucket, args):
     """tell whether the newest dump is there, whole, young and large enough"""
-    dumps = sorted(find_all(bucket, args, None), key=lambda one: one.stored, reverse=True)
-    newest = without_strays(bucket, dumps[0]) if dumps else None
+    newest, under_way = None, []
+    try:
+        dumps = well_dated(find_all(bucket, args, None))
+        dumps.sort(key=lambda one: one.stored, reverse=True)
+        newest = without_strays(bucket, dumps[0]) if dumps else None
+        reason = why_not(bucket, args, newest, dumps[1:11]) if newest else 'there is no dump'
+        uploads = unfinished(bucket, ':'.join([args.host, args.fs, args.level, '']))
+        under_way = [one for one in uploads if one.initiated > bucket.now() - args.max_age]
+    except s3.Error as error:
+        reason = 'it is unknown: %s' % error
     now = bucket.now()
-    reason = why_not(bucket, args, newest, dumps[1:11]) if newest else 'there is no dump'
-    under_way = [upload for upload in unfinished(bucket, ':'.join(
-        [args.host, args.fs, args.level, ''])) if upload.initiated > now - args.max_age]
     line = '%s: %s level %s of %s: %s' % (
         'FAILED' if reason else 'OK', s3.printable(args.fs), args.level, s3.printable(args.host),
         reason or 'the newest dump is good')
@@ -1133,7 +1170,7 @@ def check(bucket, args):
             s3.printable(newest.key), newest.state())
     if reason and under_way:
         line += '; an upload is under way or was broken off, begun %s' % utc(
-            max(upload.initiated for upload in under_way))
+            max(one.initiated for one in under_way))
     if args.json:
         answer_json(key=newest and newest.key, ok=not reason, reason=reason,
                     age_seconds=newest and max(0, int(now - newest.stored)),
@@ -1150,7 +1187,7 @@ def why_not(bucket, args, newest, earlier):
         try:
             bucket.head_whole(newest.key, len(newest.pieces) > 1 or bool(newest.ends))
         except s3.ArchivedError:
-            pass                    # it is whole; the line says where it is
+            newest.unreadable = True        # which the line says, but it is whole
         except s3.IntegrityError as error:
             problem = str(error)
         except s3.ResponseError as error:
@@ -1158,6 +1195,8 @@ def why_not(bucket, args, newest, earlier):
                 raise
     if problem:
         return 'the newest dump is not whole: %s' % problem
+    if not newest.size:
+        return 'the newest dump is empty'
     if old > args.max_age:
         return 'the newest dump is %s old, and may be %s' % (
             s3.duration(old), s3.duration(args.max_age))

@@ -258,6 +258,13 @@ class RoundTripTests(ProgramTestCase):
                 self.assertEqual(self.succeed(*argv, data=b'data'), (0, b'', ''))
         self.assertEqual(len(self.keys()), 4)
 
+    def test_a_dump_of_an_impossible_date_is_not_the_newest(self):
+        self.dump(b'real', '/home', '0')
+        self.dump(b'forged', '/home', '0', '-w', '9999-12-31')
+        result = self.succeed('restore', '/home', '0')
+        self.assertEqual(result.out, b'real')
+        self.assertRegex(result.err, '9999-12-31.* counts for nothing')
+
     def test_restore_takes_the_newest_dump_of_the_date_if_one_is_given(self):
         for date, data in (('2020-01-03', b'3'), ('2020-01-02', b'2')):
             self.dump(data, '-w', date, '/home', '0')
@@ -1633,6 +1640,37 @@ class CleanTests(ProgramTestCase):
                       result.err)
         self.assertEqual(self.clean('2', '-n').err.count('is kept, but'), 1)
 
+    def test_tiny_dumps_do_not_hide_that_large_ones_would_go(self):
+        real = [self.place(date='2020-01-%02d' % day, size=1000) for day in range(1, 11)]
+        junk = [self.place(date='2020-02-%02d' % day, size=1) for day in range(1, 4)]
+        for _ in range(40):
+            self.place(date='2001-01-01', size=1)
+        result = self.run_program('clean', '3')
+        self.assertEqual(result.status, 1)
+        self.assertIn('is left alone', result.err)
+        self.assertLessEqual(set(real + junk), set(self.keys()))
+
+    def test_a_lock_of_any_volume_keeps_the_whole_dump(self):
+        self.configure(part_size='5m', max_parts='1')
+        self.succeed('dump', '/home', '0', '-w', '2020-01-01', '--retain', '30',
+                     data=bytes(PART + 1))
+        first = min(self.keys())
+        self.server.objects[first].lock_until = time.time() - 1
+        before = self.keys()
+        kept = self.place(date='2020-01-03', size=PART + 1)
+        self.assertRegex(self.clean('1').err, 'is locked until 2')
+        self.assertEqual(self.keys(), sorted(before + [kept]))
+
+    def test_a_condition_that_is_refused_does_not_stop_a_deletion(self):
+        for status, code in ((501, 'NotImplemented'), (400, 'InvalidArgument'),
+                             (403, 'AccessDenied')):
+            self.server.objects.clear()
+            self.place(date='2020-01-01')
+            kept = self.place(date='2020-01-02')
+            self.server.fault('DeleteObject', 'status', status=status, code=code)
+            self.clean('1')
+            self.assertEqual(self.keys(), [kept])
+
     def test_what_was_replaced_since_it_was_listed_stays(self):
         old = self.place(date='2020-01-01', size=100)
         self.place(date='2020-01-02')
@@ -1662,7 +1700,8 @@ class CleanTests(ProgramTestCase):
         self.assertRegex(result.err, '%s is locked until 2' % re.escape(locked))
         self.assertEqual(self.keys(), sorted([locked, kept]))
         self.assertNotIn(gone, self.keys())
-        self.must_fail(1, 'is locked until', 'delete', '-k', locked)
+        self.assertRegex(self.run_program('delete', '-k', locked).err,
+                         'is locked until .*\n.*nothing was deleted')
 
     def test_a_deletion_that_saves_nothing_yet_is_said(self):
         self.place(date='2020-01-01', storage_class='GLACIER', stored=time.time() - 10 * DAY)
@@ -1794,12 +1833,28 @@ class CheckTests(ProgramTestCase):
                    '--max-age', '2d')
         self.check(0, 'good', '--max-age', '2d', '--min-ratio', '0.1')
         self.ago(2, 600, storage_class='GLACIER')
-        self.check(0, 'good; 600, 2 h old, .*  GLACIER')
+        self.check(0, 'good; 600, 2 h old, .*  GLACIER .not readable now.')
 
     def test_it_goes_by_the_time_stored(self):
         self.place(date='2020-01-01', stored=time.time() - 3600)
-        self.place(date='2030-01-01', stored=time.time() - 72 * 3600)
+        self.place(date='2010-01-01', stored=time.time() - 72 * 3600)
         self.check(0, 'good')
+
+    def test_what_nobody_can_have_dumped_counts_for_nothing(self):
+        self.ago(72)
+        self.place(date='9999-12-31', stored=time.time() - 3600)
+        result = self.run_program('check', '/home', '0')
+        self.assertEqual(result.status, 1)
+        self.assertIn(b'is 3 days old', result.out)
+        self.assertIn('9999-12-31', result.err)
+
+    def test_an_empty_dump_and_a_server_that_refuses(self):
+        self.ago(1, 0)
+        self.check(1, 'the newest dump is empty')
+        self.server.fault('ListObjectsV2', 'status', times=None, status=403, code='AccessDenied')
+        self.check(1, 'it is unknown: ListObjectsV2.*AccessDenied')
+        said = json.loads(self.run_program('check', '/home', '0', '--json').out)
+        self.assertEqual((said['ok'], said['key']), (False, None))
 
     def test_a_dump_that_is_not_whole(self):
         self.configure(part_size='5m', max_parts='1')
@@ -1813,6 +1868,8 @@ class CheckTests(ProgramTestCase):
         del self.server.objects[volume]
         self.check(1, 'is not whole')
         del self.server.objects[end]
+        self.check(1, 'is not whole: .*neither a further volume nor an end mark')
+        self.server.objects[self.keys()[0]].storage_class = 'GLACIER'
         self.check(1, 'is not whole: .*neither a further volume nor an end mark')
 
     def test_an_upload_under_way_is_told(self):
@@ -1876,6 +1933,15 @@ class ThawTests(ProgramTestCase):
         result = self.succeed('restore', '/home', '0', '--thaw', '1', '--wait')
         self.assertEqual(result.out, self.data)
         self.assertRegex(result.err, 'up to 5 hours\n')
+
+    def test_it_is_asked_for_once(self):
+        def forget(server, exchange):
+            for key in self.keys():
+                server.objects[key].restore = None
+
+        self.server.on('HeadObject', forget)
+        self.must_fail(3, '2 of its 2 objects', 'restore', '/home', '0', '--thaw', '1')
+        self.assertEqual(len(self.asked('RestoreObject')), 2)
 
     def test_what_is_wrong(self):
         self.must_fail(2, '--wait needs --thaw', 'restore', '/home', '0', '--wait')
@@ -1999,11 +2065,11 @@ class OtherCommandTests(ProgramTestCase):
         self.dump(data, '-k', 'some/../dump')
         result = self.succeed('url', '-k', 'some/../dump')
         self.write_config(result.out, 'urls')
-        line = re.search(r': (while read .*)\n', result.err).group(1)
+        line = re.search(r'file part: (.*)\n', result.err).group(1)
+        self.write_config(b'left behind by another dump', 'part')
         cut = self.server.fault('GetObject', 'cut', bytes=3 << 20, times=2)
-        folder = tempfile.mkdtemp(dir=self.home)
-        line = line.replace('sleep 5', 'sleep 0').replace('< urls', '< ../urls')
-        done = subprocess.run(['sh', '-c', line], cwd=folder, stdout=subprocess.PIPE,
+        line = line.replace('sleep 5', 'sleep 0').replace('--retry 5', '--retry 0')
+        done = subprocess.run(['sh', '-c', line], cwd=self.home, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, env=clean_environment(self.home),
                               timeout=PATIENCE)
         self.assertEqual((done.returncode, done.stdout == data), (0, True), done.stderr)
@@ -2012,8 +2078,8 @@ class OtherCommandTests(ProgramTestCase):
                  if request.operation == 'GetObject']
         self.assertEqual(asked[:2], [None, 'bytes=%d-' % (3 << 20)])
         self.server.fault('GetObject', 'status', status=403, code='AccessDenied', times=None)
-        self.assertEqual(subprocess.call(['sh', '-c', line], cwd=folder, timeout=PATIENCE,
-                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), 22)
+        self.assertEqual(subprocess.call(['sh', '-c', line], cwd=self.home, timeout=PATIENCE,
+                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), 1)
         self.assertEqual(self.succeed('url', '-q', '-k', 'some/../dump').err, '')
 
     def test_urls_can_be_fetched_by_anybody(self):
