@@ -1847,7 +1847,8 @@ class Provider:
             if known is None:
                 raise
             if not usable:          # it may be a matter of minutes
-                self._failure = now, 'the key has expired, and there is no newer one: %s' % error
+                self._failure = (self._bucket.monotonic(), 'the key has expired, and there is no '
+                                 'newer one: %s' % error)
                 raise NetworkError(self._failure[1])
             self._asked = now
             self._bucket.report('warning', 'the key expires in %s, and there is no newer one yet: '
