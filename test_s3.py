@@ -6201,6 +6201,7 @@ class HostileTests(ClientTestCase):
                 ('bomb', b'<!DOCTYPE l [<!ENTITY a "aaaa">]><ListBucketResult>&a;'
                  b'</ListBucketResult>'),
                 ('html', b'<html><body>\x1b[2J</body></html>'), ('empty', b''),
+                ('page', b'<html><body>Log in</body></html>'),
                 ('utf-8', b'<ListBucketResult>\xff\xfe</ListBucketResult>'),
                 ('deep', b'<a>' * 200000),
                 ('sizes', b'<ListBucketResult><Contents><Key>k</Key><Size>' + b'9' * 400
