@@ -310,7 +310,8 @@ def find(bucket, args):
     """The Dump that the command line means: of -k KEY, or the newest with its labels."""
     if args.key is not None:
         return find_by_key(bucket, args.key)
-    dumps = well_dated(find_all(bucket, args, args.date))
+    dumps = find_all(bucket, args, args.date)
+    dumps = well_dated(dumps) or dumps      # of a server with a wrong clock, none may be
     if not dumps:
         raise s3.Error('no dump of %s level %s%s for host %s' % (
             s3.printable(repr(args.fs)), args.level, ' of ' + args.date if args.date else '',
@@ -322,8 +323,8 @@ def well_dated(dumps):
     """The dumps whose date label can be true; the others are told."""
     for one in dumps:
         if one.misdated():
-            say('%s: its date is later than the day it was stored: it counts for nothing, and is '
-                'left alone' % s3.printable(one.key))
+            say('%s: its date is later than the day it was stored: it counts only where there is '
+                'no other' % s3.printable(one.key))
     return [one for one in dumps if not one.misdated()]
 
 
@@ -1152,7 +1153,8 @@ def check(bucket, args):
     """tell whether the newest dump is there, whole, young and large enough"""
     newest, under_way = None, []
     try:
-        dumps = well_dated(find_all(bucket, args, None))
+        dumps = find_all(bucket, args, None)
+        dumps = well_dated(dumps) or dumps
         dumps.sort(key=lambda one: one.stored, reverse=True)
         newest = without_strays(bucket, dumps[0]) if dumps else None
         reason = why_not(bucket, args, newest, dumps[1:11]) if newest else 'there is no dump'
