@@ -2501,7 +2501,7 @@ class ReadmeTests(ProgramTestCase):
             environment[name] = variables[name].replace('-C / home', '-C %s home' % tree)
         for command in commands:
             with self.subTest(command):
-                done = subprocess.run(['sh', '-c', command.replace('-h mail', '-h ' + HOST)],
+                done = subprocess.run(['sh', '-c', re.sub(r'(-q?h) mail', r'\1 ' + HOST, command)],
                                       env=environment, cwd=self.home, stdin=subprocess.DEVNULL,
                                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                       timeout=PATIENCE)
@@ -2516,7 +2516,7 @@ class ReadmeTests(ProgramTestCase):
         self.assertIn(b'nothing is stored', done.stdout)
         self.server.objects.clear()     # and somebody hears of what is missing
         for command in commands[-3:]:
-            done = subprocess.run(['sh', '-c', command.replace('-h mail', '-h ' + HOST)],
+            done = subprocess.run(['sh', '-c', re.sub(r'(-q?h) mail', r'\1 ' + HOST, command)],
                                   env=environment, stdin=subprocess.DEVNULL,
                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                   timeout=PATIENCE)
