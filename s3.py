@@ -2473,7 +2473,7 @@ class Bucket:
         if not error.repeated and not taken:
             raise error
         ours = self.is_ours(key, dump_id, size)
-        completing = upload_id and getattr(error, 'status', 0) == 404
+        completing = upload_id and getattr(error, 'code', '') in ('NoSuchUpload', 'NotFound')
         end, pause = self.monotonic() + self.patience, 1
         while completing and ours is False and self.monotonic() < end:
             self.wait(self.connection(), pause)

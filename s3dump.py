@@ -323,8 +323,8 @@ def well_dated(dumps):
     """The dumps whose date label can be true; the others are told."""
     for one in dumps:
         if one.misdated():
-            say('%s: its date is later than the day it was stored: it counts only where there is '
-                'no other' % s3.printable(one.key))
+            say('%s: its date is later than the day it was stored, and not to be trusted'
+                % s3.printable(one.key))
     return [one for one in dumps if not one.misdated()]
 
 
@@ -1025,8 +1025,8 @@ def clean(bucket, args):
             failed, going = True, []
         elif args.dry_run:
             show_plan(planned)
-        doomed += [one for one in going if not locked(bucket, one)]
-    for one in doomed:
+        doomed += [one for one in going if not locked(bucket, one, args.quiet)]
+    for one in () if args.quiet else doomed:
         early = billed_until(bucket, one)
         if early:
             say('%s is billed until %s all the same, as the class %s has it' % (
@@ -1108,7 +1108,7 @@ def remove(bucket, args, one):
     return True
 
 
-def locked(bucket, one):
+def locked(bucket, one, quiet=False):
     """Whether the Object Lock of a dump holds, which is told; False if the key may not see it."""
     until = 0
     for entry in one.all_entries():     # the first was begun first, so its lock ends first
@@ -1117,7 +1117,7 @@ def locked(bucket, one):
         except s3.ResponseError as error:
             if error.status not in (403, 404):
                 raise
-    if until > bucket.now():
+    if until > bucket.now() and not quiet:
         say('%s is locked until %s' % (s3.printable(one.key), utc(until)))
     return until > bucket.now()
 
