@@ -3934,6 +3934,16 @@ class MessageTests(unittest.TestCase):
                      b'<A><B>1</B></A>'):
             self.assertEqual(s3.parse_document(body, 'A').get('B'), '1')
 
+    def test_a_listing_tells_whether_archived_objects_can_be_read(self):
+        entry = ('<Contents><Key>%s</Key><LastModified>2020-01-01T00:00:00Z</LastModified><Size>1'
+                 '</Size><StorageClass>GLACIER</StorageClass>%s</Contents>')
+        status = '<RestoreStatus><IsRestoreInProgress>%s</IsRestoreInProgress>%s</RestoreStatus>'
+        body = '<ListBucketResult xmlns="x">%s</ListBucketResult>' % ''.join((
+            entry % ('a', ''), entry % ('b', status % ('true', '')), entry % ('c', status % (
+                'false', '<RestoreExpiryDate>2020-02-01T00:00:00Z</RestoreExpiryDate>'))))
+        self.assertEqual([(found.key, found.restore) for found in s3.list_entries(
+            s3.Document(body.encode()))], [('a', ''), ('b', 'ongoing'), ('c', 'done')])
+
     def test_times_of_listings_and_of_http(self):
         self.assertEqual(s3.parse_time('2009-10-12T17:50:30.000Z'), 1255369830)
         for text in ('', 'soon', '2009'):
