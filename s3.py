@@ -43,6 +43,7 @@ this clock, this key and this bucket work.
 import base64
 import binascii
 import collections
+import contextlib
 import errno
 import functools
 import hashlib
@@ -877,6 +878,15 @@ def parse_upload_id(answer):
     return upload_id
 
 
+def check_completion(what, answer):
+    """Raise the error that the Answer to a CompleteMultipartUpload is in spite of its status."""
+    document = Document(answer.body.strip())
+    if document.name == 'Error':
+        raise parse_error(what, 'POST', answer.status, answer.headers, answer.body)
+    if document.name != 'CompleteMultipartUploadResult':
+        raise BadAnswer('the server does not say that the upload is complete')
+
+
 def acknowledged(answer):
     """The ETag, without which the answer to a write isn't S3's (but a captive portal's)."""
     etag = answer.headers.get('etag')
@@ -1044,6 +1054,71 @@ class RateLimit:
                 self._next -= count / self.rate
 
 
+# --------------------------------------------------------------------------- Answers
+# http.client lets truncation pass where it fills a buffer, and waits for ever on a server
+# that sends a byte a minute; so bytes are counted here, and the clock is looked at.
+
+Answer = collections.namedtuple('Answer', 'status headers body')
+
+
+def read_answer(response):
+    """The whole Answer, which must not be larger than MAX_MESSAGE; of an error the beginning."""
+    pieces, size = [], 0
+    while True:
+        piece = response.read1(BLOCK)
+        if not piece:
+            break
+        pieces.append(piece)
+        size += len(piece)
+        if response.status >= 300 and size > MAX_ERROR:     # the rest is nobody's: it is a page
+            return Answer(response.status, response.headers, b''.join(pieces)[:MAX_ERROR])
+        if size > MAX_MESSAGE:
+            raise BadAnswer('the answer of the server has no end')
+    if response.length:
+        raise http.client.IncompleteRead(b'', response.length)
+    response.read()                 # nothing; read1() leaves the response open at its end
+    return Answer(response.status, response.headers, b''.join(pieces))
+
+
+def seek_range(response, first, count):
+    """Leave *response* at byte *first* of the object, with *count* more to come.
+
+    Returns the size of the object, or None where the server doesn't say.
+
+    There are servers that answer a ranged GET with 200, some with the range and some with
+    the whole object.
+    """
+    said = re.match(r'bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]*)',
+                    response.headers.get('content-range') or '')
+    length = response.length
+    if said or response.status == 206:
+        if not said or (int(said.group(1)), int(said.group(2))) != (first, first + count - 1) \
+                or length not in (None, count):
+            raise BadAnswer('asked for bytes %d-%d, the server sends %s'
+                            % (first, first + count - 1, said.group(0) if said else 'others'))
+        return int(said.group(3)) if said.group(3) else None
+    if not response.headers.get('etag'):
+        raise BadAnswer('an answer without an ETag is not of S3')
+    if length != count:
+        rest = first
+        while rest:
+            got = len(response.read(min(rest, BLOCK)))
+            if not got:
+                raise BadAnswer('the server ignores ranges, and its object ends early')
+            rest -= got
+    return None
+
+
+def read_blocks(response, view):
+    """Fill *view* from *response*, yielding the count of bytes of each block."""
+    while len(view):
+        count = response.readinto(view[:BLOCK])
+        if not count:
+            raise http.client.IncompleteRead(b'', len(view))
+        view = view[count:]
+        yield count
+
+
 # ------------------------------------------------------------------------------ Wire
 # What stands between http.client and the kernel.  Everything is cut into slices: for the
 # rate limit, and because a socket's time-out bounds a whole sendall(); in slices it means
@@ -1087,7 +1162,7 @@ class ThrottledSocket:
 class ThrottledReader(io.RawIOBase):
     """Reads from *raw*, pays before it does, and watches what http.client doesn't: that an
     answer comes to an end, and that its head does not do so too early.  An error in the
-    body is kept, and looks like the end until Connection.confirm()."""
+    body is kept, and looks like the end until Connection.read() or exchange() tells it."""
 
     def __init__(self, raw, owner):
         self._raw, self._owner = raw, owner
@@ -1224,30 +1299,53 @@ class Connection:
         poll.register(self._sock, select.POLLIN)
         return bool(poll.poll(0))
 
+    @contextlib.contextmanager
     def exchange(self, method, target, headers, body, timeout):
-        """Send a request; http.client's response, its body still to be read.
+        """Send a request; a context that gives http.client's response, whose body is then read
+        in it, and that leaves the connection fit for the next.
 
         target: with the query; headers: a dict; body: bytes-like; timeout: seconds of
-        silence.  Raises OSError, http.client.HTTPException and BadAnswer.
+        silence.  Raises OSError, whose attribute `moved` says how many bytes were sent,
+        http.client.HTTPException and BadAnswer.
         """
-        connection = self._open(timeout)
-        if self.proxy and self._endpoint.scheme == 'http':      # RFC 7230, section 5.3.2
-            target = 'http://%s%s' % (headers['host'], target)
-            headers = dict(headers, **self.proxy.headers)
-        self.sent, self._throttled.sent, self._throttled.broken = True, 0, None
+        response = None
         try:
-            connection.putrequest(method, target, skip_host=True)
-            for name, value in headers.items():
-                connection.putheader(name, value)
-            connection.endheaders(body if len(body) else None)
-        except OSError as broken:
-            return self._last_words(connection, broken)
-        return self._answer(connection, timeout)
+            connection = self._open(timeout)
+            if self.proxy and self._endpoint.scheme == 'http':      # RFC 7230, section 5.3.2
+                target = 'http://%s%s' % (headers['host'], target)
+                headers = dict(headers, **self.proxy.headers)
+            self.sent, self._throttled.sent, self._throttled.broken = True, 0, None
+            try:
+                connection.putrequest(method, target, skip_host=True)
+                for name, value in headers.items():
+                    connection.putheader(name, value)
+                connection.endheaders(body if len(body) else None)
+            except OSError as broken:
+                response = self._last_words(connection, broken)
+            else:
+                response = self._answer(connection, timeout)
+            yield response
+        except (OSError, http.client.HTTPException) as error:
+            if self.sent:           # what broke the answer off, rather than what came of it
+                error = self._throttled.broken or error
+                error.moved = self._throttled.sent
+            raise error
+        except ValueError as error:     # http.client trips over some nonsense
+            if certificate_error(error):    # which is one in Python 3.6
+                raise ssl.SSLError(1, 'CERTIFICATE_VERIFY_FAILED: %s' % error)
+            raise BadAnswer('the server does not speak HTTP: %s' % printable(str(error), 100))
+        finally:
+            self._used = self._clock()
+            if response is None or not response.isclosed() or self._spoiled \
+                    or self._throttled.broken:
+                self.close()        # http.client can't go on after half an answer
+            if response is not None:
+                response.close()
 
     def _answer(self, connection, timeout):
         """The response, its head read to the end, and in time."""
         self._throttled.in_head = True
-        self.limit_answer(2 * timeout)
+        self._throttled.deadline = time.monotonic() + 2 * timeout
         response = connection.getresponse()
         self._throttled.in_head, self._throttled.deadline = False, None
         if response.status < 200:   # http.client knows 100 only
@@ -1270,30 +1368,13 @@ class Connection:
         self._spoiled = True
         return response
 
-    def limit_answer(self, seconds):
-        """Let the rest of the answer take no longer than that."""
+    def read(self, response, seconds):
+        """The whole Answer, the rest of which must come within so many seconds."""
         self._throttled.deadline = time.monotonic() + seconds
-
-    def confirm(self):
-        """Raise what broke off the answer, if anything did."""
+        answer = read_answer(response)
         if self._throttled.broken:
             raise self._throttled.broken
-
-    def cause(self, error):
-        """What broke off the answer, else *error*, which came of it."""
-        return self.sent and self._throttled.broken or error
-
-    @property
-    def moved(self):
-        """Bytes of the request under way that were sent."""
-        return self._throttled.sent if self.sent else 0
-
-    def done(self):
-        """The answer has been read to its end: the connection can serve again."""
-        self._used = self._clock()
-        self._throttled.deadline = None
-        if self._spoiled or self._throttled.broken:
-            self.close()
+        return answer
 
     def close(self):
         """The next request will make a new connection."""
@@ -1338,12 +1419,13 @@ def tls_context(ca_bundle):
 class Task:
     """A call in a worker's thread; done, value and error are the worker's until done.
 
-    alone: its failure concerns only who waits for it, and doesn't stop the rest.
+    frees: the buffer that nobody needs after it; alone: its failure concerns only who waits for
+    it, and doesn't stop the rest.
     """
-    __slots__ = ('call', 'alone', 'done', 'value', 'error')
+    __slots__ = ('call', 'frees', 'alone', 'done', 'value', 'error')
 
-    def __init__(self, call, alone):
-        self.call, self.alone = call, alone
+    def __init__(self, call, frees, alone):
+        self.call, self.frees, self.alone = call, frees, alone
         self.done, self.value, self.error = False, None, None
 
 
@@ -1389,9 +1471,9 @@ class Workers:
         """Give a buffer back."""
         self._free.append(buffer)
 
-    def submit(self, function, *args, alone=False):
+    def submit(self, function, *args, frees=None, alone=False):
         """Have function(*args) called by a thread; returns the Task."""
-        task = Task(lambda: function(*args), alone)
+        task = Task(functools.partial(function, *args), frees, alone)
         self._queue.append(task)
         self._submitted += 1
         if len(self._threads) < min(self._jobs, self._submitted - len(self._done)):
@@ -1482,11 +1564,13 @@ class Workers:
                 break
             try:
                 task.value = task.call()
+                if task.frees is not None:
+                    self.release(task.frees)
             except BaseException as error:
                 task.error = error
                 if not task.alone:
                     self._failures.append(error)
-            task.call, task.done = None, True
+            task.call, task.frees, task.done = None, None, True
             self._done.append(None)
             try:
                 os.write(self._tell, b'.')
@@ -1601,71 +1685,6 @@ def duration(seconds):
         if seconds >= 2 * unit:
             return '%d %s' % (seconds / unit, name)
     return '%d s' % seconds
-
-
-# --------------------------------------------------------------------------- Answers
-# http.client lets truncation pass where it fills a buffer, and waits for ever on a server
-# that sends a byte a minute; so bytes are counted here, and the clock is looked at.
-
-Answer = collections.namedtuple('Answer', 'status headers body')
-
-
-def read_answer(response):
-    """The whole Answer, which must not be larger than MAX_MESSAGE; of an error the beginning."""
-    pieces, size = [], 0
-    while True:
-        piece = response.read1(BLOCK)
-        if not piece:
-            break
-        pieces.append(piece)
-        size += len(piece)
-        if response.status >= 300 and size > MAX_ERROR:     # the rest is nobody's: it is a page
-            return Answer(response.status, response.headers, b''.join(pieces)[:MAX_ERROR])
-        if size > MAX_MESSAGE:
-            raise BadAnswer('the answer of the server has no end')
-    if response.length:
-        raise http.client.IncompleteRead(b'', response.length)
-    response.read()                 # nothing; read1() leaves the response open at its end
-    return Answer(response.status, response.headers, b''.join(pieces))
-
-
-def seek_range(response, first, count):
-    """Leave *response* at byte *first* of the object, with *count* more to come.
-
-    Returns the size of the object, or None where the server doesn't say.
-
-    There are servers that answer a ranged GET with 200, some with the range and some with
-    the whole object.
-    """
-    said = re.match(r'bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]*)',
-                    response.headers.get('content-range') or '')
-    length = response.length
-    if said or response.status == 206:
-        if not said or (int(said.group(1)), int(said.group(2))) != (first, first + count - 1) \
-                or length not in (None, count):
-            raise BadAnswer('asked for bytes %d-%d, the server sends %s'
-                            % (first, first + count - 1, said.group(0) if said else 'others'))
-        return int(said.group(3)) if said.group(3) else None
-    if not response.headers.get('etag'):
-        raise BadAnswer('an answer without an ETag is not of S3')
-    if length != count:
-        rest = first
-        while rest:
-            got = len(response.read(min(rest, BLOCK)))
-            if not got:
-                raise BadAnswer('the server ignores ranges, and its object ends early')
-            rest -= got
-    return None
-
-
-def read_blocks(response, view):
-    """Fill *view* from *response*, yielding the count of bytes of each block."""
-    while len(view):
-        count = response.readinto(view[:BLOCK])
-        if not count:
-            raise http.client.IncompleteRead(b'', len(view))
-        view = view[count:]
-        yield count
 
 
 # ----------------------------------------------------------------------- Credentials
@@ -2112,12 +2131,10 @@ class Provider:
             answer, bucket.connection().inner = None, connection
             try:
                 self._check()       # from here on it is heard by the connection
-                response = connection.exchange(method, '/' + path, sent, body, timeout)
-                connection.limit_answer(2 * timeout)
-                answer = read_answer(response)
-                connection.confirm()
-            except (OSError, http.client.HTTPException, BadAnswer, ValueError) as error:
-                failure = connection.cause(error)   # 3.6 has certificate errors among the last
+                with connection.exchange(method, '/' + path, sent, body, timeout) as response:
+                    answer = connection.read(response, 2 * timeout)
+            except (OSError, http.client.HTTPException, BadAnswer) as error:
+                failure = error
             finally:
                 bucket.connection().inner = None
                 connection.close()
@@ -2139,6 +2156,141 @@ class Provider:
                 bucket.wait(bucket.connection(), random.uniform(0, 2 ** attempt))
         raise network_error(where, place, connection.proxy, failure or BadAnswer('no sense'), 1,
                             bucket.now())
+
+
+# -------------------------------------------------------------------------- Requests
+
+class Request:
+    """A request to a Bucket: signed anew for each attempt, and tried until it is answered.
+
+    operation: its name in S3's documentation; key: of the object, '' for the bucket; query,
+    headers: dicts; body: bytes-like; payload_hash: what is signed in place of its SHA-256;
+    timeout: seconds of silence; patience: seconds without progress; None: the Bucket's;
+    renamed: a corrected clock is not acted upon here but raised, for a new key.
+
+    It belongs to the thread that makes it, and uses its Connection.
+    """
+
+    def __init__(self, bucket, operation, method, key='', query=(), headers=(), body=b'',
+                 payload_hash=None, timeout=None, patience=None, renamed=False):
+        self.what = described(operation, key)
+        self.headers = dict(headers)
+        self._bucket, self._connection = bucket, bucket.connection()
+        self._method, self._key, self._query, self._body = method, key, dict(query), body
+        self._payload_hash = payload_hash or sha256(body)
+        self._timeout, self._patience = timeout or bucket.timeout, patience
+        self._renamed = renamed
+        self._retries = Retries(self._limit, bucket.monotonic)
+        self._signed = None         # what the last attempt was signed with and for
+        self._lessons = 0           # how often a refusal taught us something
+        self._repeated = False      # whether an attempt may have done the work
+
+    def run(self, accept=lambda answer: answer, before=lambda: False):
+        """accept(Answer) of the first attempt that it doesn't raise BadAnswer for.
+
+        before: called before each attempt, says whether there is nothing left to do; then
+        None is returned.  Raises ResponseError, NetworkError, BadAnswer.
+        """
+        while not before():
+            try:
+                with self._connection.exchange(*self.sign()) as response:
+                    return accept(self.answer(response))
+            except (OSError, http.client.HTTPException, Error) as error:
+                self.failed(error)
+
+    def sign(self):
+        """The arguments of Connection.exchange(), signed now."""
+        bucket, endpoint = self._bucket, self._bucket.endpoint
+        credentials = bucket.credentials.get()
+        self._signed = bucket.place(credentials)
+        target, query = endpoint.target(self._key), canonical_query(self._query)
+        headers = dict(self.headers, host=endpoint.authority)
+        sign_headers(credentials, endpoint.region, bucket.service, bucket.now(),
+                     self._method, target, query, headers, self._payload_hash)
+        headers['user-agent'] = 's3dump/' + __version__
+        if self._method in ('PUT', 'POST'):
+            headers['content-length'] = str(len(self._body))
+        return self._method, target + (query and '?' + query), headers, self._body, self._timeout
+
+    def check(self, response):
+        """Raise the ResponseError that *response* is, if it is one."""
+        self._bucket.answered = True
+        self._bucket.report('trace', '%s: %d' % (self.what, response.status))
+        if response.status >= 300:
+            raise parse_error(self.what, self._method, response.status, response.headers,
+                              self._read(response).body)
+
+    def answer(self, response):
+        """The whole Answer; raises the ResponseError that it is, if it is one."""
+        self.check(response)
+        return self._read(response)
+
+    def _read(self, response):
+        return self._connection.read(response, self._bucket.answer_timeout)
+
+    def failed(self, error):
+        """Return when the request may be sent again after *error*, or raise what is final."""
+        bucket, connection = self._bucket, self._connection
+        if connection.cancelled:
+            raise Cancelled()
+        if isinstance(error, ResponseError):
+            error.signed = self._signed
+            self._repeated = error.repeated = self._repeated or maybe_done(error)
+            if error.status == 501 and self.headers.pop('if-none-match', None):
+                bucket.conditional = False
+                return
+            try:
+                learnt = self._lessons < 3 and bucket.learn(error)
+            except NetworkError as failure:     # no new credentials to be had now
+                error, learnt = failure, False
+            if learnt:
+                self._lessons += 1
+                if self._renamed and error.signed[0] != bucket.offset:
+                    raise error
+                return
+        elif isinstance(error, (OSError, http.client.HTTPException, BadAnswer)):
+            self._repeated = self._repeated or connection.sent
+            if connection.reused and not self._retries.attempts and not getattr(
+                    error, 'progress', 0) and isinstance(error, OSError):
+                self._retries.attempts += 1     # it had idled too long: no fault, no pause
+                return
+        pause = self._retries.pause(error)
+        if pause is None:
+            error = self._final(error)
+            error.repeated = self._repeated
+            raise error
+        self._wait(error, pause)
+
+    def _limit(self):
+        """The patience that holds now, in seconds."""
+        patience = self._bucket.patience
+        return self._patience or (
+            patience if self._bucket.answered else min(patience, FIRST_PATIENCE))
+
+    def _wait(self, error, pause):
+        """Sleep for *pause* seconds, and say why."""
+        bucket, connection = self._bucket, self._connection
+        bucket.retries += 1
+        bucket.report('retry', '%s: %s; next try in %.1f s' % (self.what, brief(error), pause))
+        if threading.current_thread() is threading.main_thread():
+            bucket.check()
+        bucket.wait(connection, pause)
+        if connection.cancelled:
+            raise Cancelled()
+
+    def _final(self, error):
+        """*error* as it is raised to the caller."""
+        attempts = self._retries.attempts
+        if isinstance(error, ResponseError):
+            if attempts > 1:
+                error.message += ' (gave up after %d attempts)' % attempts
+            return error
+        if isinstance(error, (BadAnswer, NetworkError)):
+            return type(error)('%s: %s' % (self.what, error))
+        if isinstance(error, Error):
+            return error
+        return network_error(self.what, self._bucket.endpoint, self._connection.proxy, error,
+                             attempts, self._bucket.now())
 
 
 # ---------------------------------------------------------------------------- Bucket
@@ -2253,8 +2405,8 @@ class Bucket:
         self.opaque_etags = config.get('etag') == 'opaque'
         self._config, self._environ = config, environ
         self._clock, self.monotonic, self.wait = clock, monotonic, wait
-        self._answered = False      # whether the server ever said anything
-        self._conditional = True    # whether it knows If-None-Match, until it says no
+        self.answered = False       # whether the server ever said anything
+        self.conditional = True     # whether it knows If-None-Match, until it says no
         self._context = None        # of TLS, made when first needed, guarded by the lock
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -2272,7 +2424,7 @@ class Bucket:
         """Close this thread's connection."""
         self.connection().close()
 
-    # What all operations are made of: _attempt is one request, _retry repeats it.
+    # For a Request
 
     def now(self):
         """Seconds since the epoch, by the server's clock as far as it is known."""
@@ -2291,117 +2443,13 @@ class Bucket:
                 self._context = tls_context(self._config.get('ca_bundle'))
             return self._context
 
-    def _attempt(self, what, method, key, query, headers, body, payload_hash, timeout, receive):
-        """One request, signed now, and receive(response), its value; raises ResponseError."""
-        connection = self.connection()
-        credentials = self.credentials.get()
-        signed = self._place(credentials)
-        target, query = self.endpoint.target(key), canonical_query(query)
-        headers = dict(headers, host=self.endpoint.authority)
-        sign_headers(credentials, self.endpoint.region, self.service, self.now(),
-                     method, target, query, headers, payload_hash)
-        headers['user-agent'] = 's3dump/' + __version__
-        if method in ('PUT', 'POST'):
-            headers['content-length'] = str(len(body))
-        response = None
-        try:
-            response = connection.exchange(method, target + (query and '?' + query), headers,
-                                           body, timeout)
-            self._answered = True
-            self.report('trace', '%s: %d' % (what, response.status))
-            if response.status >= 300:
-                raise parse_error(what, method, response.status, response.headers,
-                                  self._read(response).body)
-            return receive(response)
-        except ResponseError as error:
-            error.signed = signed
-            raise
-        except (OSError, http.client.HTTPException) as error:
-            error = connection.cause(error)
-            error.moved = connection.moved
-            raise error
-        except ValueError as error:     # http.client trips over some nonsense
-            if certificate_error(error):    # which is one in Python 3.6
-                raise ssl.SSLError(1, 'CERTIFICATE_VERIFY_FAILED: %s' % error)
-            raise BadAnswer('the server does not speak HTTP: %s' % printable(str(error), 100))
-        finally:
-            if response is not None and response.isclosed():
-                connection.done()
-            else:                   # http.client can't go on after half an answer
-                connection.close()
-            if response is not None:
-                response.close()
-
-    def _place(self, credentials):
+    def place(self, credentials):
         """What a request is signed with and for, first the clock's offset."""
         endpoint = self.endpoint
         return (self.offset, endpoint.region, endpoint.scheme, endpoint.domain, endpoint.port,
                 credentials)
 
-    def _retry(self, what, attempt, patience=None, renamed=False):
-        """The value of attempt(), which is repeated as the section Retries says.
-
-        what: operation and key, for messages; patience: seconds, in place of the usual;
-        renamed: a corrected clock is not acted upon here but raised, for a new key.
-        """
-        connection = self.connection()
-        limit = (lambda: patience) if patience else \
-            (lambda: self.patience if self._answered else min(self.patience, FIRST_PATIENCE))
-        retries = Retries(limit, self.monotonic)
-        lessons, repeated = 0, False
-        while True:
-            try:
-                return attempt()
-            except (OSError, http.client.HTTPException, BadAnswer, NetworkError,
-                    ResponseError) as failure:
-                error = failure
-            if connection.cancelled:
-                raise Cancelled()
-            if isinstance(error, ResponseError):
-                repeated = repeated or maybe_done(error)
-                error.repeated = repeated
-                try:
-                    learnt = lessons < 3 and self._learn(error)
-                except NetworkError as failure:     # no new credentials to be had now
-                    error, learnt = failure, False
-                if learnt:
-                    lessons += 1
-                    if renamed and error.signed[0] != self.offset:
-                        raise error
-                    continue
-            elif not isinstance(error, NetworkError):
-                repeated = repeated or connection.sent
-                if connection.reused and not retries.attempts and not getattr(
-                        error, 'progress', 0) and isinstance(error, OSError):
-                    retries.attempts += 1       # it had idled too long: no fault, no pause
-                    continue
-            pause = retries.pause(error)
-            if pause is None:
-                final = self._final(what, error, retries.attempts)
-                final.repeated = repeated
-                raise final
-            self.retries += 1
-            self.report('retry', '%s: %s; next try in %.1f s' % (what, brief(error), pause))
-            if threading.current_thread() is threading.main_thread():
-                self.check()
-            self.wait(connection, pause)
-            if connection.cancelled:
-                raise Cancelled()
-
-    def _final(self, what, error, attempts):
-        """*error* as it is raised to the caller."""
-        if isinstance(error, ResponseError):
-            if attempts > 1:
-                error.message += ' (gave up after %d attempts)' % attempts
-            return error
-        if isinstance(error, BadAnswer):
-            return BadAnswer('%s: %s' % (what, error))
-        if isinstance(error, NetworkError):
-            return NetworkError('%s: %s' % (what, error))
-        return network_error(what, self.endpoint, self.connection().proxy, error, attempts,
-                             self.now())
-
-    def _learn(self, error):
+    def learn(self, error):
         """Whether a refusal taught us, or another thread, the server's clock, region or host,
         or to ask for newer credentials."""
         credentials = error.signed[-1]
@@ -2423,24 +2471,7 @@ class Bucket:
                     refusal = BadAnswer('%s: %s' % (error.what, refusal))
                     refusal.repeated = error.repeated
                     raise refusal
-            return error.signed != self._place(credentials)
-
-    def _read(self, response):
-        """The whole of an answer, which must have come within answer_timeout."""
-        self.connection().limit_answer(self.answer_timeout)
-        answer = read_answer(response)
-        self.connection().confirm()
-        return answer
-
-    def _request(self, operation, method, key='', query=(), headers=(), body=b'',
-                 payload_hash=None, patience=None, renamed=False, accept=lambda answer: answer):
-        """accept(Answer) of a request whose answer is small; a BadAnswer of it is retried."""
-        what = described(operation, key)
-        payload_hash = payload_hash or sha256(body)
-        return self._retry(what, lambda: self._attempt(
-            what, method, key, dict(query), headers, body, payload_hash, self.timeout,
-            lambda response: accept(self._read(response))),
-            patience, renamed)
+            return error.signed != self.place(credentials)
 
     # Objects
 
@@ -2455,10 +2486,11 @@ class Bucket:
         dump_id = dump_id or random_name()
         headers = self._object_headers(dump_id, storage_class or self.storage_class)
         payload_hash = self._protect(headers, body)
+        if not overwrite and self.conditional:
+            headers['if-none-match'] = '*'
         try:
-            self._conditionally(overwrite, headers, lambda: self._request(
-                'PutObject', 'PUT', key, headers=headers, body=body,
-                payload_hash=payload_hash, renamed=renamed, accept=acknowledged))
+            Request(self, 'PutObject', 'PUT', key, headers=headers, body=body,
+                    payload_hash=payload_hash, renamed=renamed).run(acknowledged)
         except (ResponseError, NetworkError, BadAnswer) as error:
             self._look_into(error, key, dump_id, len(body), unique)
 
@@ -2524,25 +2556,6 @@ class Bucket:
             headers.update(digest_header(body))
         return sha256(body)
 
-    def _conditionally(self, overwrite, headers, request):
-        """request() with If-None-Match in *headers*, unless the server doesn't know it."""
-        if overwrite or not self._conditional:
-            return request()
-        headers['if-none-match'] = '*'
-        try:
-            return request()
-        except ResponseError as error:
-            if error.status != 501:
-                raise
-            self._conditional = False
-            del headers['if-none-match']
-            repeated = error.repeated
-        try:
-            return request()
-        except Error as error:
-            error.repeated = error.repeated or repeated
-            raise
-
     def is_ours(self, key, dump_id, size):
         """Whether the object that is there is the one we wrote; None if we can't look."""
         try:
@@ -2557,8 +2570,8 @@ class Bucket:
         """The Head of an object; part: of that part only, where the server can tell."""
         headers = {'x-amz-checksum-mode': 'ENABLED'} if self.checksum and not part else {}
         query = {'partNumber': str(part)} if part else {}
-        return self._request('HeadObject', 'HEAD', key, query, headers, patience=patience,
-                             accept=lambda answer: Head(answer.headers))
+        return Request(self, 'HeadObject', 'HEAD', key, query, headers, patience=patience).run(
+            lambda answer: Head(answer.headers))
 
     def exists(self, key):
         """Whether there is such an object; None where this key may not ask."""
@@ -2572,46 +2585,40 @@ class Bucket:
             raise
         return True
 
-    def get_object(self, key, view, first=0, head=None):
-        """Fill *view* with the bytes of the object from *first* on.
+    def get_object(self, key, view, first=0, head=None, digest=lambda view: None):
+        """Fill *view* with the bytes of the object from *first* on; returns digest(view).
 
         head: its Head; the object has to be the same one still.  A body that breaks off is
         asked for again from the byte where it broke.  Raises IntegrityError if the object has
         changed, ArchivedError.
         """
-        got = 0
-        what = described('GetObject', key)
-
-        def attempt():
-            start = first + got
-            headers = {'range': 'bytes=%d-%d' % (start, first + len(view) - 1)}
-            if head and not head.etag.startswith('W/'):     # RFC 7232: it would never match
-                headers['if-match'] = head.etag
-
-            def receive(response):
-                nonlocal got
-                total = seek_range(response, start, len(view) - got)
-                if head and (response.headers.get('etag', head.etag) != head.etag
-                             or total not in (None, head.size)):
-                    raise IntegrityError('%s: the object was replaced while it was read' % what)
-                for count in read_blocks(response, view[got:]):
-                    got += count
-
-            before = got
+        request, got = Request(self, 'GetObject', 'GET', key), 0
+        replaced = IntegrityError('%s: the object was replaced while it was read' % request.what)
+        if head and not head.etag.startswith('W/'):     # RFC 7232: it would never match
+            request.headers['if-match'] = head.etag
+        while got < len(view):
+            start = got
+            request.headers['range'] = 'bytes=%d-%d' % (first + got, first + len(view) - 1)
             try:
-                self._attempt(what, 'GET', key, {}, headers, b'', sha256(b''),
-                              self.timeout, receive)
-            except (OSError, http.client.HTTPException, BadAnswer) as error:
-                error.progress = got - before
-                raise
-        try:
-            self._retry(what, attempt)
-        except ResponseError as error:
-            if error.status == 412:
-                raise IntegrityError('%s: the object was replaced while it was read' % what)
-            if error.code == 'InvalidObjectState':
-                raise ArchivedError('%s: it is in an archive class and not readable now' % what)
-            raise
+                with self.connection().exchange(*request.sign()) as response:
+                    request.check(response)
+                    size = seek_range(response, first + got, len(view) - got)
+                    if head and (response.headers.get('etag', head.etag) != head.etag
+                                 or size not in (None, head.size)):
+                        raise replaced
+                    for count in read_blocks(response, view[got:]):
+                        got += count
+            except ResponseError as error:
+                if error.status == 412:
+                    raise replaced
+                if error.code == 'InvalidObjectState':
+                    raise ArchivedError('%s: it is in an archive class and not readable now'
+                                        % request.what)
+                request.failed(error)
+            except (OSError, http.client.HTTPException, Error) as error:
+                error.progress = got - start
+                request.failed(error)
+        return digest(view)
 
     def delete_object(self, key, etag=''):
         """Delete an object; that there is none is no error.
@@ -2620,7 +2627,7 @@ class Bucket:
         """
         headers = {'if-match': etag} if etag else {}
         try:
-            self._request('DeleteObject', 'DELETE', key, headers=headers, accept=nothing)
+            Request(self, 'DeleteObject', 'DELETE', key, headers=headers).run(nothing)
         except ResponseError as error:
             if not etag or error.status not in (400, 403, 501):
                 raise
@@ -2654,8 +2661,8 @@ class Bucket:
                 '<GlacierJobParameters><Tier>%s</Tier></GlacierJobParameters></RestoreRequest>'
                 % ('<Days>%d</Days>' % days if days else '', tier)).encode()
         try:
-            self._request('RestoreObject', 'POST', key, {'restore': ''},
-                          {'content-type': 'application/xml'}, body, accept=nothing)
+            Request(self, 'RestoreObject', 'POST', key, {'restore': ''},
+                    {'content-type': 'application/xml'}, body).run(nothing)
         except ResponseError as error:
             if error.code != 'RestoreAlreadyInProgress':
                 raise
@@ -2709,19 +2716,19 @@ class Bucket:
 
     def _page(self, operation, query, name, headers=(), key=''):
         """A page of a listing, as a Document."""
-        return self._request(operation, 'GET', key, query, headers,
-                             accept=lambda answer: parse_document(answer.body, name))
+        return Request(self, operation, 'GET', key, query, headers).run(
+            lambda answer: parse_document(answer.body, name))
 
     def get_object_acl(self, key):
         """The ACL of an object: XML, as bytes."""
-        body = self._request('GetObjectAcl', 'GET', key, {'acl': ''}).body
+        body = Request(self, 'GetObjectAcl', 'GET', key, {'acl': ''}).run().body
         parse_document(body, 'AccessControlPolicy')     # some servers send the object itself
         return body
 
     def put_object_acl(self, key, body):
         """Set the ACL of an object; body: XML, as bytes."""
         headers = dict(digest_header(body), **{'content-type': 'application/xml'})
-        self._request('PutObjectAcl', 'PUT', key, {'acl': ''}, headers, body, accept=nothing)
+        Request(self, 'PutObjectAcl', 'PUT', key, {'acl': ''}, headers, body).run(nothing)
 
     def presigned_url(self, key, expires):
         """A URL that anybody can GET the object with, for *expires* seconds."""
@@ -2734,7 +2741,7 @@ class Bucket:
 
     def head_bucket(self):
         """Raises ResponseError unless the bucket is there and may be used."""
-        self._request('HeadBucket', 'HEAD')
+        Request(self, 'HeadBucket', 'HEAD').run()
 
     def create_bucket(self):
         """Create the bucket in the configured region.
@@ -2746,7 +2753,7 @@ class Bucket:
             body = ('<CreateBucketConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
                     '<LocationConstraint>%s</LocationConstraint></CreateBucketConfiguration>'
                     % escape(region)).encode()
-        self._request('CreateBucket', 'PUT', body=body, accept=nothing)
+        Request(self, 'CreateBucket', 'PUT', body=body).run(nothing)
 
     # Multipart uploads
 
@@ -2756,24 +2763,22 @@ class Bucket:
         if self.checksum:
             headers['x-amz-checksum-algorithm'] = 'CRC32'
             headers['x-amz-checksum-type'] = 'FULL_OBJECT'
-        what, sent = described('CreateMultipartUpload', key), 0
+        sent = 0
 
-        def attempt():
+        def before():
             nonlocal sent
             sent += 1
-            return self._attempt(what, 'POST', key, {'uploads': ''}, headers, b'', sha256(b''),
-                                 self.timeout, lambda response: parse_upload_id(
-                                     self._read(response)))
 
-        return self._retry(what, attempt, renamed=renamed), sent > 1
+        return Request(self, 'CreateMultipartUpload', 'POST', key, {'uploads': ''}, headers,
+                       renamed=renamed).run(parse_upload_id, before), sent > 1
 
     def upload_part(self, key, upload_id, number, body):
         """Send one part (bytes-like); returns its ETag and its CRC32 (None where unused)."""
         headers = {}
         payload_hash = self._protect(headers, body)
-        etag = self._request('UploadPart', 'PUT', key,
-                             {'partNumber': str(number), 'uploadId': upload_id}, headers, body,
-                             payload_hash=payload_hash, accept=acknowledged)
+        etag = Request(self, 'UploadPart', 'PUT', key,
+                       {'partNumber': str(number), 'uploadId': upload_id}, headers, body,
+                       payload_hash=payload_hash).run(acknowledged)
         return etag, headers.get('x-amz-checksum-crc32')
 
     def complete_multipart_upload(self, key, upload_id, parts, size, crc32=None, dump_id='',
@@ -2791,41 +2796,32 @@ class Bucket:
 
         Source: Amazon S3 API Reference, CompleteMultipartUpload.
         """
-        what = described('CompleteMultipartUpload', key)
-        body = completion_body(parts)
         headers = {'content-type': 'application/xml'}
         if crc32 is not None:
             headers.update({'x-amz-checksum-crc32': crc32_text(crc32),
                             'x-amz-checksum-type': 'FULL_OBJECT',
                             'x-amz-mp-object-size': str(size)})
+        if not overwrite and self.conditional:
+            headers['if-none-match'] = '*'
+        request = Request(self, 'CompleteMultipartUpload', 'POST', key, {'uploadId': upload_id},
+                          headers, completion_body(parts), timeout=self.complete_timeout)
         said = False
 
-        def receive(response):
-            answer = self._read(response)
-            document = Document(answer.body.strip())
-            if document.name == 'Error':
-                raise parse_error(what, 'POST', response.status, response.headers, answer.body)
-            if document.name != 'CompleteMultipartUploadResult':
-                raise BadAnswer('the server does not say that the upload is complete')
-
-        def attempt():
+        def completed():
             nonlocal said
-            if said and self.is_ours(key, dump_id, size):
-                return
-            said = True
-            self._attempt(what, 'POST', key, {'uploadId': upload_id}, headers, body,
-                          sha256(body), self.complete_timeout, receive)
+            before, said = said, True
+            return before and self.is_ours(key, dump_id, size)
 
         try:
-            self._conditionally(overwrite, headers, lambda: self._retry(what, attempt))
+            request.run(lambda answer: check_completion(request.what, answer), completed)
         except (ResponseError, NetworkError, BadAnswer) as error:
             self._look_into(error, key, dump_id, size, unique, upload_id)
 
     def abort_multipart_upload(self, key, upload_id):
         """Give up an upload and its parts; returns whether there was one."""
         try:
-            self._request('AbortMultipartUpload', 'DELETE', key, {'uploadId': upload_id},
-                          patience=ABORT_PATIENCE, accept=nothing)
+            Request(self, 'AbortMultipartUpload', 'DELETE', key, {'uploadId': upload_id},
+                    patience=ABORT_PATIENCE).run(nothing)
         except ResponseError as error:
             if error.status != 404:
                 raise
@@ -2977,18 +2973,15 @@ class Bucket:
         check = self._check_for(key, head)
         pending, position = collections.deque(), 0
 
-        def fetch(view, first):
-            self.get_object(key, view, first, head)
-            return view, check.prepare(view)
-
         while position < head.size or pending:
             while position < head.size and len(pending) <= self.jobs:
                 buffer = workers.buffer()
                 view = buffer[:min(check.range_size, head.size - position)]
-                pending.append((workers.submit(fetch, view, position), buffer))
+                pending.append((view, buffer, workers.submit(
+                    self.get_object, key, view, position, head, check.prepare)))
                 position += len(view)
-            task, buffer = pending.popleft()
-            view, prepared = workers.wait(task)
+            view, buffer, task = pending.popleft()
+            prepared = workers.wait(task)
             write(view)
             check.update(view, prepared)
             workers.release(buffer)
@@ -3221,16 +3214,10 @@ class Volume:
         view = buffer[:count]
         self.size += count
         self.count += 1
-        number = self.count
         if self._crc32 is not None:
             self._crc32 = zlib.crc32(view, self._crc32)
-
-        def send():
-            part = self._bucket.upload_part(self.key, self.upload_id, number, view)
-            self._workers.release(buffer)
-            return part
-
-        self._tasks.append(self._workers.submit(send))
+        self._tasks.append(self._workers.submit(
+            self._bucket.upload_part, self.key, self.upload_id, self.count, view, frees=buffer))
         while self._tasks and self._tasks[0].done:      # 10,000 would take 2 MiB
             self._take_part()
 
@@ -3568,8 +3555,8 @@ class BucketTest:
     def payload(self):
         """A part that is damaged on its way is refused."""
         try:
-            self.bucket._request('PutObject', 'PUT', self.key + '-damaged', body=b'damaged',
-                                 payload_hash=sha256(b'as it was'), accept=acknowledged)
+            Request(self.bucket, 'PutObject', 'PUT', self.key + '-damaged', body=b'damaged',
+                    payload_hash=sha256(b'as it was')).run(acknowledged)
         except ResponseError as error:
             if error.code not in DAMAGED_CODES:
                 raise
