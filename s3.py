@@ -2828,7 +2828,7 @@ class Bucket:
             return False
         return True
 
-    # Whole streams: see the sections Checks, and Uploads and downloads
+    # Whole streams: see the sections Uploads, and Checks and downloads
 
     def upload(self, name, stream, overwrite=False, unique=False):
         """Store *stream*, to its end, as one object or a set of volumes; returns a Stored.
@@ -2840,96 +2840,7 @@ class Bucket:
         Whatever it raises, nothing is left under the key, but where the message says that
         this is unknown.
         """
-        workers = Workers(self, self.part_size)
-        volumes = []
-        try:
-            self._store(volumes, workers, name, stream, overwrite, unique, random_name())
-        except BaseException as error:
-            # what is fully sent may appear even after we hung up: rather hear the answer
-            workers.stop(GRACE if any(volume.completing for volume in volumes) else 0)
-            if volumes and not (isinstance(error, UnknownOutcome) and volumes[0].completing):
-                self._give_up(volumes)
-            raise
-        finally:
-            workers.stop()
-        return Stored(volumes[0].key, sum(volume.size for volume in volumes),
-                      sum(volume.count for volume in volumes), len(volumes))
-
-    def _store(self, volumes, workers, name, stream, overwrite, *details):
-        """What upload() does where nothing goes wrong; *volumes* tells how far it came."""
-        buffer = workers.buffer()
-        count = self._read_part(stream, buffer, workers)
-        if count < self.part_size:
-            self._named(name, volumes, lambda volume: volume.complete(overwrite, renamed=True),
-                        workers, *details, body=buffer[:count])
-            return
-        self._named(name, volumes, lambda volume: volume.begin(renamed=True), workers, *details)
-        key = volumes[0].key
-        while count:
-            if volumes[-1].count == self.max_parts:
-                if len(volumes) > 1:
-                    volumes[-1].complete()
-                volumes.append(Volume(self, volume_key(key, len(volumes)), workers, *details))
-                volumes[-1].begin()
-            volumes[-1].add(buffer, count)
-            if count < self.part_size:
-                break               # the end; a terminal or a tape might go on after it
-            buffer = workers.buffer()
-            count = self._read_part(stream, buffer, workers)
-        last = len(volumes) - 1
-        if last:
-            volumes[-1].complete()
-        if last or volumes[0].size == self.part_size * self.max_parts:
-            volumes.append(Volume(self, end_key(key, last), workers, *details, body=b''))
-            volumes[-1].count = 0   # it holds nothing of the stream
-            volumes[-1].complete()
-        volumes[0].complete(overwrite)      # with it the dump is there
-
-    def _read_part(self, stream, buffer, workers):
-        count = read_part(stream, buffer, workers)
-        self.check()                # a signal may be what made the stream end
-        return count
-
-    def _named(self, name, volumes, begin, *details, **more):
-        """Begin the first of *volumes*; under a new key if the server corrects our clock."""
-        for last in (False, False, True):
-            key = name(self.now()) if callable(name) else name
-            volumes[:] = [Volume(self, key, *details, **more)]
-            try:
-                return begin(volumes[0])
-            except ResponseError as error:
-                if last or error.signed[0] == self.offset:
-                    raise
-
-    def _give_up(self, volumes):
-        """Leave nothing of a dump behind, unless it turns out to be there, and whole.
-
-        That takes seconds, whatever the server does, is not slowed down by a rate limit, and
-        not broken off by a signal.
-        """
-        before = self.timeout, self.patience, self.answer_timeout
-        self.timeout, self.patience, self.answer_timeout = (
-            min(value, ABORT_PATIENCE) for value in before)
-        rate, check = self.limit.rate, self.check
-        self.limit.rate, self.check = None, lambda: None
-        key = printable(repr(volumes[0].key), 300)
-        try:
-            there = volumes[0].settle()
-            if there:
-                self.report('warning', '%s had been completed already: it is whole if its stream '
-                            'was' % key)
-            elif there is None:
-                self.report('warning', 'it is unknown whether %s was completed%s' % (
-                    key, volumes[0].upload_id and ', its upload id is ' + printable(
-                        volumes[0].upload_id)))
-            else:
-                for volume in volumes:
-                    volume.give_up()
-        except NetworkError as error:
-            self.report('warning', 'of %s something may be left behind: %s' % (key, error))
-        finally:
-            self.timeout, self.patience, self.answer_timeout = before
-            self.limit.rate, self.check = rate, check
+        return Upload(self, overwrite, unique).run(name, stream)
 
     def download(self, keys, write, ended=False):
         """Write the objects *keys*, one after the other, to write(view); say how it was checked.
@@ -2948,7 +2859,7 @@ class Bucket:
                     raise IntegrityError('%s belongs to another dump than %s: one was replaced, '
                                          'or is not whole' % (printable(repr(key), 300),
                                                               printable(repr(keys[0]), 300)))
-                proofs.append(self._download_object(workers, key, head, write))
+                proofs.append(download_object(self, workers, key, head, write))
         finally:
             workers.stop()
         return min(proofs, key=('length', 'etag', 'crc32').index)
@@ -2969,75 +2880,242 @@ class Bucket:
                 printable(repr(key), 300), printable(head.storage_class, 50)))
         return head
 
-    def _download_object(self, workers, key, head, write):
-        check = self._check_for(key, head)
-        pending, position = collections.deque(), 0
+# -------------------------------------------------------------------------- Uploads
 
-        while position < head.size or pending:
-            while position < head.size and len(pending) <= self.jobs:
-                buffer = workers.buffer()
-                view = buffer[:min(check.range_size, head.size - position)]
-                pending.append((view, buffer, workers.submit(
-                    self.get_object, key, view, position, head, check.prepare)))
-                position += len(view)
-            view, buffer, task = pending.popleft()
-            prepared = workers.wait(task)
-            write(view)
-            check.update(view, prepared)
-            workers.release(buffer)
-        if not check.passed():
-            raise IntegrityError('%s: %s' % (printable(repr(key), 300), check.complaint))
-        return check.name
+class Upload:
+    """A stream that becomes one object, or a set of volumes.
 
-    def _check_for(self, key, head):
-        """The check for an object, by what the server has on record for it."""
-        if head.crc32 is not None:
-            return Crc32Check(head.crc32, self.part_size)
-        etag = re.match(r'(?:W/)?"?([0-9a-f]{32})(?:-([0-9]{1,5}))?"?\Z', head.etag)
-        encryption = head.headers.get('x-amz-server-side-encryption') or ''
-        count = int(etag.group(2) or 0) if etag else 0
-        if self.opaque_etags or not etag or encryption.startswith('aws:kms'):
-            reason = 'its ETag is no checksum'
-        elif md5() is None:
-            reason = 'this Python has no MD5'
-        else:
-            sizes, certain = self._part_sizes(key, head, count) if count else ([head.size], True)
-            if sizes:
-                return EtagCheck(head.etag.strip('W/"'), sizes, certain, self.part_size)
-            reason = 'the sizes of its parts are unknown'
-        self.report('warning', '%s: checked by its length only: %s'
-                    % (printable(repr(key), 300), reason))
-        return LengthCheck(self.part_size)
+    overwrite, unique: as for Bucket.put_object().  All of it is the main thread's; what other
+    threads do are tasks of its Workers.
+    """
 
-    def _part_sizes(self, key, head, count):
-        """The sizes that all *count* parts of an object but the last may have, and whether
-        that is certain; none if the parts differ."""
-        ours, told = head.number('part-size'), 0
-        fits = [size for size in {ours, self.part_size, *USUAL_PART_SIZES}
-                if size and -(-head.size // size) == count]
-        if ours in fits:            # or somebody copied it in other parts
-            return sorted(fits), True
+    def __init__(self, bucket, overwrite, unique):
+        self.bucket, self.unique = bucket, unique
+        self.workers = Workers(bucket, bucket.part_size)
+        self.dump_id = random_name()
+        self._overwrite, self._volumes = overwrite, []
+
+    def run(self, name, stream):
+        """Store the stream, as Bucket.upload() says; returns a Stored."""
+        volumes = self._volumes
         try:
-            told = self.head_object(key, part=1).size
-            if told < head.size and -(-head.size // told) == count:
-                last = self.head_object(key, part=count).size
-                return ([told], True) if told * (count - 1) + last == head.size else ([], False)
-        except (ResponseError, ZeroDivisionError):
-            pass
-        if count == 1:
-            return [head.size], True
-        return ([], False) if 0 < told < head.size else (sorted(fits), False)
+            self._store(name, stream)
+        except BaseException as error:
+            # what is fully sent may appear even after we hung up: rather hear the answer
+            self.workers.stop(GRACE if any(volume.completing for volume in volumes) else 0)
+            if volumes and not (isinstance(error, UnknownOutcome) and volumes[0].completing):
+                self._give_up()
+            raise
+        finally:
+            self.workers.stop()
+        return Stored(volumes[0].key, sum(volume.size for volume in volumes),
+                      sum(volume.count for volume in volumes), len(volumes))
+
+    def _store(self, name, stream):
+        """What is done where nothing goes wrong; _volumes tells how far it came."""
+        volumes, part_size, max_parts = self._volumes, self.bucket.part_size, self.bucket.max_parts
+        count = part_size
+        while count == part_size:   # less is the end; a terminal or a tape might go on after it
+            buffer = self.workers.buffer()
+            count = read_part(stream, buffer, self.workers)
+            self.bucket.check()     # a signal may be what made the stream end
+            if not volumes:
+                self._begin(name, buffer[:count] if count < part_size else None)
+                if count < part_size:
+                    return
+            elif count and volumes[-1].count == max_parts:
+                if len(volumes) > 1:
+                    volumes[-1].complete()
+                volumes.append(Volume(self, volume_key(volumes[0].key, len(volumes))))
+                volumes[-1].begin()
+            if count:
+                volumes[-1].add(buffer, count)
+        last = len(volumes) - 1
+        if last:
+            volumes[-1].complete()
+        if last or volumes[0].size == part_size * max_parts:
+            volumes.append(Volume(self, end_key(volumes[0].key, last), body=b''))
+            volumes[-1].count = 0   # it holds nothing of the stream
+            volumes[-1].complete()
+        volumes[0].complete(self._overwrite)    # with it the dump is there
+
+    def _begin(self, name, body):
+        """Begin the first volume, or store all of it, under a new key if the server corrects
+        our clock."""
+        for last in (False, False, True):
+            key = name(self.bucket.now()) if callable(name) else name
+            self._volumes[:] = [Volume(self, key, body)]
+            try:
+                if body is None:
+                    return self._volumes[0].begin(renamed=True)
+                return self._volumes[0].complete(self._overwrite, renamed=True)
+            except ResponseError as error:
+                if last or error.signed[0] == self.bucket.offset:
+                    raise
+
+    def _give_up(self):
+        """Leave nothing of a dump behind, unless it turns out to be there, and whole.
+
+        That takes seconds, whatever the server does, is not slowed down by a rate limit, and
+        not broken off by a signal.
+        """
+        bucket, first = self.bucket, self._volumes[0]
+        before = bucket.timeout, bucket.patience, bucket.answer_timeout
+        bucket.timeout, bucket.patience, bucket.answer_timeout = (
+            min(value, ABORT_PATIENCE) for value in before)
+        rate, check = bucket.limit.rate, bucket.check
+        bucket.limit.rate, bucket.check = None, lambda: None
+        key = printable(repr(first.key), 300)
+        try:
+            there = first.settle()
+            if there:
+                bucket.report('warning', '%s had been completed already: it is whole if its stream '
+                              'was' % key)
+            elif there is None:
+                bucket.report('warning', 'it is unknown whether %s was completed%s' % (
+                    key, first.upload_id and ', its upload id is ' + printable(first.upload_id)))
+            else:
+                for volume in self._volumes:
+                    volume.give_up()
+        except NetworkError as error:
+            bucket.report('warning', 'of %s something may be left behind: %s' % (key, error))
+        finally:
+            bucket.timeout, bucket.patience, bucket.answer_timeout = before
+            bucket.limit.rate, bucket.check = rate, check
 
 
-# ---------------------------------------------------------------------------- Checks
+class Volume:
+    """An object of an Upload.
+
+    It is a multipart upload, or with a *body* one PutObject.  The Workers talk to the server,
+    until give_up() does so itself.
+    """
+
+    def __init__(self, upload, key, body=None):
+        self.key = key
+        self.size, self.count = (0, 0) if body is None else (len(body), 1)
+        self.upload_id = ''
+        self._bucket, self._workers = upload.bucket, upload.workers
+        self._unique, self._dump_id, self._body = upload.unique, upload.dump_id, body
+        self._tasks, self._parts = collections.deque(), []
+        self._crc32 = 0 if upload.bucket.checksum else None
+        self._doubled = False       # whether there may be another upload of ours
+        self._state = 'new'         # then creating, open, completing, complete
+
+    @property
+    def completing(self):
+        """Whether the object may be there or not."""
+        return self._state == 'completing'
+
+    def begin(self, renamed=False):
+        """Create the multipart upload."""
+        self._state = 'creating'
+        task = self._workers.call(
+            self._bucket.create_multipart_upload, self.key, self._dump_id, renamed)
+        if task.error:              # else another part failed, and this is still under way
+            if not task.error.repeated:
+                self._state = 'new'
+            raise task.error
+        self.upload_id, self._doubled = task.value
+        self._state = 'open'
+
+    def add(self, buffer, count):
+        """Have the first *count* bytes of *buffer* sent as the next part, and it released.
+
+        The CRC32 of the whole is taken here, in stream order, and that of the part where it
+        is sent: so a buffer that is lost, doubled or overwritten doesn't go unnoticed.
+        """
+        view = buffer[:count]
+        self.size += count
+        self.count += 1
+        if self._crc32 is not None:
+            self._crc32 = zlib.crc32(view, self._crc32)
+        self._tasks.append(self._workers.submit(
+            self._bucket.upload_part, self.key, self.upload_id, self.count, view, frees=buffer))
+        while self._tasks and self._tasks[0].done:      # 10,000 would take 2 MiB
+            self._take_part()
+
+    def _take_part(self):
+        self._parts.append(self._workers.wait(self._tasks.popleft()))
+
+    def complete(self, overwrite=False, renamed=False):
+        """Wait for the parts, and make the object appear."""
+        while self._tasks:
+            self._take_part()
+        before, self._state = self._state, 'completing'
+        if self._body is None:
+            task = self._workers.call(
+                self._bucket.complete_multipart_upload, self.key, self.upload_id, self._parts,
+                self.size, self._crc32, self._dump_id, overwrite, self._unique)
+        else:
+            task = self._workers.call(
+                self._bucket.put_object, self.key, self._body, overwrite, self._unique,
+                self._dump_id, None if self.count else 'STANDARD', renamed)
+        if task.error:
+            if isinstance(task.error, Error) and not isinstance(task.error, UnknownOutcome):
+                self._state = before        # it is certain that the object isn't there
+            raise task.error
+        self._state, self._parts = 'complete', []
+        if self._doubled:
+            self._workers.call(self._forget)
+
+    def settle(self):
+        """Whether the object is there, after a signal, say; None if that can't be known."""
+        if self._state == 'completing':
+            aborted = self._abort()
+            there = self._bucket.is_ours(self.key, self._dump_id, self.size)
+            if there:
+                self._state = 'complete'
+            elif there is False and aborted:
+                self._state = 'new'     # else the server may be at it just now
+        return None if self._state == 'completing' else self._state == 'complete'
+
+    def give_up(self):
+        """Leave nothing behind, as far as the network and the key's rights allow."""
+        if self._state == 'creating' or self._doubled:
+            self._forget()
+        if self._state == 'open':
+            self._abort()
+        elif self._state != 'creating':
+            there = self.settle()
+            if there or (there is None and self._unique):
+                self._try(self._bucket.delete_object, self.key)
+            elif there is None:         # and under such a key it may be somebody else's
+                self._bucket.report('warning', '%s may be left behind'
+                                    % printable(repr(self.key), 300))
+
+    def _abort(self):
+        """Whether there was an upload to be aborted."""
+        return self.upload_id and self._try(self._bucket.abort_multipart_upload, self.key,
+                                            self.upload_id)
+
+    def _forget(self):
+        """Abort the upload whose id never reached us; with a random key it must be ours."""
+        def abort():
+            count = 0
+            for upload in self._bucket.list_multipart_uploads(self.key):
+                if upload.key == self.key and upload.upload_id != self.upload_id:
+                    count += self._bucket.abort_multipart_upload(self.key, upload.upload_id)
+            return count
+
+        found = self._unique and self._try(abort)
+        if not self._unique or (found == 0 and self._state == 'creating'):
+            self._bucket.report('warning', 'an upload of %s may be left behind'
+                                % printable(repr(self.key), 300))
+
+    def _try(self, function, *args):
+        try:
+            return function(*args)
+        except NetworkError:
+            raise                   # nothing else will work either
+        except Error as error:
+            self._bucket.report('warning', '%s may be left behind: %s' % (
+                printable(repr(self.key), 300), error))
+
+
+# -------------------------------------------------------------- Checks and downloads
 # What the bytes that were read are held against.  prepare() runs in the thread that
 # fetched a range, update() in the main thread, range by range in the order of the stream.
-
-# Of the AWS CLI and SDKs, s3cmd, s5cmd, rclone, mc, s3fs and older versions of s3dump.
-USUAL_PART_SIZES = [size << 20 for size in (5, 6, 7, 8, 10, 12, 15, 16, 20, 25, 32, 50, 52, 64,
-                                            100, 128, 250, 256, 500, 512, 528, 1024, 5120)] \
-    + [size * 10**6 for size in (5, 10, 20, 50, 100, 500, 1000)]
-
 
 class LengthCheck:
     """Nothing but the count of bytes, which get_object() has seen to."""
@@ -3167,136 +3245,74 @@ class PartDigests:
         return '%s-%d' % (md5(b''.join(digests)).hexdigest(), len(digests))
 
 
-# ------------------------------------------------------------- Uploads and downloads
+# Of the AWS CLI and SDKs, s3cmd, s5cmd, rclone, mc, s3fs and older versions of s3dump.
+USUAL_PART_SIZES = [size << 20 for size in (5, 6, 7, 8, 10, 12, 15, 16, 20, 25, 32, 50, 52, 64,
+                                            100, 128, 250, 256, 500, 512, 528, 1024, 5120)] \
+    + [size * 10**6 for size in (5, 10, 20, 50, 100, 500, 1000)]
 
-class Volume:
-    """An object under way.
 
-    It is a multipart upload, or with a *body* one PutObject; unique: as for put_object();
-    dump_id: that all volumes have in common; workers: that talk to the server, until give_up()
-    does so itself.
-    """
+def find_check(bucket, key, head):
+    """The check for an object, by what the server has on record for it."""
+    if head.crc32 is not None:
+        return Crc32Check(head.crc32, bucket.part_size)
+    etag = re.match(r'(?:W/)?"?([0-9a-f]{32})(?:-([0-9]{1,5}))?"?\Z', head.etag)
+    encryption = head.headers.get('x-amz-server-side-encryption') or ''
+    count = int(etag.group(2) or 0) if etag else 0
+    if bucket.opaque_etags or not etag or encryption.startswith('aws:kms'):
+        reason = 'its ETag is no checksum'
+    elif md5() is None:
+        reason = 'this Python has no MD5'
+    else:
+        sizes, certain = find_part_sizes(bucket, key, head, count) if count else (
+            [head.size], True)
+        if sizes:
+            return EtagCheck(head.etag.strip('W/"'), sizes, certain, bucket.part_size)
+        reason = 'the sizes of its parts are unknown'
+    bucket.report('warning', '%s: checked by its length only: %s' % (
+        printable(repr(key), 300), reason))
+    return LengthCheck(bucket.part_size)
 
-    def __init__(self, bucket, key, workers, unique, dump_id, body=None):
-        self.key = key
-        self.size, self.count = (0, 0) if body is None else (len(body), 1)
-        self.upload_id = ''
-        self._bucket, self._unique, self._workers, self._body = bucket, unique, workers, body
-        self._tasks, self._parts = collections.deque(), []
-        self._crc32 = 0 if bucket.checksum else None
-        self._dump_id = dump_id
-        self._doubled = False       # whether there may be another upload of ours
-        self._state = 'new'         # then creating, open, completing, complete
 
-    @property
-    def completing(self):
-        """Whether the object may be there or not."""
-        return self._state == 'completing'
+def find_part_sizes(bucket, key, head, count):
+    """The sizes that all *count* parts of an object but the last may have, and whether
+    that is certain; none if the parts differ."""
+    ours, told = head.number('part-size'), 0
+    fits = [size for size in {ours, bucket.part_size, *USUAL_PART_SIZES}
+            if size and -(-head.size // size) == count]
+    if ours in fits:            # or somebody copied it in other parts
+        return sorted(fits), True
+    try:
+        told = bucket.head_object(key, part=1).size
+        if told < head.size and -(-head.size // told) == count:
+            last = bucket.head_object(key, part=count).size
+            return ([told], True) if told * (count - 1) + last == head.size else ([], False)
+    except (ResponseError, ZeroDivisionError):
+        pass
+    if count == 1:
+        return [head.size], True
+    return ([], False) if 0 < told < head.size else (sorted(fits), False)
 
-    def begin(self, renamed=False):
-        """Create the multipart upload."""
-        self._state = 'creating'
-        task = self._workers.call(
-            self._bucket.create_multipart_upload, self.key, self._dump_id, renamed)
-        if task.error:              # else another part failed, and this is still under way
-            if not task.error.repeated:
-                self._state = 'new'
-            raise task.error
-        self.upload_id, self._doubled = task.value
-        self._state = 'open'
 
-    def add(self, buffer, count):
-        """Have the first *count* bytes of *buffer* sent as the next part, and it released.
+def download_object(bucket, workers, key, head, write):
+    """Write an object to write(view) as its ranges come in; returns how it was checked."""
+    check = find_check(bucket, key, head)
+    pending, position = collections.deque(), 0
 
-        The CRC32 of the whole is taken here, in stream order, and that of the part where it
-        is sent: so a buffer that is lost, doubled or overwritten doesn't go unnoticed.
-        """
-        view = buffer[:count]
-        self.size += count
-        self.count += 1
-        if self._crc32 is not None:
-            self._crc32 = zlib.crc32(view, self._crc32)
-        self._tasks.append(self._workers.submit(
-            self._bucket.upload_part, self.key, self.upload_id, self.count, view, frees=buffer))
-        while self._tasks and self._tasks[0].done:      # 10,000 would take 2 MiB
-            self._take_part()
-
-    def _take_part(self):
-        self._parts.append(self._workers.wait(self._tasks.popleft()))
-
-    def complete(self, overwrite=False, renamed=False):
-        """Wait for the parts, and make the object appear."""
-        while self._tasks:
-            self._take_part()
-        before, self._state = self._state, 'completing'
-        if self._body is None:
-            task = self._workers.call(
-                self._bucket.complete_multipart_upload, self.key, self.upload_id, self._parts,
-                self.size, self._crc32, self._dump_id, overwrite, self._unique)
-        else:
-            task = self._workers.call(
-                self._bucket.put_object, self.key, self._body, overwrite, self._unique,
-                self._dump_id, None if self.count else 'STANDARD', renamed)
-        if task.error:
-            if isinstance(task.error, Error) and not isinstance(task.error, UnknownOutcome):
-                self._state = before        # it is certain that the object isn't there
-            raise task.error
-        self._state, self._parts = 'complete', []
-        if self._doubled:
-            self._workers.call(self._forget)
-
-    def settle(self):
-        """Whether the object is there, after a signal, say; None if that can't be known."""
-        if self._state == 'completing':
-            aborted = self._abort()
-            there = self._bucket.is_ours(self.key, self._dump_id, self.size)
-            if there:
-                self._state = 'complete'
-            elif there is False and aborted:
-                self._state = 'new'     # else the server may be at it just now
-        return None if self._state == 'completing' else self._state == 'complete'
-
-    def give_up(self):
-        """Leave nothing behind, as far as the network and the key's rights allow."""
-        if self._state == 'creating' or self._doubled:
-            self._forget()
-        if self._state == 'open':
-            self._abort()
-        elif self._state != 'creating':
-            there = self.settle()
-            if there or (there is None and self._unique):
-                self._try(self._bucket.delete_object, self.key)
-            elif there is None:         # and under such a key it may be somebody else's
-                self._bucket.report('warning', '%s may be left behind'
-                                    % printable(repr(self.key), 300))
-
-    def _abort(self):
-        """Whether there was an upload to be aborted."""
-        return self.upload_id and self._try(self._bucket.abort_multipart_upload, self.key,
-                                            self.upload_id)
-
-    def _forget(self):
-        """Abort the upload whose id never reached us; with a random key it must be ours."""
-        def abort():
-            count = 0
-            for upload in self._bucket.list_multipart_uploads(self.key):
-                if upload.key == self.key and upload.upload_id != self.upload_id:
-                    count += self._bucket.abort_multipart_upload(self.key, upload.upload_id)
-            return count
-
-        found = self._unique and self._try(abort)
-        if not self._unique or (found == 0 and self._state == 'creating'):
-            self._bucket.report('warning', 'an upload of %s may be left behind'
-                                % printable(repr(self.key), 300))
-
-    def _try(self, function, *args):
-        try:
-            return function(*args)
-        except NetworkError:
-            raise                   # nothing else will work either
-        except Error as error:
-            self._bucket.report('warning', '%s may be left behind: %s' % (
-                printable(repr(self.key), 300), error))
+    while position < head.size or pending:
+        while position < head.size and len(pending) <= bucket.jobs:
+            buffer = workers.buffer()
+            view = buffer[:min(check.range_size, head.size - position)]
+            pending.append((view, buffer, workers.submit(
+                bucket.get_object, key, view, position, head, check.prepare)))
+            position += len(view)
+        view, buffer, task = pending.popleft()
+        prepared = workers.wait(task)
+        write(view)
+        check.update(view, prepared)
+        workers.release(buffer)
+    if not check.passed():
+        raise IntegrityError('%s: %s' % (printable(repr(key), 300), check.complaint))
+    return check.name
 
 
 # ------------------------------------------------------------------------- Self-test
