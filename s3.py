@@ -157,7 +157,8 @@ class ResponseError(Error):
         self.request_id, self.region, self.location = request_id, region, location
         self.retry_after, self.date = retry_after, date
         self.empty = status == 403 and not message and code == 'Forbidden'
-        self.hint = HINTS.get(code)
+        self.hint = HINTS.get(code, '').replace('ACTION', ACTIONS.get(
+            what.partition(' ')[0], 'this'))
         self.document = True        # whether it came with an error document, as S3's do
         self.signed = None          # clock offset, region and place that it was signed for
         Error.__init__(self, status, code)
@@ -172,16 +173,39 @@ class ResponseError(Error):
 
 
 HINTS = {
-    'AccessDenied': "this key's policy does not allow it, or the bucket's forbids it",
-    'AccessControlListNotSupported': 'the bucket has ACLs switched off, the default since 2023',
+    'AccessDenied': "neither the key's policy nor the bucket's may forbid ACTION, and one must "
+                    "allow it; is it your bucket?",
+    'AccessControlListNotSupported': 'the bucket has ACLs switched off, the default since 2023: '
+                                     'its policy does what they did',
     'AuthorizationHeaderMalformed': 'check region and service in the configuration',
-    'Forbidden': "the key, its policy or the clock may be at fault",
-    'InvalidAccessKeyId': 'check access_key_id and the endpoint',
-    'NoSuchBucket': 'check bucket_name, or create it with `s3dump.py init`',
+    'BucketAlreadyExists': 'the name is taken by somebody else: choose another bucket_name',
+    'EntityTooSmall': 'this server wants larger parts: `s3.py` finds out, see part_size',
+    'ExpiredToken': 'get a newer key and session_token',
+    'Forbidden': "may the key do ACTION? are access_key_id, secret_access_key and clock right?",
+    'InvalidAccessKeyId': 'check access_key_id, and that it is of this endpoint; a temporary key '
+                          'needs its session_token',
+    'InvalidStorageClass': 'this server has other storage classes',
+    'NoSuchBucket': 'check bucket_name and endpoint, or create it with `s3dump.py init`',
+    'NotImplemented': 'this server can not do that',
+    'PermanentRedirect': 'check region and endpoint in the configuration',
     'PreconditionFailed': 'an object of that name exists, and nothing was changed',
-    'RequestTimeTooSkewed': "this machine's clock is wrong",
-    'SignatureDoesNotMatch': 'check secret_access_key, for blanks at its end too',
+    'RequestTimeTooSkewed': "this machine's clock is wrong, and the server's could not be learnt: "
+                            "set it (date -u -s)",
+    'SignatureDoesNotMatch': 'check secret_access_key, for blanks at its end too; a proxy that '
+                             'changes requests does this as well',
 }
+
+# What a policy must allow.  Source: Amazon S3 User Guide, "Required permissions for Amazon S3
+# API operations".
+ACTIONS = {'AbortMultipartUpload': 's3:AbortMultipartUpload',
+           'CompleteMultipartUpload': 's3:PutObject', 'CreateBucket': 's3:CreateBucket',
+           'CreateMultipartUpload': 's3:PutObject', 'DeleteObject': 's3:DeleteObject',
+           'GetObject': 's3:GetObject', 'GetObjectAcl': 's3:GetObjectAcl',
+           'HeadBucket': 's3:ListBucket', 'HeadObject': 's3:GetObject',
+           'ListMultipartUploads': 's3:ListBucketMultipartUploads',
+           'ListObjectsV2': 's3:ListBucket', 'ListParts': 's3:ListMultipartUploadParts',
+           'PutObject': 's3:PutObject', 'PutObjectAcl': 's3:PutObjectAcl',
+           'RestoreObject': 's3:RestoreObject', 'UploadPart': 's3:PutObject'}
 
 TRANSIENT_STATUS = {408, 429, 499} | set(range(500, 600)) - {501, 505, 507, 511}
 TRANSIENT_CODES = {'SlowDown', 'InternalError', 'RequestTimeout', 'OperationAborted',
@@ -494,8 +518,8 @@ class Endpoint:
         load_network()
         self.bucket = config.get('bucket_name') or ''
         if not self.bucket:
-            raise ConfigError('no bucket: set bucket_name in the configuration (-f FILE, '
-                              '~/.s3keys or /etc/s3_keys), or S3DUMP_BUCKET')
+            raise ConfigError('no bucket: write `bucket_name NAME` into ~/.s3keys (or another '
+                              'file, for -f), or set S3DUMP_BUCKET')
         if not re.match(r'[!-.0-~]+\Z', self.bucket):
             raise ConfigError('%s is no name of a bucket' % printable(repr(self.bucket), 100))
         self.region = config.get('region') or 'us-east-1'
@@ -1675,6 +1699,15 @@ def network_error(what, endpoint, proxy, error, attempts, now):
             reason += '; ca_bundle names the CA of a server of your own'
     elif 'WRONG_VERSION_NUMBER' in str(error):
         reason = 'the server does not speak TLS: is it an http:// endpoint?'
+    elif attempts < 2:
+        pass                        # what is asked once needn't be there
+    elif isinstance(error, socket.gaierror):
+        reason += '; check the name %s, and that this machine can look up names' % (
+            proxy[0] if proxy else endpoint.host)
+    elif isinstance(error, ConnectionRefusedError):
+        reason += '; nothing answers at this port: check the endpoint'
+    elif isinstance(error, socket.timeout):
+        reason += '; is a firewall or a proxy in between?'
     tried = ' (gave up after %d attempts)' % attempts if attempts > 1 else ''
     return NetworkError(printable('%s: %s: %s%s' % (what, place, reason, tried)))
 
@@ -1897,7 +1930,9 @@ class Provider:
             else:
                 self._source = source
                 return self._renewable(found)
-        raise ConfigError(printable('no credentials: ' + '; '.join(missing), 2000))
+        raise ConfigError(printable(
+            'no credentials: write access_key_id and secret_access_key into ~/.s3keys; there is '
+            + '; '.join(missing), 2000))
 
     def _renewable(self, found):
         found.renewable = bool(found.session_token) and self._source not in (
@@ -2274,7 +2309,11 @@ class Request:
         bucket.report('retry', '%s: %s; next try in %.1f s' % (self.what, brief(error), pause))
         if threading.current_thread() is threading.main_thread():
             bucket.check()
-        bucket.wait(connection, pause)
+        bucket.pauses[connection] = bucket.monotonic() + pause, brief(error)
+        try:
+            bucket.wait(connection, pause)
+        finally:
+            del bucket.pauses[connection]
         if connection.cancelled:
             raise Cancelled()
 
@@ -2376,8 +2415,9 @@ class Bucket:
     complete_timeout and answer_timeout, in seconds (see Limits); limit, the RateLimit;
     check, called while the main thread waits in a transfer, which may raise what ends it;
     retain, None or the mode and the days of an Object Lock for what is stored;
-    retries, how many so far (guarded by nothing, it is only shown); offset, the seconds
-    that the server's clock is ahead of ours.
+    retries, how many so far, and pauses, {Connection: (when it tries again, by monotonic,
+    and why)}, which are guarded by nothing: each thread has an entry of its own, and they are
+    only shown; offset, the seconds that the server's clock is ahead of ours.
     """
 
     def __init__(self, config, environ=os.environ, report=lambda kind, text: None,
@@ -2400,6 +2440,7 @@ class Bucket:
         self.check = lambda: None
         self.retain = None
         self.retries = self.offset = 0
+        self.pauses = {}
         checksum = config.get('checksum', 'auto')
         self.checksum = checksum == 'crc32' or (checksum == 'auto' and self.endpoint.aws)
         self.opaque_etags = config.get('etag') == 'opaque'

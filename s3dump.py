@@ -2,12 +2,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Keep dumps of any stream in Amazon S3, or in a server that speaks S3.
 
-  tar -cz /home | s3dump.py dump /home 0            store a dump, level 0, of today
-  s3dump.py dump /home 1 -- tar -c -g /var/lib/home.snar /home
-                                                    the same, and tar must succeed
-  s3dump.py restore /home 0 | tar -xz               the newest one comes back
-  s3dump.py list                                    what is there, and what it costs
-  s3dump.py clean 3                                 keep three of each file system and level
+  tar -cz /home | s3dump.py dump /home 0        store a dump, level 0, of today
+  s3dump.py dump /home 0 -- tar -cz /home       the same, and tar must succeed
+  s3dump.py restore /home 0 | tar -xz           the newest one comes back
+  s3dump.py list                                what is there, and its price
+  s3dump.py clean 3                             keep three of each
 
 The names of dumps, the commands and what is printed are in this file; s3.py, which must
 lie beside it, talks to the server.
@@ -23,6 +22,7 @@ import functools  # noqa: E402
 import itertools  # noqa: E402
 import os  # noqa: E402
 import re  # noqa: E402
+import stat  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
@@ -399,6 +399,7 @@ class Source:
         self._program, self._accepted, self._min_size = program, accepted, min_size
         self._process = None
         self.size = 0
+        self.total = None           # bytes, where it can be known
         if program:
             global subprocess       # here, for most dumps come through a pipe
             import subprocess
@@ -410,6 +411,9 @@ class Source:
             self._raw = self._process.stdout
         else:
             self._raw = open(0, 'rb', buffering=0, closefd=False)
+            found = os.fstat(0)
+            if stat.S_ISREG(found.st_mode):
+                self.total = found.st_size - self._raw.tell()
         wide_pipe(self._raw.fileno())
 
     def fileno(self):
@@ -474,59 +478,69 @@ def write_out(view):
 class Status:
     """The line on standard error that tells how a transfer goes.
 
-    At a terminal it is rewritten every second by a thread of its own; elsewhere there is
-    only the summary at the end, and with -q nothing.
+    At a terminal it is rewritten every second by a thread of its own, which only reads what
+    others count; elsewhere there is only the summary at the end, and with -q nothing.
+    total: bytes, or None where that is unknown.
+
+    The cursor waits at the beginning of the line: whatever a resize makes of it, it begins
+    there, and all from there on is cleared.
     """
+    CLEAR = '\r\x1b[J'
+    live = False                    # whether there is a line now that others have to clear
 
     def __init__(self, bucket, quiet, total=None):
         self._bucket, self._total = bucket, total
         self._start = time.monotonic()
         self._before = bucket.limit.moved
-        self._shown = not quiet
-        self._live = not quiet and sys.stderr is not None and sys.stderr.isatty()
+        self._quiet = quiet
         self._recent = collections.deque([(self._start, 0)], 10)
         self._running = threading.Lock()    # held until the end
         self._running.acquire()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        if self._live:
+        if not quiet and sys.stderr and sys.stderr.isatty() and os.environ.get('TERM') != 'dumb':
+            Status.live = True
             self._thread.start()
 
     def _run(self):
         while not self._running.acquire(timeout=1):
-            now, moved = time.monotonic(), self._bucket.limit.moved - self._before
-            span, bytes_then = now - self._recent[0][0], self._recent[0][1]
-            rate = (moved - bytes_then) / span if span else 0
-            self._recent.append((now, moved))
-            line = '%s  %s/s  %s' % (human(moved), human(rate), clock(now - self._start))
-            if self._total:
-                line += '  %d%%' % min(100, 100 * moved // self._total)
-                if rate:
-                    line += '  %s left' % clock(max(0, self._total - moved) / rate)
-            if self._bucket.retries:
-                line += '  %d retries' % self._bucket.retries
-            self._write('\r' + line[:width() - 1] + '\x1b[K')
+            write_error(self.CLEAR + self._line(time.monotonic())[:width() - 1] + '\r')
 
-    def _write(self, text):
-        try:
-            sys.stderr.write(text)
-            sys.stderr.flush()
-        except (OSError, ValueError):
-            pass
+    def _line(self, now):
+        """Bytes, rate over the last ten seconds, time, and what else is known."""
+        moved = self._bucket.limit.moved - self._before
+        then, moved_then = self._recent[0]
+        rate = (moved - moved_then) / (now - then)
+        self._recent.append((now, moved))
+        words = [human(moved), human(rate) + '/s', clock(now - self._start)]
+        if self._total:
+            words.append('%d%%' % min(100, 100 * moved // self._total))
+            if rate > 0:
+                words.append(clock(max(0, self._total - moved) / rate) + ' left')
+        pauses = sorted(self._bucket.pauses.copy().values())
+        if pauses:
+            again, why = pauses[0]
+            words.append('%s, next try in %d s' % (why, max(0, again - now) + 0.9))
+        elif self._bucket.retries:
+            words.append(counted(self._bucket.retries, 'retry', 'retries'))
+        return '  '.join(words).encode('ascii', 'replace').decode()
 
     def stop(self):
         """Clear the line."""
-        if self._live:
-            self._live = False
+        if Status.live:
             self._running.release()
             self._thread.join(1)
-            self._write('\r\x1b[K')
+            write_error(self.CLEAR)
+            Status.live = False
 
-    def summary(self, text, size):
-        """The last word: what was done, how much and how fast."""
+    def summary(self, what, size, *facts):
+        """The last word, for a log: what was done, how much, how fast and how it was checked."""
         self.stop()
-        if self._shown:
+        if not self._quiet:
             seconds = self.seconds()
-            say('%s: %s in %s, %s/s' % (text, human(size), clock(seconds), human(size / seconds)))
+            say('%s: %s (%d bytes) in %s, %s/s, %s, %s' % (
+                what, human(size), size, clock(seconds) if seconds >= 60 else '%.1f s' % seconds,
+                human(size / seconds), ', '.join(facts),
+                counted(self._bucket.retries, 'retry', 'retries')))
 
     def seconds(self):
         """Since the start."""
@@ -564,10 +578,20 @@ def utc(seconds):
     return time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(seconds))
 
 
+def counted(count, one, many=None):
+    """Like 1 part or 3 parts."""
+    return '%d %s' % (count, one if count == 1 else many or one + 's')
+
+
 def say(text):
-    """A line on standard error; that nobody listens is no reason to fail."""
+    """A line on standard error."""
+    write_error('%ss3dump: %s\n' % (Status.CLEAR if Status.live else '', text))
+
+
+def write_error(text):
+    """Write to standard error; that nobody listens is no reason to fail."""
     try:
-        sys.stderr.write('s3dump: %s\n' % text)
+        sys.stderr.write(text)
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError):
         pass
@@ -598,7 +622,10 @@ def confirmed(args, question):
 # -------------------------------------------------------------------------- Commands
 
 def dump(bucket, args):
-    """store standard input, or the output of PROGRAM, as a dump"""
+    """store a stream, or the output of PROGRAM
+
+    Nothing is stored unless the stream comes to its end, and PROGRAM succeeds.
+    """
     if not args.program and os.isatty(0):
         raise UsageError('dump reads a stream: pipe one into it, or give a program after --')
     name = args.key
@@ -613,7 +640,7 @@ def dump(bucket, args):
         bucket.retain = args.retain_mode.upper(), args.retain
     Stopped.deferred = True
     source = Source(args.program, args.accept_status, args.min_size)
-    status = Status(bucket, args.quiet)
+    status = Status(bucket, args.quiet, source.total)
     try:
         stored = bucket.upload(name, source, overwrite=args.overwrite,
                                unique=args.key is None and not args.fixed_key)
@@ -624,7 +651,10 @@ def dump(bucket, args):
     Stopped.pending = None          # it came too late
     if not stored.size:
         say('warning: the stream was empty, and so is the dump %s' % s3.printable(stored.key))
-    status.summary('dump %s' % s3.printable(stored.key), stored.size)
+    status.summary('dump %s' % s3.printable(stored.key), stored.size,
+                   counted(stored.parts, 'part'),
+                   counted(stored.objects - (stored.objects > 1), 'volume'),     # but the end mark
+                   'checked: ' + ('crc32' if bucket.checksum else 'sha256'))
     if args.json:
         try:
             answer_json(key=stored.key, size=stored.size, seconds=round(status.seconds(), 3),
@@ -671,7 +701,9 @@ def read_back(bucket, args, write, what):
         proof = bucket.download(found.keys(), write, ended=bool(found.ends))
     finally:
         status.stop()
-    status.summary('%s %s (checked: %s)' % (what, s3.printable(found.key), proof), found.size)
+    status.summary('%s %s' % (what, s3.printable(found.key)), found.size,
+                   counted(len(found.pieces), 'volume' if found.layout == '/volume_' else 'chunk'),
+                   'checked: ' + proof)
     return found, proof
 
 
@@ -714,7 +746,7 @@ def thaw(bucket, args, found):
 
 
 def restore(bucket, args):
-    """write the newest dump with these labels to standard output"""
+    """write the newest dump to standard output"""
     if os.isatty(1):
         raise UsageError('restore writes a stream: pipe it into a program or a file')
     wide_pipe(1)
@@ -723,7 +755,7 @@ def restore(bucket, args):
 
 
 def verify(bucket, args):
-    """read a dump back and check it end to end, writing nothing"""
+    """read the newest dump back, and check it"""
     found, proof = read_back(bucket, args, lambda view: None, 'verify')
     if args.json:
         answer_json(key=found.key, size=found.size, verified=proof)
@@ -738,7 +770,7 @@ CURL = ('with these lines in the file urls, and room for the largest object in t
 
 
 def url(bucket, args):
-    """print URLs that hold for --expires, one per object, for curl"""
+    """print URLs of the newest dump, for curl"""
     found = find_whole(bucket, args)
     for key in found.keys():
         bucket.head_whole(key, bool(found.ends))
@@ -752,12 +784,15 @@ def url(bucket, args):
 
 
 def getacl(bucket, args):
-    """write the ACL of a dump's first object, XML, to standard output"""
+    """write the ACL of a dump, XML
+
+    It is that of its first object.
+    """
     write_out(memoryview(bucket.get_object_acl(find_whole(bucket, args).keys()[0])))
 
 
 def putacl(bucket, args):
-    """set the ACL of all objects of a dump from standard input"""
+    """set the ACL of a dump from standard input"""
     if os.isatty(0):
         raise UsageError('putacl reads XML as getacl writes it: pipe it in')
     found = find_whole(bucket, args)
@@ -773,7 +808,10 @@ def putacl(bucket, args):
 
 
 def delete(bucket, args):
-    """delete a dump"""
+    """delete the dump of a day, today if no other
+
+    Where a day has several it deletes none, and prints their keys.
+    """
     if args.key is not None:
         found = find_by_key(bucket, args.key, with_strays=True)
     else:
@@ -808,7 +846,7 @@ def shell_word(text):
 
 
 def init(bucket, args):
-    """create the bucket if need be, and try to write, read and delete"""
+    """create the bucket if need be, and try it"""
     created = False
     try:
         bucket.head_bucket()
@@ -864,12 +902,13 @@ def price(sizes):
 
 
 def list_dumps(bucket, args):
-    """print the dumps of this host (-a: of all hosts), of FS only if it is given"""
+    """print the dumps of this host and their cost"""
     prefix = '' if args.all else args.host + ':'
     if args.fs is not None and not args.all:
         prefix += args.fs + ':'
     total, orphans, others = collections.Counter(), [], collections.Counter()
-    shown = None if args.all or args.json else show_host(args.host)
+    rows = list_as_json if args.json else list_long if args.long else None
+    shown = None if args.all or rows else show_host(args.host)
     for dumps, lost, strange in sections(bucket.list_objects(prefix)):
         dumps = [without_strays(bucket, one) for one in dumps if args.fs in (None, one.labels.fs)]
         strange = [entry for entry in strange if args.fs is None]
@@ -878,13 +917,13 @@ def list_dumps(bucket, args):
             others.update(count=1, size=entry.size)
         for one in dumps:
             total.update(one.sizes())
-        if args.json:
-            list_as_json(dumps, strange)
+        if rows:
+            rows(dumps, strange)
         elif dumps:
             if dumps[0].labels.host != shown:
                 shown = show_host(dumps[0].labels.host, blank=shown is not None)
             answer('\n'.join(section_lines(dumps)))
-    if args.json:
+    if rows:
         return
     lines = ['']
     if args.all and others:
@@ -962,6 +1001,19 @@ def list_as_json(dumps, others):
                     storage_class=entry.storage_class, objects=1)
 
 
+def list_long(dumps, others):
+    """A line per dump, and per object that is none: six fields, of which only the last, the
+    key, may hold blanks."""
+    for one in dumps:
+        answer('%15d %s %3d %-12s %-6s %s' % (
+            one.size, utc(one.stored), len(one.all_entries()), s3.printable(one.storage_class),
+            'broken' if one.problem() else 'whole', s3.printable(one.key)))
+    for entry in others:
+        answer('%15d %s %3d %-12s %-6s %s' % (
+            entry.size, utc(entry.modified), 1, s3.printable(entry.storage_class), 'other',
+            s3.printable(entry.key)))
+
+
 def unfinished(bucket, prefix):
     """The unfinished uploads, or none where the key or the server doesn't let us see them."""
     try:
@@ -1005,7 +1057,11 @@ def plan(dumps, last, counts):
 
 
 def clean(bucket, args):
-    """delete all but the newest N dumps of each file system and level, or by --keep-..."""
+    """delete all but the newest N dumps of each
+
+    Of each file system and level, that is; --keep-... keep more of them, or do in
+    place of N.
+    """
     dumps, orphans, _ = group(bucket.list_objects('' if args.all else args.host + ':'))
     groups, failed, doomed = collections.defaultdict(list), False, []
     for one in well_dated(dumps):
@@ -1150,7 +1206,10 @@ def abort_stale(bucket, args):
 # ------------------------------------------------------------------------ Monitoring
 
 def check(bucket, args):
-    """tell whether the newest dump is there, whole, young and large enough"""
+    """tell whether the newest dump is good
+
+    That is whole, not older than --max-age, and as large as those before it.
+    """
     newest, under_way = None, []
     try:
         dumps = find_all(bucket, args, None)
@@ -1210,25 +1269,233 @@ def why_not(bucket, args, newest, earlier):
 
 # ---------------------------------------------------------------------- Command line
 
-# name: (function, usage of its arguments, options beside the common ones)
+# name: (function, usage of its arguments)
 COMMANDS = {
-    'dump': (dump, 'FS LEVEL [-- PROGRAM ARG...]',
-             'key date storage_class min_size overwrite fixed_key accept_status json retain '
-             'retain_mode'),
-    'restore': (restore, 'FS LEVEL', 'key date thaw tier wait'),
-    'verify': (verify, 'FS LEVEL', 'key date json thaw tier wait'),
-    'list': (list_dumps, '[FS]', 'all json'),
-    'delete': (delete, 'FS LEVEL', 'key date yes dry_run'),
-    'clean': (clean, '[N]', 'all yes dry_run force keep_daily keep_weekly keep_monthly '
-              'keep_yearly'),
-    'check': (check, 'FS LEVEL', 'max_age min_ratio json'),
-    'init': (init, '', ''),
-    'url': (url, 'FS LEVEL', 'key date expires'),
-    'getacl': (getacl, 'FS LEVEL', 'key date'),
-    'putacl': (putacl, 'FS LEVEL', 'key date'),
+    'dump': (dump, 'FS LEVEL [-- PROGRAM...]'),
+    'restore': (restore, 'FS LEVEL'),
+    'verify': (verify, 'FS LEVEL'),
+    'list': (list_dumps, '[FS]'),
+    'delete': (delete, 'FS LEVEL'),
+    'clean': (clean, '[N]'),
+    'check': (check, 'FS LEVEL'),
+    'init': (init, ''),
+    'url': (url, 'FS LEVEL'),
+    'getacl': (getacl, 'FS LEVEL'),
+    'putacl': (putacl, 'FS LEVEL'),
 }
 ALIASES = {'retrieve': 'restore', 'initialize': 'init'}
-EVERYWHERE = {'host', 'quiet', 'verbose', 'limit_rate', 'jobs', 'config', 'words'}
+
+# commands: that take it, all of them where there is none; metavar: what follows it; convert:
+# makes the value of the text, and raises ValueError, or the words that it may be; otherwise: the
+# value where it isn't given.
+Option = collections.namedtuple('Option', 'commands flags metavar help convert otherwise')
+
+
+def option(commands, flags, metavar='', help='', convert=None, otherwise=None):
+    return Option(commands.split(), flags.split(), metavar, help, convert, otherwise)
+
+
+def parse_time(text):
+    """'30m', '12h' or '7d' in seconds."""
+    match = re.match(r'([0-9]{1,9})([smhd])\Z', text)
+    if not match:
+        raise ValueError('%r is no time: a number, and s, m, h or d' % text)
+    return int(match.group(1)) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}[match.group(2)]
+
+
+def parse_expires(text):
+    """A time that a presigned URL can hold."""
+    seconds = parse_time(text)
+    if not 1 <= seconds <= s3.MAX_EXPIRES:
+        raise ValueError('a URL can hold from 1s to 7d')
+    return seconds
+
+
+def parse_days(text):
+    """A whole number, at least 1."""
+    return s3.parse_count(text, 99999)
+
+
+def parse_ratio(text):
+    """A number that isn't negative."""
+    if not re.match(r'[0-9]{1,9}(\.[0-9]{1,9})?\Z', text):
+        raise ValueError('%r is no ratio like 0.5' % text)
+    return float(text)
+
+
+def parse_statuses(text):
+    """'1,3' as a set of exit statuses."""
+    if not all(re.match(r'[0-9]{1,3}\Z', status) for status in text.split(',')):
+        raise ValueError('numbers with commas between them')
+    return {int(status) for status in text.split(',')}
+
+
+def parse_text(word):
+    """A word of the command line as text: it is UTF-8, whatever the locale."""
+    try:
+        return os.fsencode(word).decode()
+    except UnicodeDecodeError:
+        raise UsageError('%s is not UTF-8' % s3.printable(repr(os.fsencode(word))))
+
+
+NAMING = 'dump restore verify delete url getacl putacl'     # commands that mean one dump
+OPTIONS = (
+    option('', '-f --config', 'FILE', 'configuration file'),
+    option('', '-h --host', 'NAME', "host label, instead of this machine's name", parse_text),
+    option('', '-L --limit-rate', 'RATE', 'bytes per second: 300k, 1.5m',
+           s3.SETTINGS['limit_rate']),
+    option('', '-j --jobs', 'N', 'parts in flight (%d)' % s3.JOBS, s3.SETTINGS['jobs']),
+    option('', '-q --quiet', help='no status, only errors'),
+    option('', '-v --verbose', help='a line per request and retry'),
+    option('', '--completion', 'SHELL', 'print the completion for bash or zsh', ('bash', 'zsh')),
+    option('', '--help', help='print this; after a command, what it takes'),
+    option('', '--version', help='print the version'),
+    option(NAMING, '-k --key', 'KEY', 'the literal key, in place of FS and LEVEL', parse_text),
+    option(NAMING, '-w --date', 'DATE', 'date label, like 2009-12-31'),
+    option('dump', '-i --infrequent-access', help='storage class STANDARD_IA'),
+    option('dump', '--storage-class', 'CLASS', 'any storage class', s3.SETTINGS['storage_class']),
+    option('dump', '--min-size', 'SIZE', 'fail if the stream is shorter', s3.parse_size, 0),
+    option('dump', '--accept-status', 'N,N', 'of PROGRAM, besides 0, that store the dump',
+           parse_statuses, ()),
+    option('dump', '--fixed-key', help='store as HOST:FS:LEVEL:DATE'),
+    option('dump', '--overwrite', help='-k KEY and --fixed-key may replace an object'),
+    option('dump', '--retain', 'DAYS', 'nobody can delete it for so long', parse_days),
+    option('dump', '--retain-mode', 'MODE', 'governance (the default) or compliance',
+           ('governance', 'compliance')),
+    option('restore verify', '--thaw', 'DAYS', 'make an archived dump readable', parse_days),
+    option('restore verify', '--tier', 'TIER', 'how fast: expedited, standard or bulk',
+           ('expedited', 'standard', 'bulk')),
+    option('restore verify', '--wait', help='until it is readable'),
+    option('list clean', '-a --all', help='all hosts, not just this one'),
+    option('list', '--long', help='a line per dump, for awk, sort and column'),
+    option('list dump verify check', '--json', help='for machines'),
+    option('delete clean', '-y --yes', help='do not ask'),
+    option('delete clean', '-n --dry-run', help='say what would be deleted'),
+    option('clean', '--force', help='also where the sizes look wrong'),
+    *(option('clean', '--keep-' + rule, 'N', 'keep the newest of N ' + periods, parse_days)
+      for rule, periods in (('daily', 'days'), ('weekly', 'weeks'), ('monthly', 'months'),
+                            ('yearly', 'years'))),
+    option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h)', parse_time,
+           26 * 3600),
+    option('check', '--min-ratio', 'R', 'of its size to the median of those before (0.5)',
+           parse_ratio, 0.5),
+    option('url', '--expires', 'TIME', 'how long it holds: 30m, 12h, 7d (1h)', parse_expires,
+           3600),
+)
+
+
+def name_of(option):
+    """Its attribute of the namespace."""
+    return option.flags[-1].lstrip('-').replace('-', '_')
+
+
+def help_text(command=None):
+    """What --help prints: of a command, or of all."""
+    if command:
+        function, usage = COMMANDS[command]
+        lines = ['usage: s3dump.py %s [options]' % ' '.join([command, usage]).strip(), '',
+                 re.sub('(?m)^ +', '', function.__doc__).rstrip()]
+    else:
+        lines = ['usage: s3dump.py [options] COMMAND [arguments]', '',
+                 __doc__.rpartition('\n\n')[0], '', 'commands:']
+        lines += ['  %-8s%-26s%s' % (name, usage, purpose(name))
+                  for name, (_, usage) in COMMANDS.items()]
+    for commands, options in itertools.groupby(OPTIONS, lambda each: each.commands):
+        if not command or not commands or command in commands:
+            lines += ['', 'options of %s:' % (', '.join(commands) or 'all commands')]
+            lines += ['  %-26s%s' % (', '.join(each.flags) + ' ' + each.metavar, each.help)
+                      for each in options]
+    return '\n'.join(lines)
+
+
+def purpose(command):
+    """What a command does, in a few words."""
+    return COMMANDS[command][0].__doc__.partition('\n')[0]
+
+
+FIRST_STEPS = """no command; the first steps are
+  s3dump.py init                                create the bucket, and try it
+  tar -cz /home | s3dump.py dump /home 0        store a dump, level 0, of today
+  s3dump.py list                                what is there
+  s3dump.py restore /home 0 | tar -xz -C /mnt   the newest one comes back
+  s3dump.py --help                              all commands and options"""
+
+
+def completion(shell):
+    """A script that lets bash or zsh complete commands and options."""
+    if shell not in ('bash', 'zsh'):
+        raise UsageError('--completion: bash or zsh')
+    programs, cases = 's3dump.py s3dump s3dump.pyz', []
+    common = [each for each in OPTIONS if not each.commands]
+    if shell == 'bash':
+        for name in COMMANDS:
+            flags = [flag for each in OPTIONS if each in common or name in each.commands
+                     for flag in each.flags]
+            cases.append('%s:-*) words="%s" ;;' % (name, ' '.join(flags)))
+        cases += [':-*) words="%s" ;;' % ' '.join(flag for each in common for flag in each.flags),
+                  ':*) words="%s" ;;' % ' '.join(COMMANDS)]
+        choices = ['%s:*) words="%s" ;;' % (each.flags[-1], ' '.join(choices_of(each)))
+                   for each in OPTIONS if choices_of(each)]
+        return BASH % ('|'.join(COMMANDS), '\n        '.join(choices), '|'.join(
+            flag + ':*' for each in OPTIONS if each.metavar and not choices_of(each)
+            for flag in each.flags), '\n            '.join(cases), programs)
+    for name in COMMANDS:
+        cases.append('%s) options+=(%s) ;;' % (name, ' '.join(
+            zsh_spec(each) for each in OPTIONS if name in each.commands)))
+    described = [shell_word('%s:%s' % (name, purpose(name))) for name in COMMANDS]
+    return ZSH % (programs, ' '.join(zsh_spec(each) for each in common), ' '.join(described),
+                  '|'.join(COMMANDS), '\n        '.join(cases), programs)
+
+
+def choices_of(option):
+    """The words that its value may be, where they can be told."""
+    if option.flags == ['--storage-class']:
+        return PRICES
+    return option.convert if isinstance(option.convert, tuple) else ()
+
+
+def zsh_spec(option):
+    """An option, as _arguments of zsh takes it."""
+    names = shell_word('(%s)' % ' '.join(option.flags)) + (
+        '{%s}' % ','.join(option.flags) if len(option.flags) > 1 else option.flags[0])
+    value = '' if not option.metavar else ':%s:%s' % (option.metavar, (
+        '(%s)' % ' '.join(choices_of(option)) if choices_of(option) else
+        '_files' if option.metavar == 'FILE' else ' '))
+    return names + shell_word('[%s]%s' % (option.help, value))
+
+
+BASH = """# bash completion of s3dump.py: source <(s3dump.py --completion bash)
+_s3dump() {
+    local word words= command= current=${COMP_WORDS[COMP_CWORD]}
+    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+        case $word in
+        --) return ;;
+        %s) command=${command:-$word} ;;
+        esac
+    done
+    case ${COMP_WORDS[COMP_CWORD-1]}:$current in
+        %s
+        %s) return ;;
+        *) case $command:$current in
+            %s
+        esac ;;
+    esac
+    COMPREPLY=($(compgen -W "$words" -- "$current"))
+}
+complete -o default -F _s3dump %s"""
+
+ZSH = """#compdef %s
+# zsh completion of s3dump.py: source <(s3dump.py --completion zsh), after compinit
+_s3dump() {
+    local -a options commands
+    options=(%s)
+    commands=(%s)
+    case ${words[(r)(%s)]} in
+        %s
+    esac
+    _arguments -s -S $options '1:command:{_describe command commands}' '*:argument:_files'
+}
+if [[ $funcstack[1] == _s3dump ]]; then _s3dump "$@"; else compdef _s3dump %s; fi"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -1238,89 +1505,57 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
-def make_parser():
-    """The options; the words between them are parse()'s."""
-    lines = ['  %-37s %s' % ('%s %s' % (name, usage), function.__doc__)
-             for name, (function, usage, _) in COMMANDS.items()]
-    parser = Parser(
-        prog='s3dump.py', usage='s3dump.py [options] COMMAND [arguments]', add_help=False,
-        description='commands:\n' + '\n'.join(lines) + '\n\n' + __doc__,
-        # its own way to find the width imports what takes as long as all of argparse
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=width() - 2),
-        allow_abbrev=sys.version_info < (3, 8))     # False would break -qi there
-    option = parser.add_argument
-    option('words', nargs='*', help=argparse.SUPPRESS)
-    option('-k', '--key', metavar='KEY', help='the literal key, in place of FS and LEVEL')
-    option('-h', '--host', metavar='NAME', help="host label, instead of this machine's name")
-    option('-w', '--date', metavar='YYYY-MM-DD', help='date label, instead of today')
-    option('-a', '--all', action='store_true', help='all hosts, not just this one')
-    option('-y', '--yes', action='store_true', help='do not ask')
-    option('-n', '--dry-run', action='store_true', help='say what would be deleted')
-    option('--force', action='store_true', help='clean: also where the sizes look wrong')
-    option('-q', '--quiet', action='store_true', help='no status, only errors')
-    option('-v', '--verbose', action='store_true', help='a line per request and retry')
-    option('-L', '--limit-rate', metavar='RATE', help='bytes per second: 300k, 1.5m')
-    option('-j', '--jobs', metavar='N', help='parts in flight (%d)' % s3.JOBS)
-    option('-f', '--config', metavar='FILE', help='configuration file')
-    option('-i', '--infrequent-access', action='store_const', const='STANDARD_IA',
-           dest='storage_class', help='storage class STANDARD_IA')
-    option('--storage-class', metavar='CLASS', help='any storage class')
-    option('--min-size', metavar='SIZE', help='dump: fail if the stream is shorter')
-    option('--overwrite', action='store_true', help='dump -k KEY may replace an object')
-    option('--fixed-key', action='store_true', help='dump as HOST:FS:LEVEL:DATE')
-    option('--accept-status', metavar='N,N',
-           help='exit statuses of PROGRAM, beside 0, that store the dump')
-    option('--retain', metavar='DAYS', help='dump: nobody can delete it for so long')
-    option('--retain-mode', metavar='MODE', help='governance (the default) or compliance')
-    option('--thaw', metavar='DAYS', help='restore, verify: make an archived dump readable')
-    option('--tier', metavar='TIER', help='how fast: expedited, standard or bulk')
-    option('--wait', action='store_true', help='until it is readable')
-    for rule, _ in RULES:
-        option('--keep-' + rule, metavar='N', help='clean: keep the newest of N such periods')
-    option('--max-age', metavar='TIME', help='check: how old the newest may be (26h)')
-    option('--min-ratio', metavar='R', help='check: to the median size of those before (0.5)')
-    option('--expires', metavar='TIME', help='url: how long it holds, 30m, 12h, 7d (1h)')
-    option('--json', action='store_true', help='list, dump, verify, check: for machines')
-    option('--help', action='store_true', help='print this')
-    option('--version', action='store_true', help='print the version')
-    return parser
-
-
 def parse(argv):
     """The command line, checked, as a namespace; raises UsageError."""
     program = None
     if '--' in argv:
         argv, program = argv[:argv.index('--')], argv[argv.index('--') + 1:]
-    parser = make_parser()
+    parser = Parser(add_help=False, allow_abbrev=sys.version_info < (3, 8))     # False would
+    parser.add_argument('words', nargs='*')                                     # break -qi there
+    for each in OPTIONS:
+        more = {'metavar': each.metavar} if each.metavar else {'action': 'store_true'}
+        parser.add_argument(*each.flags, **more)
     args, rest = parser.parse_known_args(argv)
-    if args.help or args.version:
-        args.name = 'help'
-        args.text = parser.format_help() if args.help else 's3dump ' + s3.__version__
-        return args
-    args.text = ''
     unknown = [word for word in rest if re.match(r'-[^0-9]', word)]
     if unknown:
-        raise UsageError('unknown option %s' % s3.printable(unknown[0]))
-    words = [text_of(word) for word in args.words + rest]
+        raise UsageError('unknown option %s%s' % (s3.printable(unknown[0]), suggestion(
+            unknown[0], [flag for each in OPTIONS for flag in each.flags])))
+    words = [parse_text(word) for word in args.words + rest]
+    name = ALIASES.get(words[0], words[0]) if words else ''
+    if words and name not in COMMANDS:
+        raise UsageError('unknown command %s%s' % (
+            s3.printable(repr(words[0])), suggestion(words[0], COMMANDS)))
+    args.name, args.text = name or 'help', ''
+    if args.help:
+        args.text = help_text(name)
+    elif args.version:
+        args.text = 's3dump ' + s3.__version__
+    elif args.completion:
+        args.text = completion(args.completion)
+    if args.text:
+        return args
     if not words:
         raise UsageError('no command: ' + ', '.join(COMMANDS))
-    name = ALIASES.get(words[0], words[0])
-    if name not in COMMANDS:
-        raise UsageError('unknown command %s' % s3.printable(repr(words[0])))
-    args.run, usage, options = COMMANDS[name]
-    args.name = name
-    for option, value in vars(args).items():
-        if value not in (None, False) and option not in EVERYWHERE | set(options.split()) \
-                | {'run', 'name', 'text', 'keep'}:
-            raise UsageError('%s takes no --%s' % (name, option.replace('_', '-')))
+    for each in OPTIONS:
+        if each.commands and name not in each.commands and getattr(args, name_of(each)) not in (
+                None, False):
+            raise UsageError('%s takes no %s' % (name, each.flags[-1]))
+    args.run, usage = COMMANDS[name]
     if program is not None and name != 'dump':
-        words, program = words + [text_of(word) for word in program], None
+        words, program = words + [parse_text(word) for word in program], None
     elif program == []:
         raise UsageError('no program after --')
     args.program = program
     parse_words(args, name, usage, words[1:])
     parse_values(args)
     return args
+
+
+def suggestion(word, words):
+    """What may have been meant by *word*."""
+    import difflib
+    return ''.join(' (did you mean %s?)' % found for found in difflib.get_close_matches(
+        word, words, 1))
 
 
 def parse_words(args, name, usage, words):
@@ -1338,7 +1573,7 @@ def parse_words(args, name, usage, words):
         if args.key is not None and words:
             raise UsageError('%s takes FS and LEVEL or -k KEY, not both' % name)
         if args.key is None and len(words) != 2:
-            raise UsageError('%s takes FS and LEVEL (or -k KEY)' % name)
+            raise UsageError('%s takes FS and LEVEL (or -k KEY), like `%s /home 0`' % (name, name))
         if words:
             args.fs, args.level = words
     elif words:
@@ -1347,72 +1582,32 @@ def parse_words(args, name, usage, words):
 
 def parse_values(args):
     """Check and convert what the options say."""
+    for each in OPTIONS:
+        name = name_of(each)
+        value = getattr(args, name)
+        if value is None:
+            setattr(args, name, each.otherwise)
+        elif each.convert:
+            convert = s3.one_of(*each.convert) if isinstance(each.convert, tuple) else each.convert
+            try:
+                setattr(args, name, convert(value))
+            except ValueError as error:
+                raise UsageError('%s: %s' % (each.flags[-1], s3.printable(str(error))))
     if args.key is not None:
-        args.key = text_of(args.key)
         if not args.key:
             raise UsageError('the key is empty')
         if args.date is not None or args.fixed_key:
             raise UsageError('-k KEY takes neither --date nor --fixed-key')
-    args.host = text_of(args.host) if args.host is not None else this_host()
+    for name, needed in (('retain_mode', 'retain'), ('tier', 'thaw'), ('wait', 'thaw')):
+        if getattr(args, name) and not getattr(args, needed):
+            raise UsageError('--%s needs --%s' % (name.replace('_', '-'), needed))
+    if args.host is None:
+        args.host = this_host()
     check_labels(Labels(args.host, args.fs, args.level, args.date, None))
-    for option, convert in (('limit_rate', s3.SETTINGS['limit_rate']),
-                            ('jobs', s3.SETTINGS['jobs']), ('min_size', s3.parse_size),
-                            ('storage_class', s3.SETTINGS['storage_class']),
-                            ('expires', parse_time), ('max_age', parse_time),
-                            ('min_ratio', parse_ratio), ('retain', parse_days),
-                            ('retain_mode', s3.one_of('governance', 'compliance')),
-                            ('thaw', parse_days),
-                            ('tier', s3.one_of('expedited', 'standard', 'bulk')),
-                            *(('keep_' + rule, parse_days) for rule, _ in RULES)):
-        value = getattr(args, option)
-        if value is not None:
-            try:
-                setattr(args, option, convert(value))
-            except ValueError as error:
-                raise UsageError('--%s: %s' % (option.replace('_', '-'), s3.printable(str(error))))
-    for option, needed in (('retain_mode', 'retain'), ('tier', 'thaw'), ('wait', 'thaw')):
-        if getattr(args, option) and not getattr(args, needed):
-            raise UsageError('--%s needs --%s' % (option.replace('_', '-'), needed))
     args.keep = {rule: getattr(args, 'keep_' + rule) or 0 for rule, _ in RULES}
     args.retain_mode, args.tier = args.retain_mode or 'governance', args.tier or 'standard'
-    args.max_age = 26 * 3600 if args.max_age is None else args.max_age
-    args.min_ratio = 0.5 if args.min_ratio is None else args.min_ratio
-    args.min_size = args.min_size or 0
-    args.expires = 3600 if args.expires is None else args.expires
-    if not 1 <= args.expires <= s3.MAX_EXPIRES:
-        raise UsageError('--expires: a URL can hold from 1s to 7d')
-    statuses = (args.accept_status or '').split(',') if args.accept_status else []
-    if not all(re.match(r'[0-9]{1,3}\Z', status) for status in statuses):
-        raise UsageError('--accept-status: numbers with commas between them')
-    args.accept_status = {int(status) for status in statuses}
-
-
-def parse_time(text):
-    """'30m', '12h' or '7d' in seconds."""
-    match = re.match(r'([0-9]{1,9})([smhd])\Z', text)
-    if not match:
-        raise ValueError('%r is no time: a number, and s, m, h or d' % text)
-    return int(match.group(1)) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}[match.group(2)]
-
-
-def parse_days(text):
-    """A whole number, at least 1."""
-    return s3.parse_count(text, 99999)
-
-
-def parse_ratio(text):
-    """A number that isn't negative."""
-    if not re.match(r'[0-9]{1,9}(\.[0-9]{1,9})?\Z', text):
-        raise ValueError('%r is no ratio like 0.5' % text)
-    return float(text)
-
-
-def text_of(word):
-    """A word of the command line as text: it is UTF-8, whatever the locale."""
-    try:
-        return os.fsencode(word).decode()
-    except UnicodeDecodeError:
-        raise UsageError('%s is not UTF-8' % s3.printable(repr(os.fsencode(word))))
+    if args.infrequent_access and not args.storage_class:
+        args.storage_class = 'STANDARD_IA'
 
 
 def this_host():
@@ -1506,6 +1701,9 @@ def run(argv):
     """Run a command; returns the exit status."""
     args = None
     try:
+        if not argv:
+            say(FIRST_STEPS)
+            return 2
         args = parse(argv)
         if args.text:
             answer(args.text.rstrip())

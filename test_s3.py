@@ -4505,7 +4505,8 @@ class CredentialTests(ClientTestCase):
                 (dict(access_key_id='F'), {}, 'configuration has half a key: secret_access_key'),
                 (dict(secret_access_key='f'), {}, 'has half a key: access_key_id is missing'),
                 ({}, {'AWS_ACCESS_KEY_ID': 'E'}, 'environment has half a key: AWS_SECRET_ACCESS'),
-                ({}, {}, r'no credentials: no access_key_id in the configuration; no AWS_ACCESS_'
+                ({}, {}, r'no credentials: write access_key_id and secret_access_key into '
+                 r'~/.s3keys; there is no access_key_id in the configuration; no AWS_ACCESS_'
                  r'KEY_ID in the environment; no profile default in /dev/null or /dev/null; no '
                  r'AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN; no AWS_CONTAINER_CREDENTIALS_'
                  r'RELATIVE_URI or _FULL_URI; no EC2 instance role, as AWS_EC2_METADATA_DISABLED'),
@@ -6458,7 +6459,7 @@ class SelfTestTests(ClientTestCase):
         status, text = self.run_selftest()
         self.assertEqual(status, 2)
         self.assertRegex(text, 'ok    signature')
-        self.assertIn('no bucket was tested: no bucket: set bucket_name', text)
+        self.assertIn('no bucket was tested: no bucket: write `bucket_name NAME` into', text)
         self.assertRegex(text, r'\n3 passed, 0 failed, 0 skipped\n\Z')
         self.assertEqual(self.run_selftest('-x')[0], 2)
 

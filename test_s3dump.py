@@ -242,6 +242,29 @@ class RoundTripTests(ProgramTestCase):
                 self.assertEqual(self.server.uploads, {})
         self.assertEqual(self.succeed('verify', '/home', '0').out, b'')
 
+    def test_the_summary_says_all_that_a_log_should_hold(self):
+        self.configure(part_size='5m', max_parts=1)
+        key = self.server_key(self.run_program('dump', '/home', '0', data=bytes(PART + 5)),
+                              r'5\.0M \(%d bytes\) in \d+\.\d s, [0-9.]+M/s, 2 parts, 2 volumes, '
+                              r'checked: sha256, 0 retries' % (PART + 5))
+        self.server.fault('GetObject', 'cut', bytes=1000)
+        for command in ('restore', 'verify'):
+            self.assertEqual(key, self.server_key(
+                self.run_program(command, '/home', '0'),
+                r'5\.0M \(%d bytes\) in \d+\.\d s, [0-9.]+M/s, 2 volumes, checked: etag, %s' % (
+                    PART + 5, '1 retry' if command == 'restore' else '0 retries')))
+        self.configure(checksum='crc32')
+        self.server_key(self.run_program('dump', '/home', '0', data=b'1'),
+                        r'1 \(1 bytes\) in .* 1 part, 1 volume, checked: crc32, 0 retries')
+
+    def server_key(self, result, summary):
+        """The key in the only line of a program that succeeded."""
+        self.assertEqual(result.status, 0, result)
+        match = re.match(r's3dump: [a-z]+ (\S+): %s\n\Z' % summary, result.err)
+        self.assertIsNotNone(match, result.err)
+        self.assertIn(match.group(1), self.server.objects)
+        return match.group(1)
+
     def test_an_empty_stream_is_stored_with_a_warning(self):
         result = self.succeed('dump', '/home', '0')
         self.assertRegex(result.err, r'\As3dump: warning: .*empty.*\n')
@@ -1241,7 +1264,11 @@ class UsageTests(ProgramTestCase):
     def test_command_lines(self):
         dump = ['dump', '/home', '0']
         self.refuse_all((
-                ('no command', []),
+                ('no command: dump, restore', ['-q']),
+                ('unknown command .dmp. .did you mean dump', ['dmp', '/home', '0']),
+                ('unknown option --storageclass .did you mean --storage-class',
+                 dump + ['--storageclass', 'X']),
+                ('--completion: bash or zsh', ['--completion', 'fish']),
                 ('unknown command', ['backup']),
                 ('unknown command', ['']),
                 ('unknown option --bogus', dump + ['--bogus']),
@@ -1345,15 +1372,65 @@ class UsageTests(ProgramTestCase):
         self.refuse('restore writes a stream', 'restore', '/home', '0', stdout=slave)
         self.succeed('dump', '/home', '0', '--', 'echo', 'data', stdin=slave)
 
+    def test_without_arguments_it_says_the_first_steps(self):
+        result = self.run_program()
+        self.assertEqual((result.status, result.out), (2, b''))
+        for text in ('no command', 'init', 'dump /home 0', 'restore /home 0', '--help'):
+            self.assertIn(text, result.err)
+        self.assertLess(max(map(len, result.err.splitlines())), 80)
+
     def test_help_and_version(self):
-        for argv in (['--help'], ['dump', '--help']):
+        for argv, words, others in (
+                (['--help'], '--retain dump restore clean --limit-rate --host', ''),
+                (['dump', '--help'], '--retain --key --limit-rate', '--keep-daily --thaw'),
+                (['--help', 'initialize'], 'create the bucket', '--key restore')):
             result = self.succeed(*argv)
+            text = result.out.decode()
             self.assertEqual(result.err, '')
-            for word in (b'dump', b'restore', b'clean', b'--limit-rate', b'--host'):
-                self.assertIn(word, result.out)
+            self.assertEqual([word for word in words.split() if word not in text], [])
+            self.assertEqual([word for word in others.split() if word in text], [])
+            self.assertLess(max(map(len, text.splitlines())), 80)
         self.assertRegex(self.succeed('--version').out, rb'\As3dump \d+\.\d+\S*\n\Z')
         os.remove(self.config)
         self.succeed('--help')
+
+
+class CompletionTests(ProgramTestCase):
+
+    LINES = (('', 'dump restore verify list delete clean check init url getacl putacl'),
+             ('re', 'restore'),
+             ('dump --sto', '--storage-class'),
+             ('dump --storage-class DEEP', 'DEEP_ARCHIVE'),
+             ('restore --thaw 3 --tier ', 'expedited standard bulk'),
+             ('-h mail clean --keep-', '--keep-daily --keep-weekly --keep-monthly --keep-yearly'),
+             ('restore --retain', ''),
+             ('dump /home 0 -- tar --', ''),
+             ('--ver', '--verbose --version'))
+
+    @unittest.skipUnless(shutil.which('bash'), 'there is no bash')
+    def test_bash_completes_commands_options_and_values(self):
+        script = self.succeed('--completion', 'bash').out.decode()
+        for line, expected in self.LINES:
+            with self.subTest(line):
+                words = ' '.join(map(shlex.quote, ['s3dump.py'] + line.split(' ')))
+                found = subprocess.check_output(['bash', '-c', '%s\nCOMP_WORDS=(%s); COMP_CWORD=%d;'
+                                                 '_s3dump; echo "${COMPREPLY[@]}"' % (
+                                                     script, words, len(line.split(' ')))])
+                self.assertEqual(found.decode().strip(), expected)
+
+    def test_zsh_is_told_all_commands_and_options(self):
+        script = self.succeed('--completion', 'zsh').out.decode()
+        self.assertTrue(script.startswith('#compdef s3dump.py '))
+        options = re.search(r'(?m)^ +options=\((.*)\)$', script).group(1)
+        cases = dict(re.findall(r'(?m)^ +([a-z]+)\) options\+=\((.*)\) ;;$', script))
+        self.assertEqual(sorted(cases), sorted(s3dump.COMMANDS))
+        for name, specs in cases.items():
+            flags = [flag for each in s3dump.OPTIONS for flag in each.flags
+                     if not each.commands or name in each.commands]
+            found = ' '.join(re.findall(r"(?:^| )'\((-[^)]*)\)'", options + ' ' + specs))
+            self.assertEqual(sorted(found.split()), sorted(flags))
+        if shutil.which('zsh'):
+            subprocess.check_call(['zsh', '-n', '-c', script])
 
 
 class ConfigurationTests(ProgramTestCase):
@@ -1564,6 +1641,20 @@ class ListTests(ProgramTestCase):
         self.assertIn('\nUnfinished uploads: 3, 2.9k, the oldest', self.listing(TZ='UTC0'))
         self.server.quirks.add('no-uploads-list')
         self.assertRegex(self.listing(), r'\nTotal data stored: [^\n]*\n\Z')
+
+    def test_a_line_per_dump_is_fit_for_sort_and_awk(self):
+        keys = [self.place('/', size=2000), self.place('/my home', size=30),
+                self.place('/x', host='other', storage_class='GLACIER')]
+        self.server.put('note', bytes(7), modified=self.noon('2020-01-01'))
+        self.server.put(keys[1] + '/end_000004', b'', modified=self.noon('2020-01-01'))
+        rows = [(2000, '2020-01-10T12:00:00Z', 1, 'STANDARD', 'whole', keys[0]),
+                (30, '2020-01-10T12:00:00Z', 2, 'STANDARD', 'broken', keys[1]),
+                (100, '2020-01-10T12:00:00Z', 1, 'GLACIER', 'whole', keys[2]),
+                (7, '2020-01-01T12:00:00Z', 1, 'STANDARD', 'other', 'note')]
+        self.assertEqual(self.listing('--long', '-a'), ''.join(
+            '%15d %s %3d %-12s %-6s %s\n' % row for row in sorted(rows, key=lambda row: row[5])))
+        self.assertEqual([line.split(None, 5)[5] for line in self.listing(
+            '--long').splitlines()], keys[:2])
 
     def test_an_empty_bucket(self):
         self.assertEqual(self.listing(), '\n'.join((
@@ -2400,6 +2491,9 @@ class Terminal:
             self.text += data.decode('utf-8')
         return self.text
 
+    def resize(self, columns):
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack('4H', 24, columns, 0, 0))
+
     def type(self, text):
         os.write(self.master, text.encode())
 
@@ -2428,19 +2522,65 @@ class TerminalTests(ProgramTestCase):
                 when = {'when': 'body'} if data else {'bytes': 500}
                 fault = self.server.fault(operation, 'stall', **when)
                 terminal = self.open_terminal()
-                process = self.start(*argv, stderr=terminal.slave)
+                process = self.start_at(terminal, *argv, data=data)
                 terminal.close_slave()
-                process.stdin.write(data)
-                process.stdin.close()
-                process.stdin = None
-                terminal.read_until(r'\r[0-9.]+k?  [0-9.]+k?/s  0:0\d')
+                terminal.read_until(r'\r\x1b\[J[0-9.]+k?  [0-9.]+k?/s  0:0\d[^\r]*\r')
                 fault.release.set()
                 self.assertEqual(len(self.finish(process).out), 1000 - len(data))
                 text = terminal.read_until(None)
                 self.assertEqual(process.returncode, 0)
                 if not data:
                     self.assertRegex(text, r'\r[^\r]* [0-9]+%')
-                self.assertRegex(text, r'\r\x1b\[Ks3dump: %s [^\r\n]*\r\n\Z' % argv[0])
+                self.assertRegex(text, r'\r\x1b\[Js3dump: %s [^\r\n]*\r\n\Z' % argv[0])
+
+    def start_at(self, terminal, *argv, data=b'data', **options):
+        """Start the program with its standard error there, and all of its standard input."""
+        process = self.start(*argv, stderr=terminal.slave, **options)
+        if process.stdin:
+            process.stdin.write(data)
+            process.stdin.close()
+            process.stdin = None
+        return process
+
+    def test_a_retry_under_way_is_shown_in_a_line_that_fits_after_a_resize(self):
+        self.server.fault('PutObject', 'status', status=500, code='InternalError', times=None)
+        terminal = self.open_terminal()
+        terminal.resize(200)
+        process = self.start_at(terminal, '-v', 'dump', '/home', '0')
+        terminal.read_until(r'0:\d\d  InternalError \(500\), next try in \d+ s\r')
+        terminal.resize(20)
+        terminal.text = ''
+        terminal.read_until(r'\x1b\[J[0-9][^\r]{18}\r')
+        terminal.read_until(r'\r\x1b\[Js3dump: PutObject [^\r\n]*InternalError[^\r\n]*\r\n')
+        self.server.clear_faults()
+        self.assertEqual(self.finish(process).status, 0)
+        terminal.close_slave()
+        text = terminal.read_until(None)
+        self.assertLess(max(map(len, re.findall(r'\x1b\[J([0-9][^\r\n]*)\r', text))), 20)
+        self.assertRegex(text, r's3dump: dump [^\r\n]* [1-9]\d* retries\r\n\Z')
+
+    def test_a_file_on_standard_input_has_a_size(self):
+        path = self.write_config(bytes(3000), 'data')
+        fault = self.server.fault('PutObject', 'stall', when='body')
+        terminal = self.open_terminal()
+        with open(path, 'rb') as file:
+            file.seek(1000)
+            process = self.start_at(terminal, 'dump', '/home', '0', stdin=file)
+        terminal.read_until(r'\r[^\r]* 100%')
+        fault.release.set()
+        self.assertEqual(self.finish(process).status, 0)
+
+    def test_a_terminal_that_knows_nothing_shows_the_summary_only(self):
+        fault = self.server.fault('PutObject', 'stall', when='body', times=None)
+        dumb, other = self.open_terminal(), self.open_terminal()
+        processes = [self.start_at(dumb, 'dump', '/home', '0', env={'TERM': 'dumb'}),
+                     self.start_at(other, 'dump', '/home', '0')]
+        other.read_until(r'0:02')
+        fault.release.set()
+        for process in processes:
+            self.assertEqual(self.finish(process).status, 0)
+        dumb.close_slave()
+        self.assertRegex(dumb.read_until(None), r'\As3dump: dump [^\r\n]*\r\n\Z')
 
     def test_quiet_is_silent_at_a_terminal_too(self):
         terminal = self.open_terminal()
@@ -2672,7 +2812,8 @@ class FaultTests(ProgramTestCase):
 
     def said(self, result, message):
         """A summary after success, one line that fits *message* after a failure."""
-        pattern = r'\As3dump: [^\n]*%s[^\n]*\n\Z' % (message if result.status else ' in 0:0')
+        pattern = r'\As3dump: [^\n]*%s[^\n]*\n\Z' % (
+            message if result.status else r' bytes. in \d+\.\d s, ')
         self.assertRegex(result.err, pattern)
 
     def test_dumps_are_stored_whole_or_not_at_all(self):
