@@ -44,6 +44,7 @@ import base64
 import binascii
 import collections
 import contextlib
+import copy
 import errno
 import functools
 import hashlib
@@ -1004,16 +1005,20 @@ def upload_entries(listing):
 def read_part(stream, view, workers):
     """Fill *view* from *stream*, and return the count of bytes: less only at the end.
 
-    stream: anything with readinto(), even one that doesn't block; workers: the Workers, whose
-    failures are raised even while the stream stands still.
+    stream: anything with readinto(), even one that doesn't block.  While one without a buffer
+    of its own (an io.FileIO, or what has a true attribute `raw`) stands still, failures of the
+    Workers are raised.
     """
-    count = 0
+    raw, count = isinstance(stream, io.FileIO) or getattr(stream, 'raw', None) is True, 0
     while count < len(view):
-        workers.wait_for(stream)
+        if raw:
+            workers.wait_for(stream.fileno())
         got = stream.readinto(view[count:])
         if got == 0:
             break
-        count += got or 0           # None: somebody else was faster
+        if got is None:             # not yet, or somebody else was faster
+            time.sleep(0.01)
+        count += got or 0
     return count
 
 
@@ -1044,21 +1049,21 @@ class RateLimit:
     """
     SPAN = 1 / 8
 
-    def __init__(self, rate=None, clock=time.monotonic, sleep=time.sleep, sharers=1):
+    def __init__(self, rate=None, clock=time.monotonic, sleep=None, sharers=1):
         self.rate = rate
         self.sharers = sharers      # how many connections there may be
         self.moved = 0              # bytes so far, both ways; guarded by the lock, as is _next
         self._next = clock()
         self._lock = threading.Lock()
-        self._clock, self._sleep = clock, sleep
+        self._clock, self._sleep = clock, sleep     # the latter in place of the caller's
 
     def slice(self):
         """How many bytes to move at once."""
         rate = self.rate
         return BLOCK if rate is None else max(1, min(BLOCK, int(rate * self.SPAN)))
 
-    def take(self, count):
-        """Wait until *count* more bytes may pass."""
+    def take(self, count, sleep=time.sleep):
+        """Wait, by sleep(seconds), until *count* more bytes may pass."""
         with self._lock:
             self.moved += count
             rate = self.rate
@@ -1068,7 +1073,7 @@ class RateLimit:
             start = max(self._next, now - self.SPAN)
             self._next = start + count / rate
         if start > now:
-            self._sleep(start - now)
+            (self._sleep or sleep)(start - now)
 
     def give_back(self, count):
         """So many of the bytes that were taken did not come."""
@@ -1149,10 +1154,13 @@ def read_blocks(response, view):
 # what it should, that nothing moves.
 
 class ThrottledSocket:
-    """The three methods of a socket that http.client uses after the connection is made."""
+    """The three methods of a socket that http.client uses after the connection is made.
 
-    def __init__(self, sock, limit):
-        self._sock, self.limit = sock, limit
+    take: called with a count of bytes, waits until they may pass.
+    """
+
+    def __init__(self, sock, limit, take):
+        self._sock, self.limit, self.take = sock, limit, take
         self.in_head = False        # whether the head of an answer is being read
         self.deadline = None        # when the answer must have come, in monotonic seconds
         self.sent = 0               # bytes of the request under way
@@ -1163,7 +1171,7 @@ class ThrottledSocket:
         view = memoryview(data)
         while len(view):
             piece = view[:self.limit.slice()]
-            self.limit.take(len(piece))
+            self.take(len(piece))
             view = view[len(piece):]
             while len(piece):       # not sendall(), whose time-out is for all of it
                 count = self._sock.send(piece)
@@ -1200,7 +1208,7 @@ class ThrottledReader(io.RawIOBase):
             if owner.deadline is not None and time.monotonic() > owner.deadline:
                 raise socket.timeout('timed out')
             view = memoryview(view)[:owner.limit.slice()]
-            owner.limit.take(len(view))
+            owner.take(len(view))
             count = 0
             try:
                 count = self._raw.readinto(view)
@@ -1310,12 +1318,19 @@ class Connection:
                 share = int(rate * RateLimit.SPAN / self._limit.sharers)
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF,
                                       max(4096, min(BLOCK, share)))
-            self._throttled = self._http.sock = ThrottledSocket(self._sock, self._limit)
+            self._throttled = self._http.sock = ThrottledSocket(
+                self._sock, self._limit, self._take)
             self._spoiled = False
         self._sock.settimeout(timeout)
         if self.cancelled:
             raise Cancelled()
         return self._http
+
+    def _take(self, count):
+        """Wait until so many bytes may pass, but not when the transfer has failed elsewhere."""
+        self._limit.take(count, self.pause)
+        if self.cancelled:
+            raise Cancelled()
 
     def _readable(self):
         """Whether an idle connection has something to say: then it is its end."""
@@ -1480,6 +1495,8 @@ class Workers:
 
     def buffer(self):
         """A memoryview of *size* bytes, as soon as one is free."""
+        if not self._threads:       # better now than when something has begun
+            self._add_thread()
         if not self._free and self._made <= self._jobs:
             self._made += 1
             try:                    # not a bytearray, which takes its pages before they are used
@@ -1512,7 +1529,7 @@ class Workers:
             self._threads.append(thread)
         except RuntimeError:        # the system has no more; fewer do as well
             if not self._threads:
-                raise MemoryError('cannot start a thread')
+                raise Error('cannot start a thread: ulimit -u, or memory, is too small') from None
 
     def wait(self, task):
         """The value of *task*, when it is done."""
@@ -1528,12 +1545,8 @@ class Workers:
         self.wait(task)
         return task
 
-    def wait_for(self, stream):
-        """Return when *stream* has something to read; raise if a task fails meanwhile."""
-        try:
-            descriptor = stream.fileno()
-        except (AttributeError, OSError):
-            return                  # it is in memory
+    def wait_for(self, descriptor):
+        """Return when *descriptor* can be read; raise if a task fails meanwhile."""
         while descriptor not in self._listen(descriptor):
             pass
 
@@ -2465,6 +2478,16 @@ class Bucket:
         """Close this thread's connection."""
         self.connection().close()
 
+    def hasty(self):
+        """The same Bucket for the calling thread, for tidying up: with little patience, no rate
+        limit and a connection of its own."""
+        hasty = copy.copy(self)
+        hasty.timeout, hasty.patience, hasty.answer_timeout = (
+            min(value, ABORT_PATIENCE)
+            for value in (self.timeout, self.patience, self.answer_timeout))
+        hasty.limit, hasty.check, hasty._local = RateLimit(), lambda: None, threading.local()
+        return hasty
+
     # For a Request
 
     def now(self):
@@ -2804,6 +2827,7 @@ class Bucket:
         if self.checksum:
             headers['x-amz-checksum-algorithm'] = 'CRC32'
             headers['x-amz-checksum-type'] = 'FULL_OBJECT'
+        import xml.etree.ElementTree    # noqa: F401  what can't read the answer must not ask
         sent = 0
 
         def before():
@@ -3000,13 +3024,8 @@ class Upload:
         That takes seconds, whatever the server does, is not slowed down by a rate limit, and
         not broken off by a signal.
         """
-        bucket, first = self.bucket, self._volumes[0]
-        before = bucket.timeout, bucket.patience, bucket.answer_timeout
-        bucket.timeout, bucket.patience, bucket.answer_timeout = (
-            min(value, ABORT_PATIENCE) for value in before)
-        rate, check = bucket.limit.rate, bucket.check
-        bucket.limit.rate, bucket.check = None, lambda: None
-        key = printable(repr(first.key), 300)
+        bucket, first = self.bucket.hasty(), self._volumes[0]
+        self.bucket, key = bucket, printable(repr(first.key), 300)
         try:
             there = first.settle()
             if there:
@@ -3021,8 +3040,7 @@ class Upload:
         except NetworkError as error:
             bucket.report('warning', 'of %s something may be left behind: %s' % (key, error))
         finally:
-            bucket.timeout, bucket.patience, bucket.answer_timeout = before
-            bucket.limit.rate, bucket.check = rate, check
+            bucket.close()
 
 
 class Volume:
@@ -3036,12 +3054,16 @@ class Volume:
         self.key = key
         self.size, self.count = (0, 0) if body is None else (len(body), 1)
         self.upload_id = ''
-        self._bucket, self._workers = upload.bucket, upload.workers
+        self._upload, self._workers = upload, upload.workers
         self._unique, self._dump_id, self._body = upload.unique, upload.dump_id, body
         self._tasks, self._parts = collections.deque(), []
         self._crc32 = 0 if upload.bucket.checksum else None
         self._doubled = False       # whether there may be another upload of ours
         self._state = 'new'         # then creating, open, completing, complete
+
+    @property
+    def _bucket(self):
+        return self._upload.bucket  # another one while the upload is given up
 
     @property
     def completing(self):

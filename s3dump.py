@@ -384,7 +384,8 @@ def wide_pipe(descriptor):
     """Let a pipe hold 1 MiB, where Linux can: that halves the cost of a transfer."""
     try:
         import fcntl
-        fcntl.fcntl(descriptor, 1031, 1 << 20)      # F_SETPIPE_SZ, named from 3.10 on
+        if fcntl.fcntl(descriptor, 1032) < 1 << 20:     # F_GETPIPE_SZ, named from 3.10 on
+            fcntl.fcntl(descriptor, 1031, 1 << 20)      # F_SETPIPE_SZ
     except (ImportError, OSError):
         pass                        # no pipe, not Linux, or more than the user may have
 
@@ -394,6 +395,7 @@ class Source:
 
     readinto() raises rather than ends unless the stream is known to be whole.
     """
+    raw = True                      # it has no buffer, so its descriptor says if there is more
 
     def __init__(self, program, accepted, min_size):
         self._program, self._accepted, self._min_size = program, accepted, min_size
@@ -1394,10 +1396,10 @@ def help_text(command=None):
     if command:
         function, usage = COMMANDS[command]
         lines = ['usage: s3dump.py %s [options]' % ' '.join([command, usage]).strip(), '',
-                 re.sub('(?m)^ +', '', function.__doc__).rstrip()]
+                 re.sub('(?m)^ +', '', function.__doc__ or command).rstrip()]
     else:
         lines = ['usage: s3dump.py [options] COMMAND [arguments]', '',
-                 __doc__.rpartition('\n\n')[0], '', 'commands:']
+                 (__doc__ or '').rpartition('\n\n')[0], '', 'commands:']
         lines += ['  %-8s%-26s%s' % (name, usage, purpose(name))
                   for name, (_, usage) in COMMANDS.items()]
     for commands, options in itertools.groupby(OPTIONS, lambda each: each.commands):
@@ -1410,7 +1412,7 @@ def help_text(command=None):
 
 def purpose(command):
     """What a command does, in a few words."""
-    return COMMANDS[command][0].__doc__.partition('\n')[0]
+    return (COMMANDS[command][0].__doc__ or command).partition('\n')[0]    # python -OO has none
 
 
 FIRST_STEPS = """no command; the first steps are
