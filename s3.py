@@ -1367,7 +1367,7 @@ class Connection:
         except (OSError, http.client.HTTPException) as error:
             if self.sent:           # what broke the answer off, rather than what came of it
                 error = self._throttled.broken or error
-                error.moved = self._throttled.sent
+                error.moved = self.moved
             raise error
         except ValueError as error:     # http.client trips over some nonsense
             if certificate_error(error):    # which is one in Python 3.6
@@ -1406,6 +1406,11 @@ class Connection:
             raise broken            # praise for half a request is worth nothing
         self._spoiled = True
         return response
+
+    @property
+    def moved(self):
+        """Bytes of the request under way, or of the last, that were sent."""
+        return self._throttled.sent if self.sent else 0
 
     def read(self, response, seconds):
         """The whole Answer, the rest of which must come within so many seconds."""
@@ -2281,6 +2286,8 @@ class Request:
         bucket, connection = self._bucket, self._connection
         if connection.cancelled:
             raise Cancelled()
+        if not isinstance(error, NetworkError):     # of who gives us credentials: nothing was sent
+            bucket.count_wasted(connection.moved)
         if isinstance(error, ResponseError):
             error.signed = self._signed
             self._repeated = error.repeated = self._repeated or maybe_done(error)
@@ -2428,9 +2435,10 @@ class Bucket:
     complete_timeout and answer_timeout, in seconds (see Limits); limit, the RateLimit;
     check, called while the main thread waits in a transfer, which may raise what ends it;
     retain, None or the mode and the days of an Object Lock for what is stored;
-    retries, how many so far, and pauses, {Connection: (when it tries again, by monotonic,
-    and why)}, which are guarded by nothing: each thread has an entry of its own, and they are
-    only shown; offset, the seconds that the server's clock is ahead of ours.
+    wasted, the bytes that were sent in vain so far (guarded by the lock); retries, how many
+    so far, and pauses, {Connection: (when it tries again, by monotonic, and why)}, which are
+    guarded by nothing: each thread has an entry of its own, and they are only shown; offset,
+    the seconds that the server's clock is ahead of ours.
     """
 
     def __init__(self, config, environ=os.environ, report=lambda kind, text: None,
@@ -2452,7 +2460,7 @@ class Bucket:
         self.report = report
         self.check = lambda: None
         self.retain = None
-        self.retries = self.offset = 0
+        self.retries = self.offset = self.wasted = 0
         self.pauses = {}
         checksum = config.get('checksum', 'auto')
         self.checksum = checksum == 'crc32' or (checksum == 'auto' and self.endpoint.aws)
@@ -2512,6 +2520,11 @@ class Bucket:
         endpoint = self.endpoint
         return (self.offset, endpoint.region, endpoint.scheme, endpoint.domain, endpoint.port,
                 credentials)
+
+    def count_wasted(self, count):
+        """So many bytes were sent for nothing."""
+        with self._lock:
+            self.wasted += count
 
     def learn(self, error):
         """Whether a refusal taught us, or another thread, the server's clock, region or host,

@@ -509,9 +509,9 @@ class Status:
 
     def _line(self, now):
         """Bytes, rate over the last ten seconds, time, and what else is known."""
-        moved = self._bucket.limit.moved - self._before
+        moved = self._bucket.limit.moved - self._before - self._bucket.wasted
         then, moved_then = self._recent[0]
-        rate = (moved - moved_then) / (now - then)
+        rate = max(0, moved - moved_then) / (now - then)
         self._recent.append((now, moved))
         words = [human(moved), human(rate) + '/s', clock(now - self._start)]
         if self._total:
@@ -539,8 +539,9 @@ class Status:
         self.stop()
         if not self._quiet:
             seconds = self.seconds()
-            say('%s: %s (%d bytes) in %s, %s/s, %s, %s' % (
-                what, human(size), size, clock(seconds) if seconds >= 60 else '%.1f s' % seconds,
+            say('%s: %s (%s) in %s, %s/s, %s, %s' % (
+                what, human(size), counted(size, 'byte'),
+                clock(seconds) if seconds >= 60 else '%.2f s' % seconds,
                 human(size / seconds), ', '.join(facts),
                 counted(self._bucket.retries, 'retry', 'retries')))
 
