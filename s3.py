@@ -15,27 +15,37 @@ The methods of Bucket bear the names of S3's operations (put_object, upload_part
 list_objects...), so each can be looked up in the Amazon S3 API Reference; only
 upload() and download(), which are made of them, are ours.
 
-A byte on its way out.  The main thread reads the stream into one of jobs + 1
-buffers of a part each (Parts).  A full buffer is handed to one of `jobs` threads
-(Workers), which hashes it, signs the request (Signature Version 4) and sends it in
-slices through a socket that obeys the rate limit (Wire).  The server checks the hash.
-When the stream has ended, and only then, CompleteMultipartUpload makes the object
-appear, whole (Uploads).  A stream shorter than a part is one PutObject, and a stream
-longer than an object can be goes on in further objects, its volumes.
+A byte on its way out, with the sections that it passes.
 
-A byte on its way back.  HEAD tells the size, the ETag and what there is to check
-against (Checks).  The threads fetch ranges into the same kind of buffers; a range that
-breaks off goes on at the byte it reached.  The main thread writes the ranges out in
-order, and the last byte is followed by the verdict (Downloads).
+    stream --read_part--> buffer --Request--> http.client --slices--> socket
 
-Whatever goes wrong on the network is tried again with growing random pauses for a
-quarter of an hour without progress (Retries); whatever the server refuses is an Error
-at once, and the text of every Error is one line that says what failed.  Any failure of
-an upload, a signal included, aborts it: nothing appears under the key.
+The main thread reads the stream into one of jobs + 1 buffers of a part each (Parts,
+Uploads).  A full buffer is handed to one of `jobs` threads (Workers), which calls
+Bucket.upload_part().  There it is hashed, and the Request signed (Signature Version 4) and
+sent by the thread's Connection, in slices, through a socket that obeys the rate limit
+(Wire, Rate limit).  The server checks the hash.  When the stream has ended, and only then,
+CompleteMultipartUpload makes the object appear, whole.  A stream shorter than a part is one
+PutObject, and a stream longer than an object can be goes on in further objects, its volumes.
+
+A byte on its way back.
+
+    socket --ThrottledReader--> http.client --read_blocks--> buffer --write--> stream
+
+HEAD tells the size, the ETag and what there is to check against.  The threads fetch ranges
+into the same kind of buffers by Bucket.get_object(), which goes on at the byte it reached
+where one breaks off (Answers), and digest them.  The main thread writes the ranges out in
+order, and the last byte is followed by the verdict (Checks and downloads).
+
+What goes wrong on the way comes to Request.failed(): it learns what a refusal teaches (the
+server's clock, the region, that the key has expired), and asks Retries if, and when, to try
+again: with growing random pauses, for a quarter of an hour without progress.  Whatever else
+the server refuses is an Error at once, and the text of every Error is one line that says
+what failed.  Any failure of an upload, a signal included, aborts it: nothing appears under
+the key.
 
 Sections, in reading order: Limits, Errors, Configuration, Endpoint,
-Signature Version 4, Messages, Parts, Rate limit, Wire, Workers, Retries, Answers,
-Credentials, Bucket, Checks, Uploads and downloads, Self-test.
+Signature Version 4, Messages, Parts, Rate limit, Answers, Wire, Workers, Retries,
+Credentials, Requests, Bucket, Uploads, Checks and downloads, Self-test.
 
 Python 3.6 or newer.  `python3 s3.py` is the self-test: it tells whether this Python,
 this clock, this key and this bucket work.
