@@ -39,7 +39,9 @@ matrix:
 	    for python in python$$version "$$(pyenv root 2>&1)"/versions/$$version[.-]*/bin/python; do \
 	        "$$python" -c 'import unittest' 2>/dev/null || continue; \
 	        echo "== $$("$$python" -V)"; used="$$used $$version"; \
-	        $(MAKE) test PYTHON="$$python" || failed="$$failed $$version"; break; \
+	        $(MAKE) test PYTHON="$$python" || failed="$$failed $$version"; \
+	        $(MAKE) -s -B s3dump.pyz PYTHON="$$python" && sum=$$(cksum <s3dump.pyz); \
+	        test "$$sum" = "$${first:=$$sum}" || failed="$$failed $$version(pyz)"; break; \
 	    done; \
 	done; echo "Pythons:$$used; failed:$${failed:- none}"; test -n "$$used" && test -z "$$failed"
 

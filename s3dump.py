@@ -1513,8 +1513,11 @@ def parse(argv):
     program = None
     if '--' in argv:
         argv, program = argv[:argv.index('--')], argv[argv.index('--') + 1:]
-    parser = Parser(add_help=False, allow_abbrev=sys.version_info < (3, 8))     # False would
-    parser.add_argument('words', nargs='*')                                     # break -qi there
+    parser = Parser(
+        add_help=False, allow_abbrev=sys.version_info < (3, 8),     # False would break -qi there
+        # its own way to find the width imports what takes as long as all of argparse
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80))
+    parser.add_argument('words', nargs='*')
     for each in OPTIONS:
         more = {'metavar': each.metavar} if each.metavar else {'action': 'store_true'}
         parser.add_argument(*each.flags, **more)

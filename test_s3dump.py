@@ -2852,6 +2852,39 @@ class FaultTests(ProgramTestCase):
 
 # --- The sources -------------------------------------------------------------
 
+@unittest.skipUnless(shutil.which('make'), 'there is no make')
+class InstallTests(ProgramTestCase):
+
+    def make(self, target, *variables):
+        subprocess.check_output(['make', '-s', '-B', '-C', self.folder, target,
+                                 'PYTHON=' + sys.executable] + list(variables))
+
+    def setUp(self):
+        super().setUp()
+        self.folder = tempfile.mkdtemp(dir=self.home)
+        for name in ('Makefile', 's3.py', 's3dump.py'):
+            shutil.copy(os.path.join(HERE, name), self.folder)
+
+    def test_one_file_of_both_is_the_same_whenever_it_is_made(self):
+        path, made = os.path.join(self.folder, 's3dump.pyz'), []
+        for when in (10**9, 1.5 * 10**9):
+            for name in ('s3.py', 's3dump.py'):
+                os.utime(os.path.join(self.folder, name), (when, when))
+            self.make('s3dump.pyz')
+            with open(path, 'rb') as file:
+                made.append(file.read())
+        self.assertEqual(made[0], made[1])
+        self.succeed('dump', '/home', '0', data=b'data', prefix=PYTHON + [path])
+        self.assertEqual(self.succeed('restore', '/home', '0', prefix=PYTHON + [path]).out, b'data')
+
+    def test_what_is_installed_runs_from_anywhere(self):
+        self.make('install', 'DESTDIR=' + self.folder, 'PREFIX=/opt')
+        link = os.path.join(self.folder, 'link')
+        os.symlink(os.path.join(self.folder, 'opt', 'bin', 's3dump.py'), link)
+        self.succeed('dump', '/home', '0', data=b'data', prefix=PYTHON + [link])
+        self.assertTrue(os.access(link, os.X_OK))
+
+
 class SourceTests(unittest.TestCase):
 
     files = {'s3.py': set(), 's3dump.py': {'s3'}, 'test_s3.py': {'s3'},
