@@ -79,7 +79,7 @@ def load_network():
     """Import what only those need who talk to a server: it takes longer than all the rest,
     and `--help` or the message about a mistyped option don't wait for it.
 
-    Called by whatever makes an Endpoint.
+    Called by Endpoint, which all that talks to a server has.
     """
     global calendar, email, http, random, socket, ssl
     import calendar
@@ -137,7 +137,7 @@ class NetworkError(Error):
 
 
 class BadAnswer(Error):
-    """The server says something that S3 doesn't say (retried like a broken connection)."""
+    """The server says something that S3 doesn't say (tried five times, it may be an accident)."""
 
 
 class IntegrityError(Error):
@@ -149,7 +149,7 @@ class ArchivedError(Error):
 
 
 class UnknownOutcome(Error):
-    """The answer to a completion was lost, and the key may not look whether it worked."""
+    """The answer to what creates an object was lost, and it can't be seen whether it worked."""
 
 
 class ResponseError(Error):
@@ -171,7 +171,7 @@ class ResponseError(Error):
         self.hint = HINTS.get(code, '').replace('ACTION', ACTIONS.get(
             what.partition(' ')[0], 'this'))
         self.document = True        # whether it came with an error document, as S3's do
-        self.signed = None          # clock offset, region and place that it was signed for
+        self.signed = None          # Bucket.signed_for() of the request
         Error.__init__(self, status, code)
 
     def __str__(self):
@@ -494,16 +494,21 @@ def with_environment(config, environ):
         ('.dualstack', 'AWS_USE_DUALSTACK_ENDPOINT', 'use_dualstack_endpoint'))
         if (environ.get(variable) or profile.get(name) or '').lower() == 'true']
     if kinds and not url:
-        url = 'https://s3%s.%s.amazonaws.com' % (
-            ''.join(kinds), config.get('region') or region or 'us-east-1')
+        url = aws_url('s3' + ''.join(kinds), config.get('region') or region or 'us-east-1')
     found = {'bucket_name': environ.get('S3DUMP_BUCKET'), 'region': region, 'endpoint': url,
              'addressing': profile.get('s3.addressing_style'),
              'ca_bundle': environ.get('AWS_CA_BUNDLE') or profile.get('ca_bundle')}
     return dict({name: value for name, value in found.items() if value}, **config)
 
 
+def aws_url(service, region):
+    """Where a service of Amazon is; China has a domain of its own."""
+    return 'https://%s.%s.amazonaws.com%s' % (
+        service, region, '.cn' if region.startswith('cn-') else '')
+
+
 # -------------------------------------------------------------------------- Endpoint
-# The only place that knows path style from virtual-hosted style, and AWS from the rest.
+# The only place that knows path style from virtual-hosted style.
 
 # Servers that differ from S3 in what we can't find out by asking.  Sources: the S3
 # compatibility pages of Cloudflare R2, Google Cloud Storage, Backblaze B2 (ETags that are
@@ -537,7 +542,7 @@ class Endpoint:
         if not valid_region(self.region):
             raise ConfigError('%s is no region' % printable(repr(self.region)))
         self.custom = bool(config.get('endpoint'))
-        self._locate(config.get('endpoint') or self._aws_url())
+        self._locate(config.get('endpoint') or aws_url('s3', self.region))
         style = config.get('addressing', 'auto')
         label = re.match(r'[a-z0-9][a-z0-9-]{1,61}[a-z0-9]\Z', self.bucket)
         self.virtual = style == 'virtual' or (style == 'auto' and self.aws and bool(label))
@@ -545,10 +550,6 @@ class Endpoint:
                                          self.bucket):
             raise ConfigError('bucket_name %s can not be part of a host name: use `addressing '
                               'path`' % printable(repr(self.bucket), 100))
-
-    def _aws_url(self):
-        return 'https://s3.%s.amazonaws.com%s' % (
-            self.region, '.cn' if self.region.startswith('cn-') else '')
 
     def _locate(self, url):
         """Take scheme, host, port and path from url."""
@@ -606,7 +607,7 @@ class Endpoint:
                 region.startswith('cn-') == self.region.startswith('cn-')):
             self.region = region
             if not self.custom:
-                self._locate(self._aws_url())
+                self._locate(aws_url('s3', self.region))
         elif location:
             try:
                 scheme, host, port, _ = split_url(location if '//' in location
@@ -1016,12 +1017,12 @@ def read_part(stream, view, workers):
     """Fill *view* from *stream*, and return the count of bytes: less only at the end.
 
     stream: anything with readinto(), even one that doesn't block.  While one without a buffer
-    of its own (an io.FileIO, or what has a true attribute `raw`) stands still, failures of the
-    Workers are raised.
+    of its own (an io.FileIO, or what has an attribute `unbuffered`) stands still, failures
+    of the Workers are raised.
     """
-    raw, count = isinstance(stream, io.FileIO) or getattr(stream, 'raw', None) is True, 0
+    unbuffered, count = isinstance(stream, io.FileIO) or hasattr(stream, 'unbuffered'), 0
     while count < len(view):
-        if raw:
+        if unbuffered:
             workers.wait_for(stream.fileno())
         got = stream.readinto(view[count:])
         if got == 0:
@@ -1637,7 +1638,7 @@ class Retries:
     """How often and how long one request is tried again.
 
     Pauses are random between nothing and a bound that doubles from 0.1 s (from 1 s where
-    the server asks for slower requests) to 20 s ("full jitter").  It ends after *patience*
+    the server asks for slower requests) to 20 s ("full jitter").  It ends after patience()
     seconds without progress, or after the fifth answer that makes no sense or says that the
     data were damaged on their way.
     """
@@ -1648,7 +1649,8 @@ class Retries:
         self._failures, self._wrong, self._since = 0, 0, None
 
     def pause(self, error):
-        """Seconds to wait after *error*; None where it is final."""
+        """Count an attempt that ended in *error*; returns the seconds to wait before the next,
+        or None where it is final."""
         self.attempts += 1
         now = self._clock()
         if self._since is None or getattr(error, 'progress', 0):
@@ -2044,8 +2046,7 @@ class Provider:
     def _assume(self, where, signer, **query):
         """Of a role, by STS; signer: the Credentials to ask with, if they are needed."""
         profile = read_profile(profile_name(self._config, self._environ), self._environ) or {}
-        url = configured_url('sts', self._environ, profile) or 'https://sts.%s.amazonaws.com%s' % (
-            self._region, '.cn' if self._region.startswith('cn-') else '')
+        url = configured_url('sts', self._environ, profile) or aws_url('sts', self._region)
         body = canonical_query(dict(query, Version='2011-06-15')).encode()
         headers = {'content-type': 'application/x-www-form-urlencoded'}
         answer = self._ask(where, url, 'POST', headers, body, signer=signer)
@@ -2187,7 +2188,7 @@ class Provider:
         for attempt in (1, 2, 3):
             sent = dict(headers, host=authority)
             if signer:
-                sign_headers(signer, bucket.endpoint.region, 'sts', now, method, '/' + path, '',
+                sign_headers(signer, self._region, 'sts', now, method, '/' + path, '',
                              sent, sha256(body))
             if method != 'GET':
                 sent['content-length'] = str(len(body))
@@ -2243,7 +2244,7 @@ class Request:
         self._payload_hash = payload_hash or sha256(body)
         self._timeout, self._patience = timeout or bucket.timeout, patience
         self._renamed = renamed
-        self._retries = Retries(self._limit, bucket.monotonic)
+        self._retries = Retries(self._patience_now, bucket.monotonic)
         self._signed = None         # what the last attempt was signed with and for
         self._lessons = 0           # how often a refusal taught us something
         self._repeated = False      # whether an attempt may have done the work
@@ -2251,8 +2252,8 @@ class Request:
     def run(self, accept=lambda answer: answer, before=lambda: False):
         """accept(Answer) of the first attempt that it doesn't raise BadAnswer for.
 
-        before: called before each attempt, says whether there is nothing left to do; then
-        None is returned.  Raises ResponseError, NetworkError, BadAnswer.
+        before: called before each attempt; where it returns true there is nothing left to do,
+        and None is returned.  Raises ResponseError, NetworkError, BadAnswer.
         """
         while not before():
             try:
@@ -2265,7 +2266,7 @@ class Request:
         """The arguments of Connection.exchange(), signed now."""
         bucket, endpoint = self._bucket, self._bucket.endpoint
         credentials = bucket.credentials.get()
-        self._signed = bucket.place(credentials)
+        self._signed = bucket.signed_for(credentials)
         target, query = endpoint.target(self._key), canonical_query(self._query)
         headers = dict(self.headers, host=endpoint.authority)
         sign_headers(credentials, endpoint.region, bucket.service, bucket.now(),
@@ -2326,7 +2327,7 @@ class Request:
             raise error
         self._wait(error, pause)
 
-    def _limit(self):
+    def _patience_now(self):
         """The patience that holds now, in seconds."""
         patience = self._bucket.patience
         return self._patience or (
@@ -2525,8 +2526,9 @@ class Bucket:
                 self._context = tls_context(self._config.get('ca_bundle'))
             return self._context
 
-    def place(self, credentials):
-        """What a request is signed with and for, first the clock's offset."""
+    def signed_for(self, credentials):
+        """What a request is signed for and with: the clock's offset comes first, the
+        credentials last."""
         endpoint = self.endpoint
         return (self.offset, endpoint.region, endpoint.scheme, endpoint.domain, endpoint.port,
                 credentials)
@@ -2558,7 +2560,7 @@ class Bucket:
                     refusal = BadAnswer('%s: %s' % (error.what, refusal))
                     refusal.repeated = error.repeated
                     raise refusal
-            return error.signed != self.place(credentials)
+            return error.signed != self.signed_for(credentials)
 
     # Objects
 

@@ -163,7 +163,7 @@ class Dump:
 
     @property
     def storage_class(self):
-        """That of the first object; all have the same."""
+        """That of the first object, which the others share unless somebody changed it."""
         return self.pieces[min(self.pieces)].storage_class
 
     @property
@@ -289,7 +289,7 @@ def sections(entries):
         yield group(section)
 
 
-def age(dump):
+def recency(dump):
     """What dumps are sorted by: the date label, then the time stored, a whole second, and
     within that the key's stamp."""
     return dump.labels.date, dump.stored, dump.labels.stamp or ''
@@ -297,26 +297,26 @@ def age(dump):
 
 # ------------------------------------------------------------------ Finding one dump
 
-def find_all(bucket, args, date):
+def find_all(bucket, args):
     """The dumps with the labels of the command line."""
-    prefix = ':'.join([args.host, args.fs, args.level, date or ''])
+    prefix = ':'.join([args.host, args.fs, args.level, args.date or ''])
     dumps, _, _ = group(bucket.list_objects(prefix))
     wanted = (args.host, args.fs, args.level)
     return [dump for dump in dumps
-            if dump.labels[:3] == wanted and date in (None, dump.labels.date)]
+            if dump.labels[:3] == wanted and args.date in (None, dump.labels.date)]
 
 
 def find(bucket, args):
     """The Dump that the command line means: of -k KEY, or the newest with its labels."""
     if args.key is not None:
         return find_by_key(bucket, args.key)
-    dumps = find_all(bucket, args, args.date)
+    dumps = find_all(bucket, args)
     dumps = well_dated(dumps) or dumps      # of a server with a wrong clock, none may be
     if not dumps:
         raise s3.Error('no dump of %s level %s%s for host %s' % (
             s3.printable(repr(args.fs)), args.level, ' of ' + args.date if args.date else '',
             s3.printable(args.host)))
-    return without_strays(bucket, max(dumps, key=age))
+    return without_strays(bucket, max(dumps, key=recency))
 
 
 def well_dated(dumps):
@@ -395,7 +395,7 @@ class Source:
 
     readinto() raises rather than ends unless the stream is known to be whole.
     """
-    raw = True                      # it has no buffer, so its descriptor says if there is more
+    unbuffered = True               # so its descriptor tells if there is more
 
     def __init__(self, program, accepted, min_size):
         self._program, self._accepted, self._min_size = program, accepted, min_size
@@ -419,7 +419,7 @@ class Source:
         wide_pipe(self._raw.fileno())
 
     def fileno(self):
-        """For select(), should the stream not block."""
+        """What can be read when the stream goes on."""
         return self._raw.fileno()
 
     def readinto(self, view):
@@ -818,14 +818,14 @@ def delete(bucket, args):
     if args.key is not None:
         found = find_by_key(bucket, args.key, with_strays=True)
     else:
-        dumps = find_all(bucket, args, args.date)       # now the server's clock is known
+        dumps = find_all(bucket, args)       # now the server's clock is known
         date = args.date or time.strftime('%Y-%m-%d', time.localtime(bucket.now()))
         dumps = [one for one in dumps if one.labels.date == date]
         if not dumps:
             raise s3.Error('no dump of %s level %s of %s for host %s (another day: -w DATE)' % (
                 s3.printable(repr(args.fs)), args.level, date, s3.printable(args.host)))
         if len(dumps) > 1:
-            for one in sorted(dumps, key=age):
+            for one in sorted(dumps, key=recency):
                 answer('-k %s' % shell_word(one.key))
             raise s3.Error('%d dumps match and none was deleted: choose one by its key'
                            % len(dumps))
@@ -865,7 +865,7 @@ def init(bucket, args):
     try:
         bucket.get_object(key, view)
     except s3.Error:
-        if not deleted(bucket, key):
+        if not try_to_delete(bucket, key):
             say('left behind: %s' % key)
         raise
     bucket.delete_object(key)
@@ -876,7 +876,7 @@ def init(bucket, args):
             bucket.endpoint.bucket, 'created' if created else 'is there'))
 
 
-def deleted(bucket, key):
+def try_to_delete(bucket, key):
     """Whether an object could be deleted."""
     try:
         bucket.delete_object(key)
@@ -969,7 +969,7 @@ def unfinished_size(bucket, uploads):
 
 def section_lines(dumps):
     """The lines of one file system of one host."""
-    dumps.sort(key=lambda one: (int(one.labels.level), one.labels.level) + age(one))
+    dumps.sort(key=lambda one: (int(one.labels.level), one.labels.level) + recency(one))
     days = collections.Counter(one.labels[2:4] for one in dumps)
     lines = [s3.printable(dumps[0].labels.fs)]
     for one in dumps:
@@ -1048,7 +1048,7 @@ def plan(dumps, last, counts):
     a dump don't count, and a rule that isn't used up keeps the oldest dump too: the meaning
     that the users of restic's `forget` know.
     """
-    dumps = sorted(dumps, key=age, reverse=True)
+    dumps = sorted(dumps, key=recency, reverse=True)
     planned = [(dump, ['last'] if number < last else []) for number, dump in enumerate(dumps)]
     for rule, period in RULES:
         left, current = counts.get(rule, 0), None
@@ -1125,8 +1125,9 @@ def point_out_bases(groups, doomed):
     for (host, fs, level), members in sorted(groups.items()):
         lower = [one for labels, others in groups.items() for one in others
                  if labels[:2] == (host, fs) and int(labels[2]) < int(level)]
-        for one in sorted(members, key=age) if int(level) > 0 else ():
-            base = max((other for other in lower if age(other) < age(one)), key=age, default=None)
+        for one in sorted(members, key=recency) if int(level) > 0 else ():
+            base = max((other for other in lower if recency(other) < recency(one)), key=recency,
+                       default=None)
             if one.key not in gone and (base is None or base.key in gone):
                 say('%s is kept, but %s' % (s3.printable(one.key), (
                     'its base goes: ' + s3.printable(base.key)) if base else
@@ -1215,7 +1216,7 @@ def check(bucket, args):
     """
     newest, under_way = None, []
     try:
-        dumps = find_all(bucket, args, None)
+        dumps = find_all(bucket, args)
         dumps = well_dated(dumps) or dumps
         dumps.sort(key=lambda one: one.stored, reverse=True)
         newest = without_strays(bucket, dumps[0]) if dumps else None
@@ -1298,7 +1299,7 @@ def option(commands, flags, metavar='', help='', convert=None, otherwise=None):
     return Option(commands.split(), flags.split(), metavar, help, convert, otherwise)
 
 
-def parse_time(text):
+def parse_duration(text):
     """'30m', '12h' or '7d' in seconds."""
     match = re.match(r'([0-9]{1,9})([smhd])\Z', text)
     if not match:
@@ -1308,7 +1309,7 @@ def parse_time(text):
 
 def parse_expires(text):
     """A time that a presigned URL can hold."""
-    seconds = parse_time(text)
+    seconds = parse_duration(text)
     if not 1 <= seconds <= s3.MAX_EXPIRES:
         raise ValueError('a URL can hold from 1s to 7d')
     return seconds
@@ -1378,7 +1379,7 @@ OPTIONS = (
     *(option('clean', '--keep-' + rule, 'N', 'keep the newest of N ' + periods, parse_days)
       for rule, periods in (('daily', 'days'), ('weekly', 'weeks'), ('monthly', 'months'),
                             ('yearly', 'years'))),
-    option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h)', parse_time,
+    option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h)', parse_duration,
            26 * 3600),
     option('check', '--min-ratio', 'R', 'of its size to the median of those before (0.5)',
            parse_ratio, 0.5),
@@ -1579,7 +1580,8 @@ def parse_words(args, name, usage, words):
         if args.key is not None and words:
             raise UsageError('%s takes FS and LEVEL or -k KEY, not both' % name)
         if args.key is None and len(words) != 2:
-            raise UsageError('%s takes FS and LEVEL (or -k KEY), like `%s /home 0`' % (name, name))
+            raise UsageError('%s takes FS and LEVEL%s, like `%s /home 0`' % (
+                name, ' (or -k KEY)' if name in NAMING.split() else '', name))
         if words:
             args.fs, args.level = words
     elif words:
@@ -1736,7 +1738,8 @@ def run(argv):
         say('%s: %s' % (args.name if args else 's3dump', error.strerror or error))
         return 1
     except MemoryError:
-        say('%s: out of memory; fewer jobs (-j) or a smaller part_size need less' % args.name)
+        say('%s: out of memory; fewer jobs (-j) or a smaller part_size need less' % (
+            args.name if args else 's3dump'))
         return 1
     except Exception as error:      # its text may hold anything, a secret too
         place = error.__traceback__
