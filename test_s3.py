@@ -4080,7 +4080,9 @@ class ConfigurationTests(unittest.TestCase):
                 ({'AWS_USE_DUALSTACK_ENDPOINT': 'TRUE', 'AWS_REGION': 'eu-west-1'},
                  's3.dualstack.eu-west-1.amazonaws.com'),
                 ({'AWS_USE_DUALSTACK_ENDPOINT': 'true', 'AWS_USE_FIPS_ENDPOINT': 'true'},
-                 's3-fips.dualstack.us-east-1.amazonaws.com')):
+                 's3-fips.dualstack.us-east-1.amazonaws.com'),
+                ({'AWS_USE_DUALSTACK_ENDPOINT': 'true', 'AWS_REGION': 'cn-north-1'},
+                 's3.dualstack.cn-north-1.amazonaws.com.cn')):
             self.assertEqual(s3.with_environment({}, dict(NOWHERE, **environ))['endpoint'],
                              'https://' + host)
 
@@ -4602,6 +4604,15 @@ class CredentialTests(ClientTestCase):
             services.external_id = 'another'
             with self.assertRaisesRegex(s3.ConfigError, message):
                 self.of(self.profile(role + text, key), profile='x')
+
+    def test_a_role_is_renewed_in_its_own_region_wherever_the_bucket_is(self):
+        bucket = self.of(dict(self.environ('role'), AWS_REGION='us-east-1'))
+        first = self.services.log[-1].headers['authorization']
+        bucket.endpoint.region = 'us-west-2'        # as the server may have corrected it
+        bucket.credentials.renew(bucket.credentials.get())
+        for signed in (first, self.services.log[-1].headers['authorization']):
+            self.assertRegex(signed, '/us-east-1/sts/aws4_request')
+        self.assertEqual(len(self.services.log), 2)
 
     def test_the_roles_of_a_web_identity_can_stand_in_a_profile(self):
         self.services.issue('ROLE', 'secretOFrole', 'tokenOFrole', 3600)
