@@ -1735,8 +1735,9 @@ def network_error(what, endpoint, proxy, error, attempts, now):
         reason += '; check the name %s, and that this machine can look up names' % (
             proxy[0] if proxy else endpoint.host)
     elif isinstance(error, ConnectionRefusedError):
-        reason += '; nothing answers at this port: check the endpoint'
-    elif isinstance(error, socket.timeout):
+        reason += '; nothing answers at this port: check the %s' % (
+            'proxy' if proxy else 'endpoint')
+    elif isinstance(error, socket.timeout) and not proxy:
         reason += '; is a firewall or a proxy in between?'
     tried = ' (gave up after %d attempts)' % attempts if attempts > 1 else ''
     return NetworkError(printable('%s: %s: %s%s' % (what, place, reason, tried)))
@@ -1858,6 +1859,12 @@ class Provider:
         self._current, self._asked = None, None
         self._failure = None        # the last one, and when it was
         self._lock = threading.Lock()
+
+    def of(self, bucket):
+        """The same Provider for another Bucket."""
+        other = copy.copy(self)
+        other._bucket = bucket
+        return other
 
     def get(self):
         """The Credentials to sign with now.
@@ -2505,6 +2512,7 @@ class Bucket:
             min(value, ABORT_PATIENCE)
             for value in (self.timeout, self.patience, self.answer_timeout))
         hasty.limit, hasty.check, hasty._local = RateLimit(), lambda: None, threading.local()
+        hasty.credentials = self.credentials.of(hasty)
         return hasty
 
     # For a Request

@@ -493,7 +493,7 @@ class Status:
     def __init__(self, bucket, quiet, total=None):
         self._bucket, self._total = bucket, total
         self._start = time.monotonic()
-        self._before = bucket.limit.moved
+        self._before = bucket.limit.moved - bucket.wasted
         self._quiet = quiet
         self._recent = collections.deque([(self._start, 0)], 10)
         self._running = threading.Lock()    # held until the end
@@ -509,7 +509,7 @@ class Status:
 
     def _line(self, now):
         """Bytes, rate over the last ten seconds, time, and what else is known."""
-        moved = self._bucket.limit.moved - self._before - self._bucket.wasted
+        moved = max(0, self._bucket.limit.moved - self._bucket.wasted - self._before)
         then, moved_then = self._recent[0]
         rate = max(0, moved - moved_then) / (now - then)
         self._recent.append((now, moved))
@@ -910,6 +910,8 @@ def list_dumps(bucket, args):
     if args.fs is not None and not args.all:
         prefix += args.fs + ':'
     total, orphans, others = collections.Counter(), [], collections.Counter()
+    if args.json and args.long:
+        raise UsageError('list takes --json or --long, not both')
     rows = list_as_json if args.json else list_long if args.long else None
     shown = None if args.all or rows else show_host(args.host)
     for dumps, lost, strange in sections(bucket.list_objects(prefix)):
@@ -1435,20 +1437,26 @@ def completion(shell):
         for name in COMMANDS:
             flags = [flag for each in OPTIONS if each in common or name in each.commands
                      for flag in each.flags]
-            cases.append('%s:-*) words="%s" ;;' % (name, ' '.join(flags)))
+            cases.append('%s) words="%s" ;;' % (
+                '|'.join(word + ':-*' for word in names_of(name)), ' '.join(flags)))
         cases += [':-*) words="%s" ;;' % ' '.join(flag for each in common for flag in each.flags),
                   ':*) words="%s" ;;' % ' '.join(COMMANDS)]
         choices = ['%s:*) words="%s" ;;' % (each.flags[-1], ' '.join(choices_of(each)))
                    for each in OPTIONS if choices_of(each)]
-        return BASH % ('|'.join(COMMANDS), '\n        '.join(choices), '|'.join(
+        return BASH % ('|'.join([*COMMANDS, *ALIASES]), '\n        '.join(choices), '|'.join(
             flag + ':*' for each in OPTIONS if each.metavar and not choices_of(each)
             for flag in each.flags), '\n            '.join(cases), programs)
     for name in COMMANDS:
-        cases.append('%s) options+=(%s) ;;' % (name, ' '.join(
+        cases.append('%s) options+=(%s) ;;' % ('|'.join(names_of(name)), ' '.join(
             zsh_spec(each) for each in OPTIONS if name in each.commands)))
     described = [shell_word('%s:%s' % (name, purpose(name))) for name in COMMANDS]
     return ZSH % (programs, ' '.join(zsh_spec(each) for each in common), ' '.join(described),
-                  '|'.join(COMMANDS), '\n        '.join(cases), programs)
+                  '|'.join([*COMMANDS, *ALIASES]), '\n        '.join(cases), programs)
+
+
+def names_of(command):
+    """A command's name, and its aliases."""
+    return [command] + [alias for alias, name in ALIASES.items() if name == command]
 
 
 def choices_of(option):
@@ -1460,8 +1468,10 @@ def choices_of(option):
 
 def zsh_spec(option):
     """An option, as _arguments of zsh takes it."""
+    flags = [flag + '=' * (flag.startswith('--') and bool(option.metavar))
+             for flag in option.flags]
     names = shell_word('(%s)' % ' '.join(option.flags)) + (
-        '{%s}' % ','.join(option.flags) if len(option.flags) > 1 else option.flags[0])
+        '{%s}' % ','.join(flags) if len(flags) > 1 else flags[0])
     value = '' if not option.metavar else ':%s:%s' % (option.metavar, (
         '(%s)' % ' '.join(choices_of(option)) if choices_of(option) else
         '_files' if option.metavar == 'FILE' else ' '))
@@ -1470,14 +1480,17 @@ def zsh_spec(option):
 
 BASH = """# bash completion of s3dump.py: source <(s3dump.py --completion bash)
 _s3dump() {
-    local word words= command= current=${COMP_WORDS[COMP_CWORD]}
+    local word words= command=
+    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]}
+    [ "$current" != = ] || current=
+    [ "$previous" != = ] || previous=${COMP_WORDS[COMP_CWORD-2]}
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         case $word in
         --) return ;;
         %s) command=${command:-$word} ;;
         esac
     done
-    case ${COMP_WORDS[COMP_CWORD-1]}:$current in
+    case $previous:$current in
         %s
         %s) return ;;
         *) case $command:$current in
@@ -1522,12 +1535,17 @@ def parse(argv):
     for each in OPTIONS:
         more = {'metavar': each.metavar} if each.metavar else {'action': 'store_true'}
         parser.add_argument(*each.flags, **more)
+    flags = [flag for each in OPTIONS for flag in each.flags]
+    for word in argv:               # before argparse, which guesses, until 3.8
+        refuse_unknown(word.partition('=')[0], flags, '--.')
     args, rest = parser.parse_known_args(argv)
-    unknown = [word for word in rest if re.match(r'-[^0-9]', word)]
-    if unknown:
-        raise UsageError('unknown option %s%s' % (s3.printable(unknown[0]), suggestion(
-            unknown[0], [flag for each in OPTIONS for flag in each.flags])))
+    for word in rest:
+        refuse_unknown(word, flags, '-[^0-9]')
+    if any(isinstance(getattr(args, name_of(each)), list) for each in OPTIONS):
+        raise UsageError('-- is no value of an option')     # what argparse makes of --key=--
     words = [parse_text(word) for word in args.words + rest]
+    if words[:1] == ['help']:
+        words, args.help = words[1:], True
     name = ALIASES.get(words[0], words[0]) if words else ''
     if words and name not in COMMANDS:
         raise UsageError('unknown command %s%s' % (
@@ -1558,11 +1576,18 @@ def parse(argv):
     return args
 
 
+def refuse_unknown(word, flags, pattern):
+    """Raise UsageError for what looks like an option and is none."""
+    if re.match(pattern, word) and word not in flags:
+        raise UsageError('unknown option %s%s' % (s3.printable(word), suggestion(word, flags)))
+
+
 def suggestion(word, words):
     """What may have been meant by *word*."""
     import difflib
-    return ''.join(' (did you mean %s?)' % found for found in difflib.get_close_matches(
-        word, words, 1))
+    found = [each for each in words if len(word) > 3 and each.startswith(word)]
+    found = found or difflib.get_close_matches(word, words, 1, 0.7)
+    return ' (did you mean %s?)' % ' or '.join(found) if found else ''
 
 
 def parse_words(args, name, usage, words):

@@ -1269,6 +1269,9 @@ class UsageTests(ProgramTestCase):
                 ('unknown option --storageclass .did you mean --storage-class',
                  dump + ['--storageclass', 'X']),
                 ('--completion: bash or zsh', ['--completion', 'fish']),
+                ('unknown option --keep .did you mean --keep-daily or', ['clean', '--keep', '3']),
+                ('unknown option --bogus; see', dump + ['--bogus']),
+                ('--json or --long, not both', ['list', '--json', '--long']),
                 ('unknown command', ['backup']),
                 ('unknown command', ['']),
                 ('unknown option --bogus', dump + ['--bogus']),
@@ -1383,7 +1386,8 @@ class UsageTests(ProgramTestCase):
         for argv, words, others in (
                 (['--help'], '--retain dump restore clean --limit-rate --host', ''),
                 (['dump', '--help'], '--retain --key --limit-rate', '--keep-daily --thaw'),
-                (['--help', 'initialize'], 'create the bucket', '--key restore')):
+                (['--help', 'initialize'], 'create the bucket', '--key restore'),
+                (['help', 'list'], '--long', '--key restore')):
             result = self.succeed(*argv)
             text = result.out.decode()
             self.assertEqual(result.err, '')
@@ -1405,7 +1409,10 @@ class CompletionTests(ProgramTestCase):
              ('-h mail clean --keep-', '--keep-daily --keep-weekly --keep-monthly --keep-yearly'),
              ('restore --retain', ''),
              ('dump /home 0 -- tar --', ''),
-             ('--ver', '--verbose --version'))
+             ('--ver', '--verbose --version'),
+             ('retrieve --th', '--thaw'),
+             ('dump --storage-class = DEEP', 'DEEP_ARCHIVE'),   # as bash divides it
+             ('dump --retain-mode =', 'governance compliance'))
 
     @unittest.skipUnless(shutil.which('bash'), 'there is no bash')
     def test_bash_completes_commands_options_and_values(self):
@@ -1422,7 +1429,8 @@ class CompletionTests(ProgramTestCase):
         script = self.succeed('--completion', 'zsh').out.decode()
         self.assertTrue(script.startswith('#compdef s3dump.py '))
         options = re.search(r'(?m)^ +options=\((.*)\)$', script).group(1)
-        cases = dict(re.findall(r'(?m)^ +([a-z]+)\) options\+=\((.*)\) ;;$', script))
+        cases = dict(re.findall(r'(?m)^ +([a-z|]+)\) options\+=\((.*)\) ;;$', script))
+        cases = {name.partition('|')[0]: specs for name, specs in cases.items()}
         self.assertEqual(sorted(cases), sorted(s3dump.COMMANDS))
         for name, specs in cases.items():
             flags = [flag for each in s3dump.OPTIONS for flag in each.flags
@@ -2546,7 +2554,7 @@ class TerminalTests(ProgramTestCase):
         self.server.fault('PutObject', 'status', status=500, code='InternalError', times=None)
         terminal = self.open_terminal()
         terminal.resize(200)
-        process = self.start_at(terminal, '-v', 'dump', '/home', '0', data=bytes(44000))
+        process = self.start_at(terminal, '-v', 'dump', '-k', 'key', data=bytes(44000))
         terminal.read_until(r'0:\d\d  InternalError \(500\), next try in \d+ s\r')
         terminal.resize(20)
         terminal.text = ''
@@ -2556,7 +2564,7 @@ class TerminalTests(ProgramTestCase):
         self.assertEqual(self.finish(process).status, 0)
         terminal.close_slave()
         text = terminal.read_until(None)
-        self.assertNotRegex(text, r'\x1b\[J\d\d\d\.\dk')       # what is sent again counts once
+        self.assertNotRegex(text, r'\x1b\[J(\d\d\d\.\dk|-)')   # what is sent again counts once
         self.assertLess(max(map(len, re.findall(r'\x1b\[J([0-9][^\r\n]*)\r', text))), 20)
         self.assertRegex(text, r's3dump: dump [^\r\n]* [1-9]\d* retries\r\n\Z')
 
