@@ -922,8 +922,8 @@ def list_dumps(bucket, args):
             others.update(count=1, size=entry.size)
         for one in dumps:
             total.update(one.sizes())
-        if rows:
-            rows(dumps, strange)
+        if rows and (dumps or strange):
+            answer('\n'.join(rows(dumps, strange)))
         elif dumps:
             if dumps[0].labels.host != shown:
                 shown = show_host(dumps[0].labels.host, blank=shown is not None)
@@ -995,28 +995,25 @@ def local_time(stamp):
 
 
 def list_as_json(dumps, others):
-    """A line per dump, and per object that is none."""
-    for one in dumps:
-        answer_json(key=one.key, host=one.labels.host, fs=one.labels.fs, level=one.labels.level,
-                    date=one.labels.date, stored=utc(one.stored), size=one.size,
-                    storage_class=one.storage_class, objects=len(one.all_entries()))
-    for entry in others:
-        answer_json(key=entry.key, host=None, fs=None, level=None, date=None,
-                    stored=utc(entry.modified), size=entry.size,
-                    storage_class=entry.storage_class, objects=1)
+    """Lines of JSON: of each dump, and of each object that is none."""
+    import json
+    rows = [dict(zip(('host', 'fs', 'level', 'date'), one.labels), key=one.key,
+                 stored=utc(one.stored), size=one.size, storage_class=one.storage_class,
+                 objects=len(one.all_entries())) for one in dumps]
+    rows += [dict(host=None, fs=None, level=None, date=None, key=entry.key,
+                  stored=utc(entry.modified), size=entry.size,
+                  storage_class=entry.storage_class, objects=1) for entry in others]
+    return map(json.dumps, rows)
 
 
 def list_long(dumps, others):
-    """A line per dump, and per object that is none: six fields, of which only the last, the
-    key, may hold blanks."""
-    for one in dumps:
-        answer('%15d %s %3d %-12s %-6s %s' % (
-            one.size, utc(one.stored), len(one.all_entries()), s3.printable(one.storage_class),
-            'broken' if one.problem() else 'whole', s3.printable(one.key)))
-    for entry in others:
-        answer('%15d %s %3d %-12s %-6s %s' % (
-            entry.size, utc(entry.modified), 1, s3.printable(entry.storage_class), 'other',
-            s3.printable(entry.key)))
+    """A line of each dump, and of each object that is none: six fields, of which only the last,
+    the key, may hold blanks."""
+    rows = [(one.size, utc(one.stored), len(one.all_entries()), s3.printable(one.storage_class),
+             'broken' if one.problem() else 'whole', s3.printable(one.key)) for one in dumps]
+    rows += [(entry.size, utc(entry.modified), 1, s3.printable(entry.storage_class), 'other',
+              s3.printable(entry.key)) for entry in others]
+    return ['%15d %s %3d %-12s %-6s %s' % row for row in rows]
 
 
 def unfinished(bucket, prefix):
