@@ -184,8 +184,8 @@ class ResponseError(Error):
 
 
 HINTS = {
-    'AccessDenied': "neither the key's policy nor the bucket's may forbid ACTION, and one must "
-                    "allow it; is it your bucket?",
+    'AccessDenied': 'ACTION is not allowed: look at the policies of the key and of the bucket; is '
+                    'it your bucket?',
     'AccessControlListNotSupported': 'the bucket has ACLs switched off, the default since 2023: '
                                      'its policy does what they did',
     'AuthorizationHeaderMalformed': 'check region and service in the configuration',
@@ -1734,6 +1734,10 @@ def network_error(what, endpoint, proxy, error, attempts, now):
     elif isinstance(error, socket.gaierror):
         reason += '; check the name %s, and that this machine can look up names' % (
             proxy[0] if proxy else endpoint.host)
+    elif ssl is not None and isinstance(error, ssl.SSLError):
+        reason += '; does the server speak TLS at this port, or is it an http:// endpoint?'
+    elif isinstance(error, ConnectionResetError) and endpoint.scheme == 'http':
+        reason += '; is it an https:// endpoint?'
     elif isinstance(error, ConnectionRefusedError):
         reason += '; nothing answers at this port: check the %s' % (
             'proxy' if proxy else 'endpoint')

@@ -3913,6 +3913,31 @@ def pattern(count):
 
 class MessageTests(unittest.TestCase):
 
+    def test_a_refusal_names_the_right_that_is_missing(self):
+        for what, right in (('ListObjectsV2', 's3:ListBucket'), ('HeadBucket', 's3:ListBucket'),
+                            ("UploadPart 'key'", 's3:PutObject'),
+                            ("DeleteObject 'key'", 's3:DeleteObject'),
+                            ("HeadObject 'key'", 's3:GetObject')):
+            for code in ('AccessDenied', 'Forbidden'):
+                self.assertRegex(str(s3.ResponseError(what, 403, code, '')), right + '(?!ACTION)')
+        for code in s3.HINTS:
+            self.assertNotIn('ACTION', str(s3.ResponseError('Other', 400, code, '')))
+
+    def test_an_outage_says_where_to_look(self):
+        s3.load_network()
+        http = s3.Place('http', 'host', 80, 'host')
+        https, proxy = s3.Place('https', 'host', 443, 'host'), s3.Proxy('proxy', 3128, {})
+        for place, through, error, hint in (
+                (https, None, socket.gaierror(-2, 'Name or service not known'), 'name host,'),
+                (https, proxy, socket.gaierror(-2, 'Name or service not known'), 'name proxy,'),
+                (http, None, ConnectionRefusedError(111, 'refused'), 'check the endpoint'),
+                (http, proxy, ConnectionRefusedError(111, 'refused'), 'check the proxy'),
+                (http, None, socket.timeout(), 'is a firewall or a proxy in between'),
+                (http, None, ConnectionResetError(104, 'reset'), 'is it an https://'),
+                (https, None, ConnectionResetError(104, 'reset'), 'reset .gave up')):
+            text = str(s3.network_error('HeadObject', place, through, error, 5, 0))
+            self.assertRegex(text, hint)
+
     def test_text_of_others_is_escaped_and_cut(self):
         for text, expected in (('plain ä', 'plain ä'), ('\x1b[2J', '\\x1b[2J'),
                                ('a\nb', 'a\\nb'), ('\u202e', '\\u202e'),

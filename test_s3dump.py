@@ -414,7 +414,7 @@ class RoundTripTests(ProgramTestCase):
     def test_what_the_server_refuses_is_said_in_a_line(self):
         self.server.add_user('READER', 'sesame', allow={'ListObjectsV2', 'GetObject', 'HeadObject'})
         self.configure(access_key_id='READER', secret_access_key='sesame')
-        self.must_fail(1, r"dump: PutObject .*: AccessDenied \(403\).*\[request \w+\].*policy",
+        self.must_fail(1, r"dump: PutObject .*: AccessDenied \(403\).*\[request \w+\].*s3:PutObject is",
                   'dump', '/home', '0', data=b'data')
         self.configure(bucket_name='nowhere')
         self.must_fail(1, r'list: ListObjectsV2: NoSuchBucket \(404\).*bucket_name', 'list')
@@ -2769,7 +2769,8 @@ class FaultTests(ProgramTestCase):
 
     DUMPS = [
         # size, operation, kind, options, status, what standard error says
-        (SMALL, 'PutObject', 'status', DENIED, 1, 'PutObject .*AccessDenied .403.: .*policy'),
+        (SMALL, 'PutObject', 'status', DENIED, 1,
+         'PutObject .*AccessDenied .403.: .*s3:PutObject is not allowed'),
         (SMALL, 'PutObject', 'status', GONE, 1, 'NoSuchBucket .404.: .*check bucket_name'),
         (SMALL, 'PutObject', 'status', WRONG, 1, 'InvalidArgument .400.'),
         (SMALL, 'PutObject', 'status', dict(status=403, code='InvalidAccessKeyId', times=None), 1,
