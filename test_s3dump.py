@@ -414,7 +414,7 @@ class RoundTripTests(ProgramTestCase):
     def test_what_the_server_refuses_is_said_in_a_line(self):
         self.server.add_user('READER', 'sesame', allow={'ListObjectsV2', 'GetObject', 'HeadObject'})
         self.configure(access_key_id='READER', secret_access_key='sesame')
-        self.must_fail(1, r"dump: PutObject .*: AccessDenied \(403\).*\[request \w+\].*s3:PutObject is",
+        self.must_fail(1, r"PutObject .*: AccessDenied \(403\).*\[request \w+\].*s3:PutObject is",
                   'dump', '/home', '0', data=b'data')
         self.configure(bucket_name='nowhere')
         self.must_fail(1, r'list: ListObjectsV2: NoSuchBucket \(404\).*bucket_name', 'list')
