@@ -5160,6 +5160,21 @@ class BucketTests(ClientTestCase):
             moved = bucket.limit.moved - before
             self.assertTrue(0.9 < moved / seconds / (1 << 20) < 1.1, (moved, seconds))
 
+    def test_a_low_rate_limit_is_reached_by_downloads(self):
+        server = self.server()
+        server.put('key', bytes(600 << 10))
+        bucket = self.bucket(server, part_size=1 << 20)
+        bucket.limit = s3.RateLimit(300 << 10, sharers=4)
+        started = time.monotonic()
+        bucket.download(['key'], lambda view: None)
+        self.assertLess(time.monotonic() - started, 4)      # 2 s; 6 with too small a buffer
+
+    def test_a_writer_that_takes_less_is_an_error(self):
+        server = self.server()
+        server.put('key', pattern(5000))
+        with self.assertRaisesRegex(s3.IntegrityError, 'only 7 of'):
+            self.bucket(server).download(['key'], lambda view: 7)
+
     def test_a_server_that_says_nothing_is_left_soon(self):
         with socket.socket() as listener:
             listener.bind(('127.0.0.1', 0))

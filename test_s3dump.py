@@ -1406,6 +1406,13 @@ class UsageTests(ProgramTestCase):
         self.succeed('--help')
 
 
+    def test_a_python_without_docstrings_will_do(self):
+        prefix = [sys.executable, '-OO', PROGRAM]
+        self.succeed('dump', '/home', '0', data=b'data', prefix=prefix)
+        self.assertEqual(self.succeed('restore', '/home', '0', prefix=prefix).out, b'data')
+        self.assertIn(b'--retain', self.succeed('--help', prefix=prefix).out)
+
+
 class CompletionTests(ProgramTestCase):
 
     LINES = (('', 'dump restore verify list delete clean check init url getacl putacl'),
