@@ -2324,7 +2324,7 @@ class SignalTests(ProgramTestCase):
 
     def test_a_signal_to_the_whole_pipeline_stores_nothing(self):
         for command, size in (('', 100), ('', PART + 7),
-                              (' -- sh -c "head -c 100 /dev/zero; sleep 60"', 0)):
+                              (' -- sh -c "head -c 100 /dev/zero; exec sleep 60"', 0)):
             for number in (signal.SIGINT, signal.SIGTERM):
                 with self.subTest(command, size=size, number=number):
                     del self.server.log[:]
