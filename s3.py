@@ -111,7 +111,7 @@ TIMEOUT = 60                        # seconds without a single byte
 COMPLETE_TIMEOUT = 900              # S3 may take minutes to put 10,000 parts together
 PATIENCE = 900                      # seconds without progress before a request fails
 FIRST_PATIENCE = 60                 # the same before the server ever answered
-GRACE = 1                           # for the answer to a completion when a signal comes
+GRACE = 1                           # for an answer that is awaited when all else is given up
 ABORT_PATIENCE = 10                 # tidying up must not hold up the bad news
 IDLE = 4                            # seconds after which a connection isn't trusted
 MAX_MESSAGE = 4 << 20               # bytes of an XML answer; 1,000 keys take 3.4 MB at most
@@ -1477,15 +1477,14 @@ def tls_context(ca_bundle):
 # --------------------------------------------------------------------------- Workers
 
 class Task:
-    """A call in a worker's thread; done, value and error are the worker's until done.
+    """A call in a worker's thread; value and error are the worker's until it is done.
 
-    frees: the buffer that nobody needs after it; alone: its failure concerns only who waits for
-    it, and doesn't stop the rest.
+    frees: the buffer that nobody needs after it; waiting: the Tasks that come after it.
     """
-    __slots__ = ('call', 'frees', 'alone', 'done', 'value', 'error')
+    __slots__ = ('call', 'frees', 'waiting', 'done', 'value', 'error')
 
-    def __init__(self, call, frees, alone):
-        self.call, self.frees, self.alone = call, frees, alone
+    def __init__(self, call, frees):
+        self.call, self.frees, self.waiting = call, frees, collections.deque()
         self.done, self.value, self.error = False, None, None
 
 
@@ -1500,14 +1499,14 @@ class Workers:
     With locks, a signal could make the main thread leave while it holds one; and of a pipe
     the main thread can hear while it waits for its stream.  What they share are deques,
     whose operations are atomic, and Tasks.  Whenever the main thread waits, it calls the
-    Bucket's check() four times a second.
+    Bucket's check() four times a second, and heard() when a task was done.
     """
 
-    def __init__(self, bucket, size):
-        self._bucket, self._size, self._jobs = bucket, size, bucket.jobs
+    def __init__(self, bucket, size, heard=lambda: None):
+        self._bucket, self._size, self._jobs, self._heard = bucket, size, bucket.jobs, heard
         self._free, self._made = collections.deque(), 0
-        self._queue, self._threads, self._submitted = collections.deque(), [], 0
-        self._done = collections.deque()
+        self._threads, self._stopped, self._cancelled = [], False, False
+        self._queue, self._unfinished = collections.deque(), collections.deque()    # a counter
         self._connections = collections.deque()
         self._failures = collections.deque()
         self._orders, self._order = os.pipe()       # a byte per task, to the threads
@@ -1533,15 +1532,29 @@ class Workers:
         """Give a buffer back."""
         self._free.append(buffer)
 
-    def submit(self, function, *args, frees=None, alone=False):
-        """Have function(*args) called by a thread; returns the Task."""
-        task = Task(functools.partial(function, *args), frees, alone)
-        self._queue.append(task)
-        self._submitted += 1
-        if len(self._threads) < min(self._jobs, self._submitted - len(self._done)):
+    def submit(self, function, *args, frees=None, after=None):
+        """Have function(*args) called by a thread, if the Task *after* succeeds, and not before;
+        returns the Task."""
+        task = Task(functools.partial(function, *args), frees)
+        self._unfinished.append(None)
+        if len(self._threads) < min(self._jobs, len(self._unfinished)):
             self._add_thread()
-        os.write(self._order, b'.')
+        if after is None:
+            self._hand_out(collections.deque([task]))
+        else:
+            after.waiting.append(task)
+            if after.done and after.error is None:
+                self._hand_out(after.waiting)
         return task
+
+    def _hand_out(self, tasks):
+        """Let the threads have the deque *tasks*, which another thread may empty as well."""
+        while tasks:
+            try:
+                self._queue.append(tasks.popleft())
+            except IndexError:
+                break
+            os.write(self._order, b'.')
 
     def _add_thread(self):
         thread = threading.Thread(target=self._work, daemon=True)
@@ -1558,13 +1571,6 @@ class Workers:
             self._listen()
         self._raise()
         return task.value
-
-    def call(self, function, *args):
-        """Have function(*args) called by a thread, which a signal needn't interrupt, and return
-        the Task, when it is done, with its value or error."""
-        task = self.submit(function, *args, alone=True)
-        self.wait(task)
-        return task
 
     def wait_for(self, descriptor):
         """Return when *descriptor* can be read; raise if a task fails meanwhile."""
@@ -1584,52 +1590,54 @@ class Workers:
         if self._news in ready:
             os.read(self._news, 4096)
             self._raise()
+            self._heard()
         return ready
 
     def _raise(self):
         if self._failures:
             raise self._failures[0]
 
-    def stop(self, grace=0):
+    def stop(self, worth_waiting=lambda: False):
         """Break off what is under way, and return when no thread talks to the server.
 
-        grace: seconds in which it may yet end by itself.
+        worth_waiting: whether there is something that had better end by itself, within GRACE.
         """
-        if self._order is None:
+        if self._cancelled:
             return
-        self._queue.clear()
-        end = time.monotonic() + grace
-        while len(self._done) < self._submitted and time.monotonic() < end:
-            time.sleep(0.05)
+        self._stopped = True
+        os.write(self._order, b'.' * len(self._threads))
+        end = time.monotonic() + GRACE
+        while worth_waiting() and self._alive() and time.monotonic() < end:
+            time.sleep(0.01)
         for connection in list(self._connections):
             connection.cancel()
-        os.close(self._order)
-        self._order = None
+        self._cancelled = True
         end = time.monotonic() + 2 * CONNECT_TIMEOUT
         for thread in self._threads:
             thread.join(max(0, end - time.monotonic()))
-        if not any(thread.is_alive() for thread in self._threads):
-            for descriptor in (self._orders, self._news, self._tell):
+        if not self._alive():
+            for descriptor in (self._orders, self._order, self._news, self._tell):
                 os.close(descriptor)
+
+    def _alive(self):
+        return any(thread.is_alive() for thread in self._threads)
 
     def _work(self):
         connection = self._bucket.connection()
         self._connections.append(connection)
-        while os.read(self._orders, 1):
-            try:
-                task = self._queue.popleft()
-            except IndexError:      # stop() was faster
-                break
+        while os.read(self._orders, 1) and not self._stopped:
+            task = self._queue.popleft()
             try:
                 task.value = task.call()
                 if task.frees is not None:
                     self.release(task.frees)
             except BaseException as error:
                 task.error = error
-                if not task.alone:
-                    self._failures.append(error)
+                self._failures.append(error)
             task.call, task.frees, task.done = None, None, True
-            self._done.append(None)
+            if task.error is None:
+                self._hand_out(task.waiting)
+            self._unfinished.pop()
             try:
                 os.write(self._tell, b'.')
             except BlockingIOError:
@@ -2806,11 +2814,11 @@ class Bucket:
             ends.check(marker[0] and marker, entry and entry[:2])
             query['key-marker'], query['upload-id-marker'] = marker
 
-    def list_parts(self, key, upload_id):
+    def list_parts(self, upload):
         """Yield the sizes of the parts of an unfinished upload (ListParts)."""
-        query = {'uploadId': upload_id}
+        query = {'uploadId': upload.upload_id}
         while True:
-            page = self._page('ListParts', query, 'ListPartsResult', key=key)
+            page = self._page('ListParts', query, 'ListPartsResult', key=upload.key)
             for texts in page.all('Part'):
                 yield int(texts['Size']) if re.match(r'[0-9]{1,18}\Z', texts.get('Size', '')) else 0
             marker = page.get('NextPartNumberMarker')
@@ -2861,7 +2869,7 @@ class Bucket:
                     % escape(region)).encode()
         Request(self, 'CreateBucket', 'PUT', body=body).run(nothing)
 
-    # Multipart uploads
+    # Multipart uploads: *upload* is a Volume or an UploadEntry, whose key and upload_id are used
 
     def create_multipart_upload(self, key, dump_id='', renamed=False):
         """Begin an upload; returns its id, and whether there may be another, whose id was lost."""
@@ -2879,16 +2887,16 @@ class Bucket:
         return Request(self, 'CreateMultipartUpload', 'POST', key, {'uploads': ''}, headers,
                        renamed=renamed).run(parse_upload_id, before), sent > 1
 
-    def upload_part(self, key, upload_id, number, body):
+    def upload_part(self, upload, number, body):
         """Send one part (bytes-like); returns its ETag and its CRC32 (None where unused)."""
         headers = {}
         payload_hash = self._protect(headers, body)
-        etag = Request(self, 'UploadPart', 'PUT', key,
-                       {'partNumber': str(number), 'uploadId': upload_id}, headers, body,
+        etag = Request(self, 'UploadPart', 'PUT', upload.key,
+                       {'partNumber': str(number), 'uploadId': upload.upload_id}, headers, body,
                        payload_hash=payload_hash).run(acknowledged)
         return etag, headers.get('x-amz-checksum-crc32')
 
-    def complete_multipart_upload(self, key, upload_id, parts, size, crc32=None, dump_id='',
+    def complete_multipart_upload(self, upload, parts, size, crc32=None, dump_id='',
                                   overwrite=False, unique=False):
         """Make the object appear.
 
@@ -2910,6 +2918,7 @@ class Bucket:
                             'x-amz-mp-object-size': str(size)})
         if not overwrite and self.conditional:
             headers['if-none-match'] = '*'
+        key, upload_id = upload.key, upload.upload_id
         request = Request(self, 'CompleteMultipartUpload', 'POST', key, {'uploadId': upload_id},
                           headers, completion_body(parts), timeout=self.complete_timeout)
         said = False
@@ -2924,11 +2933,11 @@ class Bucket:
         except (ResponseError, NetworkError, BadAnswer) as error:
             self._look_into(error, key, dump_id, size, unique, upload_id)
 
-    def abort_multipart_upload(self, key, upload_id):
+    def abort_multipart_upload(self, upload):
         """Give up an upload and its parts; returns whether there was one."""
         try:
-            Request(self, 'AbortMultipartUpload', 'DELETE', key, {'uploadId': upload_id},
-                    patience=ABORT_PATIENCE).run(nothing)
+            Request(self, 'AbortMultipartUpload', 'DELETE', upload.key,
+                    {'uploadId': upload.upload_id}, patience=ABORT_PATIENCE).run(nothing)
         except ResponseError as error:
             if error.status != 404:
                 raise
@@ -2941,8 +2950,9 @@ class Bucket:
         """Store *stream*, to its end, as one object or a set of volumes; returns a Stored.
 
         name: the key, or a function that makes it of the time by the server's clock, called
-        again if that clock turns out to differ from ours; stream: has readinto(), and raises
-        rather than ends if it is not whole; overwrite, unique: as for put_object().
+        again, by any thread, if that clock turns out to differ from ours; stream: has
+        readinto(), and raises rather than ends if it is not whole; overwrite, unique: as for
+        put_object().
 
         Whatever it raises, nothing is left under the key, but where the message says that
         this is unknown.
@@ -2999,7 +3009,7 @@ class Upload:
 
     def __init__(self, bucket, overwrite, unique):
         self.bucket, self.unique = bucket, unique
-        self.workers = Workers(bucket, bucket.part_size)
+        self.workers = Workers(bucket, bucket.part_size, self._complete_full)
         self.dump_id = random_name()
         self._overwrite, self._volumes = overwrite, []
 
@@ -3010,7 +3020,7 @@ class Upload:
             self._store(name, stream)
         except BaseException as error:
             # what is fully sent may appear even after we hung up: rather hear the answer
-            self.workers.stop(GRACE if any(volume.completing for volume in volumes) else 0)
+            self.workers.stop(lambda: any(volume.awaited for volume in volumes))
             if volumes and not (isinstance(error, UnknownOutcome) and volumes[0].completing):
                 self._give_up()
             raise
@@ -3027,39 +3037,28 @@ class Upload:
             buffer = self.workers.buffer()
             count = read_part(stream, buffer, self.workers)
             self.bucket.check()     # a signal may be what made the stream end
+            if not volumes and count < part_size:
+                volumes.append(Volume(self, name, self._overwrite, buffer[:count]))
+                break
             if not volumes:
-                self._begin(name, buffer[:count] if count < part_size else None)
-                if count < part_size:
-                    return
+                volumes.append(Volume(self, name, self._overwrite))
             elif count and volumes[-1].count == max_parts:
-                if len(volumes) > 1:
-                    volumes[-1].complete()
-                volumes.append(Volume(self, volume_key(volumes[0].key, len(volumes))))
-                volumes[-1].begin()
+                volumes.append(Volume(self, volume_key(volumes[0].final_key(), len(volumes))))
             if count:
                 volumes[-1].add(buffer, count)
+        for volume in volumes[1:]:
+            volume.complete()
         last = len(volumes) - 1
-        if last:
-            volumes[-1].complete()
         if last or volumes[0].size == part_size * max_parts:
-            volumes.append(Volume(self, end_key(volumes[0].key, last), body=b''))
+            volumes.append(Volume(self, end_key(volumes[0].final_key(), last), body=b''))
             volumes[-1].count = 0   # it holds nothing of the stream
             volumes[-1].complete()
-        volumes[0].complete(self._overwrite)    # with it the dump is there
+        volumes[0].complete()       # with it the dump is there
 
-    def _begin(self, name, body):
-        """Begin the first volume, or store all of it, under a new key if the server corrects
-        our clock."""
-        for last in (False, False, True):
-            key = name(self.bucket.now()) if callable(name) else name
-            self._volumes[:] = [Volume(self, key, body)]
-            try:
-                if body is None:
-                    return self._volumes[0].begin(renamed=True)
-                return self._volumes[0].complete(self._overwrite, renamed=True)
-            except ResponseError as error:
-                if last or error.signed[0] == self.bucket.offset:
-                    raise
+    def _complete_full(self):
+        """Complete the volume before the last one, whose next part may be hours away."""
+        if len(self._volumes) > 2:
+            self._volumes[-2].complete_soon()
 
     def _give_up(self):
         """Leave nothing of a dump behind, unless it turns out to be there, and whole.
@@ -3087,18 +3086,22 @@ class Upload:
 
 
 class Volume:
-    """An object of an Upload.
+    """An object of an Upload: a multipart upload, or with a *body* one PutObject.
 
-    It is a multipart upload, or with a *body* one PutObject.  The Workers talk to the server,
-    until give_up() does so itself.
+    name: the key, or a function as for Bucket.upload().  Threads create and complete the object,
+    and what is theirs meanwhile are key, upload_id and _state; give_up() talks to the server
+    itself, when they have stopped.
     """
 
-    def __init__(self, upload, key, body=None):
-        self.key = key
+    def __init__(self, upload, name, overwrite=False, body=None):
+        self._name = name if callable(name) else lambda now: name
+        self.key = self._name(upload.bucket.now())
         self.size, self.count = (0, 0) if body is None else (len(body), 1)
         self.upload_id = ''
         self._upload, self._workers = upload, upload.workers
-        self._unique, self._dump_id, self._body = upload.unique, upload.dump_id, body
+        self._overwrite, self._body = overwrite, body
+        self._unique, self._dump_id = upload.unique, upload.dump_id
+        self._creation = self._completion = None    # their Tasks
         self._tasks, self._parts = collections.deque(), []
         self._crc32 = 0 if upload.bucket.checksum else None
         self._doubled = False       # whether there may be another upload of ours
@@ -3113,17 +3116,10 @@ class Volume:
         """Whether the object may be there or not."""
         return self._state == 'completing'
 
-    def begin(self, renamed=False):
-        """Create the multipart upload."""
-        self._state = 'creating'
-        task = self._workers.call(
-            self._bucket.create_multipart_upload, self.key, self._dump_id, renamed)
-        if task.error:              # else another part failed, and this is still under way
-            if not task.error.repeated:
-                self._state = 'new'
-            raise task.error
-        self.upload_id, self._doubled = task.value
-        self._state = 'open'
+    @property
+    def awaited(self):
+        """Whether the server is about to say what there is."""
+        return self._state in ('creating', 'completing')
 
     def add(self, buffer, count):
         """Have the first *count* bytes of *buffer* sent as the next part, and it released.
@@ -3134,36 +3130,81 @@ class Volume:
         view = buffer[:count]
         self.size += count
         self.count += 1
+        if self._creation is None:
+            self._creation = self._workers.submit(self._create)
         if self._crc32 is not None:
             self._crc32 = zlib.crc32(view, self._crc32)
         self._tasks.append(self._workers.submit(
-            self._bucket.upload_part, self.key, self.upload_id, self.count, view, frees=buffer))
+            self._bucket.upload_part, self, self.count, view, frees=buffer, after=self._creation))
+        self._take_parts()
+
+    def _take_parts(self):
         while self._tasks and self._tasks[0].done:      # 10,000 would take 2 MiB
-            self._take_part()
+            self._parts.append(self._workers.wait(self._tasks.popleft()))
 
-    def _take_part(self):
-        self._parts.append(self._workers.wait(self._tasks.popleft()))
+    def final_key(self):
+        """The key, when the server had its say about our clock."""
+        self._workers.wait(self._creation)
+        return self.key
 
-    def complete(self, overwrite=False, renamed=False):
-        """Wait for the parts, and make the object appear."""
+    def complete_soon(self):
+        """Make the object appear without being waited for, once all its parts are sent."""
+        self._take_parts()
+        if not self._tasks and self._completion is None:
+            self._completion = self._workers.submit(self._complete)
+
+    def complete(self):
+        """Make the object appear."""
         while self._tasks:
-            self._take_part()
-        before, self._state = self._state, 'completing'
-        if self._body is None:
-            task = self._workers.call(
-                self._bucket.complete_multipart_upload, self.key, self.upload_id, self._parts,
-                self.size, self._crc32, self._dump_id, overwrite, self._unique)
-        else:
-            task = self._workers.call(
-                self._bucket.put_object, self.key, self._body, overwrite, self._unique,
-                self._dump_id, None if self.count else 'STANDARD', renamed)
-        if task.error:
-            if isinstance(task.error, Error) and not isinstance(task.error, UnknownOutcome):
-                self._state = before        # it is certain that the object isn't there
-            raise task.error
+            self._workers.wait(self._tasks[0])
+            self._take_parts()
+        self.complete_soon()
+        self._workers.wait(self._completion)
+
+    # What the threads do
+
+    def _create(self):
+        self._state = 'creating'
+        try:
+            self.upload_id, self._doubled = self._named(
+                self._bucket.create_multipart_upload, self._dump_id)
+        except Error as error:
+            if not error.repeated:
+                self._state = 'new'
+            raise
+        self._state = 'open'
+
+    def _complete(self):
+        bucket, before, self._state = self._bucket, self._state, 'completing'
+        try:
+            if self._body is None:
+                bucket.complete_multipart_upload(
+                    self, self._parts, self.size, self._crc32, self._dump_id, self._overwrite,
+                    self._unique)
+            else:
+                self._named(bucket.put_object, self._body, self._overwrite, self._unique,
+                            self._dump_id, None if self.count else 'STANDARD')
+        except UnknownOutcome:
+            raise
+        except Error:
+            self._state = before    # it is certain that the object isn't there
+            raise
         self._state, self._parts = 'complete', []
         if self._doubled:
-            self._workers.call(self._forget)
+            try:
+                self._forget()
+            except NetworkError as error:
+                self._left(error, 'an upload of ')
+
+    def _named(self, create, *args):
+        """create(key, ...): under another key if the server corrects our clock."""
+        for last in (False, False, True):
+            self.key = self._name(self._bucket.now())
+            try:
+                return create(self.key, *args, renamed=True)
+            except ResponseError as error:
+                if last or error.signed[0] == self._bucket.offset:
+                    raise
 
     def settle(self):
         """Whether the object is there, after a signal, say; None if that can't be known."""
@@ -3187,13 +3228,11 @@ class Volume:
             if there or (there is None and self._unique):
                 self._try(self._bucket.delete_object, self.key)
             elif there is None:         # and under such a key it may be somebody else's
-                self._bucket.report('warning', '%s may be left behind'
-                                    % printable(repr(self.key), 300))
+                self._left()
 
     def _abort(self):
         """Whether there was an upload to be aborted."""
-        return self.upload_id and self._try(self._bucket.abort_multipart_upload, self.key,
-                                            self.upload_id)
+        return self.upload_id and self._try(self._bucket.abort_multipart_upload, self)
 
     def _forget(self):
         """Abort the upload whose id never reached us; with a random key it must be ours."""
@@ -3201,13 +3240,12 @@ class Volume:
             count = 0
             for upload in self._bucket.list_multipart_uploads(self.key):
                 if upload.key == self.key and upload.upload_id != self.upload_id:
-                    count += self._bucket.abort_multipart_upload(self.key, upload.upload_id)
+                    count += self._bucket.abort_multipart_upload(upload)
             return count
 
         found = self._unique and self._try(abort)
         if not self._unique or (found == 0 and self._state == 'creating'):
-            self._bucket.report('warning', 'an upload of %s may be left behind'
-                                % printable(repr(self.key), 300))
+            self._left(what='an upload of ')
 
     def _try(self, function, *args):
         try:
@@ -3215,8 +3253,11 @@ class Volume:
         except NetworkError:
             raise                   # nothing else will work either
         except Error as error:
-            self._bucket.report('warning', '%s may be left behind: %s' % (
-                printable(repr(self.key), 300), error))
+            self._left(error)
+
+    def _left(self, error='', what=''):
+        self._bucket.report('warning', '%s%s may be left behind%s' % (
+            what, printable(repr(self.key), 300), error and ': %s' % error))
 
 
 # -------------------------------------------------------------- Checks and downloads
@@ -3652,10 +3693,10 @@ class BucketTest:
     def abort(self):
         """An upload that is aborted is gone."""
         key = self.key + '-aborted'
-        upload_id, _ = self.bucket.create_multipart_upload(key)
-        self.bucket.abort_multipart_upload(key, upload_id)
+        upload = UploadEntry(key, self.bucket.create_multipart_upload(key)[0], None)
+        self.bucket.abort_multipart_upload(upload)
         try:
-            self.bucket.upload_part(key, upload_id, 1, b'late')
+            self.bucket.upload_part(upload, 1, b'late')
         except ResponseError:
             return 'an aborted upload takes no parts'
         raise AssertionError('an aborted upload still takes parts')

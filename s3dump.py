@@ -963,8 +963,7 @@ def unfinished_size(bucket, uploads):
     if len(uploads) > 100:
         return None
     try:
-        return sum(size for upload in uploads
-                   for size in bucket.list_parts(upload.key, upload.upload_id))
+        return sum(size for upload in uploads for size in bucket.list_parts(upload))
     except (s3.ResponseError, s3.BadAnswer):
         return None
 
@@ -1199,7 +1198,7 @@ def abort_stale(bucket, args):
             answer('would abort an upload of %s' % s3.printable(upload.key))
             continue
         try:
-            bucket.abort_multipart_upload(upload.key, upload.upload_id)
+            bucket.abort_multipart_upload(upload)
         except s3.Error as error:
             say('cannot abort an upload: %s' % error)
             done = False

@@ -4856,7 +4856,7 @@ class CredentialTests(ClientTestCase):
         workers = s3.Workers(bucket, 10)
         bucket.credentials.CONTAINER_TIMEOUT = 60
         for number in range(2):         # one asks, and the other waits for it
-            workers.submit(bucket.put_object, '%d' % number, b'', alone=True)
+            workers.submit(bucket.put_object, '%d' % number, b'')
         while not self.services.log[-1].service == 'container' or len(self.store.log) < 2:
             threading.Event().wait(0.01)
         started = time.monotonic()
@@ -5029,9 +5029,9 @@ class BucketTests(ClientTestCase):
         found = {entry.upload_id: entry.key for entry in bucket.list_multipart_uploads()}
         self.assertEqual(found, ids)
         self.assertEqual([entry.key for entry in bucket.list_multipart_uploads('b')], ['b +'])
-        for upload_id, key in ids.items():
-            bucket.abort_multipart_upload(key, upload_id)
-            bucket.abort_multipart_upload(key, upload_id)
+        for upload in list(bucket.list_multipart_uploads()):
+            self.assertTrue(bucket.abort_multipart_upload(upload))
+            self.assertFalse(bucket.abort_multipart_upload(upload))
         self.assertEqual(server.uploads, {})
 
     def test_objects_are_created_with_class_encryption_and_metadata(self):
@@ -5361,15 +5361,48 @@ class UploadTests(ClientTestCase):
             stored = self.bucket(server).upload('key', Tape(pattern(size)))
             self.assertEqual((stored.size, server.objects['key'].data), (size, pattern(size)))
 
+    def test_the_stream_is_read_while_an_upload_begins_or_a_volume_is_completed(self):
+        class Stream(io.BytesIO):
+            def readinto(self, view):
+                if self.tell() == position:
+                    fault.release.set()
+                return io.BytesIO.readinto(self, view)
+
+        for operation, key, position in (('CreateMultipartUpload', 'k', 2000),
+                                         ('CreateMultipartUpload', 'k/volume_000001', 6000),
+                                         ('CompleteMultipartUpload', 'k/volume_000001', 9000)):
+            with self.subTest(operation, key=key):
+                server = self.server()
+                bucket = self.bucket(server, max_parts=4)
+                bucket.timeout = bucket.complete_timeout = 20
+                fault = server.fault(operation, 'stall', when='start',
+                                     where=lambda exchange, key=key: exchange.key == key)
+                stream = Stream(pattern(9500))
+                late = []
+                timer = threading.Timer(5, lambda: (late.append(stream.tell()),
+                                                    fault.release.set()))
+                timer.start()
+                self.assertEqual(bucket.upload('k', stream), ('k', 9500, 10, 4))
+                timer.cancel()
+                self.assertEqual(late, [])
+                self.assertEqual(self.restored(bucket, 'k', 'k/volume_000001', 'k/volume_000002'),
+                                 (pattern(9500), 'etag'))
+
     def test_a_refusal_is_noticed_while_the_stream_stands_still(self):
-        server = self.server()
-        server.fault('UploadPart', 'status', times=None, status=403, code='AccessDenied')
-        reader, writer = os.pipe()
-        with open(reader, 'rb', buffering=0) as stream, open(writer, 'wb', buffering=0) as feed:
-            feed.write(pattern(1500))
-            with self.assertRaisesRegex(s3.ResponseError, 'AccessDenied'):
-                self.bucket(server).upload('key', stream)
-        self.assertEqual(server.uploads, {})
+        for operation, key in (('CreateMultipartUpload', 'k'), ('UploadPart', 'k'),
+                               ('CreateMultipartUpload', 'k/volume_000001'),
+                               ('CompleteMultipartUpload', 'k/volume_000001')):
+            with self.subTest(operation, key=key):
+                server = self.server()
+                server.fault(operation, 'status', times=None, status=403, code='AccessDenied',
+                             where=lambda exchange, key=key: exchange.key == key)
+                reader, writer = os.pipe()
+                with open(reader, 'rb', buffering=0) as stream, \
+                        open(writer, 'wb', buffering=0) as feed:
+                    feed.write(pattern(6500))
+                    with self.assertRaisesRegex(s3.ResponseError, 'AccessDenied'):
+                        self.bucket(server, max_parts=2).upload('k', stream)
+                self.assertEqual((server.objects, server.uploads), ({}, {}))
 
     def test_an_error_of_the_stream_stores_nothing(self):
         class Broken(io.BytesIO):
