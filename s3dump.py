@@ -126,23 +126,21 @@ class Dump:
     """A dump in the bucket: its labels (None for a key that has none) and its objects.
 
     pieces: {number: ListEntry}, in `volumes` from 0, the object under the key itself.
-    ends: the numbers that its end marks (marks) name; strays: see set_strays_apart().
+    ends: {number that it names: ListEntry} of its end marks; strays: see set_strays_apart().
     """
+    __slots__ = ('key', 'layout', 'labels', 'pieces', 'ends', 'strays', 'doubtful',
+                 'unreadable')      # a file system may have 90,000, by the hour in ten years
 
     def __init__(self, key, layout, labels=None):
         self.key, self.layout = key, layout
         self.labels = labels
-        self.pieces, self.ends, self.marks, self.strays = {}, [], [], []
+        self.pieces, self.ends, self.strays = {}, {}, ()
         self.doubtful = False       # whether its volumes may be somebody else's objects
         self.unreadable = False     # whether its first object is known to be archived
 
     def add(self, number, entry, is_end=False):
         """Take another object of this dump."""
-        if is_end:
-            self.ends.append(number)
-            self.marks.append(entry)
-        else:
-            self.pieces[number] = entry
+        (self.ends if is_end else self.pieces)[number] = entry
 
     @property
     def first(self):
@@ -152,14 +150,14 @@ class Dump:
     @property
     def size(self):
         """Bytes."""
-        return sum(entry.size for entry in self.pieces.values())
+        return sum([entry.size for entry in self.pieces.values()])
 
     @property
     def stored(self):
         """When the dump was completed, in seconds since the epoch."""
-        entries = [self.first] if self.first and self.layout == '/volume_' \
-            else self.pieces.values()
-        return max(entry.modified for entry in entries)
+        if self.first and self.layout == '/volume_':
+            return self.first.modified
+        return max(entry.modified for entry in self.pieces.values())
 
     @property
     def storage_class(self):
@@ -169,7 +167,7 @@ class Dump:
     @property
     def begun(self):
         """When the first of its objects was stored, in seconds since the epoch."""
-        return min(entry.modified for entry in list(self.pieces.values()) + self.marks)
+        return min(entry.modified for entry in [*self.pieces.values(), *self.ends.values()])
 
     def keys(self):
         """The keys of its data, in order."""
@@ -177,14 +175,13 @@ class Dump:
 
     def all_entries(self):
         """Those of all its objects, the first one first: without it the dump is gone."""
-        return [self.pieces[number] for number in sorted(self.pieces)] + self.marks + self.strays
+        return [*(self.pieces[number] for number in sorted(self.pieces)), *self.ends.values(),
+                *self.strays]
 
-    def sizes(self):
-        """Bytes by storage class."""
-        total = collections.Counter()
-        for entry in self.pieces.values():
-            total[entry.storage_class] += entry.size
-        return total
+    @property
+    def count(self):
+        """Of all its objects."""
+        return len(self.pieces) + len(self.ends) + len(self.strays)
 
     def state(self):
         """The storage class, and whether it can be read, where that is worth a word."""
@@ -210,7 +207,7 @@ class Dump:
         if self.layout == '/volume_' and (last or self.ends):
             if not self.ends:
                 return 'its end mark is missing, so further volumes may be'
-            if self.ends != [last]:
+            if list(self.ends) != [last]:
                 return 'its last volume has the number %d, but there is an end mark that says ' \
                     '%d' % (last, next(end for end in self.ends if end != last))
         return ''
@@ -240,9 +237,8 @@ class Dump:
         self.strays = [entry for entry in self.all_entries() if not own(entry)]
         self.pieces = {number: entry for number, entry in self.pieces.items()
                        if entry not in self.strays}
-        ends = [(end, mark) for end, mark in zip(self.ends, self.marks)
-                if mark not in self.strays]
-        self.ends, self.marks = [end for end, _ in ends], [mark for _, mark in ends]
+        self.ends = {number: entry for number, entry in self.ends.items()
+                     if entry not in self.strays}
 
     def name_of(self, number):
         """What piece *number* is called in messages."""
@@ -330,7 +326,7 @@ def well_dated(dumps):
 
 def without_strays(bucket, dump):
     """The same Dump, without strays, as far as the key may look."""
-    if dump.layout == '/volume_' and len(dump.all_entries()) > 1:
+    if dump.layout == '/volume_' and dump.count > 1:
         try:
             dump.set_strays_apart(bucket.head_object(dump.key), bucket)
         except s3.ResponseError as error:
@@ -358,9 +354,9 @@ def find_by_key(bucket, key, with_strays=False):
             found.add(number, entry, layout == '/end_')
         if found.pieces and found is not dump:
             return found
-    if head and len(dump.all_entries()) > 1:
+    if head and dump.count > 1:
         dump.set_strays_apart(head, bucket)
-    if not dump.all_entries():
+    if not dump.count:
         raise s3.Error('there is no object %s' % s3.printable(repr(key)))
     return dump
 
@@ -898,10 +894,19 @@ MINIMUM_DAYS = {'STANDARD_IA': 30, 'ONEZONE_IA': 30, 'GLACIER_IR': 90, 'GLACIER'
 STALE = 30 * 86400                  # seconds after which an unfinished upload is abandoned
 
 
-def price(sizes):
+def sizes(dumps):
+    """Bytes by storage class."""
+    total = collections.Counter()
+    for one in dumps:
+        for entry in one.pieces.values():
+            total[entry.storage_class] += entry.size
+    return total
+
+
+def price(total):
     """Dollars per month of {storage class: bytes}."""
     return sum(size * PRICES.get(storage_class, PRICES['STANDARD']) / (1 << 30)
-               for storage_class, size in sizes.items())
+               for storage_class, size in total.items())
 
 
 def list_dumps(bucket, args):
@@ -909,7 +914,8 @@ def list_dumps(bucket, args):
     prefix = '' if args.all else args.host + ':'
     if args.fs is not None and not args.all:
         prefix += args.fs + ':'
-    total, orphans, others = collections.Counter(), [], collections.Counter()
+    total, others = collections.Counter(), collections.Counter()
+    begun, left = [], 0             # when what a crash left was begun, and its bytes
     if args.json and args.long:
         raise UsageError('list takes --json or --long, not both')
     rows = list_as_json if args.json else list_long if args.long else None
@@ -917,11 +923,10 @@ def list_dumps(bucket, args):
     for dumps, lost, strange in sections(bucket.list_objects(prefix)):
         dumps = [without_strays(bucket, one) for one in dumps if args.fs in (None, one.labels.fs)]
         strange = [entry for entry in strange if args.fs is None]
-        orphans += lost
-        for entry in strange:
-            others.update(count=1, size=entry.size)
-        for one in dumps:
-            total.update(one.sizes())
+        begun += [one.begun for one in lost]
+        left += sum(one.size for one in lost)
+        others.update(count=len(strange), size=sum(entry.size for entry in strange))
+        total.update(sizes(dumps))
         if rows and (dumps or strange):
             answer('\n'.join(rows(dumps, strange)))
         elif dumps:
@@ -931,10 +936,10 @@ def list_dumps(bucket, args):
     if rows:
         return
     lines = ['']
-    if args.all and others:
+    if args.all and others['count']:
         lines += ['Other objects, no dumps: %d, %s' % (others['count'], human(others['size'])), '']
     lines.append('Total data stored: %s ($%.2f/month)' % (human(sum(total.values())), price(total)))
-    answer('\n'.join(lines + unfinished_lines(bucket, unfinished(bucket, prefix), orphans)))
+    answer('\n'.join(lines + unfinished_lines(bucket, unfinished(bucket, prefix), begun, left)))
 
 
 def show_host(host, blank=False):
@@ -945,14 +950,17 @@ def show_host(host, blank=False):
     return host
 
 
-def unfinished_lines(bucket, uploads, orphans):
-    """The line that tells of what S3 bills and doesn't list."""
-    if not uploads and not orphans:
+def unfinished_lines(bucket, uploads, begun, left):
+    """The line that tells of what S3 bills and doesn't list.
+
+    begun, left: when what crashes left was begun, and its bytes.
+    """
+    if not uploads and not begun:
         return []
-    begun = [upload.initiated for upload in uploads] + [one.begun for one in orphans]
+    begun = begun + [upload.initiated for upload in uploads]
     size = unfinished_size(bucket, uploads)
     if size is not None:
-        size += sum(one.size for one in orphans)
+        size += left
     return ['Unfinished uploads: %d%s, the oldest of %s (S3 bills them; clean aborts them after '
             '30 days)' % (len(begun), ', ' + human(size) if size else '', time.strftime(
                 '%Y-%m-%d', time.localtime(min(begun))))]
@@ -998,7 +1006,7 @@ def list_as_json(dumps, others):
     import json
     rows = [dict(zip(('host', 'fs', 'level', 'date'), one.labels), key=one.key,
                  stored=utc(one.stored), size=one.size, storage_class=one.storage_class,
-                 objects=len(one.all_entries())) for one in dumps]
+                 objects=one.count) for one in dumps]
     rows += [dict(host=None, fs=None, level=None, date=None, key=entry.key,
                   stored=utc(entry.modified), size=entry.size,
                   storage_class=entry.storage_class, objects=1) for entry in others]
@@ -1008,7 +1016,7 @@ def list_as_json(dumps, others):
 def list_long(dumps, others):
     """A line of each dump, and of each object that is none: six fields, of which only the last,
     the key, may hold blanks."""
-    rows = [(one.size, utc(one.stored), len(one.all_entries()), s3.printable(one.storage_class),
+    rows = [(one.size, utc(one.stored), one.count, s3.printable(one.storage_class),
              'broken' if one.problem() else 'whole', s3.printable(one.key)) for one in dumps]
     rows += [(entry.size, utc(entry.modified), 1, s3.printable(entry.storage_class), 'other',
               s3.printable(entry.key)) for entry in others]
@@ -1100,8 +1108,7 @@ def clean(bucket, args):
         for one in stale:
             answer('would delete what a crash left of %s' % s3.printable(one.key))
         answer('%d dumps would go, which saves %s ($%.2f/month)' % (
-            len(doomed), human(sum(one.size for one in doomed)), price(sum(
-                (one.sizes() for one in doomed), collections.Counter()))))
+            len(doomed), human(sum(one.size for one in doomed)), price(sizes(doomed))))
     failed |= not abort_stale(bucket, args)
     if failed:
         raise s3.Error('not all is done: see above')
