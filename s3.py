@@ -79,7 +79,8 @@ def load_network():
     """Import what only those need who talk to a server: it takes longer than all the rest,
     and `--help` or the message about a mistyped option don't wait for it.
 
-    Called by Endpoint, which all that talks to a server has.
+    Called by Endpoint, which all that talks to a server has; before that, what reads answers
+    (parse_time, say) raises NameError.
     """
     global calendar, email, http, random, socket, ssl
     import calendar
@@ -1515,8 +1516,6 @@ class Workers:
 
     def buffer(self):
         """A memoryview of *size* bytes, as soon as one is free."""
-        if not self._threads:       # better now than when something has begun
-            self._add_thread()
         if not self._free and self._made <= self._jobs:
             self._made += 1
             try:                    # not a bytearray, which takes its pages before they are used

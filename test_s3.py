@@ -54,6 +54,7 @@ import threading
 import time
 import traceback
 import unittest
+import unittest.mock
 import urllib.parse
 import urllib.request
 import warnings
@@ -5403,6 +5404,20 @@ class UploadTests(ClientTestCase):
                     with self.assertRaisesRegex(s3.ResponseError, 'AccessDenied'):
                         self.bucket(server, max_parts=2).upload('k', stream)
                 self.assertEqual((server.objects, server.uploads), ({}, {}))
+
+    def test_without_threads_nothing_is_sent_and_nothing_said_of_it(self):
+        server = self.server()
+        with unittest.mock.patch('threading.Thread.start', side_effect=RuntimeError):
+            with self.assertRaisesRegex(s3.Error, 'cannot start a thread'):
+                self.bucket(server).upload('key', io.BytesIO(pattern(2500)))
+        self.assertEqual((server.log, self.reports), ([], []))
+
+    def test_an_upload_whose_id_could_not_be_read_is_not_begun(self):
+        server = self.server()
+        with unittest.mock.patch.dict(sys.modules, {'xml.etree.ElementTree': None}):
+            with self.assertRaises(ImportError):
+                self.bucket(server).upload('key', io.BytesIO(pattern(2500)))
+        self.assertEqual(server.log, [])
 
     def test_an_error_of_the_stream_stores_nothing(self):
         class Broken(io.BytesIO):
