@@ -4768,6 +4768,27 @@ class CredentialTests(ClientTestCase):
                     self.assertEqual(self.store.log[-1].user, 'NEW')
                     self.assertEqual(self.restored(bucket, 'key')[0], pattern(9500))
 
+    def test_what_is_given_up_is_tidied_up_with_newer_credentials(self):
+        class Broken(io.BytesIO):
+            def readinto(stream, view):
+                count = io.BytesIO.readinto(stream, view)
+                while not count and not any(len(upload.parts) == 2
+                                            for upload in list(self.store.uploads.values())):
+                    threading.Event().wait(0.01)
+                if not count:
+                    self.store.users['CONTAINER'].expired = True
+                    raise s3.Error('the producer died')
+                return count
+
+        bucket = self.of(self.environ('container'))
+        self.services.issue('NEW', 'secretOFnew', 'tokenOFnew', 3600)
+        del self.services.credentials[:-1]
+        with self.assertRaisesRegex(s3.Error, 'the producer died'):
+            bucket.upload('key', Broken(pattern(2000)))
+        self.assertEqual((self.store.log[-1].operation, self.store.log[-1].user),
+                         ('AbortMultipartUpload', 'NEW'))
+        self.assertEqual((self.store.uploads, self.store.objects), ({}, {}))
+
     def test_a_metadata_service_that_is_down_is_survived_while_the_old_ones_hold(self):
         environ = self.environ('instance', lifetime=1000)
         bucket = self.of(environ)
