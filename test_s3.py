@@ -6200,6 +6200,20 @@ class DownloadFaultTests(ClientTestCase):
                                              if request.operation == 'GetObject'),
                                          self.SIZE + 1000)
 
+    def test_what_came_of_a_block_is_not_asked_for_again(self):
+        for kind in ('cut', 'stall'):
+            for limit in (None, 10**9):
+                with self.subTest(kind, limit=limit):
+                    server = self.server()
+                    server.put('key', pattern(300000))
+                    bucket = self.bucket(server, part_size=300000, limit_rate=limit)
+                    fault = server.fault('GetObject', kind, bytes=100001)
+                    self.assertEqual(self.restored(bucket, 'key'), (pattern(300000), 'etag'))
+                    again = {request.headers['range'] for request in server.log
+                             if request.operation == 'GetObject'} - {'bytes=0-299999'}
+                    self.assertEqual(again, {'bytes=100001-299999'})
+                    fault.release.set()
+
     def test_a_server_that_breaks_off_all_the_time_is_survived(self):
         server = self.server()
         server.put('key', pattern(self.SIZE))
