@@ -3122,7 +3122,7 @@ class Volume:
     @property
     def awaited(self):
         """Whether the server is about to say what there is."""
-        return self._state in ('creating', 'completing')
+        return any(task and not task.done for task in (self._creation, self._completion))
 
     def add(self, buffer, count):
         """Have the first *count* bytes of *buffer* sent as the next part, and it released.

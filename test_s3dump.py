@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Tests of s3dump.py, which is run as a user and as cron run it.
 
-Each test starts the program as a process of its own, in a directory that isn't
+Nearly every test starts the program as a process of its own, in a directory that isn't
 its own, with little in the environment, and looks at what everybody can see:
 exit status, standard output, standard error, and what is on the server, the
 one of test_s3.py, afterwards.  Whatever a test is about, no run may show a
@@ -11,8 +11,8 @@ traceback or the secret key, and the server may have nothing to object to.
     python3 test_s3dump.py                  runs the tests
     python3 test_s3dump.py --demo           shows the program at work, and checks that it is
     python3 test_s3dump.py --interop VENV   runs it against other S3 servers out of VENV
-    python3 test_s3dump.py --bench GIB KEYS ROWS    shows what dumps and restores of that size,
-                                            and a listing of so many keys, take
+    python3 test_s3dump.py --bench GIB KEYS ROWS RUNS   shows what dumps and restores of that
+                                            size, and a listing of so many keys, take
 """
 
 import array
@@ -80,11 +80,11 @@ def load_tests(loader, tests, pattern):
 
 def until(condition, what):
     """Wait for the moment when condition() is true."""
-    end, event = time.monotonic() + PATIENCE, threading.Event()
+    end = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > end:
             raise AssertionError('it never happened: ' + what)
-        event.wait(0.01)
+        time.sleep(0.01)
 
 
 def unread(pipe):
@@ -98,6 +98,11 @@ def some_bytes(size):
     """Return binary data: every byte value, and no two parts alike."""
     blocks = (b'%16d' % number + bytes(range(256)) for number in range(size // 272 + 1))
     return b''.join(blocks)[:size]
+
+
+def in_shell(script):
+    """What runs the program, "$@", by a line of sh."""
+    return ['sh', '-c', script, 'sh'] + PYTHON + [PROGRAM]
 
 
 class ProgramTestCase(unittest.TestCase):
@@ -140,21 +145,20 @@ class ProgramTestCase(unittest.TestCase):
 
     # Running the program.
 
-    def start(self, *argv, **options):
+    def start(self, *argv, prefix=(*PYTHON, PROGRAM), bare=False, env={}, **options):
         """Start the program with the arguments argv (they are UTF-8, whatever our locale).
 
         Options: prefix, what runs it, in place of Python with all it can complain of; env,
         more for the environment, or with bare=True all of it; others as of Popen.
         """
-        command = options.pop('prefix', PYTHON + [PROGRAM])
-        environment = {} if options.pop('bare', False) else {
+        environment = {} if bare else {
             'HOME': self.home, 'PATH': os.environ.get('PATH', os.defpath),
             'AWS_EC2_METADATA_DISABLED': 'true'}
-        environment.update(options.pop('env', {}))
+        environment.update(env)
         settings = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                         cwd=self.home, env=environment)
         process = subprocess.Popen([word if isinstance(word, bytes) else word.encode('utf-8')
-                                    for word in command + list(argv)], **dict(settings, **options))
+                                    for word in [*prefix, *argv]], **dict(settings, **options))
         self.addCleanup(self.put_away, process)
         return process
 
@@ -166,22 +170,23 @@ class ProgramTestCase(unittest.TestCase):
             if file is not None:
                 file.close()
 
+    def feed(self, process, data):
+        """Write all of its standard input."""
+        process.stdin.write(data)
+        process.stdin.close()
+        process.stdin = None        # communicate() would flush it
+
     def finish(self, process, data=None):
         """Wait for the end of the program; returns its Result, which is fit to be seen."""
         out, err = process.communicate(data, timeout=PATIENCE)
-        return self.seemly(process.returncode, out or b'', (err or b'').decode('utf-8'))
-
-    def seemly(self, status, out, err):
+        out, err = out or b'', (err or b'').decode('utf-8')
         for text in (out.decode('latin-1'), err):
             self.assertNotIn(self.server.secret_key, text)
         self.assertNotRegex(err, 'Traceback|Exception ignored|Warning:|internal error|Fatal')
         self.assertNotRegex(err, '[^\n\r\x20-\x7e\x80-\U0010ffff]')
-        return Result(status, out, err)
+        return Result(process.returncode, out, err)
 
-    def run_program(self, *argv, **options):
-        data = options.pop('data', b'')
-        if 'stdin' in options:
-            data = None
+    def run_program(self, *argv, data=None, **options):
         return self.finish(self.start(*argv, **options), data)
 
     def succeed(self, *argv, **options):
@@ -215,6 +220,12 @@ class ProgramTestCase(unittest.TestCase):
         key = '%s:%s:%s:%s:%s-%016d' % (host, fs, level, date, stamp, next(self.serial))
         self.server.put(key, bytes(size), modified=stored, **attributes)
         return key
+
+    def place_upload(self, upload_id, key, age):
+        """Place an unfinished upload, begun *age* seconds ago."""
+        self.server.uploads[upload_id] = Upload(
+            upload_id, self.server.bucket, key, time.time() - age, {},
+            {'storage_class': 'STANDARD'}, None)
 
     def noon(self, date):
         return calendar.timegm(time.strptime(date + ' 12', '%Y-%m-%d %H'))
@@ -251,20 +262,20 @@ class RoundTripTests(ProgramTestCase):
 
     def test_the_summary_says_all_that_a_log_should_hold(self):
         self.configure(part_size='5m', max_parts=1)
-        key = self.server_key(self.run_program('dump', '/home', '0', data=bytes(PART + 5)),
+        key = self.summarized_key(self.run_program('dump', '/home', '0', data=bytes(PART + 5)),
                               r'5\.0M \(%d bytes\) in \d+\.\d\d s, [0-9.]+M/s, 2 parts, 2 volumes, '
                               r'checked: sha256, 0 retries' % (PART + 5))
         self.server.fault('GetObject', 'cut', bytes=1000)
         for command in ('restore', 'verify'):
-            self.assertEqual(key, self.server_key(
+            self.assertEqual(key, self.summarized_key(
                 self.run_program(command, '/home', '0'),
                 r'5\.0M \(%d bytes\) in \d+\.\d\d s, [0-9.]+M/s, 2 volumes, checked: etag, %s' % (
                     PART + 5, '1 retry' if command == 'restore' else '0 retries')))
         self.configure(checksum='crc32')
-        self.server_key(self.run_program('dump', '/home', '0', data=b'1'),
+        self.summarized_key(self.run_program('dump', '/home', '0', data=b'1'),
                         r'1 \(1 byte\) in .* 1 part, 1 volume, checked: crc32, 0 retries')
 
-    def server_key(self, result, summary):
+    def summarized_key(self, result, summary):
         """The key in the only line of a program that succeeded."""
         self.assertEqual(result.status, 0, result)
         match = re.match(r's3dump: [a-z]+ (\S+): %s\n\Z' % summary, result.err)
@@ -348,17 +359,18 @@ class RoundTripTests(ProgramTestCase):
 
     def test_a_program_that_fails_after_some_parts_leaves_nothing(self):
         self.configure(part_size='5m')
-        self.must_fail(1, 'exit status 7: nothing is stored', 'dump', '/home', '0',
-                  '--', 'sh', '-c', 'head -c %d /dev/zero; exit 7' % (2 * PART + 1))
+        self.must_fail(1, 'exit status 7: nothing is stored', '-j', '1', 'dump', '/home', '0',
+                       '--', 'sh', '-c', 'head -c %d /dev/zero; exit 7' % (2 * PART + 1))
         self.assertIn('CreateMultipartUpload', self.server.operations())
         self.assertEqual((self.keys(), self.server.uploads), ([], {}))
 
     def test_a_stream_shorter_than_min_size_is_not_stored(self):
         self.configure(part_size='5m')
-        for size, least in ((0, '1'), (1023, '1k'), (PART + 1, '6m')):
+        for size, least in ((0, '1'), (1023, '1k'), (2 * PART + 1, '11m')):
             with self.subTest(size=size):
                 self.must_fail(1, r'%d bytes, less than --min-size %s' % (size, r'\d+'),
-                          'dump', '/home', '0', '--min-size', least, data=bytes(size))
+                               '-j', '1', 'dump', '/home', '0', '--min-size', least,
+                               data=bytes(size))
                 self.assertEqual((self.keys(), self.server.uploads), ([], {}))
         for size, least in ((1024, '1k'), (0, '0')):
             self.succeed('dump', '/home', '0', '--min-size', least, data=bytes(size))
@@ -553,8 +565,8 @@ class KeyTests(ProgramTestCase):
             with self.subTest(argv):
                 self.assertIsNotNone(self.dump(b'data', *argv))
         self.dump(bytes(PART + 1), '/', '0')
-        result = self.run_program('dump', '/', '0', '--', 'sh', '-c',
-                                  'head -c %d /dev/zero; exit 1' % (PART + 1))
+        result = self.run_program('-j', '1', 'dump', '/', '0', '--', 'sh', '-c',
+                                  'head -c %d /dev/zero; exit 1' % (2 * PART + 1))
         self.assertEqual(result.status, 1)
         self.assertRegex(result.err, 'exit status 1: nothing is stored')
         self.assertRegex(result.err, 'AbortMultipartUpload.*AccessDenied')
@@ -569,16 +581,16 @@ class ClockTests(ProgramTestCase):
 
     def test_labels_and_stamps_are_of_the_servers_clock(self):
         self.configure(part_size='5m')
+        noon = DAY // 2 - time.time() % DAY         # far from midnight
         for days in (400, -4000):
-            self.server.offset = days * DAY
+            self.server.offset = days * DAY + noon
             for size in (100, PART + 1):
                 key = self.dump(bytes(size), '/home', '0')
                 host, fs, level, date, stamp = key.split(':')
-                there = time.time() + days * DAY
+                there = time.time() + self.server.offset
                 self.assertLess(abs(calendar.timegm(time.strptime(
-                    stamp[:15], '%Y%m%dT%H%M%S')) - there), 60)
-                self.assertIn(date, {time.strftime('%Y-%m-%d', time.localtime(there + more))
-                                     for more in (0, -60)})
+                    stamp[:15], '%Y%m%dT%H%M%S')) - there), PATIENCE)
+                self.assertEqual(date, time.strftime('%Y-%m-%d', time.localtime(there)))
             self.succeed('dump', '/fixed', '0', '--fixed-key', data=b'data')
             result = self.run_program('dump', '/fixed', '0', '--fixed-key', data=b'data')
             self.assertEqual(result.status, 1)
@@ -600,7 +612,7 @@ class VolumeTests(ProgramTestCase):
                             (5 * PART, ['/end_000002', '/volume_000001', '/volume_000002'])):
             with self.subTest(size=size):
                 self.server.objects.clear()
-                del self.server.log[:]
+                self.server.log.clear()
                 data = some_bytes(size)
                 key = self.dump(data, '/home', '0')
                 self.assertEqual(self.keys(), [key] + [key + name for name in names])
@@ -646,7 +658,7 @@ class VolumeTests(ProgramTestCase):
             for way in ('labels', 'key'):
                 with self.subTest(lost, way=way):
                     self.server.objects.clear()
-                    del self.server.log[:]
+                    self.server.log.clear()
                     key, _ = self.place_set()
                     for name in lost:
                         self.server.objects.pop(key + name)
@@ -765,8 +777,8 @@ class VolumeTests(ProgramTestCase):
         self.assertEqual(self.keys(), [])
 
     def test_a_failure_in_a_later_volume_leaves_nothing(self):
-        self.must_fail(1, 'exit status 1', 'dump', '/home', '0', '--', 'sh', '-c',
-                  'head -c %d /dev/zero; exit 1' % (5 * PART + 1))
+        self.must_fail(1, 'exit status 1', '-j', '1', 'dump', '/home', '0', '--', 'sh', '-c',
+                       'head -c %d /dev/zero; exit 1' % (6 * PART + 1))
         self.assertEqual(len(set(self.asked('CreateMultipartUpload'))), 3)
         self.assertEqual((self.keys(), self.server.uploads), ([], {}))
 
@@ -848,8 +860,8 @@ def label_and_stored(dump):
     label, at, stored = dump.partition(' @ ')
     if at:
         return label, stored
-    day, blank, time = dump.partition(' ')
-    return day, day + ' ' + (time or '00:00')
+    day, _, hour = dump.partition(' ')
+    return day, day + ' ' + (hour or '00:00')
 
 
 THREE_DAYS = ['2026-01-01', '2026-01-02', '2026-01-03']
@@ -1268,7 +1280,7 @@ class UsageTests(ProgramTestCase):
         self.assertRegex(result.err, r'\As3dump: [^\n]*(?:%s)[^\n]*\n\Z' % message)
         self.assertEqual(self.server.log, [])
 
-    def test_command_lines(self):
+    def test_a_wrong_command_line_is_refused(self):
         dump = ['dump', '/home', '0']
         self.refuse_all((
                 ('no command: dump, restore', ['-q']),
@@ -1281,7 +1293,6 @@ class UsageTests(ProgramTestCase):
                 ('--json or --long, not both', ['list', '--json', '--long']),
                 ('unknown command', ['backup']),
                 ('unknown command', ['']),
-                ('unknown option --bogus', dump + ['--bogus']),
                 ('unknown option -Z', ['-Z'] + dump),
                 ('--config', ['list', '-f']),
                 ('dump takes FS and LEVEL', ['dump', '/home']),
@@ -1341,11 +1352,11 @@ class UsageTests(ProgramTestCase):
         with open(ours, 'rb') as pipe:
             self.assertEqual(pipe.read(), b'unread')
 
-    def test_configurations(self):
+    def test_a_wrong_configuration_is_refused(self):
         good = self.server.config()
         cases = (
                 (':6: unknown key bucket', good + 'bucket name\n'),
-                (':7: no value for region', good + '\nregion  # none\n'.replace('  # none', ' ')),
+                (':7: no value for region', good + '\nregion \n'),
                 (':6: region is set twice', good + 'region eu-west-1\n'),
                 (':6: part_size', good + 'part_size 4m\n'),
                 (':6: jobs', good + 'jobs many\n'),
@@ -1373,7 +1384,7 @@ class UsageTests(ProgramTestCase):
         self.refuse('cannot read .*/.s3keys: No such file', 'list')
         os.remove(self.config)
 
-    def test_a_terminal_where_data_is_expected(self):
+    def test_a_terminal_where_data_is_expected_is_refused(self):
         master, slave = pty.openpty()
         self.addCleanup(os.close, master)
         self.addCleanup(os.close, slave)
@@ -1404,14 +1415,6 @@ class UsageTests(ProgramTestCase):
         self.assertRegex(self.succeed('--version').out, rb'\As3dump \d+\.\d+\S*\n\Z')
         os.remove(self.config)
         self.succeed('--help')
-
-
-    def test_a_python_without_docstrings_will_do(self):
-        prefix = [sys.executable, '-OO', PROGRAM]
-        self.succeed('dump', '/home', '0', data=b'data', prefix=prefix)
-        self.assertEqual(self.succeed('restore', '/home', '0', prefix=prefix).out, b'data')
-        self.assertIn(b'--retain', self.succeed('--help', prefix=prefix).out)
-
 
 class CompletionTests(ProgramTestCase):
 
@@ -1582,7 +1585,7 @@ class ListTests(ProgramTestCase):
         self.server.put('zebra:/:0:2020-01-01', bytes(5), modified=self.noon('2020-01-01'))
         self.server.put('readme.txt', bytes(2048), modified=self.noon('2020-01-01'))
         self.server.put('%s:no:dump' % HOST, bytes(1), modified=self.noon('2020-01-01'))
-        del self.server.log[:]
+        self.server.log.clear()
 
     ours = '\n'.join((
         'Dumps for this host (%s):' % HOST,
@@ -1645,9 +1648,7 @@ class ListTests(ProgramTestCase):
     def test_unfinished_uploads_have_a_line_of_their_own(self):
         key = self.place()
         for number, days in enumerate((40, 3)):
-            self.server.uploads[str(number)] = Upload(
-                str(number), 'bucket', key, time.time() - days * DAY, {},
-                {'storage_class': 'STANDARD'}, None)
+            self.place_upload(str(number), key, days * DAY)
         oldest = time.strftime('%Y-%m-%d', time.gmtime(time.time() - 40 * DAY))
         lines = self.listing(TZ='UTC0').splitlines()
         self.assertRegex(lines[-2], r'\ATotal data stored: 100 ')
@@ -1678,7 +1679,7 @@ class ListTests(ProgramTestCase):
         self.assertEqual([line.split(None, 5)[5] for line in self.listing(
             '--long').splitlines()], keys[:2])
 
-    def test_an_empty_bucket(self):
+    def test_an_empty_bucket_has_a_total_of_nothing(self):
         self.assertEqual(self.listing(), '\n'.join((
             'Dumps for this host (%s):' % HOST, '', 'Total data stored: 0 ($0.00/month)', '')))
         self.assertEqual(self.listing('--json'), '')
@@ -1852,7 +1853,7 @@ class CleanTests(ProgramTestCase):
         good = self.place(date='2020-01-01')
         broken = '%s:/home:0:2020-01-02/chunk_000001' % HOST
         self.server.put(broken, bytes(100), modified=self.noon('2020-01-02'))
-        self.assertIn('neither counted nor deleted', self.succeed('clean', '1').err)
+        self.assertIn('neither counted nor deleted', self.clean('1').err)
         self.assertEqual(self.keys(), sorted([good, broken]))
 
     def test_a_date_in_the_future_counts_for_nothing(self):
@@ -1894,9 +1895,7 @@ class CleanTests(ProgramTestCase):
     def test_uploads_that_are_older_than_thirty_days_are_aborted(self):
         def unfinished(key, days):
             upload_id = '%d %s' % (days, key)
-            self.server.uploads[upload_id] = Upload(
-                upload_id, 'bucket', key, time.time() - days * DAY, {},
-                {'storage_class': 'STANDARD'}, None)
+            self.place_upload(upload_id, key, days * DAY)
             return upload_id
 
         dump = self.place()
@@ -1974,7 +1973,7 @@ class CheckTests(ProgramTestCase):
         said = json.loads(self.run_program('check', '/home', '0', '--json').out)
         self.assertEqual((said['ok'], said['key']), (False, None))
 
-    def test_a_dump_that_is_not_whole(self):
+    def test_a_dump_that_is_not_whole_fails(self):
         self.configure(part_size='5m', max_parts='1')
         self.dump(bytes(PART + 1), '/home', '0')
         self.check(0, 'good')
@@ -1991,12 +1990,10 @@ class CheckTests(ProgramTestCase):
         self.check(1, 'is not whole: .*neither a further volume nor an end mark')
 
     def test_an_upload_under_way_is_told(self):
-        self.server.uploads['id'] = Upload(
-            'id', self.server.bucket, HOST + ':/home:0:2020-01-10', time.time() - 60, {},
-            {'storage_class': 'STANDARD'}, None)
+        self.place_upload('id', HOST + ':/home:0:2020-01-10', 60)
         self.check(1, 'no dump; an upload is under way or was broken off')
 
-    def test_quiet_and_json(self):
+    def test_quiet_tells_only_failures_and_json_tells_all(self):
         key = self.ago(1)
         self.assertEqual(self.succeed('check', '/home', '0', '-q'), (0, b'', ''))
         said = json.loads(self.succeed('check', '/home', '0', '--json').out)
@@ -2058,10 +2055,14 @@ class ThawTests(ProgramTestCase):
                 server.objects[key].restore = None
 
         self.server.on('HeadObject', forget)
-        self.must_fail(3, '2 of its 2 objects', 'restore', '/home', '0', '--thaw', '1')
+        process = self.start('restore', '/home', '0', '--thaw', '1', '--wait')
+        until(lambda: self.asked('RestoreObject') and self.server.operations()[-2:] == [
+            'HeadObject'] * 2, 'it looks again')
+        process.terminate()
+        self.finish(process)
         self.assertEqual(len(self.asked('RestoreObject')), 2)
 
-    def test_what_is_wrong(self):
+    def test_a_wrong_or_forbidden_thaw_fails(self):
         self.must_fail(2, '--wait needs --thaw', 'restore', '/home', '0', '--wait')
         self.must_fail(2, 'takes no --thaw', 'list', '--thaw', '3')
         self.must_fail(2, 'is not one of', 'restore', '/home', '0', '--thaw', '3', '--tier', 'fast')
@@ -2135,18 +2136,19 @@ class IntruderTests(ProgramTestCase):
         self.must_fail(1, 'PreconditionFailed|AccessDenied', 'dump', '-k', fixed, data=b'x')
         self.must_fail(1, 'AccessDenied', 'dump', '-k', fixed, '--overwrite', data=b'x')
         self.assertEqual({key: server.objects[key] for key in before}, before)
-        del server.violations[:]        # what the thief did was not proper
+        server.violations.clear()        # what the thief did was not proper
 
 
 class OtherCommandTests(ProgramTestCase):
 
     def test_delete_takes_the_dump_of_today_or_of_the_date(self):
+        noon = {'TZ': 'XYZ%d' % (time.gmtime().tm_hour - 12)}     # there it is far from midnight
         old = self.place(date='2020-01-01')
         self.must_fail(1, r"no dump of '/home' level 0", 'delete', '/home', '0')
-        new = self.dump(b'data', '/home', '0')
-        self.assertIn(new, self.succeed('delete', '/home', '0', '-n').out.decode())
+        new = self.dump(b'data', '/home', '0', env=noon)
+        self.assertIn(new, self.succeed('delete', '/home', '0', '-n', env=noon).out.decode())
         self.assertEqual(self.keys(), sorted([old, new]))
-        self.succeed('delete', '/home', '0')
+        self.succeed('delete', '/home', '0', env=noon)
         self.assertEqual(self.keys(), [old])
         self.succeed('delete', '/home', '0', '-w', '2020-01-01')
         self.assertEqual(self.keys(), [])
@@ -2280,16 +2282,14 @@ class SignalTests(ProgramTestCase):
                 self.server.objects.clear()
                 fault = self.server.fault(operation, 'stall', when=when)
                 process = self.start('dump', '/home', '0')
-                process.stdin.write(bytes(size))
-                process.stdin.close()
-                process.stdin = None
+                self.feed(process, bytes(size))
                 self.assertTrue(fault.event.wait(PATIENCE))
                 process.terminate()
                 result = self.finish(process)
                 self.assertEqual((result.status, result.out), (128 + signal.SIGTERM, b''))
                 self.assertRegex(result.err, r'\A(s3dump: warning: [^\n]*%s[^\n]*\n)?'
                                  r's3dump: [^\n]*signal 15[^\n]*\n\Z' % message)
-                self.assertEqual(message in result.err, True)
+                self.assertIn(message, result.err)
                 self.assertEqual([len(found.data) for found in self.server.objects.values()],
                                  [size] if stored else [])
                 self.assertEqual(self.server.uploads, {})
@@ -2298,9 +2298,7 @@ class SignalTests(ProgramTestCase):
         working, finish = threading.Event(), threading.Event()
         self.server.on('PutObject', lambda *_: working.set() or finish.wait(PATIENCE))
         process = self.start('dump', '/home', '0')
-        process.stdin.write(b'data')
-        process.stdin.close()
-        process.stdin = None
+        self.feed(process, b'data')
         self.assertTrue(working.wait(PATIENCE))
         process.terminate()
         result = self.finish(process)
@@ -2312,9 +2310,7 @@ class SignalTests(ProgramTestCase):
         self.server.fault('UploadPart', 'status', status=403, code='AccessDenied', times=None)
         abort = self.server.fault('AbortMultipartUpload', 'status', times=2, status=503)
         process = self.start('dump', '/home', '0')
-        process.stdin.write(bytes(PART + 1))
-        process.stdin.close()
-        process.stdin = None
+        self.feed(process, bytes(PART + 1))
         self.assertTrue(abort.event.wait(PATIENCE))
         process.send_signal(signal.SIGINT)
         result = self.finish(process)
@@ -2327,7 +2323,7 @@ class SignalTests(ProgramTestCase):
                               (' -- sh -c "head -c 100 /dev/zero; exec sleep 60"', 0)):
             for number in (signal.SIGINT, signal.SIGTERM):
                 with self.subTest(command, size=size, number=number):
-                    del self.server.log[:]
+                    self.server.log.clear()
                     program = ' '.join(map(shlex.quote, PYTHON + [PROGRAM, 'dump', '-k', 'key']))
                     feed = '{ head -c %d /dev/zero; sleep 60; } | ' % size if size else ''
                     process = self.start('-c', feed + program + command, prefix=['/bin/sh'],
@@ -2364,9 +2360,7 @@ class SignalTests(ProgramTestCase):
                 fault = self.server.fault('CompleteMultipartUpload', 'stall', when='done',
                                           where=lambda exchange, key=key: exchange.key == key)
                 process = self.start('dump', '-k', 'key')
-                process.stdin.write(bytes(2 * PART + 5))
-                process.stdin.close()
-                process.stdin = None
+                self.feed(process, bytes(2 * PART + 5))
                 self.assertTrue(fault.event.wait(PATIENCE))
                 process.terminate()
                 self.assertEqual(self.finish(process).status, 128 + signal.SIGTERM)
@@ -2404,8 +2398,7 @@ class SignalTests(ProgramTestCase):
         self.assertRegex(result.err, r'\As3dump: [^\n]*signal 15\n\Z')
 
     def test_hangup_is_ignored_under_nohup(self):
-        process, fault = self.stalled_dump(
-            prefix=['sh', '-c', 'trap "" HUP; exec "$@"', 'sh'] + PYTHON + [PROGRAM])
+        process, fault = self.stalled_dump(prefix=in_shell('trap "" HUP; exec "$@"'))
         process.send_signal(signal.SIGHUP)
         fault.release.set()
         self.assertEqual(self.finish(process).status, 0)
@@ -2451,7 +2444,7 @@ class PipeTests(ProgramTestCase):
             with self.subTest(argv), open('/dev/full', 'wb') as full:
                 self.must_fail(1, argv[0] + ': .*No space left', *argv, stdout=full)
 
-    def test_a_slow_reader_and_a_slow_writer_are_waited_for(self):
+    def test_a_restore_can_be_piped_into_a_dump(self):
         self.place(size=1 << 20)
         data = bytes(1 << 20)
         restore = self.start('restore', '/home', '0')
@@ -2472,9 +2465,9 @@ class PipeTests(ProgramTestCase):
         self.assertTrue(self.succeed('restore', '/copy', '0').out == bytes(3 << 20))
 
     def closed(self, redirections):
-        return ['sh', '-c', 'exec "$@" ' + redirections, 'sh'] + PYTHON + [PROGRAM]
+        return in_shell('exec "$@" ' + redirections)
 
-    def test_closed_descriptors(self):
+    def test_closed_descriptors_fail_only_where_they_are_needed(self):
         key = self.dump(b'data', '/home', '0')
         self.must_fail(1, 'cannot read the stream', 'dump', '/home', '0', prefix=self.closed('<&-'))
         self.must_fail(1, 'restore: .*Bad file descriptor', 'restore', '/home', '0',
@@ -2559,9 +2552,7 @@ class TerminalTests(ProgramTestCase):
         """Start the program with its standard error there, and all of its standard input."""
         process = self.start(*argv, stderr=terminal.slave, **options)
         if process.stdin:
-            process.stdin.write(data)
-            process.stdin.close()
-            process.stdin = None
+            self.feed(process, data)
         return process
 
     def test_a_retry_under_way_is_shown_in_a_line_that_fits_after_a_resize(self):
@@ -2573,6 +2564,7 @@ class TerminalTests(ProgramTestCase):
         terminal.resize(20)
         terminal.text = ''
         terminal.read_until(r'\x1b\[J[0-9][^\r]{18}\r')
+        terminal.text = re.search(r'(?s)\x1b\[J[0-9][^\r]{18}\r.*', terminal.text).group()
         terminal.read_until(r'\r\x1b\[Js3dump: PutObject [^\r\n]*InternalError[^\r\n]*\r\n')
         self.server.clear_faults()
         self.assertEqual(self.finish(process).status, 0)
@@ -2598,7 +2590,7 @@ class TerminalTests(ProgramTestCase):
         dumb, other = self.open_terminal(), self.open_terminal()
         processes = [self.start_at(dumb, 'dump', '/home', '0', env={'TERM': 'dumb'}),
                      self.start_at(other, 'dump', '/home', '0')]
-        other.read_until(r'0:02')
+        other.read_until(r'0:0[2-9]')
         fault.release.set()
         for process in processes:
             self.assertEqual(self.finish(process).status, 0)
@@ -2623,9 +2615,7 @@ class TerminalTests(ProgramTestCase):
                     process = self.start(*argv, stdin=terminal.slave, stderr=terminal.slave)
                     terminal.read_until(r'\? ')
                     terminal.type(typed)
-                    process.wait(PATIENCE)
-                    self.assertEqual(process.returncode, 0 if kept == 1 else 1)
-                    self.finish(process)
+                    self.assertEqual(self.finish(process).status, 0 if kept == 1 else 1)
                     self.assertEqual(len(self.server.objects), kept)
         for option in ('-y', '-n'):
             self.place(date='2020-01-01')
@@ -2736,10 +2726,14 @@ class CronTests(ProgramTestCase):
             self.assertEqual(self.succeed('-qf', self.config, command, '/home', '0',
                                           data=b'data', bare=True), (0, out, ''))
 
+    def test_a_python_without_docstrings_will_do(self):
+        prefix = [sys.executable, '-OO', PROGRAM]
+        self.succeed('dump', '/home', '0', data=b'data', prefix=prefix)
+        self.assertEqual(self.succeed('restore', '/home', '0', prefix=prefix).out, b'data')
+        self.assertIn(b'--retain', self.succeed('--help', prefix=prefix).out)
+
     def limited(self, limit, *argv, **options):
-        """Run the program under a ulimit."""
-        return self.run_program(*argv, prefix=['sh', '-c', limit + ' && exec "$@"', 'sh'] + PYTHON
-                                + [PROGRAM], **options)
+        return self.run_program(*argv, prefix=in_shell(limit + ' && exec "$@"'), **options)
 
     def test_small_machines_are_large_enough(self):
         self.configure(part_size='5m')
@@ -3201,7 +3195,7 @@ class Interop:
             raise AssertionError('the self-test says\n' + output)
 
     def make(self, size):
-        """Write a file 'data' of that size."""
+        """Write the file data.in, of that size."""
         block = some_bytes(1 << 20)
         with open(self.path('data.in'), 'wb') as file:
             for number in range(size // len(block)):
