@@ -361,7 +361,7 @@ def find_by_key(bucket, key, with_strays=False):
     return dump
 
 
-def pieces_of(bucket, key, layout, tolerant=False):
+def pieces_of(bucket, key, layout, tolerant):
     """(number, ListEntry) of the objects of *key* with this layout; tolerant: none where
     the key may not list."""
     try:
@@ -611,7 +611,7 @@ def confirmed(args, question):
     """Whether to go on: asks only where somebody is there to answer."""
     if args.yes or args.dry_run or not os.isatty(0):
         return True
-    if sys.stderr is None or sys.stdin is None:
+    if sys.stderr is None:
         return False
     sys.stderr.write('%s [y/N] ' % question)
     sys.stderr.flush()
@@ -627,12 +627,11 @@ def dump(bucket, args):
     """
     if not args.program and os.isatty(0):
         raise UsageError('dump reads a stream: pipe one into it, or give a program after --')
-    name = args.key
-    if name is None:
-        name = NewKey(Labels(args.host, args.fs, args.level, args.date, None), args.fixed_key)
-    longest = name if args.key is not None else name(bucket.now())
-    if len(longest.encode()) > MAX_KEY:
-        raise UsageError('the key %s has more than %d bytes' % (s3.printable(longest), MAX_KEY))
+    name = (lambda now: args.key) if args.key is not None else NewKey(
+        Labels(args.host, args.fs, args.level, args.date, None), args.fixed_key)
+    key = name(bucket.now())
+    if len(key.encode()) > MAX_KEY:
+        raise UsageError('the key %s has more than %d bytes' % (s3.printable(key), MAX_KEY))
     if args.key is not None or args.fixed_key:
         refuse_existing(bucket, args, name)
     if args.retain:
@@ -665,12 +664,9 @@ def dump(bucket, args):
 
 def refuse_existing(bucket, args, name):
     """Find out before the stream is read that its key is taken, where the key may look."""
-    def key_now():
-        return name(bucket.now()) if callable(name) else name
-
     key, exists = None, False
-    while key != key_now():         # as long as the server corrects our clock, and the date
-        key = key_now()
+    while key != name(bucket.now()):    # as long as the server corrects our clock, and the date
+        key = name(bucket.now())
         exists = not args.overwrite and bucket.exists(key)
     if exists:
         raise s3.Error('%s exists, and nothing was changed; --overwrite replaces it'
@@ -773,9 +769,9 @@ def url(bucket, args):
     found = find_whole(bucket, args)
     for key in found.keys():
         bucket.head_whole(key, bool(found.ends))
-    ends = bucket.credentials.get().expires
-    if ends is not None and ends < bucket.now() + args.expires:
-        say('warning: the URLs end with the key that signs them, at %s' % utc(ends))
+    expires = bucket.credentials.get().expires
+    if expires is not None and expires < bucket.now() + args.expires:
+        say('warning: the URLs end with the key that signs them, at %s' % utc(expires))
     for key in found.keys():
         answer(bucket.presigned_url(key, args.expires))
     if not args.quiet:
@@ -916,8 +912,6 @@ def list_dumps(bucket, args):
         prefix += args.fs + ':'
     total, others = collections.Counter(), collections.Counter()
     begun, left = [], 0             # when what a crash left was begun, and its bytes
-    if args.json and args.long:
-        raise UsageError('list takes --json or --long, not both')
     rows = list_as_json if args.json else list_long if args.long else None
     shown = None if args.all or rows else show_host(args.host)
     for dumps, lost, strange in sections(bucket.list_objects(prefix)):
@@ -1055,12 +1049,12 @@ def plan(dumps, last, counts):
     that the users of restic's `forget` know.
     """
     dumps = sorted(dumps, key=recency, reverse=True)
-    planned = [(dump, ['last'] if number < last else []) for number, dump in enumerate(dumps)]
+    planned = [(one, ['last'] if number < last else []) for number, one in enumerate(dumps)]
     for rule, period in RULES:
         left, current = counts.get(rule, 0), None
-        for dump, reasons in planned:
-            if left and (period(dump.labels.date) != current or dump is dumps[-1]):
-                left, current = left - 1, period(dump.labels.date)
+        for one, reasons in planned:
+            if left and (period(one.labels.date) != current or one is dumps[-1]):
+                left, current = left - 1, period(one.labels.date)
                 reasons.append(rule)
     return planned
 
@@ -1099,8 +1093,8 @@ def clean(bucket, args):
     if not args.quiet:
         point_out_bases(groups, doomed)
     stale = [one for one in orphans if one.begun < bucket.now() - STALE]
-    if doomed and not confirmed(args, 'Delete %d dumps, %s?' % (
-            len(doomed), human(sum(one.size for one in doomed)))):
+    size = human(sum(one.size for one in doomed))
+    if doomed and not confirmed(args, 'Delete %d dumps, %s?' % (len(doomed), size)):
         raise s3.Error('nothing was deleted')
     for one in doomed + stale:
         failed |= not remove(bucket, args, one)
@@ -1108,7 +1102,7 @@ def clean(bucket, args):
         for one in stale:
             answer('would delete what a crash left of %s' % s3.printable(one.key))
         answer('%d dumps would go, which saves %s ($%.2f/month)' % (
-            len(doomed), human(sum(one.size for one in doomed)), price(sizes(doomed))))
+            len(doomed), size, price(sizes(doomed))))
     failed |= not abort_stale(bucket, args)
     if failed:
         raise s3.Error('not all is done: see above')
@@ -1141,8 +1135,8 @@ def point_out_bases(groups, doomed):
 
 def median(dumps):
     """Of the sizes, in bytes."""
-    sizes = sorted(one.size for one in dumps)
-    return (sizes[(len(sizes) - 1) // 2] + sizes[len(sizes) // 2]) / 2
+    ordered = sorted(one.size for one in dumps)
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
 def weighted_median(dumps):
@@ -1151,9 +1145,9 @@ def weighted_median(dumps):
     Of dumps of one size it is the median; but a thousand tiny ones don't move it, which
     somebody might store to hide how large those are that would go.
     """
-    sizes = sorted(one.size for one in dumps)
-    total = list(itertools.accumulate(sizes))
-    return next(size for size, so_far in zip(sizes, total) if 2 * so_far >= total[-1])
+    ordered = sorted(one.size for one in dumps)
+    total = list(itertools.accumulate(ordered))
+    return next(size for size, so_far in zip(ordered, total) if 2 * so_far >= total[-1])
 
 
 def remove(bucket, args, one):
@@ -1320,7 +1314,7 @@ def parse_expires(text):
     return seconds
 
 
-def parse_days(text):
+def parse_positive(text):
     """A whole number, at least 1."""
     return s3.parse_count(text, 99999)
 
@@ -1368,10 +1362,10 @@ OPTIONS = (
            parse_statuses, ()),
     option('dump', '--fixed-key', help='store as HOST:FS:LEVEL:DATE'),
     option('dump', '--overwrite', help='-k KEY and --fixed-key may replace an object'),
-    option('dump', '--retain', 'DAYS', 'nobody can delete it for so long', parse_days),
+    option('dump', '--retain', 'DAYS', 'nobody can delete it for so long', parse_positive),
     option('dump', '--retain-mode', 'MODE', 'governance (the default) or compliance',
            ('governance', 'compliance')),
-    option('restore verify', '--thaw', 'DAYS', 'make an archived dump readable', parse_days),
+    option('restore verify', '--thaw', 'DAYS', 'make an archived dump readable', parse_positive),
     option('restore verify', '--tier', 'TIER', 'how fast: expedited, standard or bulk',
            ('expedited', 'standard', 'bulk')),
     option('restore verify', '--wait', help='until it is readable'),
@@ -1381,7 +1375,7 @@ OPTIONS = (
     option('delete clean', '-y --yes', help='do not ask'),
     option('delete clean', '-n --dry-run', help='say what would be deleted'),
     option('clean', '--force', help='also where the sizes look wrong'),
-    *(option('clean', '--keep-' + rule, 'N', 'keep the newest of N ' + periods, parse_days)
+    *(option('clean', '--keep-' + rule, 'N', 'keep the newest of N ' + periods, parse_positive)
       for rule, periods in (('daily', 'days'), ('weekly', 'weeks'), ('monthly', 'months'),
                             ('yearly', 'years'))),
     option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h)', parse_duration,
@@ -1393,7 +1387,7 @@ OPTIONS = (
 )
 
 
-def name_of(option):
+def attribute_of(option):
     """Its attribute of the namespace."""
     return option.flags[-1].lstrip('-').replace('-', '_')
 
@@ -1556,8 +1550,8 @@ def parse(argv):
     if not words:
         raise UsageError('no command: ' + ', '.join(COMMANDS))
     for each in OPTIONS:
-        if each.commands and name not in each.commands and getattr(args, name_of(each)) not in (
-                None, False):
+        given = getattr(args, attribute_of(each)) not in (None, False)
+        if given and each.commands and name not in each.commands:
             raise UsageError('%s takes no %s' % (name, each.flags[-1]))
     args.run, usage = COMMANDS[name]
     if program is not None and name != 'dump':
@@ -1586,7 +1580,7 @@ def parse_options(argv):
     args, rest = parser.parse_known_args(argv)
     for word in rest:
         refuse_unknown(word, flags, '-[^0-9]')
-    if any(isinstance(getattr(args, name_of(each)), list) for each in OPTIONS):
+    if any(isinstance(getattr(args, attribute_of(each)), list) for each in OPTIONS):
         raise UsageError('-- is no value of an option')     # what argparse makes of --key=--
     return args, [parse_text(word) for word in args.words + rest]
 
@@ -1631,7 +1625,7 @@ def parse_words(args, name, usage, words):
 def parse_values(args):
     """Check and convert what the options say."""
     for each in OPTIONS:
-        name = name_of(each)
+        name = attribute_of(each)
         value = getattr(args, name)
         if value is None:
             setattr(args, name, each.otherwise)
@@ -1646,6 +1640,8 @@ def parse_values(args):
             raise UsageError('the key is empty')
         if args.date is not None or args.fixed_key:
             raise UsageError('-k KEY takes neither --date nor --fixed-key')
+    if args.json and args.long:
+        raise UsageError('list takes --json or --long, not both')
     for name, needed in (('retain_mode', 'retain'), ('tier', 'thaw'), ('wait', 'thaw')):
         if getattr(args, name) and not getattr(args, needed):
             raise UsageError('--%s needs --%s' % (name.replace('_', '-'), needed))
@@ -1747,7 +1743,7 @@ def open_bucket(args):
 
 def run(argv):
     """Run a command; returns the exit status."""
-    args = None
+    args = argparse.Namespace(name='s3dump', verbose=False)
     try:
         if not argv:
             say(FIRST_STEPS)
@@ -1775,11 +1771,10 @@ def run(argv):
     except BrokenPipeError:         # of standard output: s3 has wrapped those of sockets
         return 128 + signal.SIGPIPE
     except OSError as error:
-        say('%s: %s' % (args.name if args else 's3dump', error.strerror or error))
+        say('%s: %s' % (args.name, error.strerror or error))
         return 1
     except MemoryError:
-        say('%s: out of memory; fewer jobs (-j) or a smaller part_size need less' % (
-            args.name if args else 's3dump'))
+        say('%s: out of memory; fewer jobs (-j) or a smaller part_size need less' % args.name)
         return 1
     except Exception as error:      # its text may hold anything, a secret too
         place = error.__traceback__
@@ -1788,18 +1783,18 @@ def run(argv):
         say('internal error, please report it: %s in line %d of %s' % (
             type(error).__name__, place.tb_lineno,
             os.path.basename(place.tb_frame.f_code.co_filename)))
-        if args and args.verbose:
+        if args.verbose:
             raise
         return 1
 
 
-def main(argv=None):
+def main():
     """The program; returns its exit status."""
     hold_descriptors()
     ignore_signals((signal.SIGUSR1, signal.SIGUSR2))
     try:
         catch_signals()
-        status = run(sys.argv[1:] if argv is None else argv)
+        status = run(sys.argv[1:])
         ignore_signals()
     except Stopped as stopped:
         say('ended by signal %d' % stopped.number)
