@@ -1608,7 +1608,7 @@ class Workers:
         if self._cancelled:
             return
         self._stopped = True
-        os.write(self._order, b'.' * len(self._threads))
+        os.write(self._order, b'.' * self._jobs)    # a signal may have kept one out of _threads
         end = time.monotonic() + GRACE
         while worth_waiting() and self._alive() and time.monotonic() < end:
             time.sleep(0.01)
@@ -3015,6 +3015,7 @@ class Upload:
         self.workers = Workers(bucket, bucket.part_size, self._complete_full)
         self.dump_id = random_name()
         self._overwrite, self._volumes = overwrite, []
+        self._next = 1              # the first volume whose completion isn't under way
 
     def run(self, name, stream):
         """Store the stream, as Bucket.upload() says; returns a Stored."""
@@ -3022,7 +3023,7 @@ class Upload:
         try:
             self._store(name, stream)
         except BaseException as error:
-            # what is fully sent may appear even after we hung up: rather hear the answer
+            # what is fully sent may appear, or begin, even after we hung up: rather hear the answer
             self.workers.stop(lambda: any(volume.awaited for volume in volumes))
             if volumes and not (isinstance(error, UnknownOutcome) and volumes[0].completing):
                 self._give_up()
@@ -3049,6 +3050,7 @@ class Upload:
                 volumes.append(Volume(self, volume_key(volumes[0].final_key(), len(volumes))))
             if count:
                 volumes[-1].add(buffer, count)
+            self._complete_full()
         for volume in volumes[1:]:
             volume.complete()
         last = len(volumes) - 1
@@ -3059,9 +3061,9 @@ class Upload:
         volumes[0].complete()       # with it the dump is there
 
     def _complete_full(self):
-        """Complete the volume before the last one, whose next part may be hours away."""
-        if len(self._volumes) > 2:
-            self._volumes[-2].complete_soon()
+        """Complete the volumes before the last one, whose next part may be hours away."""
+        while self._next < len(self._volumes) - 1 and self._volumes[self._next].complete_soon():
+            self._next += 1
 
     def _give_up(self):
         """Leave nothing of a dump behind, unless it turns out to be there, and whole.
@@ -3092,13 +3094,13 @@ class Volume:
     """An object of an Upload: a multipart upload, or with a *body* one PutObject.
 
     name: the key, or a function as for Bucket.upload().  Threads create and complete the object,
-    and what is theirs meanwhile are key, upload_id and _state; give_up() talks to the server
-    itself, when they have stopped.
+    and what is theirs meanwhile are key, upload_id, _doubled, _parts and _state; give_up() talks
+    to the server itself, when they have stopped.
     """
 
     def __init__(self, upload, name, overwrite=False, body=None):
-        self._name = name if callable(name) else lambda now: name
-        self.key = self._name(upload.bucket.now())
+        self._name = name
+        self.key = name(upload.bucket.now()) if callable(name) else name
         self.size, self.count = (0, 0) if body is None else (len(body), 1)
         self.upload_id = ''
         self._upload, self._workers = upload, upload.workers
@@ -3151,10 +3153,11 @@ class Volume:
         return self.key
 
     def complete_soon(self):
-        """Make the object appear without being waited for, once all its parts are sent."""
+        """Make the object appear, if all its parts are sent; returns whether they are."""
         self._take_parts()
         if not self._tasks and self._completion is None:
             self._completion = self._workers.submit(self._complete)
+        return not self._tasks
 
     def complete(self):
         """Make the object appear."""
@@ -3201,13 +3204,14 @@ class Volume:
 
     def _named(self, create, *args):
         """create(key, ...): under another key if the server corrects our clock."""
+        may_change = callable(self._name)
         for last in (False, False, True):
-            self.key = self._name(self._bucket.now())
             try:
-                return create(self.key, *args, renamed=True)
+                return create(self.key, *args, renamed=may_change)
             except ResponseError as error:
-                if last or error.signed[0] == self._bucket.offset:
+                if last or not may_change or error.signed[0] == self._bucket.offset:
                     raise
+            self.key = self._name(self._bucket.now())
 
     def settle(self):
         """Whether the object is there, after a signal, say; None if that can't be known."""

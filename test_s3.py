@@ -5410,6 +5410,41 @@ class UploadTests(ClientTestCase):
                 self.assertEqual(self.restored(bucket, 'k', 'k/volume_000001', 'k/volume_000002'),
                                  (pattern(9500), 'etag'))
 
+    def test_full_volumes_are_completed_while_the_stream_goes_on(self):
+        class Stream(io.BytesIO):
+            def readinto(self, view):
+                threading.Event().wait(0.01)
+                open_uploads.append(len(server.uploads))
+                return io.BytesIO.readinto(self, view)
+
+        for jobs, max_parts in ((4, 1), (2, 2), (2, 6)):
+            server, open_uploads = self.server(), []
+            bucket = self.bucket(server, jobs=jobs, max_parts=max_parts)
+            self.assertEqual(bucket.upload('k', Stream(pattern(40000))).parts, 40)
+            self.assertLess(max(open_uploads), jobs + 4)
+
+    def test_a_lost_answer_before_the_clock_is_corrected_is_not_forgotten(self):
+        for operation, key, rights in (
+                ('PutObject', 'k/end_000001', WRITE_ONLY),
+                ('CreateMultipartUpload', 'k/volume_000001',
+                 WRITE_ONLY | {'ListMultipartUploads', 'AbortMultipartUpload'})):
+            with self.subTest(operation):
+                server = self.server()
+                server.add_user('WRITER', 'sesame', allow=rights)
+                bucket = self.bucket(server, max_parts=2, access_key_id='WRITER',
+                                     secret_access_key='sesame')
+
+                def jump(server, exchange, key=key):
+                    if exchange.key == key:
+                        server.offset = 5000
+
+                server.on(operation, jump)
+                server.fault(operation, 'hangup', when='done',
+                             where=lambda exchange, key=key: exchange.key == key)
+                self.assertEqual(bucket.upload('k', io.BytesIO(pattern(2500)), unique=True),
+                                 ('k', 2500, 3, 3))
+                self.assertEqual(server.uploads, {})
+
     def test_a_refusal_is_noticed_while_the_stream_stands_still(self):
         for operation, key in (('CreateMultipartUpload', 'k'), ('UploadPart', 'k'),
                                ('CreateMultipartUpload', 'k/volume_000001'),
