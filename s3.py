@@ -2274,7 +2274,7 @@ class Request:
         self._retries = Retries(self._patience_now, bucket.monotonic)
         self._signed = None         # what the last attempt was signed with and for
         self._lessons = 0           # how often a refusal taught us something
-        self._repeated = False      # whether an attempt may have done the work
+        self.repeated = False       # whether an attempt that failed may have done the work
 
     def run(self, accept=lambda answer: answer, before=lambda: False):
         """accept(Answer) of the first attempt that it doesn't raise BadAnswer for.
@@ -2328,7 +2328,7 @@ class Request:
             bucket.count_wasted(connection.moved)
         if isinstance(error, ResponseError):
             error.signed = self._signed
-            self._repeated = error.repeated = self._repeated or maybe_done(error)
+            self.repeated = error.repeated = self.repeated or maybe_done(error)
             if error.status == 501 and self.headers.pop('if-none-match', None):
                 bucket.conditional = False
                 return
@@ -2342,7 +2342,7 @@ class Request:
                     raise error
                 return
         elif isinstance(error, (OSError, http.client.HTTPException, BadAnswer)):
-            self._repeated = self._repeated or connection.sent
+            self.repeated = self.repeated or connection.sent
             if connection.reused and not self._retries.attempts and not getattr(
                     error, 'progress', 0) and isinstance(error, OSError):
                 self._retries.attempts += 1     # it had idled too long: no fault, no pause
@@ -2350,7 +2350,7 @@ class Request:
         pause = self._retries.pause(error)
         if pause is None:
             error = self._final(error)
-            error.repeated = self._repeated
+            error.repeated = self.repeated
             raise error
         self._wait(error, pause)
 
@@ -2881,14 +2881,9 @@ class Bucket:
             headers['x-amz-checksum-algorithm'] = 'CRC32'
             headers['x-amz-checksum-type'] = 'FULL_OBJECT'
         import xml.etree.ElementTree    # noqa: F401  what can't read the answer must not ask
-        sent = 0
-
-        def before():
-            nonlocal sent
-            sent += 1
-
-        return Request(self, 'CreateMultipartUpload', 'POST', key, {'uploads': ''}, headers,
-                       renamed=renamed).run(parse_upload_id, before), sent > 1
+        request = Request(self, 'CreateMultipartUpload', 'POST', key, {'uploads': ''}, headers,
+                          renamed=renamed)
+        return request.run(parse_upload_id), request.repeated
 
     def upload_part(self, upload, number, body):
         """Send one part (bytes-like); returns its ETag and its CRC32 (None where unused)."""
@@ -3025,8 +3020,8 @@ class Upload:
         except BaseException as error:
             # what is fully sent may appear, or begin, even after we hung up: rather hear the answer
             self.workers.stop(lambda: any(volume.awaited for volume in volumes))
-            if volumes and not (isinstance(error, UnknownOutcome) and volumes[0].completing):
-                self._give_up()
+            if volumes:
+                self._give_up(isinstance(error, UnknownOutcome) and volumes[0].completing)
             raise
         finally:
             self.workers.stop()
@@ -3065,25 +3060,27 @@ class Upload:
         while self._next < len(self._volumes) - 1 and self._volumes[self._next].complete_soon():
             self._next += 1
 
-    def _give_up(self):
+    def _give_up(self, unknown):
         """Leave nothing of a dump behind, unless it turns out to be there, and whole.
 
         That takes seconds, whatever the server does, is not slowed down by a rate limit, and
-        not broken off by a signal.
+        not broken off by a signal.  unknown: whether the error says that this can't be seen.
         """
         bucket, first = self.bucket.hasty(), self._volumes[0]
         self.bucket, key = bucket, printable(repr(first.key), 300)
         try:
-            there = first.settle()
+            there = None if unknown else first.settle()
             if there:
                 bucket.report('warning', '%s had been completed already: it is whole if its stream '
                               'was' % key)
-            elif there is None:
+            elif there is None and not unknown:
                 bucket.report('warning', 'it is unknown whether %s was completed%s' % (
                     key, first.upload_id and ', its upload id is ' + printable(first.upload_id)))
-            else:
-                for volume in self._volumes:
+            for volume in self._volumes:
+                if there is False:
                     volume.give_up()
+                else:
+                    volume.forget_lost()
         except NetworkError as error:
             bucket.report('warning', 'of %s something may be left behind: %s' % (key, error))
         finally:
@@ -3094,8 +3091,8 @@ class Volume:
     """An object of an Upload: a multipart upload, or with a *body* one PutObject.
 
     name: the key, or a function as for Bucket.upload().  Threads create and complete the object,
-    and what is theirs meanwhile are key, upload_id, _doubled, _parts and _state; give_up() talks
-    to the server itself, when they have stopped.
+    what is theirs meanwhile are key, upload_id, _lost, _parts and _state; settle(), give_up()
+    and forget_lost() talk to the server themselves, when they have stopped.
     """
 
     def __init__(self, upload, name, overwrite=False, body=None):
@@ -3109,8 +3106,8 @@ class Volume:
         self._creation = self._completion = None    # their Tasks
         self._tasks, self._parts = collections.deque(), []
         self._crc32 = 0 if upload.bucket.checksum else None
-        self._doubled = False       # whether there may be another upload of ours
-        self._state = 'new'         # then creating, open, completing, complete
+        self._lost = []             # keys that may have an upload whose id never reached us
+        self._state = 'new'         # then open, completing, complete
 
     @property
     def _bucket(self):
@@ -3170,15 +3167,20 @@ class Volume:
     # What the threads do
 
     def _create(self):
-        self._state = 'creating'
+        self._named(self._begin)
+        self._state = 'open'
+
+    def _begin(self, key, renamed):
+        self._lost.append(key)
         try:
-            self.upload_id, self._doubled = self._named(
-                self._bucket.create_multipart_upload, self._dump_id)
+            self.upload_id, repeated = self._bucket.create_multipart_upload(
+                key, self._dump_id, renamed)
         except Error as error:
             if not error.repeated:
-                self._state = 'new'
+                self._lost.pop()
             raise
-        self._state = 'open'
+        if not repeated:
+            self._lost.pop()
 
     def _complete(self):
         bucket, before, self._state = self._bucket, self._state, 'completing'
@@ -3196,11 +3198,10 @@ class Volume:
             self._state = before    # it is certain that the object isn't there
             raise
         self._state, self._parts = 'complete', []
-        if self._doubled:
-            try:
-                self._forget()
-            except NetworkError as error:
-                self._left(error, 'an upload of ')
+        try:
+            self.forget_lost()
+        except NetworkError as error:
+            self._left('an upload of ', self._lost[0], error)
 
     def _named(self, create, *args):
         """create(key, ...): under another key if the server corrects our clock."""
@@ -3226,45 +3227,48 @@ class Volume:
 
     def give_up(self):
         """Leave nothing behind, as far as the network and the key's rights allow."""
-        if self._state == 'creating' or self._doubled:
-            self._forget()
+        self.forget_lost()
         if self._state == 'open':
             self._abort()
-        elif self._state != 'creating':
+        else:
             there = self.settle()
             if there or (there is None and self._unique):
-                self._try(self._bucket.delete_object, self.key)
+                self._try('', self.key, self._bucket.delete_object, self.key)
             elif there is None:         # and under such a key it may be somebody else's
-                self._left()
+                self._left('', self.key)
 
-    def _abort(self):
-        """Whether there was an upload to be aborted."""
-        return self.upload_id and self._try(self._bucket.abort_multipart_upload, self)
-
-    def _forget(self):
-        """Abort the upload whose id never reached us; with a random key it must be ours."""
+    def forget_lost(self):
+        """Abort the uploads whose ids never reached us; with a random key they must be ours."""
         def abort():
             count = 0
-            for upload in self._bucket.list_multipart_uploads(self.key):
-                if upload.key == self.key and upload.upload_id != self.upload_id:
+            for upload in self._bucket.list_multipart_uploads(key):
+                if upload.key == key and upload.upload_id != self.upload_id:
                     count += self._bucket.abort_multipart_upload(upload)
             return count
 
-        found = self._unique and self._try(abort)
-        if not self._unique or (found == 0 and self._state == 'creating'):
-            self._left(what='an upload of ')
+        while self._lost:
+            key = self._lost[0]
+            found = self._unique and self._try('an upload of ', key, abort)
+            if not self._unique or (found == 0 and not self.upload_id):
+                self._left('an upload of ', key)
+            del self._lost[0]
 
-    def _try(self, function, *args):
+    def _abort(self):
+        """Whether there was an upload to be aborted."""
+        return self.upload_id and self._try('an upload of ', self.key,
+                                            self._bucket.abort_multipart_upload, self)
+
+    def _try(self, what, key, function, *args):
         try:
             return function(*args)
         except NetworkError:
             raise                   # nothing else will work either
         except Error as error:
-            self._left(error)
+            self._left(what, key, error)
 
-    def _left(self, error='', what=''):
+    def _left(self, what, key, error=''):
         self._bucket.report('warning', '%s%s may be left behind%s' % (
-            what, printable(repr(self.key), 300), error and ': %s' % error))
+            what, printable(repr(key), 300), error and ': %s' % error))
 
 
 # -------------------------------------------------------------- Checks and downloads

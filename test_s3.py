@@ -5425,11 +5425,11 @@ class UploadTests(ClientTestCase):
             self.assertLess(max(open_uploads), jobs + 4)
 
     def test_a_lost_answer_before_the_clock_is_corrected_is_not_forgotten(self):
-        for operation, key, rights in (
-                ('PutObject', 'k/end_000001', WRITE_ONLY),
-                ('CreateMultipartUpload', 'k/volume_000001',
-                 WRITE_ONLY | {'ListMultipartUploads', 'AbortMultipartUpload'})):
-            with self.subTest(operation):
+        rights = WRITE_ONLY | {'ListMultipartUploads', 'AbortMultipartUpload'}
+        for operation, key, rights in (('PutObject', 'k/end_000001', WRITE_ONLY),
+                                       ('CreateMultipartUpload', 'k/volume_000001', rights),
+                                       ('CreateMultipartUpload', 'j', rights)):
+            with self.subTest(operation, key=key):
                 server = self.server()
                 server.add_user('WRITER', 'sesame', allow=rights)
                 bucket = self.bucket(server, max_parts=2, access_key_id='WRITER',
@@ -5442,8 +5442,10 @@ class UploadTests(ClientTestCase):
                 server.on(operation, jump)
                 server.fault(operation, 'hangup', when='done',
                              where=lambda exchange, key=key: exchange.key == key)
-                self.assertEqual(bucket.upload('k', io.BytesIO(pattern(2500)), unique=True),
-                                 ('k', 2500, 3, 3))
+                started = time.time()
+                self.assertEqual(bucket.upload(
+                    lambda now: 'j' if key == 'j' and now < started + 2500 else 'k',
+                    io.BytesIO(pattern(2500)), unique=True), ('k', 2500, 3, 3))
                 self.assertEqual(server.uploads, {})
 
     def test_a_refusal_is_noticed_while_the_stream_stands_still(self):
@@ -5802,6 +5804,38 @@ class UploadFaultTests(ClientTestCase):
             error = self.outcome(server, self.bucket(server), 2500, unique=True)
             self.assertEqual((error is not None, server.uploads), (fails, {}))
             self.assertNotIn('warning', str(self.reports))
+
+    def test_such_an_upload_is_aborted_however_the_dump_ends(self):
+        def signal_while_it_is_sought(server, bucket):
+            stalled = server.fault('ListMultipartUploads', 'stall')
+            bucket.timeout = 20
+            bucket.check = lambda: stalled.event.is_set() and self.fail('by a signal')
+
+        def unknown_outcome(server, bucket):
+            server.users[server.access_key].allow = (
+                WRITE_ONLY | {'ListMultipartUploads', 'AbortMultipartUpload'}) - {'HeadObject'}
+            server.fault('CompleteMultipartUpload', 'hangup', when='done')
+            server.fault('CompleteMultipartUpload', 'status', status=403, code='AccessDenied')
+
+        for case, expected in ((signal_while_it_is_sought, AssertionError),
+                               (unknown_outcome, s3.UnknownOutcome)):
+            with self.subTest(case.__name__):
+                server = self.server()
+                server.fault('CreateMultipartUpload', 'hangup', when='done')
+                bucket = self.bucket(server)
+                case(server, bucket)
+                with self.assertRaises(expected):
+                    bucket.upload('key', io.BytesIO(pattern(2500)), unique=True)
+                self.assertEqual(server.objects['key'].data, pattern(2500))
+                self.assertEqual(server.uploads, {})
+
+    def test_such_an_upload_that_can_not_be_sought_is_named(self):
+        for unique in (True, False):
+            server = self.server()
+            server.users[server.access_key].allow = WRITE_ONLY
+            server.fault('CreateMultipartUpload', 'hangup', when='done')
+            self.assertIsNone(self.outcome(server, self.bucket(server), 2500, unique=unique))
+            self.assertIn("('warning', \"an upload of 'key' may be left behind", str(self.reports))
 
     def test_giving_up_takes_seconds_whatever_the_server_does(self):
         server = self.server()
