@@ -956,8 +956,8 @@ def unfinished_lines(bucket, uploads, begun, left):
     if size is not None:
         size += left
     return ['Unfinished uploads: %d%s, the oldest of %s (S3 bills them; clean aborts them after '
-            '30 days)' % (len(begun), ', ' + human(size) if size else '', time.strftime(
-                '%Y-%m-%d', time.localtime(min(begun))))]
+            '%s)' % (len(begun), ', ' + human(size) if size else '', time.strftime(
+                '%Y-%m-%d', time.localtime(min(begun))), s3.duration(STALE))]
 
 
 def unfinished_size(bucket, uploads):
@@ -1188,7 +1188,7 @@ def billed_until(bucket, one):
 
 
 def abort_stale(bucket, args):
-    """Abort uploads of this host that are older than 30 days; False if one fails."""
+    """Abort the abandoned uploads of this host; False if one fails."""
     done = True
     for upload in unfinished(bucket, '' if args.all else args.host + ':'):
         piece = parse_piece(upload.key)
@@ -1442,9 +1442,8 @@ def bash_completion():
         ':*) words="%s" ;;' % ' '.join(COMMANDS)]
     choices = ['%s:*) words="%s" ;;' % (each.flags[-1], ' '.join(choices_of(each)))
                for each in OPTIONS if choices_of(each)]
-    return BASH % ('|'.join([*COMMANDS, *ALIASES]), '\n        '.join(choices), '|'.join(
-        flag + ':*' for each in OPTIONS if each.metavar and not choices_of(each)
-        for flag in each.flags), '\n            '.join(cases), PROGRAMS)
+    return BASH % (TAKE_WORD, '\n        '.join(choices), VALUES,
+                   '\n            '.join(cases), PROGRAMS)
 
 
 def zsh_completion():
@@ -1453,8 +1452,8 @@ def zsh_completion():
     commands = [shell_word('%s:%s' % (name, purpose(name))) for name in COMMANDS]
     cases = ['%s) options+=(%s) ;;' % ('|'.join(names_of(name)), ' '.join(
         zsh_spec(each) for each in OPTIONS if name in each.commands)) for name in COMMANDS]
-    return ZSH % (PROGRAMS, ' '.join(common), ' '.join(commands),
-                  '|'.join([*COMMANDS, *ALIASES]), '\n        '.join(cases), PROGRAMS)
+    return ZSH % (PROGRAMS, ' '.join(common), ' '.join(commands), TAKE_WORD,
+                  '\n        '.join(cases), PROGRAMS)
 
 
 def names_of(command):
@@ -1482,19 +1481,22 @@ def zsh_spec(option):
 
 
 PROGRAMS = 's3dump.py s3dump s3dump.pyz'    # that are completed
-BASH = """# bash completion of s3dump.py: source <(s3dump.py --completion bash)
-_s3dump() {
-    local word words= command=
-    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]}
-    [ "$current" != = ] || current=
-    [ "$previous" != = ] || previous=${COMP_WORDS[COMP_CWORD-2]}
-    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-        case $word in
-        --) return ;;
+VALUES = '|'.join(flag + ':*' for each in OPTIONS if each.metavar for flag in each.flags)
+TAKE_WORD = """case $before:$word in
+        *:=) continue ;;
+        %s) word= ;;
         %s) command=${command:-$word} ;;
         esac
+        before=$word""" % (VALUES, '|'.join('*:' + name for name in [*COMMANDS, *ALIASES]))
+BASH = """# bash completion of s3dump.py: source <(s3dump.py --completion bash)
+_s3dump() {
+    local current=${COMP_WORDS[COMP_CWORD]} word words= before= command=
+    [ "$current" != = ] || current=
+    case " ${COMP_WORDS[*]:1:COMP_CWORD-1} " in *" -- "*) return ;; esac
+    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+        %s
     done
-    case $previous:$current in
+    case $before:$current in
         %s
         %s) return ;;
         *) case $command:$current in
@@ -1509,9 +1511,13 @@ ZSH = """#compdef %s
 # zsh completion of s3dump.py: source <(s3dump.py --completion zsh), after compinit
 _s3dump() {
     local -a options commands
+    local word before command
     options=(%s)
     commands=(%s)
-    case ${words[(r)(%s)]} in
+    for word in $words[2,CURRENT-1]; do
+        %s
+    done
+    case $command in
         %s
     esac
     _arguments -s -S $options '1:command:{_describe command commands}' '*:argument:_files'

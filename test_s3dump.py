@@ -1424,6 +1424,9 @@ class CompletionTests(ProgramTestCase):
              ('dump --storage-class DEEP', 'DEEP_ARCHIVE'),
              ('restore --thaw 3 --tier ', 'expedited standard bulk'),
              ('-h mail clean --keep-', '--keep-daily --keep-weekly --keep-monthly --keep-yearly'),
+             ('-h dump r', 'restore'),      # a machine may be called so
+             ('--host = dump -j 2 r', 'restore'),
+             ('-h dump restore --ti', '--tier'),
              ('restore --retain', ''),
              ('dump /home 0 -- tar --', ''),
              ('--ver', '--verbose --version'),
