@@ -237,6 +237,11 @@ def printable(text, limit=1000):
     return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
 
 
+def quoted(text, limit=300):
+    """*text* (str or bytes) as a literal of Python, for a message that shows where it ends."""
+    return printable(repr(text), limit)
+
+
 # --------------------------------------------------------------------- Configuration
 # Lines of `key value`.  What is wrong with them is said with file and line.
 
@@ -538,10 +543,10 @@ class Endpoint:
             raise ConfigError('no bucket: write `bucket_name NAME` into ~/.s3keys (or another '
                               'file, for -f), or set S3DUMP_BUCKET')
         if not re.match(r'[!-.0-~]+\Z', self.bucket):
-            raise ConfigError('%s is no name of a bucket' % printable(repr(self.bucket), 100))
+            raise ConfigError('%s is no name of a bucket' % quoted(self.bucket, 100))
         self.region = config.get('region') or 'us-east-1'
         if not valid_region(self.region):
-            raise ConfigError('%s is no region' % printable(repr(self.region)))
+            raise ConfigError('%s is no region' % quoted(self.region))
         self.custom = bool(config.get('endpoint'))
         self._locate(config.get('endpoint') or aws_url('s3', self.region))
         style = config.get('addressing', 'auto')
@@ -550,7 +555,7 @@ class Endpoint:
         if self.virtual and not re.match(r'[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\Z',
                                          self.bucket):
             raise ConfigError('bucket_name %s can not be part of a host name: use `addressing '
-                              'path`' % printable(repr(self.bucket), 100))
+                              'path`' % quoted(self.bucket, 100))
 
     def _locate(self, url):
         """Take scheme, host, port and path from url."""
@@ -623,13 +628,13 @@ class Endpoint:
                 base = ''
             if not base or scheme not in (self.scheme, 'https'):
                 raise BadAnswer('the server redirects to %s, which is not followed with a '
-                                'signature' % printable(repr(location), 200))
+                                'signature' % quoted(location, 200))
             self.scheme, self.domain, self.port = scheme, base, port
 
 
 def masked(url):
     """*url* for a message, without the login that may stand in it."""
-    return printable(repr(re.sub('(?s)^.*@', '...@', url)), 200)
+    return quoted(re.sub('(?s)^.*@', '...@', url), 200)
 
 
 def split_url(url):
@@ -784,7 +789,7 @@ class Document:
             self._root = ElementTree.fromstring(body)
         except (ElementTree.ParseError, ValueError, LookupError) as error:
             raise BadAnswer('the answer of the server is no XML (%s): %s'
-                            % (error, printable(repr(body[:60]))))
+                            % (error, quoted(body[:60])))
         space, _, self.name = self._root.tag.rpartition('}')
         self._space = space and space + '}'
 
@@ -856,7 +861,7 @@ def parse_error(what, method, status, headers, body):
         code = {403: 'Forbidden', 404: 'NotFound', 412: 'PreconditionFailed'}.get(
             status, http.client.responses.get(status, 'unknown error'))
         if body and method != 'HEAD':
-            message = 'no S3 error but ' + printable(repr(body[:80]))
+            message = 'no S3 error but ' + quoted(body[:80])
     error = ResponseError(
         what, status, code, message,
         request_id=get('RequestId') or headers.get('x-amz-request-id') or '',
@@ -936,12 +941,12 @@ def nothing(answer):
     """For requests whose success has no body (but a captive portal's has)."""
     if answer.body.strip():
         raise BadAnswer('the server sends a page where S3 says nothing: %s'
-                        % printable(repr(answer.body[:60])))
+                        % quoted(answer.body[:60]))
 
 
 def described(operation, key):
     """A request, as messages call it."""
-    return operation + (' ' + printable(repr(key), 300) if key else '')
+    return operation + (' ' + quoted(key) if key else '')
 
 
 # restore: of an object in an archive class, '' where the listing doesn't say, else 'ongoing' or
@@ -2219,34 +2224,42 @@ class Provider:
                              sent, sha256(body))
             if method != 'GET':
                 sent['content-length'] = str(len(body))
-            answer, bucket.connection().inner = None, connection
             try:
-                self._check()       # from here on it is heard by the connection
-                with connection.exchange(method, '/' + path, sent, body, timeout) as response:
-                    answer = connection.read(response, 2 * timeout)
-            except (OSError, http.client.HTTPException, BadAnswer) as error:
-                failure = error
-            finally:
-                bucket.connection().inner = None
-                connection.close()
-            self._check()
-            if certificate_error(failure):
-                break
-            if answer and answer.status < 500 and answer.status != 429 and not re.search(
-                    b'<Code>(Throttling|IDPCommunicationError|RequestTimeout)', answer.body):
+                answer = self._exchange(connection, method, '/' + path, sent, body, timeout)
                 ahead = (parse_date(answer.headers.get('date')) or now) - now
                 if not signer or answer.status == 200 or abs(ahead) <= MAX_SKEW:
                     return answer
                 now += ahead        # our clock is wrong, and S3 has had no chance to say so
                 continue
-            if answer:
-                failure = BadAnswer('it answers %d' % answer.status)
-            if time.monotonic() > end:
+            except (OSError, http.client.HTTPException, BadAnswer) as error:
+                failure = error
+            self._check()
+            if certificate_error(failure) or time.monotonic() > end:
                 break
             if attempt < 3:
                 bucket.wait(bucket.connection(), random.uniform(0, 2 ** attempt))
         raise network_error(where, place, connection.proxy, failure or BadAnswer('no sense'), 1,
                             bucket.now())
+
+    def _exchange(self, connection, method, target, headers, body, timeout):
+        """The Answer to one request, on a connection that ends when this thread's is cancelled.
+
+        Raises BadAnswer for one that may be another a little later, and what
+        Connection.exchange() does.
+        """
+        outer = self._bucket.connection()
+        outer.inner = connection
+        try:
+            self._check()           # from here on it is heard by the connection
+            with connection.exchange(method, target, headers, body, timeout) as response:
+                answer = connection.read(response, 2 * timeout)
+        finally:
+            outer.inner = None
+            connection.close()
+        if answer.status >= 500 or answer.status == 429 or re.search(
+                b'<Code>(Throttling|IDPCommunicationError|RequestTimeout)', answer.body):
+            raise BadAnswer('it answers %d' % answer.status)
+        return answer
 
 
 # -------------------------------------------------------------------------- Requests
@@ -2597,7 +2610,8 @@ class Bucket:
         """Store *body* (bytes-like) as the object *key*.
 
         overwrite: whether an existing one may be replaced; unique: the key is a random one,
-        so an object that is there after a repetition can only be ours.  Raises
+        so an object that is there after a repetition can only be ours; dump_id: None: a new
+        one; storage_class: None: the configured one; renamed: as for Request.  Raises
         UnknownOutcome.
         """
         dump_id = dump_id or random_name()
@@ -2634,7 +2648,7 @@ class Bucket:
         if error.repeated and (ours is None or completing):
             error.hint = ''         # as it says what is not known
             raise UnknownOutcome('%s; it is unknown whether the object was stored: see if %s is '
-                                 'there%s' % (error, printable(repr(key), 300), upload_id and (
+                                 'there%s' % (error, quoted(key), upload_id and (
                                      ', its upload id is ' + printable(upload_id))))
         raise error
 
@@ -2875,7 +2889,10 @@ class Bucket:
     # Multipart uploads: *upload* is a Volume or an UploadEntry, whose key and upload_id are used
 
     def create_multipart_upload(self, key, dump_id='', renamed=False):
-        """Begin an upload; returns its id, and whether there may be another, whose id was lost."""
+        """Begin an upload; returns its id, and whether there may be another, whose id was lost.
+
+        renamed: as for Request.
+        """
         headers = self._object_headers(dump_id, self.storage_class)
         if self.checksum:
             headers['x-amz-checksum-algorithm'] = 'CRC32'
@@ -2973,8 +2990,7 @@ class Bucket:
                 first = first or head
                 if head.dump_id != first.dump_id:
                     raise IntegrityError('%s belongs to another dump than %s: one was replaced, '
-                                         'or is not whole' % (printable(repr(key), 300),
-                                                              printable(repr(keys[0]), 300)))
+                                         'or is not whole' % (quoted(key), quoted(keys[0])))
                 proofs.append(download_object(self, workers, key, head, write))
         finally:
             workers.stop()
@@ -2990,10 +3006,10 @@ class Bucket:
         if head.full and not ended:
             raise IntegrityError(
                 '%s is as large as its volume can be, and neither a further volume nor '
-                'an end mark is there: the dump is not whole' % printable(repr(key), 300))
+                'an end mark is there: the dump is not whole' % quoted(key))
         if head.archived:
             raise ArchivedError('%s is archived in %s and not readable now' % (
-                printable(repr(key), 300), printable(head.storage_class, 50)))
+                quoted(key), printable(head.storage_class, 50)))
         return head
 
 # -------------------------------------------------------------------------- Uploads
@@ -3067,7 +3083,7 @@ class Upload:
         not broken off by a signal.  unknown: whether the error says that this can't be seen.
         """
         bucket, first = self.bucket.hasty(), self._volumes[0]
-        self.bucket, key = bucket, printable(repr(first.key), 300)
+        self.bucket, key = bucket, quoted(first.key)
         try:
             there = None if unknown else first.settle()
             if there:
@@ -3268,7 +3284,7 @@ class Volume:
 
     def _left(self, what, key, error=''):
         self._bucket.report('warning', '%s%s may be left behind%s' % (
-            what, printable(repr(key), 300), error and ': %s' % error))
+            what, quoted(key), error and ': %s' % error))
 
 
 # -------------------------------------------------------------- Checks and downloads
@@ -3426,8 +3442,7 @@ def find_check(bucket, key, head):
         if sizes:
             return EtagCheck(head.etag.strip('W/"'), sizes, certain, bucket.part_size)
         reason = 'the sizes of its parts are unknown'
-    bucket.report('warning', '%s: checked by its length only: %s' % (
-        printable(repr(key), 300), reason))
+    bucket.report('warning', '%s: checked by its length only: %s' % (quoted(key), reason))
     return LengthCheck(bucket.part_size)
 
 
@@ -3468,11 +3483,11 @@ def download_object(bucket, workers, key, head, write):
         count = write(view)
         if isinstance(count, int) and count != len(view):
             raise IntegrityError('%s: only %d of %d bytes could be written'
-                                 % (printable(repr(key), 300), count, len(view)))
+                                 % (quoted(key), count, len(view)))
         check.update(view, prepared)
         workers.release(buffer)
     if not check.passed():
-        raise IntegrityError('%s: %s' % (printable(repr(key), 300), check.complaint))
+        raise IntegrityError('%s: %s' % (quoted(key), check.complaint))
     return check.name
 
 

@@ -92,11 +92,11 @@ def check_labels(labels):
         bad = [c for c in label if c in forbidden or ord(c) < 32 or 127 <= ord(c) < 160]
         if bad:
             raise UsageError('%s %s: no %s may hold %s' % (
-                name, s3.printable(repr(label)), name, s3.printable(repr(bad[0]))))
+                name, s3.quoted(label), name, s3.quoted(bad[0])))
     if labels.level is not None and not re.match(r'[+-]?[0-9]{1,100}\Z', labels.level):
-        raise UsageError('LEVEL %s is no integer' % s3.printable(repr(labels.level)))
+        raise UsageError('LEVEL %s is no integer' % s3.quoted(labels.level))
     if labels.date is not None and not real_date(labels.date):
-        raise UsageError('%s is no date like 2009-12-31' % s3.printable(repr(labels.date)))
+        raise UsageError('%s is no date like 2009-12-31' % s3.quoted(labels.date))
 
 
 class NewKey:
@@ -242,10 +242,8 @@ class Dump:
 
     def name_of(self, number):
         """What piece *number* is called in messages."""
-        if self.layout == '/volume_' and not number:
-            return s3.printable(repr(self.key))
-        return s3.printable(repr('%s%s%s' % (
-            self.key, self.layout, number if self.layout == ':' else '%06d' % number)))
+        return s3.quoted(s3.volume_key(self.key, number) if self.layout == '/volume_' else
+                         self.key + self.layout + ('%d' if self.layout == ':' else '%06d') % number)
 
 
 def group(entries):
@@ -310,7 +308,7 @@ def find(bucket, args):
     dumps = well_dated(dumps) or dumps      # of a server with a wrong clock, none may be
     if not dumps:
         raise s3.Error('no dump of %s level %s%s for host %s' % (
-            s3.printable(repr(args.fs)), args.level, ' of ' + args.date if args.date else '',
+            s3.quoted(args.fs), args.level, ' of ' + args.date if args.date else '',
             s3.printable(args.host)))
     return without_strays(bucket, max(dumps, key=recency))
 
@@ -357,7 +355,7 @@ def find_by_key(bucket, key, with_strays=False):
     if head and dump.count > 1:
         dump.set_strays_apart(head, bucket)
     if not dump.count:
-        raise s3.Error('there is no object %s' % s3.printable(repr(key)))
+        raise s3.Error('there is no object %s' % s3.quoted(key))
     return dump
 
 
@@ -659,7 +657,7 @@ def dump(bucket, args):
                         parts=stored.parts, objects=stored.objects, retries=bucket.retries)
         except OSError as error:
             raise s3.Error('%s is stored, but its JSON could not be written: %s' % (
-                s3.printable(repr(stored.key)), error.strerror))
+                s3.quoted(stored.key), error.strerror))
 
 
 def refuse_existing(bucket, args, name):
@@ -670,11 +668,11 @@ def refuse_existing(bucket, args, name):
         exists = not args.overwrite and bucket.exists(key)
     if exists:
         raise s3.Error('%s exists, and nothing was changed; --overwrite replaces it'
-                       % s3.printable(repr(key)))
+                       % s3.quoted(key))
     for layout in ('/volume_', '/end_'):
         for _ in pieces_of(bucket, key, layout, tolerant=True):
             raise s3.Error('%s has volumes of an earlier dump: `delete -k` that first'
-                           % s3.printable(repr(key)))
+                           % s3.quoted(key))
 
 
 def find_whole(bucket, args):
@@ -682,7 +680,7 @@ def find_whole(bucket, args):
     found = find(bucket, args)
     problem = found.problem()
     if problem:
-        raise s3.IntegrityError('%s: %s' % (s3.printable(repr(found.key)), problem))
+        raise s3.IntegrityError('%s: %s' % (s3.quoted(found.key), problem))
     return found
 
 
@@ -815,7 +813,7 @@ def delete(bucket, args):
         dumps = [one for one in dumps if one.labels.date == date]
         if not dumps:
             raise s3.Error('no dump of %s level %s of %s for host %s (another day: -w DATE)' % (
-                s3.printable(repr(args.fs)), args.level, date, s3.printable(args.host)))
+                s3.quoted(args.fs), args.level, date, s3.printable(args.host)))
         if len(dumps) > 1:
             for one in sorted(dumps, key=recency):
                 answer('-k %s' % shell_word(one.key))
@@ -1066,31 +1064,10 @@ def clean(bucket, args):
     place of N.
     """
     dumps, orphans, _ = group(bucket.list_objects('' if args.all else args.host + ':'))
-    groups, failed, doomed = collections.defaultdict(list), False, []
-    for one in well_dated(dumps):
-        if without_strays(bucket, one).problem():
-            say('%s: %s: it is neither counted nor deleted' % (s3.printable(one.key),
-                                                               one.problem()))
-        else:
-            groups[one.labels[:3]].append(one)
-    for labels, members in sorted(groups.items()):
-        planned = plan(members, args.count or 0, args.keep)
-        kept = [one for one, reasons in planned if reasons]
-        going = [one for one, reasons in planned if not reasons]
-        if going and not args.force and median(kept) < weighted_median(going) / 2:
-            say('%s %s level %s is left alone: what would be kept is less than half as large as '
-                'what would go; --force deletes it' % (
-                    s3.printable(labels[0]), s3.printable(labels[1]), labels[2]))
-            failed, going = True, []
-        elif args.dry_run:
-            show_plan(planned)
-        doomed += [one for one in going if not locked(bucket, one, args.quiet)]
-    for one in () if args.quiet else doomed:
-        early = billed_until(bucket, one)
-        if early:
-            say('%s is billed until %s all the same, as the class %s has it' % (
-                s3.printable(one.key), utc(early)[:10], s3.printable(one.storage_class)))
+    groups = whole_ones(bucket, dumps)
+    doomed, failed = choose(bucket, args, groups)
     if not args.quiet:
+        point_out_minimums(bucket, doomed)
         point_out_bases(groups, doomed)
     stale = [one for one in orphans if one.begun < bucket.now() - STALE]
     size = human(sum(one.size for one in doomed))
@@ -1108,11 +1085,51 @@ def clean(bucket, args):
         raise s3.Error('not all is done: see above')
 
 
+def whole_ones(bucket, dumps):
+    """{(host, fs, level): [Dump]} of those that are whole; the others are told."""
+    groups = collections.defaultdict(list)
+    for one in well_dated(dumps):
+        if without_strays(bucket, one).problem():
+            say('%s: %s: it is neither counted nor deleted' % (s3.printable(one.key),
+                                                               one.problem()))
+        else:
+            groups[one.labels[:3]].append(one)
+    return groups
+
+
+def choose(bucket, args, groups):
+    """The dumps that go, and whether some stay against the rules because their sizes look
+    wrong, which is told."""
+    doomed, suspicious = [], False
+    for labels, members in sorted(groups.items()):
+        planned = plan(members, args.count or 0, args.keep)
+        kept = [one for one, reasons in planned if reasons]
+        going = [one for one, reasons in planned if not reasons]
+        if going and not args.force and median(kept) < weighted_median(going) / 2:
+            say('%s %s level %s is left alone: what would be kept is less than half as large as '
+                'what would go; --force deletes it' % (
+                    s3.printable(labels[0]), s3.printable(labels[1]), labels[2]))
+            suspicious, going = True, []
+        elif args.dry_run:
+            show_plan(planned)
+        doomed += [one for one in going if not locked(bucket, one, args.quiet)]
+    return doomed, suspicious
+
+
 def show_plan(planned):
     """Print what is kept, and by which rules, and what goes."""
     for one, reasons in planned:
         answer('%-4s %s  %8s  %s' % ('keep' if reasons else 'go', s3.printable(one.key),
                                      human(one.size), ', '.join(reasons)))
+
+
+def point_out_minimums(bucket, doomed):
+    """Say which dumps cost what they cost for a while though they are deleted now."""
+    for one in doomed:
+        until = one.stored + 86400 * MINIMUM_DAYS.get(one.storage_class, 0)
+        if until > bucket.now():
+            say('%s is billed until %s all the same, as the class %s has it' % (
+                s3.printable(one.key), utc(until)[:10], s3.printable(one.storage_class)))
 
 
 def point_out_bases(groups, doomed):
@@ -1179,12 +1196,6 @@ def locked(bucket, one, quiet=False):
     if until > bucket.now() and not quiet:
         say('%s is locked until %s' % (s3.printable(one.key), utc(until)))
     return until > bucket.now()
-
-
-def billed_until(bucket, one):
-    """Until when a dump costs what it costs though it is deleted now; 0 if it doesn't."""
-    until = one.stored + 86400 * MINIMUM_DAYS.get(one.storage_class, 0) if one.pieces else 0
-    return until if until > bucket.now() else 0
 
 
 def abort_stale(bucket, args):
@@ -1338,7 +1349,7 @@ def parse_text(word):
     try:
         return os.fsencode(word).decode()
     except UnicodeDecodeError:
-        raise UsageError('%s is not UTF-8' % s3.printable(repr(os.fsencode(word))))
+        raise UsageError('%s is not UTF-8' % s3.quoted(os.fsencode(word)))
 
 
 NAMING = 'dump restore verify delete url getacl putacl'     # commands that mean one dump
@@ -1543,7 +1554,7 @@ def parse(argv):
     name = ALIASES.get(words[0], words[0]) if words else ''
     if words and name not in COMMANDS:
         raise UsageError('unknown command %s%s' % (
-            s3.printable(repr(words[0])), suggestion(words[0], COMMANDS)))
+            s3.quoted(words[0]), suggestion(words[0], COMMANDS)))
     args.name, args.text = name or 'help', ''
     if args.help:
         args.text = help_text(name)
