@@ -3211,14 +3211,14 @@ class FaultTests(ServerTestCase):
 
                     thread = threading.Thread(target=ask)
                     thread.start()
-                    self.assertTrue(fault.event.wait(5))
+                    self.assertTrue(fault.event.wait(10))
                     if end == 'release':
                         fault.release.set()
                     elif end == 'stop':
                         server.stop()
                     else:
                         client.connection.sock.shutdown(socket.SHUT_RDWR)
-                    thread.join(5)
+                    thread.join(10)
                     self.assertEqual(results, [200 if end == 'release' else None])
 
     def test_stall_in_the_middle_of_an_answer(self):
@@ -3541,7 +3541,10 @@ class FailureTests(FixtureTestCase):
             sock.sendall(b'GET %s HTTP/1.1\r\nHost: h\r\n\r\n'
                          % self.services.container_path.encode())
             self.assertTrue(stall.event.wait(10))
-            self.assertEqual([call.status for call in self.services.log], [0])
+            connection, = self.services.live
+        connection.thread.join(10)
+        self.assertFalse(connection.thread.is_alive())
+        self.assertEqual([call.status for call in self.services.log], [0])
 
     def test_a_stall_until_the_server_stops(self):
         stall = self.services.fail('container', stall=True)
@@ -3920,7 +3923,7 @@ class MessageTests(unittest.TestCase):
                             ("DeleteObject 'key'", 's3:DeleteObject'),
                             ("HeadObject 'key'", 's3:GetObject')):
             for code in ('AccessDenied', 'Forbidden'):
-                self.assertRegex(str(s3.ResponseError(what, 403, code, '')), right + '(?!ACTION)')
+                self.assertRegex(str(s3.ResponseError(what, 403, code, '')), right + r'\b')
         for code in s3.HINTS:
             self.assertNotIn('ACTION', str(s3.ResponseError('Other', 400, code, '')))
 
@@ -3949,7 +3952,7 @@ class MessageTests(unittest.TestCase):
     def test_an_entity_bomb_and_junk_are_refused(self):
         bomb = (b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]>'
                 b'<ListBucketResult>&b;</ListBucketResult>')
-        for body in (bomb, b'', b'<a>', b'<html>', b'\xff\xfe', b'<a>\xff</a>', b'{}',
+        for body in (bomb, bomb.decode().encode('utf-16'), b'', b'<a>', b'<html>', b'\xff\xfe', b'<a>\xff</a>', b'{}',
                      b'<a/>junk'):
             with self.subTest(body[:20]):
                 with self.assertRaises(s3.BadAnswer):
@@ -4288,6 +4291,7 @@ class RateLimitTests(unittest.TestCase):
         limit = s3.RateLimit(1000, clock, lambda seconds: clock.wait(None, seconds))
         while clock.now < 10:
             limit.take(limit.slice())
+            limit.give_back(limit.slice() // 2)
         self.assertAlmostEqual(limit.moved / clock.now, 1000, delta=20)
 
     def test_slices_fit_the_rate(self):
@@ -4312,13 +4316,14 @@ class ThrottledSocketTests(unittest.TestCase):
         with ours, theirs:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             ours.settimeout(0.5)
-            limit = s3.RateLimit(200 << 10)
+            limit = s3.RateLimit()
             wrapped = s3.ThrottledSocket(ours, limit, limit.take)
             data, got = pattern(200 << 10), []
 
             def read():
                 while sum(map(len, got)) < len(data):
-                    got.append(theirs.recv(1000))
+                    time.sleep(0.02)
+                    got.append(theirs.recv(4096))
 
             thread = threading.Thread(target=read)
             thread.start()
@@ -4883,7 +4888,7 @@ class CredentialTests(ClientTestCase):
             threading.Event().wait(0.01)
         started = time.monotonic()
         workers.stop()
-        self.assertLess(time.monotonic() - started, 5)
+        self.assertLess(time.monotonic() - started, 10)
         self.assertFalse(any(thread.is_alive() for thread in workers._threads))
 
     def test_sts_that_is_busy_is_asked_again(self):
@@ -5027,12 +5032,16 @@ class BucketTests(ClientTestCase):
 
     def test_virtual_hosted_style_signs_the_same_keys(self):
         server = self.server()
-        bucket = self.bucket(server, endpoint=server.url.replace('127.0.0.1', 'localhost'),
-                             addressing='virtual')
-        bucket.endpoint.connect_to = None
-        self.assertEqual(bucket.endpoint.authority, 'bucket.localhost:%d' % server.port)
-        for key in self.KEYS:
-            self.assertTrue(bucket.endpoint.target(key).startswith('/'))
+        with Proxy() as proxy:          # which knows the name that no name server does
+            proxy.resolve['bucket.s3.test:80'] = server.host, server.port
+            bucket = self.bucket(server, {'HTTP_PROXY': proxy.url}, endpoint='http://s3.test',
+                                 addressing='virtual')
+            for key in self.KEYS:
+                with self.subTest(key):
+                    bucket.put_object(key, key.encode())
+                    self.assertEqual(self.restored(bucket, key), (key.encode(), 'etag'))
+        self.assertEqual(set(server.objects), set(self.KEYS))
+        self.assertEqual({request.headers['host'] for request in server.log}, {'bucket.s3.test'})
 
     def test_a_listing_has_all_pages_and_its_fields(self):
         server = self.server(page_size=3)
@@ -5120,9 +5129,10 @@ class BucketTests(ClientTestCase):
         server = self.server()
         bucket = self.bucket(server)
         for number in range(5):
-            bucket.put_object('key%d' % number, b'')
+            bucket.put_object('key%d' % number, b'data')
             server.close_idle()
-        self.assertEqual((bucket.retries, self.clock.now), (0, 0))
+            select.select([bucket.connection()._sock], [], [], 10)      # until it is told
+        self.assertEqual((bucket.retries, bucket.wasted, self.clock.now), (0, 0, 0))
 
     def test_a_connection_that_idled_for_seconds_is_not_trusted(self):
         server = self.server()
@@ -5402,7 +5412,7 @@ class UploadTests(ClientTestCase):
                                      where=lambda exchange, key=key: exchange.key == key)
                 stream = Stream(pattern(9500))
                 late = []
-                timer = threading.Timer(5, lambda: (late.append(stream.tell()),
+                timer = threading.Timer(10, lambda: (late.append(stream.tell()),
                                                     fault.release.set()))
                 timer.start()
                 self.assertEqual(bucket.upload('k', stream), ('k', 9500, 10, 4))
@@ -5652,7 +5662,7 @@ class UploadFaultTests(ClientTestCase):
             bucket.timeout = 5
             with self.assertRaises(s3.Error) as caught:
                 bucket.put_object('key', bytes(20 << 20))
-            if drain:
+            if drain or sys.platform == 'linux':    # elsewhere a reset may overtake the answer
                 self.assertIn('AccessDenied', str(caught.exception))
 
     def test_praise_for_half_a_request_is_worth_nothing(self):
@@ -5741,7 +5751,7 @@ class UploadFaultTests(ClientTestCase):
         open_then = []
 
         def stopped(*_):
-            end = time.monotonic() + 5
+            end = time.monotonic() + 10
             while server.open_connections > 1 and time.monotonic() < end:
                 threading.Event().wait(0.005)
             open_then.append(server.open_connections)
@@ -5761,7 +5771,7 @@ class UploadFaultTests(ClientTestCase):
 
                     def refuse(_, exchange, under_way=under_way):
                         if exchange.key == 'key' and exchange.query['partNumber'] == '1':
-                            under_way.wait(5)
+                            under_way.wait(10)
                             raise S3Error('AccessDenied')
 
                     def meanwhile(_, exchange, under_way=under_way):
@@ -5777,7 +5787,7 @@ class UploadFaultTests(ClientTestCase):
                     bucket.timeout = 10
                     self.assertIn('AccessDenied', str(self.outcome(
                         server, bucket, 2500, unique=unique)))
-                    self.assertTrue(over.wait(5))
+                    self.assertTrue(over.wait(10))
                     if server.objects or server.uploads:
                         self.assertRegex(str(self.reports), 'may be left behind|unknown')
                     del self.reports[:]
@@ -5961,11 +5971,12 @@ class CompletionTests(ClientTestCase):
     def test_a_completion_that_fails_in_its_body_is_repeated(self):
         for kind, options in (('error200', {}), ('blanks', dict(code='InternalError', done=False)),
                               ('status', dict(status=500, code='InternalError')),
-                              ('hangup', dict(when='reply')), ('body', dict(body=b''))):
+                              ('hangup', dict(when='reply'))):
             server = self.server()
             server.fault('CompleteMultipartUpload', kind, **options)
             self.assertIsNone(self.upload(server, self.bucket(server)))
             self.assertEqual(server.objects['key'].data, pattern(2500))
+            self.assertEqual(server.operations().count('CompleteMultipartUpload'), 2)
 
     def test_an_error_that_stays_in_the_body_is_a_failure(self):
         server = self.server()
@@ -6052,21 +6063,23 @@ class CompletionTests(ClientTestCase):
         server = self.server()
         fault = server.fault('CompleteMultipartUpload', 'stall', when='done')
         bucket = self.bucket(server)
-        bucket.timeout, bucket.complete_timeout = 0.1, 20
-        timer = threading.Timer(0.5, fault.release.set)
+        bucket.timeout, bucket.complete_timeout = 1, 20
+        timer = threading.Timer(1.5, fault.release.set)
         timer.start()
         self.assertIsNone(self.upload(server, bucket))
         timer.join()
         self.assertEqual(server.operations().count('CompleteMultipartUpload'), 1)
+        self.assertNotIn('HeadObject', server.operations())
         self.assertEqual(bucket.retries, 0)
 
     def test_blanks_before_the_answer_are_waited_for(self):
         for options in (dict(chunked=True), dict(chunked=False), dict(bare=True)):
             server = self.server()
-            server.fault('CompleteMultipartUpload', 'blanks', count=5, pause=0.06, **options)
+            server.fault('CompleteMultipartUpload', 'blanks', count=11, pause=0.1, **options)
             bucket = self.bucket(server)
-            bucket.complete_timeout = 0.2
+            bucket.complete_timeout = 1
             self.assertIsNone(self.upload(server, bucket))
+            self.assertNotIn('HeadObject', server.operations())
 
     def test_an_object_of_somebody_else_is_not_taken_for_ours(self):
         server = self.server()
@@ -6481,18 +6494,18 @@ class HostileTests(ClientTestCase):
     def test_listings_that_go_on_with_ever_new_tokens(self):
         for entry in (b'', b'<Contents><Key>k</Key><Size>1</Size><LastModified>2020-01-01T00:00:00Z'
                       b'</LastModified></Contents>'):
-            server = self.server()
+            server, tokens = self.server(), itertools.count()
 
-            def page(server, exchange, entry=entry):
+            def page(server, exchange, entry=entry, tokens=tokens):
                 server.fault('ListObjectsV2', 'body', body=(
                     b'<ListBucketResult><IsTruncated>true</IsTruncated>%s<NextContinuationToken>%d'
-                    b'</NextContinuationToken></ListBucketResult>' % (entry, len(server.log))))
+                    b'</NextContinuationToken></ListBucketResult>' % (entry, next(tokens))))
 
             server.on('ListObjectsV2', page)
             page(server, None)
             with self.assertRaisesRegex(s3.BadAnswer, 'no end'):
                 list(self.bucket(server).list_objects())
-            self.assertLess(len(server.log), 1100)
+            self.assertLess(next(tokens), 1100)
 
     def test_answers_that_are_too_large_are_not_kept(self):
         server = self.server()
@@ -6501,7 +6514,8 @@ class HostileTests(ClientTestCase):
         with self.assertRaisesRegex(s3.BadAnswer, 'has no end'):
             list(self.bucket(server).list_objects())
         server.clear_faults()
-        server.fault('ListObjectsV2', 'status', times=None, status=403, body=b'y' * (1 << 20))
+        server.fault('ListObjectsV2', 'status', times=None, status=403,
+                     body=b'y' * (s3.MAX_MESSAGE + 1))
         with self.assertRaisesRegex(s3.ResponseError, '.403.: no S3 error but b.yyyy'):
             list(self.bucket(server).list_objects())
 
@@ -6736,14 +6750,14 @@ class Soak(ClientTestCase):
     def rounds(self, count, seed, chance=0.2):
         """The dumps that succeeded, failed and had an unknown outcome; and restores likewise."""
         generator, results = random.Random(seed), collections.Counter()
-        self.setUp()
-        server = S3Server(min_part_size=100)
-        with server:
+        with S3Server(min_part_size=100) as server:
             for number in range(count):
+                self.setUp()
                 self.one_round(server, generator, chance, 'key %d' % number, results)
                 server.uploads.clear()
                 del server.log[:]
-                self.doCleanups()
+                self.secretless(str(self.reports))
+                self.doCleanups()       # it swallows what fails
         return results
 
     def one_round(self, server, generator, chance, key, results):
@@ -6752,7 +6766,6 @@ class Soak(ClientTestCase):
                              max_parts=generator.choice((3, 100)), jobs=generator.choice((1, 3)))
         bucket.timeout = bucket.complete_timeout = 0.2
         self.break_everything(server, generator, chance)
-        del self.reports[:]
         try:
             bucket.upload(key, io.BytesIO(data), unique=generator.random() < .5)
             outcome = 'stored'
