@@ -209,14 +209,9 @@ OPERATIONS = (
     ('GET', 'bucket', 'list-type', 'ListObjectsV2'),
     ('GET', 'bucket', 'uploads', 'ListMultipartUploads'),
     ('GET', 'bucket', 'location', 'GetBucketLocation'),
-    ('GET', 'bucket', 'lifecycle', 'GetBucketLifecycleConfiguration'),
-    ('GET', 'bucket', None, 'ListObjects'),
-    ('PUT', 'bucket', 'lifecycle', 'PutBucketLifecycleConfiguration'),
     ('PUT', 'bucket', None, 'CreateBucket'),
-    ('POST', 'bucket', 'delete', 'DeleteObjects'),
     ('DELETE', 'bucket', None, 'DeleteBucket'),
     ('GET', 'key', 'acl', 'GetObjectAcl'),
-    ('GET', 'key', 'attributes', 'GetObjectAttributes'),
     ('GET', 'key', 'uploadId', 'ListParts'),
     ('GET', 'key', None, 'GetObject'),
     ('HEAD', 'key', None, 'HeadObject'),
@@ -233,11 +228,11 @@ OPERATIONS = (
 # Subresources with operations of their own that this server doesn't have: a
 # PUT ?tagging must not become an object.
 FOREIGN = frozenset((
-    'accelerate', 'analytics', 'annotation', 'cors', 'encryption', 'intelligent-tiering',
-    'inventory', 'legal-hold', 'logging', 'metrics', 'notification', 'object-lock',
-    'ownershipControls', 'policy', 'policyStatus', 'publicAccessBlock', 'replication',
-    'requestPayment', 'retention', 'select', 'tagging', 'torrent', 'versioning', 'versions',
-    'website'))
+    'accelerate', 'analytics', 'annotation', 'attributes', 'cors', 'encryption',
+    'intelligent-tiering', 'inventory', 'legal-hold', 'lifecycle', 'logging', 'metrics',
+    'notification', 'object-lock', 'ownershipControls', 'policy', 'policyStatus',
+    'publicAccessBlock', 'replication', 'requestPayment', 'retention', 'select', 'tagging',
+    'torrent', 'versioning', 'versions', 'website'))
 
 # A set for User.allow: may write and can do nothing else.
 WRITE_ONLY = frozenset(('PutObject', 'CreateMultipartUpload', 'UploadPart',
@@ -274,8 +269,6 @@ ERRORS = {
     'ExpiredToken': (400, 'The provided token has expired'),
     'IllegalLocationConstraintException': (400, 'The location constraint is incompatible for the'
                                                 ' region specific endpoint'),
-    'IncompleteBody': (400, 'You did not provide the number of bytes specified by the'
-                            ' Content-Length HTTP header'),
     'InternalError': (500, 'We encountered an internal error. Please try again.'),
     'InvalidAccessKeyId': (403, 'The AWS Access Key Id you provided does not exist in our records'),
     'InvalidArgument': (400, 'Invalid Argument'),
@@ -481,12 +474,11 @@ Part = collections.namedtuple('Part', 'size etag data crc32')
 class Upload:
     """A multipart upload that was neither completed nor aborted."""
 
-    def __init__(self, upload_id, bucket, key, initiated, headers, attributes, checksum_type):
+    def __init__(self, upload_id, bucket, key, initiated, attributes, checksum_type):
         self.upload_id = upload_id
         self.bucket = bucket
         self.key = key
         self.initiated = initiated
-        self.headers = headers              # of CreateMultipartUpload
         self.attributes = attributes        # of the object that it will be
         self.checksum_type = checksum_type  # None where no CRC32 was asked for
         self.parts = {}                     # number: Part
@@ -579,7 +571,6 @@ class Reply:
         self.headers.setdefault('Content-Type', content_type)
         self.limit = None               # bytes after which the connection breaks off
         self.stall = None               # the Fault that holds it up after some bytes
-        self.block, self.pause = 256 << 10, 0
         self.blanks = None              # the Fault that sends blanks first
         self.raw = None                 # bytes in place of all this
         self.reset = False
@@ -611,19 +602,19 @@ class Service:
     raise an S3Error.
     """
 
-    def __init__(self, bucket, access_key, secret_key, region, service, min_part_size, max_parts,
-                 max_object_size, page_size, discard, quirks, buckets):
+    access_key, secret_key, service = 'AKIDEXAMPLE', 'secretEXAMPLEkey', 's3'
+
+    def __init__(self, bucket, region, min_part_size, max_parts, page_size, discard, quirks,
+                 buckets):
         unknown = set(quirks) - QUIRKS
         if unknown:
             raise ValueError('unknown quirks: ' + ', '.join(sorted(unknown)))
-        self.bucket, self.access_key, self.secret_key = bucket, access_key, secret_key
-        self.region, self.service = region, service
+        self.bucket, self.region = bucket, region
         self.min_part_size, self.max_parts = min_part_size, max_parts
-        self.max_object_size, self.page_size = max_object_size, page_size
-        self.discard, self.quirks = discard, set(quirks)
+        self.page_size, self.discard, self.quirks = page_size, discard, set(quirks)
         self.lock_enabled = self.acl_enabled = True
         self.offset = 0                 # seconds by which this clock is ahead
-        self.users = {access_key: User(secret_key)}
+        self.users = {self.access_key: User(self.secret_key)}
         self.buckets = {}
         self.uploads = {}
         self.completed = {}             # upload id: (bucket, key), after completion
@@ -943,12 +934,6 @@ class Service:
         region = '' if self.region == 'us-east-1' else self.region
         return Reply(body=document('LocationConstraint', region))
 
-    def not_implemented(self, exchange):
-        raise S3Error('NotImplemented')
-
-    ListObjects = DeleteObjects = GetObjectAttributes = not_implemented
-    GetBucketLifecycleConfiguration = PutBucketLifecycleConfiguration = not_implemented
-
     # Listings.
 
     def listing_text(self, exchange):
@@ -1022,8 +1007,6 @@ class Service:
         attributes = self.attributes(headers)
         self.check_digests(exchange, attributes['lock_mode']
                            and 'Put Object requests with Object Lock parameters')
-        if self.max_object_size is not None and body.size > self.max_object_size:
-            raise S3Error('EntityTooLarge', MaxSizeAllowed=self.max_object_size)
         self.check_write(exchange)
         if 'x-amz-checksum-crc32' in headers:
             attributes.update(crc32=base64_crc32(body.crc32), checksum_type='FULL_OBJECT')
@@ -1143,7 +1126,7 @@ class Service:
         attributes = self.attributes(headers)
         upload_id = os.urandom(24).hex()
         self.uploads[upload_id] = Upload(upload_id, exchange.bucket, exchange.key, self.now(),
-                                         dict(headers), attributes, checksum_type)
+                                         attributes, checksum_type)
         told = {'x-amz-checksum-algorithm': algorithm, 'x-amz-checksum-type': checksum_type}
         return Reply(
             headers={name: value for name, value in told.items() if value},
@@ -1200,8 +1183,6 @@ class Service:
         upload = self.find_upload(exchange)
         parts = self.listed_parts(upload, exchange.body.data)
         size = sum(part.size for part in parts)
-        if self.max_object_size is not None and size > self.max_object_size:
-            raise S3Error('EntityTooLarge', MaxSizeAllowed=self.max_object_size)
         said = exchange.headers.get('x-amz-mp-object-size', str(size))
         if said != str(size):
             raise S3Error('InvalidRequest', 'The provided x-amz-mp-object-size %s does not match'
@@ -1417,22 +1398,21 @@ FAULTS = {
     # refuse answers while the body is still coming; drain reads it afterwards.
     'refuse': dict(status=403, code='AccessDenied', message=None, headers={}, body=None,
                    read=False, drain=False),
-    'redirect': dict(status=307, code=None, location=None, endpoint=None, region=None),
+    'redirect': dict(status=307, location=None, region=None),
     'skew': dict(),
-    'raw': dict(data=b'', done=False),
+    'raw': dict(data=b''),
     # The connection ends, with FIN or RST, or stands still:
     'hangup': dict(when='reply'),
     'reset': dict(when='reply'),
     'stall': dict(when='answer', bytes=0),
     # The answer is not what it should be.  done=False: the work isn't done, and the
     # document is an error.  blanks come behind the XML declaration, or bare before it:
-    'error200': dict(code='InternalError', message=None, done=False),
+    'error200': dict(code='InternalError', done=False),
     'blanks': dict(count=3, pause=0, chunked=True, bare=False, code=None, done=True),
     'body': dict(body=b''),
     'cut': dict(bytes=0, reset=False),
     'short': dict(n=1),
     'long': dict(n=1),
-    'slow': dict(pause=0.01, block=1024),
     # The data or the range is another.  flip strikes the body of a request that has
     # one, else the answer's; Content-Range tells of a wrong range, unless it is to lie:
     'flip': dict(at=0),
@@ -1454,7 +1434,7 @@ class Fault:
         self.operation, self.kind, self.times, self.skip = operation, kind, times, skip
         self.where = where                      # further condition, a function of the Exchange
         self.hits = 0
-        self.event = self.hit = threading.Event()       # set when a request is struck
+        self.event = threading.Event()       # set when a request is struck
         self.release = threading.Event()                # set it to end a stall
         self.when = None
         for name, value in dict(FAULTS[kind], **options).items():
@@ -1486,13 +1466,11 @@ class HangUp(Exception):
 
 
 def redirection(fault):
-    """Return the Reply of a redirect: S3 names an endpoint, a region, a URL, or some of these."""
-    names = {301: 'PermanentRedirect', 307: 'TemporaryRedirect'}
-    code = fault.code or names.get(fault.status, 'Redirect')
-    details = [tag('Endpoint', fault.endpoint)] if fault.endpoint else []
+    """Return the Reply of a redirect: S3 names a region, a URL, or both."""
+    code = {301: 'PermanentRedirect', 307: 'TemporaryRedirect'}[fault.status]
     headers = {'x-amz-bucket-region': fault.region, 'Location': fault.location}
     body = DECLARATION + tag('Error', tag('Code', code),
-                             tag('Message', 'The bucket must be addressed elsewhere.'), *details)
+                             tag('Message', 'The bucket must be addressed elsewhere.'))
     return Reply(fault.status, {name: value for name, value in headers.items() if value},
                  body.encode())
 
@@ -1510,8 +1488,6 @@ def alter(reply, fault):
         reply.body = flipped(reply.body, fault.at)
     elif kind == 'body':
         reply.status, reply.body = 200, fault.body
-    elif kind == 'slow':
-        reply.block, reply.pause = fault.block, fault.pause
     elif kind == 'blanks':
         reply.blanks = fault
     elif kind == 'stall' and fault.when == 'answer':
@@ -1692,7 +1668,7 @@ class Connection:
         if fault.kind in ('error200', 'blanks') and not fault.done:
             raise S3Error(fault.code or 'InternalError', status=200)
         if fault.kind == 'raw':
-            reply = self.work(exchange, fault) if fault.done else Reply()
+            reply = Reply()
             reply.raw = fault.data
             return reply
         return None
@@ -1814,7 +1790,7 @@ class Connection:
                 self.socket.sendall(pending)
                 pending, stall_at = b'', None
                 self.hold(reply.stall)
-            end = min(exchange.sent + reply.block, limit)
+            end = min(exchange.sent + BLOCK_SIZE, limit)
             if stall_at is not None:
                 end = min(end, stall_at)
             piece = body[exchange.sent:end]
@@ -1825,8 +1801,6 @@ class Connection:
                 break
             self.socket.sendall(pending + piece if pending else piece)
             pending = b''
-            if reply.pause:
-                self.server.stopping.wait(reply.pause)
         if reply.limit is not None:
             raise HangUp(reply.reset)
 
@@ -1876,14 +1850,13 @@ class S3Server(Service):
     """
 
     kind = Connection
+    host = '127.0.0.1'
 
-    def __init__(self, bucket='bucket', access_key='AKIDEXAMPLE', secret_key='secretEXAMPLEkey',
-                 region='us-east-1', service='s3', min_part_size=5 << 20, max_parts=10000,
-                 max_object_size=None, page_size=1000, discard=False, certfile=None, quirks=(),
-                 port=0, host='127.0.0.1', buckets=None):
-        Service.__init__(self, bucket, access_key, secret_key, region, service, min_part_size,
-                         max_parts, max_object_size, page_size, discard, quirks, buckets)
-        self.host, self.port = host, port
+    def __init__(self, bucket='bucket', region='us-east-1', min_part_size=5 << 20, max_parts=10000,
+                 page_size=1000, discard=False, certfile=None, quirks=(), port=0, buckets=None):
+        Service.__init__(self, bucket, region, min_part_size, max_parts, page_size, discard,
+                         quirks, buckets)
+        self.port = port
         self.certfile, self.context = certfile, None
         if certfile is not None:
             self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -1970,8 +1943,6 @@ class S3Server(Service):
             ('access_key_id', self.access_key), ('secret_access_key', self.secret_key)))
         if self.secure:
             settings['ca_bundle'] = self.certfile
-        if self.service != 's3':
-            settings['service'] = self.service
         settings.update(more)
         return ''.join('%s %s\n' % item for item in settings.items())
 
@@ -3139,7 +3110,6 @@ class FaultTests(ServerTestCase):
                 ('wrong-range', dict(by=7), (206, self.data[107:207])),
                 ('short', dict(n=3), (206, part[:-3])),
                 ('long', dict(n=3), (206, part + b'+++')),
-                ('slow', dict(pause=0.001, block=50), (206, part)),
                 ('blanks', {}, (206, b'   ' + part)),
                 ('blanks', dict(chunked=False), (206, b'   ' + part)),
                 ('cut', dict(bytes=7), http.client.IncompleteRead),

@@ -224,8 +224,8 @@ class ProgramTestCase(unittest.TestCase):
     def place_upload(self, upload_id, key, age):
         """Place an unfinished upload, begun *age* seconds ago."""
         self.server.uploads[upload_id] = Upload(
-            upload_id, self.server.bucket, key, time.time() - age, {},
-            {'storage_class': 'STANDARD'}, None)
+            upload_id, self.server.bucket, key, time.time() - age, {'storage_class': 'STANDARD'},
+            None)
 
     def noon(self, date):
         return calendar.timegm(time.strptime(date + ' 12', '%Y-%m-%d %H'))
