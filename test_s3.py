@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Tests of s3.py, and the S3 server that they run against.
 
-The first half of this file is a small, strict S3 server on a loopback socket.
-It keeps objects in memory, verifies every signature from the bytes that came
-in, and holds its clients to S3's rules: part sizes, part order, checksums,
-conditional writes, archived objects.  It shares no code with s3.py, so that
-the two can't be wrong together.
+Before the tests stands what they run against: a small, strict S3 server on a
+loopback socket.  It keeps objects in memory, verifies every signature from the
+bytes that came in, and holds its clients to S3's rules: part sizes, part order,
+checksums, conditional writes, archived objects.  It shares no code with s3.py,
+so that the two can't be wrong together.
 
     with S3Server() as server:
         server.fault('UploadPart', 'hangup', when='done')
@@ -18,13 +18,15 @@ A test may ask it to misbehave: a *fault* strikes one request (a lost answer,
 a flipped bit, a full stop in mid-body), a *quirk* is the habit of a whole
 server (an opaque ETag, every connection closed after its answer).
 
-    python3 test_s3.py                  runs the tests
-    python3 test_s3.py --serve [PORT]   serves until Ctrl-C, to try things by hand
+    python3 test_s3.py                          runs the tests
+    python3 test_s3.py --serve [PORT]           serves until Ctrl-C, to try things by hand
+    python3 test_s3.py --soak [COUNT [SEED]]    dumps and restores while everything goes wrong
 
 In reading order: Signature Version 4; operations; errors and documents;
 objects, uploads, users; the rules of S3; faults; HTTP; the server; serving by
-hand; services that hand out credentials; a proxy; then the tests, those of the
-servers first.
+hand; credential services; a proxy; then the tests: of the server, of the
+credential services and the proxy, of s3.py in the order of its sections, and
+the soak.
 """
 
 import base64
@@ -2554,7 +2556,7 @@ def with_authorization(access_key, timestamp, region, service, method, target, h
 class SignatureVectorTests(unittest.TestCase):
     """The verifier against the examples that AWS publishes."""
 
-    def test_published_examples(self):
+    def test_the_published_examples_have_their_signatures(self):
         access_key, secret = VECTOR_CREDENTIALS
         for name, method, target, headers, payload_hash, presigned, signature in VECTORS:
             with self.subTest(name):
@@ -2689,7 +2691,7 @@ def crc_of(data):
 class ServerTests(ServerTestCase):
     """The rules of S3, as the server keeps them."""
 
-    def test_put_get_head_delete(self):
+    def test_what_is_put_is_read_and_deleted(self):
         server, client = self.serve()
         put = client('PUT', '/bucket/a%20key%3A%2B//%C3%A4', b'data', x_amz_meta_note='kept')
         self.assertEqual(put.status, 200)
@@ -2707,7 +2709,7 @@ class ServerTests(ServerTestCase):
                          ['PutObject', 'GetObject', 'HeadObject', 'DeleteObject', 'DeleteObject'])
         self.assertEqual((server.log[0].length, server.log[1].sent, server.connections), (4, 4, 1))
 
-    def test_who_may_not(self):
+    def test_requests_without_the_right_are_refused(self):
         self.violations = ('signature', 'unsigned', 'payload hash')
         server, client = self.serve()
         server.put('key', b'data')
@@ -2757,7 +2759,7 @@ class ServerTests(ServerTestCase):
         self.code(client('GET', '/bucket/none'), 'AccessDenied')
         self.assertEqual(client('HEAD', '/bucket/none').status, 403)
 
-    def test_presigned(self):
+    def test_a_presigned_url_holds_until_it_expires(self):
         server, client = self.serve()
         server.put('key', b'data')
         client.close()
@@ -2784,7 +2786,7 @@ class ServerTests(ServerTestCase):
         self.assertIn(b'AuthorizationQueryParametersError', get(0, 604801))
         self.assertIn(b'SignatureDoesNotMatch', get(0, 60, '0'))
 
-    def test_conditions_and_digests_of_writes(self):
+    def test_writes_are_held_to_their_conditions_and_digests(self):
         server, client = self.serve()
         etag = '"%s"' % md5(b'old').hexdigest()
         wrong = base64.b64encode(md5(b'x').digest()).decode()
@@ -2813,7 +2815,7 @@ class ServerTests(ServerTestCase):
         self.code(client('PUT', '/bucket/' + 'k' * 1025, b''), 'KeyTooLongError')
         self.code(client('PUT', '/bucket/key?tagging', b''), 'NotImplemented')
 
-    def test_reads(self):
+    def test_reads_keep_to_range_part_and_condition(self):
         server, client = self.serve()
         server.put('key', b'0123456789', crc32=crc_of(b'0123456789'), checksum_type='FULL_OBJECT')
         multipart = server.put('parts', b'0123456789', parts=4)
@@ -2880,7 +2882,7 @@ class ServerTests(ServerTestCase):
         self.assertIn('expiry-date', client('HEAD', '/bucket/key').headers['x-amz-restore'])
         self.assertEqual(server.objects['key'].restore_request, (2, 'Standard'))
 
-    def test_multipart_upload(self):
+    def test_a_completed_upload_is_one_object_of_all_its_parts(self):
         server, client = self.serve(min_part_size=4)
         parts = [b'0123', b'4567', b'8']
         data = b''.join(parts)
@@ -2932,7 +2934,7 @@ class ServerTests(ServerTestCase):
         self.assertIn(upload_id, server.uploads)
         self.assertEqual(client('DELETE', '/bucket/key?uploadId=' + upload_id).status, 204)
 
-    def test_composite_checksum(self):
+    def test_a_composite_checksum_is_that_of_the_parts_checksums(self):
         server, client = self.serve(min_part_size=1)
         upload_id = self.create(client, x_amz_checksum_algorithm='CRC32')
         target = '/bucket/key?partNumber=1&uploadId=' + upload_id
@@ -2945,7 +2947,7 @@ class ServerTests(ServerTestCase):
         composite = crc_of(base64.b64decode(crc_of(b'data'))) + '-1'
         self.assertEqual(server.objects['key'].crc32, composite)
 
-    def test_crc32_combine(self):
+    def test_the_crc32_of_a_whole_follows_from_those_of_its_pieces(self):
         data = bytes(range(256)) * 5
         for cut in (0, 1, 255, 1279, 1280):
             self.assertEqual(crc32_combine(zlib.crc32(data[:cut]), zlib.crc32(data[cut:]),
@@ -2988,7 +2990,7 @@ class ServerTests(ServerTestCase):
         answer = client('GET', '/bucket?uploads&prefix=c')
         self.assertEqual(re.findall('<UploadId>(.*?)<', answer.body.decode()), ids[3:])
 
-    def test_access_control_lists(self):
+    def test_access_control_lists_come_and_go_as_xml(self):
         server, client = self.serve()
         server.put('key', b'data')
         policy = client('GET', '/bucket/key?acl').body
@@ -3003,7 +3005,7 @@ class ServerTests(ServerTestCase):
         self.code(client('PUT', '/bucket/key?acl', policy, **digest),
                   'AccessControlListNotSupported')
 
-    def test_buckets(self):
+    def test_buckets_are_created_in_their_region_and_deleted_empty(self):
         server, client = self.serve(buckets=())
         constraint = ('<CreateBucketConfiguration><LocationConstraint>%s</LocationConstraint>'
                       '</CreateBucketConfiguration>')
@@ -3024,7 +3026,7 @@ class ServerTests(ServerTestCase):
         self.code(client('DELETE', '/bucket'), 'BucketNotEmpty')
         self.assertEqual(client('DELETE', '/other').status, 204)
 
-    def test_virtual_hosted_style(self):
+    def test_the_host_may_name_the_bucket(self):
         server, client = self.serve()
         server.put('key', b'data')
         for host, target, status in (
@@ -3059,7 +3061,7 @@ class ServerTests(ServerTestCase):
             self.assertEqual(len(server.violations), count, headers)
 
     @unittest.skipIf(ssl is None, 'this Python has no ssl')
-    def test_https(self):
+    def test_it_speaks_https(self):
         with tempfile.NamedTemporaryFile('w', suffix='.pem') as pem:
             pem.write(CERTIFICATE)
             pem.flush()
@@ -3092,7 +3094,7 @@ class FaultTests(ServerTestCase):
 
     data = bytes(range(256)) * 4096
 
-    def test_answers_to_get(self):
+    def test_each_fault_of_an_answer_is_seen_by_the_client(self):
         part = self.data[100:200]
         for kind, options, expected in (
                 ('status', {}, (503, None)),
@@ -3148,7 +3150,7 @@ class FaultTests(ServerTestCase):
             self.assertEqual((answer.body, answer.headers['Content-Range']),
                              (self.data[2:5], said))
 
-    def test_hangups_before_and_after_the_work(self):
+    def test_a_hangup_comes_before_or_after_the_work(self):
         for kind in ('hangup', 'reset'):
             for when, done, received in (('start', False, 0), ('body', False, len(self.data) // 2),
                                          ('reply', False, len(self.data)),
@@ -3191,7 +3193,7 @@ class FaultTests(ServerTestCase):
                     thread.join(10)
                     self.assertEqual(results, [200 if end == 'release' else None])
 
-    def test_stall_in_the_middle_of_an_answer(self):
+    def test_an_answer_stands_still_in_its_middle_until_released(self):
         server, client = self.serve()
         server.put('key', self.data)
         fault = server.fault('GetObject', 'stall', bytes=1000)
@@ -3222,7 +3224,7 @@ class FaultTests(ServerTestCase):
         self.code(client('PUT', '/bucket/key', b'0123456789'), 'XAmzContentSHA256Mismatch')
         self.assertEqual(client('PUT', '/bucket/key', b'0123456789').status, 200)
 
-    def test_completions_that_say_200(self):
+    def test_a_completion_may_fail_although_it_says_200(self):
         for kind, options, code, done in (
                 ('error200', {}, 'InternalError', False),
                 ('error200', dict(done=True), 'InternalError', True),
@@ -3250,7 +3252,7 @@ class FaultTests(ServerTestCase):
         self.assertRaises(ValueError, server.fault, 'PutObjects', 'status')
         self.assertRaises(ValueError, S3Server, quirks=['quirk'])
 
-    def test_quirks(self):
+    def test_each_quirk_is_seen_by_the_client(self):
         def completed(client, key='key'):
             upload_id, body = self.upload(client, [b'data'], key)
             return [self.complete(client, upload_id, body, key) for _ in range(2)]
@@ -3323,7 +3325,8 @@ def login(text):
     return {'Proxy-Authorization': 'Basic ' + text}
 
 
-class FixtureTestCase(ServerTestCase):
+class ServicesTestCase(ServerTestCase):
+    """CredentialServices, and whatever else a test starts; no thread of them stays behind."""
 
     def setUp(self):
         before = threading.active_count()
@@ -3364,12 +3367,12 @@ class FixtureTestCase(ServerTestCase):
                     return answer
 
 
-class ImdsTests(FixtureTestCase):
+class ImdsTests(ServicesTestCase):
 
     def token(self, ttl='21600', **headers):
         return self.ask('PUT', '/latest/api/token', headers=dict(headers, **{TTL: ttl}))
 
-    def test_the_way_to_credentials(self):
+    def test_a_token_and_a_role_lead_to_credentials(self):
         self.services.issue('AKID', 'secret', 'session', 900)
         status, token = self.token()
         headers = {TOKEN: token.decode()}
@@ -3404,7 +3407,7 @@ class ImdsTests(FixtureTestCase):
         self.services.expire_imds_tokens()
         self.assertEqual(self.ask('GET', IMDS_ROLES, headers=headers)[0], 401)
 
-    def test_what_is_refused(self):
+    def test_what_no_correct_client_asks_for_is_refused_and_noted(self):
         for ttl in ('', '0', '21601', '-1', '6e3'):
             self.assertEqual(self.token(ttl)[0], 400)
             self.violated(self.services, 'imds-token /latest/api/token: a TTL')
@@ -3424,12 +3427,12 @@ class ImdsTests(FixtureTestCase):
         self.assertEqual(self.ask('GET', '/elsewhere', headers=headers)[0], 404)
         self.violated(self.services, 'nothing is here')
 
-    def test_without_tokens(self):
+    def test_the_service_may_know_no_tokens_or_be_turned_off(self):
         for status, then in ((404, 200), (405, 200), (403, 403)):
             self.services.imds_token_status = status
             self.assertEqual((self.token()[0], self.ask('GET', IMDS_ROLES)[0]), (status, then))
 
-    def test_bad_heads(self):
+    def test_a_malformed_head_is_refused_and_noted(self):
         for line in (b'A: b\r\n folded', b'no header', b'A: b\rc', b'A b: c', b'Host: twice'):
             answer = self.raw(b'GET ' + IMDS_ROLES.encode() + b' HTTP/1.1\r\nHost: h\r\n' + line
                               + b'\r\n\r\n')
@@ -3439,13 +3442,13 @@ class ImdsTests(FixtureTestCase):
         self.violated(self.services, 'not one Host')
 
 
-class ContainerTests(FixtureTestCase):
+class ContainerTests(ServicesTestCase):
 
     def get(self, authorization=None):
         headers = {} if authorization is None else {'Authorization': authorization}
         return self.ask('GET', self.services.container_path, headers=headers)
 
-    def test_credentials_in_turn(self):
+    def test_credentials_are_handed_out_in_turn(self):
         for name in ('one', 'two'):
             self.services.issue(name, 'secret', 'session', 60)
         status, body = self.get()
@@ -3460,7 +3463,7 @@ class ContainerTests(FixtureTestCase):
         self.get()
         self.assertNotIn('Expiration', json.loads(self.get()[1].decode()))
 
-    def test_the_token(self):
+    def test_the_token_is_demanded(self):
         self.services.issue('AKID', 'secret', 'session', 60)
         self.services.container_token = 'Bearer x'
         self.assertEqual(self.get()[0], 401)
@@ -3470,19 +3473,19 @@ class ContainerTests(FixtureTestCase):
         self.assertEqual(self.get('Bearer x')[0], 400)
         self.violated(self.services, 'CR or LF')
 
-    def test_another_path(self):
+    def test_the_path_may_be_any(self):
         self.services.issue('AKID', 'secret', 'session', 60)
         self.services.container_path = '/latest/creds?a=b'
         self.assertEqual(self.get()[0], 200)
         self.assertEqual(self.services.log[0].service, 'container')
 
 
-class FailureTests(FixtureTestCase):
+class ServiceFaultTests(ServicesTestCase):
 
     def get(self):
         return self.ask('GET', self.services.container_path)
 
-    def test_what_may_happen(self):
+    def test_requests_fail_as_often_as_they_are_told_to(self):
         self.services.issue('one', 'secret', 'session', 60)
         self.services.issue('two', 'secret', 'session', 60)
         self.services.fail('container', status=503, times=2, skip=1)
@@ -3502,7 +3505,7 @@ class FailureTests(FixtureTestCase):
             with self.assertRaises(ValueError):
                 self.services.fail(**wrong)
 
-    def test_errors_look_like_the_service(self):
+    def test_errors_look_like_those_of_the_service(self):
         self.services.fail('container', status=500)
         self.services.fail('sts', status=400, code='IDPCommunicationError')
         self.assertEqual(json.loads(self.get()[1].decode())['code'], 'InternalServerError')
@@ -3510,7 +3513,7 @@ class FailureTests(FixtureTestCase):
         self.assertEqual(status, 400)
         self.assertIn(b'>\n<Code>IDPCommunicationError</Code>\n<', body)
 
-    def test_a_stall_until_the_client_goes(self):
+    def test_a_stall_ends_when_the_client_goes(self):
         stall = self.services.fail('container', stall=True)
         with socket.create_connection((self.services.host, self.services.port)) as sock:
             sock.sendall(b'GET %s HTTP/1.1\r\nHost: h\r\n\r\n'
@@ -3521,7 +3524,7 @@ class FailureTests(FixtureTestCase):
         self.assertFalse(connection.thread.is_alive())
         self.assertEqual([call.status for call in self.services.log], [0])
 
-    def test_a_stall_until_the_server_stops(self):
+    def test_a_stall_ends_when_the_server_stops(self):
         stall = self.services.fail('container', stall=True)
         with socket.create_connection((self.services.host, self.services.port), 10) as sock:
             sock.sendall(b'GET %s HTTP/1.1\r\nHost: h\r\n\r\n'
@@ -3531,10 +3534,10 @@ class FailureTests(FixtureTestCase):
             self.assertEqual(sock.recv(1), b'')
 
 
-class StsTests(FixtureTestCase):
+class StsTests(ServicesTestCase):
 
     def setUp(self):
-        FixtureTestCase.setUp(self)
+        ServicesTestCase.setUp(self)
         self.services.sts_keys = {'AKLONG': ('long', None), 'AKTEMP': ('temp', 'session')}
         self.services.issue('AKID', 'secret', 'token&', 3600)
 
@@ -3560,10 +3563,11 @@ class StsTests(FixtureTestCase):
         status, body = self.ask('POST', '/', spoil(body), headers + list(more))
         return status, xml.etree.ElementTree.fromstring(body)
 
-    def code(self, answer):
-        status, root = answer
-        self.assertEqual(root.tag, '{%s}ErrorResponse' % STS_NAMESPACE)
-        return status, root.find('{%s}Error/{%s}Code' % (STS_NAMESPACE, STS_NAMESPACE)).text
+    def refused(self, answer, status, code):
+        found, root = answer
+        self.assertEqual((found, root.tag), (status, '{%s}ErrorResponse' % STS_NAMESPACE))
+        self.assertEqual(root.find('{%s}Error/{%s}Code' % (STS_NAMESPACE, STS_NAMESPACE)).text,
+                         code)
 
     def accepted(self, answer, action):
         status, root = answer
@@ -3578,7 +3582,7 @@ class StsTests(FixtureTestCase):
         return self.form('AssumeRoleWithWebIdentity', **dict(
             {'WebIdentityToken': self.services.web_identity_token}, **more))
 
-    def test_signatures_of_other_services(self):
+    def test_the_signature_of_another_service_is_as_published(self):
         # AWS's test suite for Signature Version 4: post-x-www-form-urlencoded.
         headers = [('Content-Type', FORM), ('Host', 'example.amazonaws.com'),
                    ('X-Amz-Date', '20150830T123600Z')]
@@ -3588,28 +3592,27 @@ class StsTests(FixtureTestCase):
         self.assertEqual(read_claim('/', signed).signature,
                          'ff11897932ad3f4e8b18135d722051e5ac45fc38421b1da7b9d196a0fe09473a')
 
-    def test_web_identity(self):
+    def test_a_web_identity_is_exchanged_unsigned(self):
         self.accepted(self.post(self.web()), 'AssumeRoleWithWebIdentity')
         self.accepted(self.post(self.web(DurationSeconds='900'), kind=FORM + '; charset=utf-8'),
                       'AssumeRoleWithWebIdentity')
         self.assertEqual(self.services.log[0].service, 'sts')
         self.assertIn(b'Action=AssumeRoleWithWebIdentity', self.services.log[0].body)
-        self.assertEqual(self.code(self.post(self.web(WebIdentityToken='other'))),
-                         (400, 'InvalidIdentityToken'))
-        self.assertEqual(self.code(self.post(self.web(RoleArn='arn:aws:iam::123456789012:role/x'))),
-                         (403, 'AccessDenied'))
+        self.refused(self.post(self.web(WebIdentityToken='other')), 400, 'InvalidIdentityToken')
+        self.refused(self.post(self.web(RoleArn='arn:aws:iam::123456789012:role/x')),
+                     403, 'AccessDenied')
         self.post(self.web(), 'AKLONG', 'long')
         self.violated(self.services, 'signed')
 
-    def test_forms(self):
+    def test_a_malformed_form_is_refused_and_noted(self):
         for more in (dict(RoleSessionName='a'), dict(RoleSessionName='a b'), dict(RoleArn='role'),
                      dict(DurationSeconds='899'), dict(DurationSeconds='43201'),
                      dict(WebIdentityToken=None), dict(ExternalID='x'), dict(RoleArn=None)):
-            self.assertEqual(self.code(self.post(self.web(**more))), (400, 'ValidationError'), more)
-            self.violated(self.services, 'malformed|missing')
+            with self.subTest(**more):
+                self.refused(self.post(self.web(**more)), 400, 'ValidationError')
+                self.violated(self.services, 'malformed|missing')
         for action, version in (('AssumeRole', '2010-05-08'), ('GetCallerIdentity', '2011-06-15')):
-            self.assertEqual(self.code(self.post({'Action': action, 'Version': version})),
-                             (400, 'InvalidAction'))
+            self.refused(self.post({'Action': action, 'Version': version}), 400, 'InvalidAction')
             self.violated(self.services, 'no action')
         self.post(list(self.web().items()) + [('RoleArn', self.services.role_arn)])
         self.violated(self.services, 'repeated')
@@ -3618,24 +3621,22 @@ class StsTests(FixtureTestCase):
         self.post(self.web(), spoil=lambda body: body + b'&x')
         self.violated(self.services, "a form 'malformed'")
 
-    def test_signed(self):
+    def test_a_role_is_assumed_with_a_signature(self):
         form = self.form('AssumeRole', DurationSeconds='43200')
         self.accepted(self.post(form, 'AKLONG', 'long'), 'AssumeRole')
         self.accepted(self.post(form, 'AKTEMP', 'temp', 'session'), 'AssumeRole')
         self.accepted(self.post(form, 'AKLONG', 'long', ahead=-800), 'AssumeRole')
         self.services.external_id = 'id'
-        self.assertEqual(self.code(self.post(form, 'AKLONG', 'long')), (403, 'AccessDenied'))
+        self.refused(self.post(form, 'AKLONG', 'long'), 403, 'AccessDenied')
         self.accepted(self.post(dict(form, ExternalId='id'), 'AKLONG', 'long'), 'AssumeRole')
-        self.assertEqual(self.code(self.post(form, 'AKNONE', 'long')),
-                         (403, 'InvalidClientTokenId'))
+        self.refused(self.post(form, 'AKNONE', 'long'), 403, 'InvalidClientTokenId')
         for ahead in (-1000, 1000):
-            self.assertEqual(self.code(self.post(form, 'AKLONG', 'long', ahead=ahead)),
-                             (403, 'SignatureDoesNotMatch'))
+            self.refused(self.post(form, 'AKLONG', 'long', ahead=ahead),
+                         403, 'SignatureDoesNotMatch')
         self.services.offset = 1000
-        self.assertEqual(self.code(self.post(form, 'AKLONG', 'long', ahead=1000)),
-                         (403, 'AccessDenied'))
+        self.refused(self.post(form, 'AKLONG', 'long', ahead=1000), 403, 'AccessDenied')
 
-    def test_signed_badly(self):
+    def test_a_wrong_signature_is_refused_and_noted(self):
         form = self.form('AssumeRole')
         for code, violation, arguments in (
                 ('MissingAuthenticationToken', 'not signed', dict()),
@@ -3651,10 +3652,10 @@ class StsTests(FixtureTestCase):
                 ('InvalidClientTokenId', 'token', dict(key='AKTEMP', secret='temp', token='x')),
                 ('InvalidClientTokenId', 'token', dict(key='AKLONG', secret='long', token='x'))):
             with self.subTest(arguments):
-                self.assertEqual(self.code(self.post(form, **arguments)), (403, code))
+                self.refused(self.post(form, **arguments), 403, code)
                 self.violated(self.services, violation)
 
-    def test_over_tls(self):
+    def test_it_speaks_https(self):
         with certificate() as path:
             server = self.start(CredentialServices(certfile=path))
             context = ssl.create_default_context(cafile=path)
@@ -3666,10 +3667,10 @@ class StsTests(FixtureTestCase):
             self.assertEqual(json.loads(connection.getresponse().read().decode())['Token'], 'token')
 
 
-class ProxyTests(FixtureTestCase):
+class ProxyTests(ServicesTestCase):
 
     def setUp(self):
-        FixtureTestCase.setUp(self)
+        ServicesTestCase.setUp(self)
         self.server = self.start(S3Server())
         self.client = SigningClient(self.server)
         self.address = '127.0.0.1:%d' % self.server.port
@@ -3681,7 +3682,7 @@ class ProxyTests(FixtureTestCase):
         return dict(self.client.sign(method, target, {'host': host or self.address},
                                      sha256(body).hexdigest()))
 
-    def test_whole_urls(self):
+    def test_requests_with_a_whole_url_are_passed_on(self):
         proxy = self.proxy()
         proxy.resolve['s3.example:80'] = ('127.0.0.1', self.server.port)
         body = bytes(range(256)) * 40000
@@ -3701,7 +3702,7 @@ class ProxyTests(FixtureTestCase):
         self.assertEqual({(request.headers['x-forwarded-for'], request.headers['connection'])
                           for request in self.server.log}, {('127.0.0.1', 'close')})
 
-    def test_chunked_answers(self):
+    def test_chunked_answers_are_passed_on(self):
         proxy = self.proxy()
         upload_id = 'none'
         self.server.fault('CompleteMultipartUpload', 'blanks', done=False)
@@ -3716,7 +3717,7 @@ class ProxyTests(FixtureTestCase):
         self.assertEqual(self.ask('PUT', url, None, {TTL: '60'}, self.proxy())[0], 403)
         self.violated(self.services, 'through a proxy')
 
-    def test_logins(self):
+    def test_a_login_is_demanded_and_kept_from_the_origin(self):
         proxy = self.proxy('user', 'p@ss')
         url, headers = 'http://%s/' % self.address, self.signed('GET', '/')
         self.assertEqual(self.ask('GET', url, None, headers, proxy)[0], 407)
@@ -3743,7 +3744,7 @@ class ProxyTests(FixtureTestCase):
         self.addCleanup(connection.close)
         return connection
 
-    def test_tunnels(self):
+    def test_a_tunnel_passes_on_all_requests_of_a_connection(self):
         proxy = self.proxy('user', 'p@ss')
         proxy.resolve['s3.example:8080'] = ('127.0.0.1', self.server.port)
         connection = self.tunnel(proxy, ('s3.example', 8080), login('dXNlcjpwQHNz'))
@@ -3757,7 +3758,7 @@ class ProxyTests(FixtureTestCase):
         self.assertEqual((proxy.log, proxy.leaked), ([('CONNECT', 's3.example:8080')], []))
         self.assertEqual((proxy.connections, self.server.connections), (1, 1))
 
-    def test_tls_through_a_tunnel(self):
+    def test_a_tunnel_passes_on_tls(self):
         with certificate() as path:
             server, proxy = self.start(S3Server(certfile=path)), self.proxy()
             proxy.resolve['localhost:443'] = ('127.0.0.1', server.port)
@@ -3768,14 +3769,14 @@ class ProxyTests(FixtureTestCase):
             connection.close()
             self.assertEqual(proxy.log, [('CONNECT', 'localhost:443')])
 
-    def test_logins_that_leak(self):
+    def test_a_login_that_leaks_into_a_tunnel_is_noted(self):
         proxy = self.proxy()
         connection = self.tunnel(proxy, ('127.0.0.1', self.server.port))
         connection.request('GET', '/', None, dict(self.signed('GET', '/'), **login('eA==')))
         connection.getresponse().read()
         self.assertEqual(proxy.leaked, [self.address])
 
-    def test_refusals(self):
+    def test_what_is_unknown_forbidden_or_malformed_is_refused(self):
         proxy = self.proxy()
         self.assertEqual(self.ask('GET', 'http://name.invalid/', None, {}, proxy)[0], 502)
         proxy.resolve['shut.example:443'] = ('127.0.0.1', 1)
@@ -3794,7 +3795,7 @@ class ProxyTests(FixtureTestCase):
             self.violated(proxy, re.escape('asked for %s with Host %s' % (target, host)))
         self.assertEqual(self.server.connections, 0)
 
-    def test_the_end_of_either_side(self):
+    def test_a_tunnel_ends_with_either_side(self):
         proxy = self.proxy()
         with socket.create_connection((proxy.host, proxy.port), 10) as sock:
             sock.sendall(b'CONNECT %s HTTP/1.0\r\n\r\n' % self.address.encode())
@@ -3808,7 +3809,7 @@ class ProxyTests(FixtureTestCase):
             proxy.stop()
             self.assertEqual(sock.recv(1), b'')
 
-    def test_stop_with_an_origin_that_stands_still(self):
+    def test_it_stops_although_an_origin_stands_still(self):
         proxy = self.proxy()
         with socket.socket() as listener:
             listener.bind(('127.0.0.1', 0))
@@ -3955,7 +3956,7 @@ class MessageTests(unittest.TestCase):
         self.assertEqual([(found.key, found.restore) for found in s3.list_entries(
             s3.Document(body.encode()))], [('a', ''), ('b', 'ongoing'), ('c', 'done')])
 
-    def test_times_of_listings_and_of_http(self):
+    def test_times_are_read_from_listings_and_from_http(self):
         self.assertEqual(s3.parse_time('2009-10-12T17:50:30.000Z'), 1255369830)
         for text in ('', 'soon', '2009'):
             with self.assertRaises(ValueError):
@@ -3983,7 +3984,7 @@ class ConfigurationTests(unittest.TestCase):
             file.flush()
             return s3.read_config(file.name), file.name
 
-    def test_lines_of_key_and_value(self):
+    def test_a_file_has_lines_of_key_and_value(self):
         config, _ = self.read(b'\xef\xbb\xbf# comment\r\n\r\n  region   eu-west-1 \r\n'
                               b'secret_access_key a+b/c=d e\r\njobs 2\npart_size 5m\n'
                               b'limit_rate 1.5k\nmax_parts 1000')
@@ -4007,7 +4008,7 @@ class ConfigurationTests(unittest.TestCase):
                     self.read(text)
                 self.assertIn(expected, str(caught.exception))
 
-    def test_a_file_that_is_none(self):
+    def test_a_file_that_can_not_be_read_is_named(self):
         for path in ('/nonexistent', '/'):
             with self.assertRaisesRegex(s3.ConfigError, 'cannot read ' + path):
                 s3.read_config(path)
@@ -4022,7 +4023,7 @@ class ConfigurationTests(unittest.TestCase):
                 s3.load_config(file.name, warn=warnings.append)
                 self.assertEqual(bool(warnings), warned)
 
-    def test_sizes_and_rates(self):
+    def test_sizes_and_rates_have_units_of_1024(self):
         for text, expected in (('0', 0), ('300k', 307200), ('1.5M', 1572864), ('2g', 2 << 30),
                                ('.5k', 512), ('1T', 1 << 40)):
             self.assertEqual(s3.parse_size(text), expected)
@@ -4060,7 +4061,7 @@ class ConfigurationTests(unittest.TestCase):
                 with self.subTest(config, environ=more):
                     self.assertEqual(s3.with_environment(config, dict(environ, **more)), expected)
 
-    def test_files_of_the_aws_tools_in_all_their_forms(self):
+    def test_files_of_the_aws_tools_are_read_in_all_their_forms(self):
         for text in ('[default]\n  aws_access_key_id = K\n  aws_secret_access_key: s\n region=r\n',
                      '[default]\naws_access_key_id=K\n\n; x = y\nAWS_SECRET_ACCESS_KEY =  s\n'
                      'region = r\ns3 =\n\taddressing_style = path\n\t# no = comment\n',
@@ -4085,7 +4086,7 @@ class ConfigurationTests(unittest.TestCase):
                 known = {'endpoint': 'http://x', 'region': 'r'}
                 self.assertEqual(s3.with_environment(known, environ), known)
 
-    def test_kinds_of_endpoints_that_the_environment_asks_for(self):
+    def test_the_environment_may_ask_for_a_kind_of_endpoint(self):
         for environ, host in (
                 ({'AWS_USE_FIPS_ENDPOINT': 'true'}, 's3-fips.us-east-1.amazonaws.com'),
                 ({'AWS_USE_DUALSTACK_ENDPOINT': 'TRUE', 'AWS_REGION': 'eu-west-1'},
@@ -4104,7 +4105,7 @@ class EndpointTests(unittest.TestCase):
         return s3.Endpoint(s3.with_environment(dict({'bucket_name': 'b-1'}, **config),
                                                dict(NOWHERE, **dict(environ))))
 
-    def test_where_a_bucket_is(self):
+    def test_a_bucket_is_where_its_settings_say(self):
         custom = {'endpoint': 'http://127.0.0.1:9000'}
         for config, environ, scheme, authority, target in (
                 ({}, {}, 'https', 'b-1.s3.us-east-1.amazonaws.com', '/k'),
@@ -4137,7 +4138,7 @@ class EndpointTests(unittest.TestCase):
                 self.assertEqual((endpoint.scheme, endpoint.authority, endpoint.target('k')),
                                  (scheme, authority, target))
 
-    def test_what_is_no_endpoint(self):
+    def test_what_is_no_endpoint_is_refused(self):
         for url in ('s3.example.com', 'ftp://x', 'https://', 'https://u:p@x', 'http://x?y',
                     'http://x:port', 'http://[::1', 'http://a b'):
             with self.assertRaises(s3.ConfigError):
@@ -4146,7 +4147,7 @@ class EndpointTests(unittest.TestCase):
             with self.assertRaises(s3.ConfigError):
                 self.endpoint(**config)
 
-    def test_servers_that_are_known_to_differ(self):
+    def test_it_is_known_which_servers_differ(self):
         for host, expected in (('x.r2.cloudflarestorage.com', {'etag': 'opaque'}),
                                ('storage.googleapis.com', {'etag': 'opaque'}),
                                ('s3.us-west-1.backblazeb2.com', {'etag': 'opaque'}),
@@ -4184,7 +4185,7 @@ class EndpointTests(unittest.TestCase):
 class SignatureTests(unittest.TestCase):
     """s3.py against the examples that AWS publishes, which the server is held to as well."""
 
-    def test_the_published_examples(self):
+    def test_the_published_examples_have_their_signatures(self):
         credentials = s3.EXAMPLE_KEY
         for name, method, target, headers, payload_hash, presigned, expected in VECTORS:
             with self.subTest(name):
@@ -4201,7 +4202,7 @@ class SignatureTests(unittest.TestCase):
                                 s3.canonical_query(query), signed, payload_hash)
                 self.assertTrue(signed['authorization'].endswith('Signature=' + expected))
 
-    def test_encoding(self):
+    def test_all_but_unreserved_characters_are_encoded(self):
         self.assertEqual(s3.uri_encode('a/b ~+%ä:*()\'!'),
                          'a%2Fb%20~%2B%25%C3%A4%3A%2A%28%29%27%21')
         self.assertEqual(s3.canonical_query({'b': '1', 'a': '', 'a-b': ' ', 'A': '/'}),
@@ -4240,7 +4241,7 @@ class StreamTests(ClientTestCase):
             self.assertEqual(s3.read_part(stream, view, self.workers), 9)
             thread.join()
 
-    def test_names(self):
+    def test_the_names_of_volumes_are_fixed_and_random_ones_differ(self):
         self.assertEqual(s3.volume_key('k', 0), 'k')
         self.assertEqual(s3.volume_key('k', 12), 'k/volume_000012')
         self.assertEqual(s3.end_key('k', 3), 'k/end_000003')
@@ -4493,7 +4494,7 @@ class CredentialTests(ClientTestCase):
         bucket.put_object('key', b'', overwrite=True)
         return self.store.log[-1].user
 
-    def test_each_source_and_their_order(self):
+    def test_each_source_is_asked_in_its_order(self):
         environ = {}
         for source in reversed(self.SOURCES):
             with self.subTest(source):
@@ -4509,7 +4510,7 @@ class CredentialTests(ClientTestCase):
         self.bucket(server, environ).put_object('key', b'')
         self.assertEqual(server.log[-1].user, server.access_key)
 
-    def test_what_the_services_are_asked(self):
+    def test_the_services_are_asked_as_they_want_it(self):
         self.of(self.environ('instance'))
         self.assertEqual([(call.method, call.path) for call in self.services.log], [
             ('PUT', '/latest/api/token'), ('GET', IMDS_ROLES), ('GET', IMDS_ROLES + 'role')])
@@ -4912,7 +4913,7 @@ class ProxyClientTests(ClientTestCase):
                         self.assertFalse([request for request in server.log
                                           if 'proxy-authorization' in request.headers])
 
-    def test_hosts_that_are_exempt(self):
+    def test_exempt_hosts_are_reached_without_it(self):
         for exempt, host, expected in (
                 ('', 's3.example.com', True), ('*', 's3.example.com', False),
                 ('example.com', 's3.example.com', False), ('.example.com', 's3.example.com', False),
@@ -4928,7 +4929,7 @@ class ProxyClientTests(ClientTestCase):
         self.assertEqual(s3.find_proxy({'HTTPS_PROXY': 'p', 'https_proxy': 'q:1'}, 'https', 'x'),
                          ('q', 1, {}))
 
-    def test_what_is_no_proxy(self):
+    def test_what_is_no_proxy_is_refused(self):
         for url in ('https://p:1', 'socks5://p:1', 'http://', 'http://p:port', 'http://[::1'):
             with self.assertRaises(s3.ConfigError) as caught:
                 s3.find_proxy({'HTTP_PROXY': url.replace('//', '//u:TOPSECRET@')}, 'http', 'x')
@@ -6314,7 +6315,7 @@ class DownloadFaultTests(ClientTestCase):
                 self.assertIsInstance(error, s3.IntegrityError)
                 self.assertIn('replaced', str(error))
 
-    def test_progress_is_patience(self):
+    def test_progress_renews_the_patience(self):
         server = self.server()
         server.put('key', pattern(self.SIZE))
         server.fault('GetObject', 'cut', bytes=10, times=200)
@@ -6328,7 +6329,7 @@ class DownloadFaultTests(ClientTestCase):
 class QuirkTests(ClientTestCase):
     """Servers differ: a sound dump is stored and restored on each, an unsound one on none."""
 
-    def test_every_quirk(self):
+    def test_a_dump_is_stored_and_restored_with_every_quirk(self):
         for quirk in sorted(QUIRKS):
             for size in (0, 500, 3500):
                 with self.subTest('%s, %d bytes' % (quirk, size)):
@@ -6413,7 +6414,7 @@ class LearningTests(ClientTestCase):
 class HostileTests(ClientTestCase):
     """Answers that are meant to hurt: bounded memory, one clean line, no hang."""
 
-    def test_listings(self):
+    def test_a_hostile_listing_is_an_error(self):
         for name, body in (
                 ('bomb', b'<!DOCTYPE l [<!ENTITY a "aaaa">]><ListBucketResult>&a;'
                  b'</ListBucketResult>'),
@@ -6446,7 +6447,7 @@ class HostileTests(ClientTestCase):
                 self.one_line(caught.exception)
                 self.assertLess(self.clock.now, 100)
 
-    def test_listings_that_go_on_with_ever_new_tokens(self):
+    def test_a_listing_that_goes_on_with_ever_new_tokens_is_ended(self):
         for entry in (b'', b'<Contents><Key>k</Key><Size>1</Size><LastModified>2020-01-01T00:00:00Z'
                       b'</LastModified></Contents>'):
             server, tokens = self.server(), itertools.count()
@@ -6481,7 +6482,7 @@ class HostileTests(ClientTestCase):
         self.bucket(server).delete_object('key')
         self.assertEqual((dict(server.objects), len(server.log)), ({}, 2))
 
-    def test_a_listing_of_uploads_that_has_no_end(self):
+    def test_a_listing_of_uploads_that_has_no_end_is_ended(self):
         page = b'<ListMultipartUploadsResult><IsTruncated>true</IsTruncated>%s' \
             b'</ListMultipartUploadsResult>'
         for marker in (b'<NextKeyMarker>x</NextKeyMarker>', b''):
@@ -6491,7 +6492,7 @@ class HostileTests(ClientTestCase):
                 list(self.bucket(server).list_multipart_uploads())
             self.assertLess(len(server.log), 4)
 
-    def test_heads(self):
+    def test_a_hostile_head_is_an_error(self):
         for name, data in (
                 ('headers', b'HTTP/1.1 200 OK\r\n' + b'X: y\r\n' * 1000 + b'\r\n'),
                 ('line', b'HTTP/1.1 200 OK\r\nX: ' + b'y' * 100000 + b'\r\n\r\n'),
@@ -6761,7 +6762,7 @@ class Soak(ClientTestCase):
 
 class SoakTests(unittest.TestCase):
 
-    def test_a_minute_of_everything_going_wrong(self):
+    def test_restores_are_whole_or_an_error_while_everything_goes_wrong(self):
         seed = random.randrange(10**9)
         try:
             results = Soak().rounds(25, seed)
@@ -6772,7 +6773,7 @@ class SoakTests(unittest.TestCase):
 
 
 def soak(count, seed):
-    """`python3 test_s3.py --soak COUNT [SEED]`: the same for longer."""
+    """`python3 test_s3.py --soak [COUNT [SEED]]`: the same for longer."""
     print('%d dumps and restores, seed %d' % (count, seed))
     for name, number in sorted(Soak().rounds(count, seed).items()):
         print('%-16s %d' % (name, number))
