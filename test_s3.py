@@ -2544,7 +2544,9 @@ RwAwRAIgE/01F9A4nH7y8b4o44R6vy4Uf64OaF7X0rKXp27rrq8CIDaNZG2dPcrJ
 
 @contextlib.contextmanager
 def certificate(text=CERTIFICATE):
-    """The path of a file with a certificate and its key."""
+    """The path of a file with a certificate and its key; skips the test where they are no use."""
+    if ssl is None:
+        raise unittest.SkipTest('this Python has no ssl')
     with tempfile.NamedTemporaryFile('w', suffix='.pem') as file:
         file.write(text)
         file.flush()
@@ -2653,10 +2655,14 @@ class ServerTestCase(unittest.TestCase):
 
     violations = ()         # patterns of what the test does wrong on purpose
 
-    def serve(self, **options):
-        """Return a server that ends with the test, and a client of it."""
-        server = S3Server(**options).start()
+    def start(self, server):
+        """Return the server, started; it ends with the test."""
         self.addCleanup(self.finish, server)
+        return server.start()
+
+    def serve(self, **options):
+        """Return an S3Server that ends with the test, and a client of it."""
+        server = self.start(S3Server(**options))
         client = SigningClient(server)
         self.addCleanup(client.close)
         return server, client
@@ -3069,16 +3075,13 @@ class ServerTests(ServerTestCase):
             client('PUT', '/bucket/key', b'data', payload_hash=payload_hash, **headers)
             self.assertEqual(len(server.violations), count, headers)
 
-    @unittest.skipIf(ssl is None, 'this Python has no ssl')
     def test_it_speaks_https(self):
-        with tempfile.NamedTemporaryFile('w', suffix='.pem') as pem:
-            pem.write(CERTIFICATE)
-            pem.flush()
-            server, client = self.serve(certfile=pem.name)
+        with certificate() as path:
+            server, client = self.serve(certfile=path)
             data = bytes(1 << 20)
             self.assertEqual(client('PUT', '/bucket/key', data, payload_hash=UNSIGNED).status, 200)
             self.assertEqual(client('GET', '/bucket/key').body, data)
-            self.assertIn('ca_bundle ' + pem.name, server.config())
+            self.assertIn('ca_bundle ' + path, server.config())
             server.fault('GetObject', 'cut', bytes=1000)
             with self.assertRaises((OSError, http.client.IncompleteRead)):
                 client('GET', '/bucket/key')
@@ -3341,10 +3344,6 @@ class ServicesTestCase(ServerTestCase):
         before = threading.active_count()
         self.addCleanup(lambda: self.assertEqual(threading.active_count(), before))
         self.services = self.start(CredentialServices())
-
-    def start(self, server):
-        self.addCleanup(self.finish, server)
-        return server.start()
 
     def violated(self, server, pattern):
         """The server notes just this."""
@@ -3713,9 +3712,8 @@ class ProxyTests(ServicesTestCase):
 
     def test_chunked_answers_are_passed_on(self):
         proxy = self.proxy()
-        upload_id = 'none'
         self.server.fault('CompleteMultipartUpload', 'blanks', done=False)
-        target = '/bucket/key?uploadId=' + upload_id
+        target = '/bucket/key?uploadId=none'
         status, body = self.ask('POST', 'http://' + self.address + target, b'<a/>',
                                 self.signed('POST', target, b'<a/>'), proxy)
         self.assertEqual(status, 200)
@@ -3758,7 +3756,7 @@ class ProxyTests(ServicesTestCase):
         proxy.resolve['s3.example:8080'] = ('127.0.0.1', self.server.port)
         connection = self.tunnel(proxy, ('s3.example', 8080), login('dXNlcjpwQHNz'))
         body = bytes(range(256)) * 40000
-        for count in (1, 2):
+        for _ in range(2):
             connection.request('PUT', '/bucket/key', body, self.signed(
                 'PUT', '/bucket/key', body, 's3.example:8080'))
             self.assertEqual(connection.getresponse().read(), b'')
@@ -3849,7 +3847,7 @@ class Clock:
     def __call__(self):
         return self.now
 
-    def wait(self, connection, seconds):
+    def sleep(self, seconds):
         self.now += seconds
 
 
@@ -3872,7 +3870,7 @@ class ClientTestCase(ServerTestCase):
             settings['ca_bundle'] = server.certfile
         settings.update(config)
         bucket = s3.Bucket(settings, environ=dict(NOWHERE, **dict(environ)), monotonic=self.clock,
-                           wait=self.clock.wait,
+                           wait=lambda _, seconds: self.clock.sleep(seconds),
                            report=lambda kind, text: self.reports.append((kind, text)))
         bucket.timeout = bucket.complete_timeout = 10
         self.addCleanup(bucket.close)
@@ -3936,7 +3934,6 @@ class ErrorTests(unittest.TestCase):
             self.assertNotIn('ACTION', str(s3.ResponseError('Other', 400, code, '')))
 
     def test_an_outage_says_where_to_look(self):
-        s3.load_network()
         http = s3.Place('http', 'host', 80, 'host')
         https, proxy = s3.Place('https', 'host', 443, 'host'), s3.Proxy('proxy', 3128, {})
         for place, through, error, hint in (
@@ -4306,9 +4303,7 @@ class StreamTests(ClientTestCase):
             end.write(b'line\n0123456789')
             self.assertEqual(stream.readline(), b'line\n')
             view = memoryview(bytearray(10))
-            workers = s3.Workers(self.bucket(self.server()), 10)
-            self.assertEqual(s3.read_part(stream, view, workers), 10)
-            workers.stop()
+            self.assertEqual(s3.read_part(stream, view, self.workers), 10)
         self.assertEqual(view, b'0123456789')
 
 
@@ -4316,7 +4311,7 @@ class RateLimitTests(unittest.TestCase):
 
     def test_no_span_holds_more_than_rate_and_a_quarter_second(self):
         clock = Clock()
-        limit = s3.RateLimit(1000, clock, lambda seconds: clock.wait(None, seconds))
+        limit = s3.RateLimit(1000, clock, clock.sleep)
         passed = []
         generator = random.Random(1)
         for _ in range(2000):
@@ -4333,7 +4328,7 @@ class RateLimitTests(unittest.TestCase):
 
     def test_the_rate_is_reached(self):
         clock = Clock()
-        limit = s3.RateLimit(1000, clock, lambda seconds: clock.wait(None, seconds))
+        limit = s3.RateLimit(1000, clock, clock.sleep)
         while clock.now < 10:
             limit.take(limit.slice())
             limit.give_back(limit.slice() // 2)
@@ -4345,7 +4340,7 @@ class RateLimitTests(unittest.TestCase):
 
     def test_the_rate_may_change_at_any_time(self):
         clock = Clock()
-        limit = s3.RateLimit(None, clock, lambda seconds: clock.wait(None, seconds))
+        limit = s3.RateLimit(None, clock, clock.sleep)
         limit.take(10**9)
         self.assertEqual(clock.now, 0)
         limit.rate = 100
@@ -4596,8 +4591,7 @@ class ConnectionTests(ClientTestCase):
     def test_the_rate_holds_for_all_connections_in_both_directions(self):
         server = self.server()
         bucket = self.bucket(server, jobs=4)
-        bucket.limit = s3.RateLimit(10000, self.clock, lambda seconds: self.clock.wait(
-            None, seconds))
+        bucket.limit = s3.RateLimit(10000, self.clock, self.clock.sleep)
         for job in (lambda: bucket.upload('key', io.BytesIO(pattern(50000))),
                     lambda: self.restored(bucket, 'key')):
             before, moved = self.clock.now, bucket.limit.moved
@@ -4637,8 +4631,7 @@ class ConnectionTests(ClientTestCase):
             bucket = self.bucket(server)
             bucket.upload('key', io.BytesIO(pattern(2500)))
             self.assertEqual(self.restored(bucket, 'key'), (pattern(2500), 'etag'))
-            stranger = self.bucket(server, ca_bundle='/etc')
-            stranger._config.pop('ca_bundle')
+            stranger = self.bucket(server, ca_bundle='')
             with self.assertRaisesRegex(s3.NetworkError, 'certificate is not accepted'):
                 stranger.put_object('key', b'')
             self.assertEqual(self.clock.now, 0)
@@ -4682,10 +4675,8 @@ class ProxyClientTests(ClientTestCase):
 
     def proxy(self, *login):
         proxy = Proxy(*login)
-        proxy.start()
-        self.addCleanup(lambda: self.assertEqual((proxy.violations, proxy.leaked), ([], [])))
-        self.addCleanup(proxy.stop)
-        return proxy
+        self.addCleanup(lambda: self.assertEqual(proxy.leaked, []))
+        return self.start(proxy)
 
     def test_everything_goes_through_it_over_http_and_https(self):
         with certificate() as path:
@@ -4795,9 +4786,7 @@ class WorkerTests(ClientTestCase):
         workers.stop()
 
     def test_what_waits_for_the_rate_limit_can_be_cancelled(self):
-        server = self.server()
-        server.put('key', bytes(4096))
-        bucket = self.bucket(server, limit_rate=1)
+        bucket = self.bucket(self.server())
         bucket.limit = s3.RateLimit(1)          # by the true clock, an hour
         workers = s3.Workers(bucket, 10)
         task = workers.submit(bucket.put_object, 'other', bytes(4000))
@@ -4900,10 +4889,7 @@ class CredentialTests(ClientTestCase):
 
     def setUp(self):
         ClientTestCase.setUp(self)
-        self.services = CredentialServices()
-        self.services.start()
-        self.addCleanup(lambda: self.assertEqual(self.services.violations, []))
-        self.addCleanup(self.services.stop)
+        self.services = self.start(CredentialServices())
         self.files = tempfile.TemporaryDirectory()
         self.addCleanup(self.files.cleanup)
 
@@ -4918,23 +4904,27 @@ class CredentialTests(ClientTestCase):
                 'AWS_SHARED_CREDENTIALS_FILE': self.file('credentials', credentials),
                 'AWS_ENDPOINT_URL_STS': self.services.url}
 
+    def key_file(self, name):
+        """Write a file of the AWS CLI whose key is named so; return its path."""
+        return self.file('credentials', (
+            '[default]\naws_access_key_id = %s\naws_secret_access_key = secretOF%s\n'
+            'aws_session_token = tokenOF%s\n' % (name.upper(), name, name)))
+
     def answer(self, name):
         """Return what a credential_process writes."""
         return json.dumps({'Version': 1, 'AccessKeyId': name.upper(), 'SecretAccessKey':
                            'secretOF' + name, 'SessionToken': 'tokenOF' + name})
 
     def environ(self, source, lifetime=3600):
-        """An environment with just this source, whose key is named after it."""
+        """An environment with just this source, whose key, the only one, is named after it."""
         services = self.services
+        services.credentials.clear()
         services.issue(source.upper(), 'secretOF' + source, 'tokenOF' + source, lifetime)
         if source == 'environment':
             return {'AWS_ACCESS_KEY_ID': 'ENVIRONMENT', 'AWS_SECRET_ACCESS_KEY':
                     'secretOFenvironment', 'AWS_SESSION_TOKEN': 'tokenOFenvironment'}
         if source == 'profile':
-            return {'AWS_SHARED_CREDENTIALS_FILE': self.file('credentials', (
-                '[default]\naws_access_key_id = PROFILE\n'
-                'aws_secret_access_key = secretOFprofile\n'
-                'aws_session_token = tokenOFprofile\n'))}
+            return {'AWS_SHARED_CREDENTIALS_FILE': self.key_file(source)}
         if source == 'web':
             return {'AWS_WEB_IDENTITY_TOKEN_FILE': self.file(
                 'token', services.web_identity_token + '\n'), 'AWS_ROLE_ARN': services.role_arn,
@@ -4972,7 +4962,6 @@ class CredentialTests(ClientTestCase):
         for source in reversed(self.SOURCES):
             with self.subTest(source):
                 alone = self.environ(source)
-                del self.services.credentials[:-1]
                 self.assertEqual(self.used(self.of(alone)), source.upper())
                 environ.update(alone)   # the one before it goes before those after it
                 asked = len(self.services.log)
@@ -5011,8 +5000,8 @@ class CredentialTests(ClientTestCase):
 
     def test_a_process_is_run_without_a_shell(self):
         script = self.file('process.py', 'import sys\nprint(open(sys.argv[1]).read())\n')
-        answer = {'Version': 1, 'AccessKeyId': 'PROCESS', 'SecretAccessKey': 'secretOFprocess',
-                  'SessionToken': 'tokenOFprocess', 'Expiration': '2199-01-01T00:00:00.5+02:00'}
+        answer = dict(json.loads(self.answer('process')),
+                      Expiration='2199-01-01T00:00:00.5+02:00')
         output = self.file('a $HOME;b', json.dumps(answer))
         environ = self.profile('[default]\ncredential_process = %s "%s" "%s"\n' % (
             sys.executable, script, output))
@@ -5035,11 +5024,8 @@ class CredentialTests(ClientTestCase):
                 self.of(self.profile('[default]\ncredential_process = %s\n' % command))
 
     def test_a_process_is_held_in_check(self):
-        answer = self.file('answer', json.dumps({
-            'Version': 1, 'AccessKeyId': 'PROCESS', 'SecretAccessKey': 'secretOFprocess',
-            'SessionToken': 'tokenOFprocess'}))
         environ = self.profile('[default]\ncredential_process = sh -c "cat %s; sleep 60 &"\n'
-                               % answer)
+                               % self.file('answer', self.answer('process')))
         self.assertEqual(self.used(self.of(environ)), 'PROCESS')    # whose child holds the pipe
         for command, error, message in (
                 ('cat /dev/zero', s3.ConfigError, 'writes more than a key'),
@@ -5066,7 +5052,8 @@ class CredentialTests(ClientTestCase):
                 ('credential_source = Ec2InstanceMetadata\n', '', 'instance')):
             with self.subTest(text):
                 more = self.environ(source) if source else {}
-                del services.credentials[:-1 if source in ('container', 'instance') else None]
+                if source not in ('container', 'instance'):
+                    services.credentials.clear()
                 services.issue('ROLE', 'secretOFrole', 'tokenOFrole', 3600)
                 environ = self.profile(role + 'external_id = the customer\n'
                                        'role_session_name = cron\n' + text, credentials)
@@ -5144,7 +5131,6 @@ class CredentialTests(ClientTestCase):
             for options in (dict(status=500), dict(hangup=True), dict(status=429)):
                 self.services.clear_faults()
                 environ = self.environ(source)
-                del self.services.credentials[:-1]
                 self.services.fail(service, times=2, **options)
                 self.assertEqual(self.used(self.of(environ)), source.upper())
                 self.services.fail(service, times=None, **options)
@@ -5178,9 +5164,7 @@ class CredentialTests(ClientTestCase):
     def test_newer_credentials_are_taken_before_the_old_ones_expire(self):
         for source in ('instance', 'container', 'web'):
             with self.subTest(source):
-                environ = self.environ(source, lifetime=1000)
-                del self.services.credentials[:-1]
-                bucket = self.of(environ)
+                bucket = self.of(self.environ(source, lifetime=1000))
                 self.services.issue('NEW', 'secretOFnew', 'tokenOFnew', 5000)
                 self.services.credentials.pop(0)
                 self.assertEqual(self.used(bucket), source.upper())
@@ -5196,9 +5180,7 @@ class CredentialTests(ClientTestCase):
         for source in ('instance', 'container', 'web', 'profile', 'process', 'role'):
             for lifetime in (3600, None):
                 with self.subTest(source, lifetime=lifetime):
-                    environ = self.environ(source, lifetime)
-                    del self.services.credentials[:-1]
-                    bucket = self.of(environ, jobs=3)
+                    bucket = self.of(self.environ(source, lifetime), jobs=3)
                     self.services.issue('NEW', 'secretOFnew', 'tokenOFnew', 3600)
                     self.services.credentials.pop(0)
 
@@ -5207,9 +5189,7 @@ class CredentialTests(ClientTestCase):
                         if source == 'process':
                             self.file('answer', self.answer('new'))
                         if source == 'profile':
-                            self.file('credentials', (
-                                '[default]\naws_access_key_id = NEW\naws_secret_access_key = '
-                                'secretOFnew\naws_session_token = tokenOFnew\n'))
+                            self.key_file('new')
 
                     self.store.on('CreateMultipartUpload', expire)
                     bucket.upload('key', io.BytesIO(pattern(9500)))
@@ -5279,8 +5259,7 @@ class CredentialTests(ClientTestCase):
 
         def rewrite(*_):
             if self.clock.now > 30:
-                self.file('credentials', '[default]\naws_access_key_id = NEW\n'
-                          'aws_secret_access_key = secretOFnew\naws_session_token = tokenOFnew\n')
+                self.key_file('new')
 
         self.store.report = rewrite
         bucket.put_object('key', b'data')
@@ -5337,7 +5316,6 @@ class CredentialTests(ClientTestCase):
     def test_sts_that_is_busy_is_asked_again(self):
         for code in ('Throttling', 'IDPCommunicationError'):
             environ = self.environ('web')
-            del self.services.credentials[:-1]
             self.services.fail('sts', status=400, code=code, times=2)
             self.assertEqual(self.used(self.of(environ)), 'WEB')
 
@@ -5994,11 +5972,10 @@ class UploadFaultTests(ClientTestCase):
 
     def test_what_may_be_somebody_elses_is_not_deleted(self):
         server = self.server()
-        full = self.bucket(server, max_parts=1)
-        full.upload('key', io.BytesIO(pattern(2500)))
+        self.bucket(server, max_parts=1).upload('key', io.BytesIO(pattern(2500)))
         before = dict(server.objects)
-        server.add_user('BLIND', 'secret', allow=(WRITE_ONLY | {
-            'AbortMultipartUpload', 'DeleteObject'}) - {'HeadObject', 'ListObjectsV2'})
+        server.add_user('BLIND', 'secret',
+                        allow=WRITE_ONLY | {'AbortMultipartUpload', 'DeleteObject'})
         server.fault('CompleteMultipartUpload', 'status', status=500, code='InternalError')
         with self.assertRaises(s3.Error):
             self.bucket(server, max_parts=1, access_key_id='BLIND', secret_access_key='secret'
@@ -6051,8 +6028,8 @@ class UploadFaultTests(ClientTestCase):
         server = self.server()
         server.fault('UploadPart', 'status', times=None, status=403, code='AccessDenied')
         abort = server.fault('AbortMultipartUpload', 'status', times=None)
-        bucket = self.bucket(server, limit_rate=100)
-        bucket.limit = s3.RateLimit(1, self.clock, lambda seconds: self.clock.wait(None, seconds))
+        bucket = self.bucket(server)
+        bucket.limit = s3.RateLimit(1, self.clock, self.clock.sleep)
         times, state = [], []
         server.report = lambda request: (times.append(self.clock.now), state.append((
             bucket.answer_timeout, bucket.limit.rate, bucket.patience)))
@@ -6086,7 +6063,7 @@ class UploadFaultTests(ClientTestCase):
             self.assertEqual(dict(server.objects), {name: theirs})
             self.assertEqual(server.uploads, {})
 
-    def test_an_upload_whose_id_was_lost_is_aborted(self):
+    def test_uploads_whose_ids_were_lost_are_aborted_where_none_is_told(self):
         server = self.server()
         server.fault('CreateMultipartUpload', 'hangup', when='done', times=None)
         bucket = self.bucket(server)
@@ -6125,7 +6102,7 @@ class CompletionTests(ClientTestCase):
             ('status', dict(status=504, body=b'', done=True)))
     FORGETFUL = ((), ('idempotent-complete',), ('500-repeated-complete',))
 
-    def upload(self, server, bucket, size=2500, **options):
+    def upload(self, bucket, size=2500, **options):
         try:
             bucket.upload('key', io.BytesIO(pattern(size)), **options)
         except s3.Error as error:
@@ -6140,7 +6117,7 @@ class CompletionTests(ClientTestCase):
                     fault = server.fault('CompleteMultipartUpload', kind, **options)
                     bucket = self.bucket(server)
                     bucket.complete_timeout = 0.2
-                    self.assertIsNone(self.upload(server, bucket))
+                    self.assertIsNone(self.upload(bucket))
                     fault.release.set()
                     self.assertEqual(server.objects['key'].data, pattern(2500))
                     self.assertLessEqual(server.operations().count('CompleteMultipartUpload'), 1)
@@ -6151,7 +6128,7 @@ class CompletionTests(ClientTestCase):
             server = self.server(quirks=quirks)
             server.users[server.access_key].allow = WRITE_ONLY | {'AbortMultipartUpload'}
             server.fault('CompleteMultipartUpload', 'hangup', when='done')
-            error = self.upload(server, self.bucket(server))
+            error = self.upload(self.bucket(server))
             self.assertEqual(server.objects['key'].data, pattern(2500))
             if known:
                 self.assertIsNone(error)
@@ -6167,19 +6144,19 @@ class CompletionTests(ClientTestCase):
                               ('hangup', dict(when='reply'))):
             server = self.server()
             server.fault('CompleteMultipartUpload', kind, **options)
-            self.assertIsNone(self.upload(server, self.bucket(server)))
+            self.assertIsNone(self.upload(self.bucket(server)))
             self.assertEqual(server.objects['key'].data, pattern(2500))
             self.assertEqual(server.operations().count('CompleteMultipartUpload'), 2)
 
     def test_an_error_that_stays_in_the_body_is_a_failure(self):
         server = self.server()
         server.fault('CompleteMultipartUpload', 'error200', times=None, code='AccessDenied')
-        error = self.upload(server, self.bucket(server))
+        error = self.upload(self.bucket(server))
         self.assertIn('AccessDenied', str(error))
         self.assertEqual((dict(server.objects), server.uploads), ({}, {}))
         server = self.server()
         server.fault('CompleteMultipartUpload', 'error200', times=None, code='InternalError')
-        self.assertIn('InternalError', str(self.upload(server, self.bucket(server))))
+        self.assertIn('InternalError', str(self.upload(self.bucket(server))))
         self.assertGreater(self.clock.now, 600)
 
     def test_a_completion_that_goes_on_after_its_answer_was_lost_is_waited_for(self):
@@ -6202,7 +6179,7 @@ class CompletionTests(ClientTestCase):
 
             server.on('HeadObject', complete_later)
             server.on('HeadObject', appear)
-            error = self.upload(server, bucket)
+            error = self.upload(bucket)
             if finishes:
                 self.assertIsNone(error)
             else:
@@ -6217,7 +6194,7 @@ class CompletionTests(ClientTestCase):
                         server = self.server()
                         server.fault(operation, 'status', status=status, body=b'<html/>',
                                      done=True)
-                        self.assertIsNone(self.upload(server, self.bucket(server), size=size,
+                        self.assertIsNone(self.upload(self.bucket(server), size=size,
                                                       unique=unique))
                         self.assertEqual(server.objects['key'].data, pattern(size))
 
@@ -6228,7 +6205,7 @@ class CompletionTests(ClientTestCase):
                 server.users[server.access_key].allow = allow
                 server.fault(operation, 'status', status=412, code='PreconditionFailed',
                              done=True)
-                self.assertIsNone(self.upload(server, self.bucket(server), size=size, unique=True))
+                self.assertIsNone(self.upload(self.bucket(server), size=size, unique=True))
 
     def test_a_name_that_is_taken_leaves_a_blind_key_in_doubt_only_after_a_lost_answer(self):
         for lost in (True, False):
@@ -6238,7 +6215,7 @@ class CompletionTests(ClientTestCase):
                 server.fault('CompleteMultipartUpload', 'hangup', when='reply')
             server.fault('CompleteMultipartUpload', 'status', times=None, status=412,
                          code='PreconditionFailed')
-            error = self.upload(server, self.bucket(server))
+            error = self.upload(self.bucket(server))
             self.assertIsInstance(error, s3.UnknownOutcome if lost else s3.ResponseError)
             self.assertEqual('nothing was changed' in str(error), not lost)
 
@@ -6249,7 +6226,7 @@ class CompletionTests(ClientTestCase):
             server.fault(operation, 'hangup', when='done')
             server.fault(operation, 'status', status=501, code='NotImplemented')
             server.fault(operation, 'status', status=403, code='AccessDenied')
-            error = self.upload(server, self.bucket(server), size=size)
+            error = self.upload(self.bucket(server), size=size)
             self.assertIsInstance(error, s3.UnknownOutcome)
 
     def test_a_completion_has_a_longer_time_out(self):
@@ -6259,7 +6236,7 @@ class CompletionTests(ClientTestCase):
         bucket.timeout, bucket.complete_timeout = 1, 20
         timer = threading.Timer(1.5, fault.release.set)
         timer.start()
-        self.assertIsNone(self.upload(server, bucket))
+        self.assertIsNone(self.upload(bucket))
         timer.join()
         self.assertEqual(server.operations().count('CompleteMultipartUpload'), 1)
         self.assertNotIn('HeadObject', server.operations())
@@ -6271,7 +6248,7 @@ class CompletionTests(ClientTestCase):
             server.fault('CompleteMultipartUpload', 'blanks', count=11, pause=0.1, **options)
             bucket = self.bucket(server)
             bucket.complete_timeout = 1
-            self.assertIsNone(self.upload(server, bucket))
+            self.assertIsNone(self.upload(bucket))
             self.assertNotIn('HeadObject', server.operations())
 
     def test_an_object_of_somebody_else_is_not_taken_for_ours(self):
@@ -6279,7 +6256,7 @@ class CompletionTests(ClientTestCase):
         server.on('CompleteMultipartUpload', lambda *_: 'key' in server.objects
                   or server.put('key', pattern(2500)))
         server.fault('CompleteMultipartUpload', 'hangup', when='reply')
-        error = self.upload(server, self.bucket(server))
+        error = self.upload(self.bucket(server))
         self.assertIsInstance(error, s3.ResponseError)
         self.assertEqual(error.code, 'PreconditionFailed')
         self.assertEqual(server.uploads, {})
@@ -6326,7 +6303,7 @@ class CompletionTests(ClientTestCase):
                 server.fault(operation, 'hangup', when='done')
                 server.fault('HeadObject', 'status', times=times, body=b'',
                              where=lambda _: self.clock.now < 15)
-                self.assertIsNone(self.upload(server, self.bucket(server), size=size))
+                self.assertIsNone(self.upload(self.bucket(server), size=size))
                 self.assertEqual(server.objects['key'].data, pattern(size))
 
     def test_an_unknown_outcome_of_a_volume_is_a_failure_that_leaves_no_upload(self):
@@ -6555,7 +6532,7 @@ class DownloadFaultTests(ClientTestCase):
         server = self.server()
         server.put('key', pattern(self.SIZE))
         server.fault('GetObject', 'cut', bytes=10, times=200)
-        server.on('GetObject', lambda *_: self.clock.wait(None, 5))
+        server.on('GetObject', lambda *_: self.clock.sleep(5))
         bucket = self.bucket(server, jobs=1, etag='opaque')
         bucket.patience = 30
         self.assertEqual(self.restored(bucket, 'key')[0], pattern(self.SIZE))
