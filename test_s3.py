@@ -4614,7 +4614,7 @@ class ConnectionTests(ClientTestCase):
                 pass
             seconds = time.monotonic() - started
             moved = bucket.limit.moved - before
-            self.assertTrue(0.9 < moved / seconds / (1 << 20) < 1.1, (moved, seconds))
+            self.assertTrue(0.75 < moved / seconds / (1 << 20) < 1.1, (moved, seconds))
 
     def test_a_low_rate_limit_is_reached_by_downloads(self):
         server = self.server()
@@ -4787,10 +4787,10 @@ class WorkerTests(ClientTestCase):
 
     def test_what_waits_for_the_rate_limit_can_be_cancelled(self):
         bucket = self.bucket(self.server())
-        bucket.limit = s3.RateLimit(1)          # by the true clock, an hour
+        bucket.limit = s3.RateLimit(0.01)       # by the true clock, a byte in 100 s
         workers = s3.Workers(bucket, 10)
         task = workers.submit(bucket.put_object, 'other', bytes(4000))
-        self.until(lambda: bucket.limit.moved)
+        self.until(lambda: bucket.limit.moved > 1)
         start = time.monotonic()
         workers.stop()
         self.assertLess(time.monotonic() - start, 10)
@@ -5382,12 +5382,13 @@ class LearningTests(ClientTestCase):
                                  '^PutObject .key.: the server redirects to .* not followed')
                 self.assertEqual(len(other.log), before)
 
-    def test_a_server_that_keeps_redirecting_is_given_up(self):
-        server = self.server()
-        server.fault('*', 'redirect', times=None, location=server.url + '/x')
-        with self.assertRaises(s3.Error):
-            self.bucket(server).put_object('key', b'data')
-        self.assertLess(len(server.log), 10)
+    def test_servers_that_redirect_to_each_other_are_given_up(self):
+        first, second = self.server(), self.server()
+        first.fault('*', 'redirect', times=None, location=second.url)
+        second.fault('*', 'redirect', times=None, location=first.url)
+        with self.assertRaisesRegex(s3.ResponseError, 'TemporaryRedirect'):
+            self.bucket(first).put_object('key', b'data')
+        self.assertEqual((len(first.log), len(second.log)), (2, 2))
 
 
 class BucketTests(ClientTestCase):
@@ -5715,10 +5716,12 @@ class UploadTests(ClientTestCase):
 
         def swap(_, exchange):
             parts = server.uploads[exchange.query['uploadId']].parts
-            parts[1], parts[2] = parts[2], parts[1]
+            first, second = parts[1], parts[2]      # of which the ETags tell nothing
+            parts[1], parts[2] = (second._replace(etag=first.etag),
+                                  first._replace(etag=second.etag))
 
         server.on('CompleteMultipartUpload', swap)
-        with self.assertRaises(s3.ResponseError):
+        with self.assertRaisesRegex(s3.ResponseError, 'InvalidPart|BadDigest'):
             self.bucket(server, checksum='crc32').upload('key', io.BytesIO(pattern(3500)))
         self.assertEqual((dict(server.objects), server.uploads), ({}, {}))
 
