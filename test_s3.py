@@ -2674,8 +2674,8 @@ class ServerTestCase(unittest.TestCase):
                 if not any(re.search(pattern, text) for pattern in self.violations)]
         self.assertEqual(left, [])
 
-    def code(self, answer, code, status=None):
-        self.assertEqual((answer.code, answer.status), (code, status or ERRORS[code][0]))
+    def refused(self, answer, code):
+        self.assertEqual((answer.code, answer.status), (code, ERRORS[code][0]))
 
     def element(self, answer, name):
         return re.search('<%s>(.*?)</%s>' % (name, name), answer.body.decode()).group(1)
@@ -2767,11 +2767,11 @@ class ServerTests(ServerTestCase):
 
     def test_who_may_not_list_does_not_learn_what_is_absent(self):
         server, client = self.serve()
-        self.code(client('GET', '/bucket/none'), 'NoSuchKey')
+        self.refused(client('GET', '/bucket/none'), 'NoSuchKey')
         self.assertEqual(client('HEAD', '/bucket/none').status, 404)
-        self.code(client('GET', '/nowhere/none'), 'NoSuchBucket')
+        self.refused(client('GET', '/nowhere/none'), 'NoSuchBucket')
         server.users[server.access_key].allow = {'GetObject', 'HeadObject'}
-        self.code(client('GET', '/bucket/none'), 'AccessDenied')
+        self.refused(client('GET', '/bucket/none'), 'AccessDenied')
         self.assertEqual(client('HEAD', '/bucket/none').status, 403)
 
     def test_a_presigned_url_holds_until_it_expires(self):
@@ -2827,8 +2827,8 @@ class ServerTests(ServerTestCase):
                 self.assertEqual(client('PUT', '/bucket/key', b'new', **headers).code, code)
                 if code is None:
                     self.assertEqual(server.objects['key'].data, b'new')
-        self.code(client('PUT', '/bucket/' + 'k' * 1025, b''), 'KeyTooLongError')
-        self.code(client('PUT', '/bucket/key?tagging', b''), 'NotImplemented')
+        self.refused(client('PUT', '/bucket/' + 'k' * 1025, b''), 'KeyTooLongError')
+        self.refused(client('PUT', '/bucket/key?tagging', b''), 'NotImplemented')
 
     def test_reads_keep_to_range_part_and_condition(self):
         server, client = self.serve()
@@ -2864,15 +2864,15 @@ class ServerTests(ServerTestCase):
         server, client = self.serve()
         lock = {'x_amz_object_lock_mode': 'GOVERNANCE',
                 'x_amz_object_lock_retain_until_date': iso_date(time.time() + 60)}
-        self.code(client('PUT', '/bucket/key', b'data', **lock), 'InvalidRequest')
+        self.refused(client('PUT', '/bucket/key', b'data', **lock), 'InvalidRequest')
         lock['x_amz_checksum_crc32'] = crc_of(b'data')
         self.assertEqual(client('PUT', '/bucket/key', b'data', **lock).status, 200)
-        self.code(client('DELETE', '/bucket/key'), 'AccessDenied')
-        self.code(client('PUT', '/bucket/key', b'data'), 'AccessDenied')
+        self.refused(client('DELETE', '/bucket/key'), 'AccessDenied')
+        self.refused(client('PUT', '/bucket/key', b'data'), 'AccessDenied')
         server.offset = 120
         self.assertEqual(client('DELETE', '/bucket/key').status, 204)
         server.lock_enabled = False
-        self.code(client('PUT', '/bucket/key', b'data', **lock), 'InvalidRequest')
+        self.refused(client('PUT', '/bucket/key', b'data', **lock), 'InvalidRequest')
 
     def test_archived_objects_are_thawed_first(self):
         server, client = self.serve()
@@ -2884,11 +2884,11 @@ class ServerTests(ServerTestCase):
                 '<RestoreRequest xmlns="%s"><Days>2</Days><GlacierJobParameters><Tier>%s</Tier>'
                 '</GlacierJobParameters></RestoreRequest>' % (NAMESPACE, tier)).encode())
 
-        self.code(client('GET', '/bucket/key'), 'InvalidObjectState')
-        self.code(restore('Expedited'), 'InvalidArgument')
-        self.code(restore('Bulk', 'warm'), 'InvalidObjectState')
+        self.refused(client('GET', '/bucket/key'), 'InvalidObjectState')
+        self.refused(restore('Expedited'), 'InvalidArgument')
+        self.refused(restore('Bulk', 'warm'), 'InvalidObjectState')
         self.assertEqual(restore('Bulk').status, 202)
-        self.code(restore('Bulk'), 'RestoreAlreadyInProgress')
+        self.refused(restore('Bulk'), 'RestoreAlreadyInProgress')
         head = client('HEAD', '/bucket/key')
         self.assertEqual(head.headers['x-amz-restore'], 'ongoing-request="true"')
         server.thaw('key')
@@ -2907,10 +2907,10 @@ class ServerTests(ServerTestCase):
         self.assertEqual(server.uploads[upload_id].key, 'key')
         listed = client('GET', '/bucket/key?uploadId=' + upload_id)
         self.assertEqual(re.findall(b'<Size>(.)', listed.body), [b'4', b'4', b'1'])
-        self.code(self.complete(client, upload_id, body, x_amz_checksum_crc32=crc_of(b'x')),
-                  'BadDigest')
-        self.code(self.complete(client, upload_id, body, x_amz_mp_object_size='8'),
-                  'InvalidRequest')
+        self.refused(self.complete(client, upload_id, body, x_amz_checksum_crc32=crc_of(b'x')),
+                     'BadDigest')
+        self.refused(self.complete(client, upload_id, body, x_amz_mp_object_size='8'),
+                     'InvalidRequest')
         answer = self.complete(client, upload_id, body, x_amz_checksum_crc32=crc_of(data),
                                x_amz_checksum_type='FULL_OBJECT', x_amz_mp_object_size='9',
                                if_none_match='*')
@@ -2921,7 +2921,7 @@ class ServerTests(ServerTestCase):
             stored.etag, md5(b''.join(md5(part).digest() for part in parts)).hexdigest() + '-3')
         self.assertEqual((stored.data, stored.parts, stored.crc32, stored.storage_class),
                          (data, [4, 4, 1], crc_of(data), 'STANDARD_IA'))
-        self.code(self.complete(client, upload_id, body), 'NoSuchUpload')
+        self.refused(self.complete(client, upload_id, body), 'NoSuchUpload')
         self.assertEqual(server.uploads, {})
 
     def test_completion_is_strict(self):
@@ -2940,12 +2940,13 @@ class ServerTests(ServerTestCase):
                 self.assertEqual(answer.code, code)
         self.assertEqual(server.objects['key'].data, b'01238')
         upload_id, body = self.upload(client, [b'012', b'345'])
-        self.code(self.complete(client, upload_id, body), 'EntityTooSmall')
-        self.code(client('PUT', '/bucket/key?partNumber=4&uploadId=' + upload_id, b''),
-                  'InvalidArgument')
-        self.code(client('DELETE', '/bucket/other?uploadId=' + upload_id), 'NoSuchUpload')
+        self.refused(self.complete(client, upload_id, body), 'EntityTooSmall')
+        self.refused(client('PUT', '/bucket/key?partNumber=4&uploadId=' + upload_id, b''),
+                     'InvalidArgument')
+        self.refused(client('DELETE', '/bucket/other?uploadId=' + upload_id), 'NoSuchUpload')
         upload_id, body = self.upload(client, [b'0123'])
-        self.code(self.complete(client, upload_id, body, if_none_match='*'), 'PreconditionFailed')
+        self.refused(self.complete(client, upload_id, body, if_none_match='*'),
+                     'PreconditionFailed')
         self.assertIn(upload_id, server.uploads)
         self.assertEqual(client('DELETE', '/bucket/key?uploadId=' + upload_id).status, 204)
 
@@ -2953,7 +2954,7 @@ class ServerTests(ServerTestCase):
         server, client = self.serve(min_part_size=1)
         upload_id = self.create(client, x_amz_checksum_algorithm='CRC32')
         target = '/bucket/key?partNumber=1&uploadId=' + upload_id
-        self.code(client('PUT', target, b'data'), 'InvalidRequest')
+        self.refused(client('PUT', target, b'data'), 'InvalidRequest')
         etag = client('PUT', target, b'data', x_amz_checksum_crc32=crc_of(b'data')).headers['ETag']
         body = ('<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>%s</ETag>'
                 '<ChecksumCRC32>%s</ChecksumCRC32></Part></CompleteMultipartUpload>')
@@ -2987,7 +2988,8 @@ class ServerTests(ServerTestCase):
         self.assertIn(b'<Size>2</Size>', plain.body)
         common = client('GET', '/bucket?list-type=2&delimiter=/&start-after=a%20b')
         self.assertEqual(re.findall(b'<CommonPrefixes><Prefix>(.*?)<', common.body), [b'a/'])
-        self.code(client('GET', '/bucket?list-type=2&continuation-token=junk!'), 'InvalidArgument')
+        self.refused(client('GET', '/bucket?list-type=2&continuation-token=junk!'),
+                     'InvalidArgument')
 
     def test_uploads_are_listed_in_pages(self):
         server, client = self.serve(page_size=2)
@@ -3010,35 +3012,35 @@ class ServerTests(ServerTestCase):
         server.put('key', b'data')
         policy = client('GET', '/bucket/key?acl').body
         self.assertIn(b'<AccessControlPolicy', policy)
-        self.code(client('PUT', '/bucket/key?acl', policy), 'InvalidRequest')
+        self.refused(client('PUT', '/bucket/key?acl', policy), 'InvalidRequest')
         digest = {'content_md5': base64.b64encode(md5(policy).digest()).decode()}
         self.assertEqual(client('PUT', '/bucket/key?acl', policy, **digest).status, 200)
         self.assertEqual(client('GET', '/bucket/key?acl').body, policy)
-        self.code(client('PUT', '/bucket/key?acl', b'x', x_amz_checksum_crc32=crc_of(b'x')),
-                  'MalformedACLError')
+        self.refused(client('PUT', '/bucket/key?acl', b'x', x_amz_checksum_crc32=crc_of(b'x')),
+                     'MalformedACLError')
         server.acl_enabled = False
-        self.code(client('PUT', '/bucket/key?acl', policy, **digest),
-                  'AccessControlListNotSupported')
+        self.refused(client('PUT', '/bucket/key?acl', policy, **digest),
+                     'AccessControlListNotSupported')
 
     def test_buckets_are_created_in_their_region_and_deleted_empty(self):
         server, client = self.serve(buckets=())
         constraint = ('<CreateBucketConfiguration><LocationConstraint>%s</LocationConstraint>'
                       '</CreateBucketConfiguration>')
         self.assertEqual(client('HEAD', '/bucket').status, 404)
-        self.code(client('PUT', '/bucket', (constraint % 'us-east-1').encode()),
-                  'InvalidLocationConstraint')
-        self.code(client('PUT', '/bucket', (constraint % 'eu-west-1').encode()),
-                  'IllegalLocationConstraintException')
+        self.refused(client('PUT', '/bucket', (constraint % 'us-east-1').encode()),
+                     'InvalidLocationConstraint')
+        self.refused(client('PUT', '/bucket', (constraint % 'eu-west-1').encode()),
+                     'IllegalLocationConstraintException')
         self.assertEqual(client('PUT', '/bucket').status, 200)
-        self.code(client('PUT', '/bucket'), 'BucketAlreadyOwnedByYou')
+        self.refused(client('PUT', '/bucket'), 'BucketAlreadyOwnedByYou')
         self.assertEqual(client('HEAD', '/bucket').headers['x-amz-bucket-region'], 'us-east-1')
         server.region = 'eu-west-1'
-        self.code(client('PUT', '/other'), 'IllegalLocationConstraintException')
+        self.refused(client('PUT', '/other'), 'IllegalLocationConstraintException')
         self.assertEqual(client('PUT', '/other', (constraint % 'eu-west-1').encode()).status, 200)
         self.assertIn(b'<Name>other</Name>', client('GET', '/').body)
         self.assertIn(b'>eu-west-1</Loc', client('GET', '/bucket?location').body)
         server.put('key', b'')
-        self.code(client('DELETE', '/bucket'), 'BucketNotEmpty')
+        self.refused(client('DELETE', '/bucket'), 'BucketNotEmpty')
         self.assertEqual(client('DELETE', '/other').status, 204)
 
     def test_the_host_may_name_the_bucket(self):
@@ -3226,14 +3228,14 @@ class FaultTests(ServerTestCase):
             server.fault('PutObject', 'refuse', times=None, drain=drain)
             for _ in range(5):
                 answer = client('PUT', '/bucket/key', self.data * 8)
-                self.code(answer, 'AccessDenied')
+                self.refused(answer, 'AccessDenied')
                 client.close()
             self.assertEqual(server.log[0].length, 0)
 
     def test_a_flipped_bit_on_the_way_in_is_noticed(self):
         server, client = self.serve()
         server.fault('PutObject', 'flip', at=5)
-        self.code(client('PUT', '/bucket/key', b'0123456789'), 'XAmzContentSHA256Mismatch')
+        self.refused(client('PUT', '/bucket/key', b'0123456789'), 'XAmzContentSHA256Mismatch')
         self.assertEqual(client('PUT', '/bucket/key', b'0123456789').status, 200)
 
     def test_a_completion_may_fail_although_it_says_200(self):
@@ -3571,7 +3573,7 @@ class StsTests(ServicesTestCase):
         status, body = self.ask('POST', '/', spoil(body), headers + list(more))
         return status, xml.etree.ElementTree.fromstring(body)
 
-    def refused(self, answer, status, code):
+    def refused(self, answer, code, status=400):
         found, root = answer
         self.assertEqual((found, root.tag), (status, '{%s}ErrorResponse' % STS_NAMESPACE))
         self.assertEqual(root.find('{%s}Error/{%s}Code' % (STS_NAMESPACE, STS_NAMESPACE)).text,
@@ -3606,9 +3608,9 @@ class StsTests(ServicesTestCase):
                       'AssumeRoleWithWebIdentity')
         self.assertEqual(self.services.log[0].service, 'sts')
         self.assertIn(b'Action=AssumeRoleWithWebIdentity', self.services.log[0].body)
-        self.refused(self.post(self.web(WebIdentityToken='other')), 400, 'InvalidIdentityToken')
+        self.refused(self.post(self.web(WebIdentityToken='other')), 'InvalidIdentityToken')
         self.refused(self.post(self.web(RoleArn='arn:aws:iam::123456789012:role/x')),
-                     403, 'AccessDenied')
+                     'AccessDenied', 403)
         self.post(self.web(), 'AKLONG', 'long')
         self.violated(self.services, 'signed')
 
@@ -3617,10 +3619,10 @@ class StsTests(ServicesTestCase):
                      dict(DurationSeconds='899'), dict(DurationSeconds='43201'),
                      dict(WebIdentityToken=None), dict(ExternalID='x'), dict(RoleArn=None)):
             with self.subTest(**more):
-                self.refused(self.post(self.web(**more)), 400, 'ValidationError')
+                self.refused(self.post(self.web(**more)), 'ValidationError')
                 self.violated(self.services, 'malformed|missing')
         for action, version in (('AssumeRole', '2010-05-08'), ('GetCallerIdentity', '2011-06-15')):
-            self.refused(self.post({'Action': action, 'Version': version}), 400, 'InvalidAction')
+            self.refused(self.post({'Action': action, 'Version': version}), 'InvalidAction')
             self.violated(self.services, 'no action')
         self.post(list(self.web().items()) + [('RoleArn', self.services.role_arn)])
         self.violated(self.services, 'repeated')
@@ -3635,14 +3637,14 @@ class StsTests(ServicesTestCase):
         self.accepted(self.post(form, 'AKTEMP', 'temp', 'session'), 'AssumeRole')
         self.accepted(self.post(form, 'AKLONG', 'long', ahead=-800), 'AssumeRole')
         self.services.external_id = 'id'
-        self.refused(self.post(form, 'AKLONG', 'long'), 403, 'AccessDenied')
+        self.refused(self.post(form, 'AKLONG', 'long'), 'AccessDenied', 403)
         self.accepted(self.post(dict(form, ExternalId='id'), 'AKLONG', 'long'), 'AssumeRole')
-        self.refused(self.post(form, 'AKNONE', 'long'), 403, 'InvalidClientTokenId')
+        self.refused(self.post(form, 'AKNONE', 'long'), 'InvalidClientTokenId', 403)
         for ahead in (-1000, 1000):
             self.refused(self.post(form, 'AKLONG', 'long', ahead=ahead),
-                         403, 'SignatureDoesNotMatch')
+                         'SignatureDoesNotMatch', 403)
         self.services.offset = 1000
-        self.refused(self.post(form, 'AKLONG', 'long', ahead=1000), 403, 'AccessDenied')
+        self.refused(self.post(form, 'AKLONG', 'long', ahead=1000), 'AccessDenied', 403)
 
     def test_a_wrong_signature_is_refused_and_noted(self):
         form = self.form('AssumeRole')
@@ -3660,7 +3662,7 @@ class StsTests(ServicesTestCase):
                 ('InvalidClientTokenId', 'token', dict(key='AKTEMP', secret='temp', token='x')),
                 ('InvalidClientTokenId', 'token', dict(key='AKLONG', secret='long', token='x'))):
             with self.subTest(arguments):
-                self.refused(self.post(form, **arguments), 403, code)
+                self.refused(self.post(form, **arguments), code, 403)
                 self.violated(self.services, violation)
 
     def test_it_speaks_https(self):
