@@ -495,7 +495,10 @@ class Status:
         self._thread = threading.Thread(target=self._run, daemon=True)
         if not quiet and sys.stderr and sys.stderr.isatty() and os.environ.get('TERM') != 'dumb':
             Status.live = True
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError:    # the system has no more, which s3 will complain of
+                Status.live = False
 
     def _run(self):
         while not self._running.acquire(timeout=1):

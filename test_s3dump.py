@@ -2577,6 +2577,21 @@ class TerminalTests(ProgramTestCase):
         self.assertLess(max(map(len, re.findall(r'\x1b\[J([0-9][^\r\n]*)\r', text))), 20)
         self.assertRegex(text, r's3dump: dump [^\r\n]* [1-9]\d* retries\r\n\Z')
 
+    def test_a_system_without_threads_is_told_of_in_a_line(self):
+        code = ('import runpy, sys, threading\n'
+                'def start(thread): raise RuntimeError("can not start new thread")\n'
+                'threading.Thread.start = start\n'
+                'del sys.argv[0]\n'
+                'runpy.run_path(sys.argv[0], run_name="__main__")')
+        terminal = self.open_terminal()
+        self.place(size=1000)
+        process = self.start('restore', '/home', '0', stderr=terminal.slave,
+                             prefix=(*PYTHON, '-c', code, PROGRAM))
+        self.assertEqual(self.finish(process)[:2], (1, b''))
+        terminal.close_slave()
+        self.assertEqual(terminal.read_until(None), 's3dump: restore: cannot start a thread: '
+                         'ulimit -u, or memory, is too small\r\n')
+
     def test_a_file_on_standard_input_has_a_size(self):
         path = self.write_config(bytes(3000), 'data')
         fault = self.server.fault('PutObject', 'stall', when='body')
