@@ -48,8 +48,8 @@ import urllib.parse
 import urllib.request
 import zlib
 
-from test_s3 import (CERTIFICATE, WRITE_ONLY, CredentialServices, S3Server, SigningClient, Upload,
-                     Zeros, base64_crc32, s3, ssl)
+from test_s3 import (CERTIFICATE, WRITE_ONLY, CredentialServices, Proxy, S3Server, SigningClient,
+                     Upload, Zeros, base64_crc32, s3, ssl)
 
 import s3dump
 
@@ -105,6 +105,12 @@ def in_shell(script):
     return ['sh', '-c', script, 'sh'] + PYTHON + [PROGRAM]
 
 
+def in_python(code):
+    """What runs the program in an interpreter where *code* has made something different."""
+    return PYTHON + ['-c', '%s\nimport runpy, sys\nsys.argv[0] = %r\n'
+                     'runpy.run_path(sys.argv[0], run_name="__main__")' % (code, PROGRAM)]
+
+
 class ProgramTestCase(unittest.TestCase):
     """A server and a home directory for all tests of a class; bucket and log are empty at first."""
 
@@ -127,6 +133,7 @@ class ProgramTestCase(unittest.TestCase):
         server.quirks.clear()
         for kept in (server.objects, server.uploads, server.log, server.hooks):
             kept.clear()
+        self.left = set(server.live)    # of clients that were killed
         self.configure()
 
     def tearDown(self):
@@ -209,7 +216,7 @@ class ProgramTestCase(unittest.TestCase):
         new = sorted(set(self.server.objects) - before)
         return new[0] if new else None
 
-    # What is on the server.
+    # What is on the server, and who.
 
     def place(self, fs='/home', level='0', date='2020-01-10', host=HOST, size=100, stored=None,
               **attributes):
@@ -232,6 +239,10 @@ class ProgramTestCase(unittest.TestCase):
 
     def keys(self):
         return sorted(self.server.objects)
+
+    def connections(self):
+        """Return how many connections the programs of this test have."""
+        return len(set(self.server.live) - self.left)
 
     def asked(self, operation):
         """Return the keys of the requests of this kind, in their order."""
@@ -1555,9 +1566,7 @@ class ConfigurationTests(ProgramTestCase):
             self.must_fail(1, 'certificate is not accepted', 'list')
 
     def test_a_python_without_ssl_speaks_http_and_says_why_not_https(self):
-        code = ('import runpy, sys; sys.modules["ssl"] = sys.modules["_ssl"] = None; '
-                'sys.argv[0] = %r; runpy.run_path(%r, run_name="__main__")' % (PROGRAM, PROGRAM))
-        without = PYTHON + ['-c', code]
+        without = in_python('import sys; sys.modules["ssl"] = sys.modules["_ssl"] = None')
         self.succeed('dump', '/home', '0', data=b'data', prefix=without)
         self.assertEqual(self.succeed('restore', '/home', '0', prefix=without).out, b'data')
         self.configure(endpoint='https://127.0.0.1')
@@ -1667,6 +1676,15 @@ class ListTests(ProgramTestCase):
         self.assertIn('\nUnfinished uploads: 3, 2.9k, the oldest', self.listing(TZ='UTC0'))
         self.server.quirks.add('no-uploads-list')
         self.assertRegex(self.listing(), r'\nTotal data stored: [^\n]*\n\Z')
+
+    def test_the_size_of_more_than_a_hundred_unfinished_uploads_is_not_asked_for(self):
+        for number in range(101):
+            self.place_upload(str(number), HOST + ':/home:0:2020-01-10', 60)
+        self.assertIn('\nUnfinished uploads: 101, the oldest of', self.listing())
+        self.assertNotIn('ListParts', self.server.operations())
+        self.server.uploads.popitem()
+        self.assertIn('\nUnfinished uploads: 100, the oldest of', self.listing())
+        self.assertEqual(len(self.asked('ListParts')), 100)
 
     def test_a_line_per_dump_is_fit_for_sort_and_awk(self):
         keys = [self.place('/', size=2000), self.place('/my home', size=30),
@@ -1894,6 +1912,23 @@ class CleanTests(ProgramTestCase):
         self.assertEqual(self.keys(), sorted([keys[1], keys[3]]))
         self.assertRegex(result.err, r'(?m)^s3dump: cannot delete %s: .*AccessDenied' % keys[1])
         self.assertEqual(len(re.findall('(?m)^s3dump: deleted', result.err)), 2)
+
+    @unittest.skipIf(ssl is None, 'this Python has no ssl')
+    def test_a_network_that_fails_ends_it(self):
+        path = self.write_config(CERTIFICATE, 'server.pem')
+        with S3Server(certfile=path, quirks=['close']) as server, Proxy() as proxy:
+            self.write_config(server.config())
+            for number in (1, 2, 3, 4):
+                server.put('%s:/home:0:2020-01-0%d' % (HOST, number), b'',
+                           modified=self.noon('2020-01-0%d' % number))
+            server.on('DeleteObject', lambda *_: setattr(proxy, 'refuse_status', 403))
+            # without -W error: that of 3.6 warns of the socket of a tunnel that was refused
+            result = self.run_program('clean', '1', env={'HTTPS_PROXY': proxy.url},
+                                      prefix=[sys.executable, '-I', '-S', PROGRAM])
+            self.assertEqual(result.status, 1)
+            self.assertRegex(result.err, r'\As3dump: deleted .*\ns3dump: clean: DeleteObject .*: '
+                             r'Tunnel connection failed: 403[^\n]*\n\Z')
+            self.assertEqual(len(server.objects), 3)
 
     def test_uploads_that_are_older_than_thirty_days_are_aborted(self):
         def unfinished(key, days):
@@ -2390,6 +2425,25 @@ class SignalTests(ProgramTestCase):
         self.assertEqual(self.end(process).status, 128 + signal.SIGINT)
         self.assertEqual(self.keys(), [])
 
+    def test_an_upload_whose_id_is_on_its_way_at_a_signal_is_aborted(self):
+        self.server.add_user('WRITER', 'sesame', allow=WRITE_ONLY | {'AbortMultipartUpload'})
+        self.configure(access_key_id='WRITER', secret_access_key='sesame', part_size='5m',
+                       max_parts='1', jobs='2')
+        part = self.server.fault('UploadPart', 'stall', when='reply')
+        creation = self.server.fault('CreateMultipartUpload', 'stall', skip=1, when='done')
+        process = self.start('dump', '/home', '0', prefix=in_python(
+            'import sys; sys.path.insert(0, %r); import s3; s3.GRACE = %d' % (HERE, PATIENCE)))
+        process.stdin.write(bytes(2 * PART))
+        process.stdin.flush()
+        self.assertTrue(creation.event.wait(PATIENCE))
+        part.release.set()
+        until(lambda: self.asked('UploadPart'), 'one thread has nothing more to do')
+        process.terminate()
+        until(lambda: self.connections() < 2, 'that thread goes home')
+        creation.release.set()
+        self.assertRegex(self.end(process).err, r'\As3dump: ended by signal 15\n\Z')
+        self.assertEqual((self.keys(), self.server.uploads), ([], {}))
+
     def test_a_signal_ends_a_restore(self):
         self.place(size=1000)
         fault = self.server.fault('GetObject', 'stall', bytes=500)
@@ -2399,6 +2453,46 @@ class SignalTests(ProgramTestCase):
         result = self.finish(process)
         self.assertEqual((result.status, result.out), (128 + signal.SIGTERM, b''))
         self.assertRegex(result.err, r'\As3dump: [^\n]*signal 15\n\Z')
+
+    def test_a_signal_while_a_thread_starts_leaves_no_thread_behind(self):
+        self.place(size=2 * PART)
+        self.server.fault('GetObject', 'stall', times=None)
+        result = self.run_program('-j', '2', 'restore', '/home', '0', prefix=in_python("""if True:
+            import atexit, signal, sys, threading
+
+            def profile(frame, event, argument):
+                if event == 'return' and frame.f_code is threading.Thread.start.__code__:
+                    if len(threading.enumerate()) == 3:
+                        sys.setprofile(None)
+                        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+            def count():
+                threads = [each for each in threading.enumerate() if each.daemon]
+                for each in threads:
+                    each.join(10)
+                print(sum(each.is_alive() for each in threads))
+
+            sys.setprofile(profile)
+            atexit.register(count)"""))
+        self.assertEqual((result.status, result.out), (128 + signal.SIGTERM, b'0\n'))
+
+    def test_a_signal_that_python_loses_ends_the_output(self):
+        process = self.start('list', prefix=in_python("""if True:
+            import os, signal, sys, threading
+
+            class Last:
+                def __del__(self):      # whatever it raises is ignored
+                    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+            def profile(frame, event, argument):
+                if event == 'c_call' and argument is os.write:
+                    sys.setprofile(None)
+                    Last()
+
+            sys.setprofile(profile)"""))
+        out, err = process.communicate(timeout=PATIENCE)
+        self.assertIn(b'Exception ignored', err)
+        self.assertEqual((process.returncode, out.count(b'\n')), (128 + signal.SIGTERM, 1))
 
     def test_hangup_is_ignored_under_nohup(self):
         process, fault = self.stalled_dump(prefix=in_shell('trap "" HUP; exec "$@"'))
@@ -2413,6 +2507,24 @@ class SignalTests(ProgramTestCase):
                 process.send_signal(number)
             fault.release.set()
             self.assertEqual(self.finish(process).status, 0)
+
+    def test_rate_signals_do_not_end_what_is_about_to_begin(self):
+        path = os.path.join(self.home, 'fifo')
+        os.mkfifo(path, 0o600)
+        process = self.start('-f', path, 'list')
+        opened = []
+
+        def open_fifo():
+            with contextlib.suppress(OSError):      # ENXIO until somebody reads
+                opened.append(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+            return opened
+
+        until(open_fifo, 'it reads its configuration')
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            process.send_signal(number)
+        with open(opened[0], 'w') as file:
+            file.write(self.server.config())
+        self.assertEqual(self.finish(process).status, 0)
 
     def test_rate_signals_change_the_rate(self):
         self.place(size=12 << 20)           # more than the buffers of sockets hold; takes hours
@@ -2446,6 +2558,22 @@ class PipeTests(ProgramTestCase):
         for argv in (['restore', '/home', '0'], ['list'], ['getacl', '/home', '0']):
             with self.subTest(argv), open('/dev/full', 'wb') as full:
                 self.must_fail(1, argv[0] + ': .*No space left', *argv, stdout=full)
+
+    def test_a_disk_that_is_full_only_when_it_is_closed_fails(self):
+        self.place(size=100)
+        with tempfile.TemporaryFile() as file:
+            self.must_fail(1, 'restore: No space left', '-q', 'restore', '/home', '0', stdout=file,
+                           prefix=in_python("""if True:
+                import errno, os
+                close = os.close
+
+                def late(descriptor):       # as NFS is
+                    full = os.path.sameopenfile(descriptor, 1)
+                    close(descriptor)
+                    if full:
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+                os.close = late"""))
 
     def test_a_restore_can_be_piped_into_a_dump(self):
         self.place(size=1 << 20)
@@ -2614,6 +2742,32 @@ class TerminalTests(ProgramTestCase):
             self.assertEqual(self.finish(process).status, 0)
         dumb.close_slave()
         self.assertRegex(dumb.read_until(None), r'\As3dump: dump [^\r\n]*\r\n\Z')
+
+    def test_nothing_is_shown_below_the_summary(self):
+        ours, theirs = os.pipe()
+        with open(ours, 'rb'), open(theirs, 'wb', buffering=0) as full:
+            os.set_blocking(theirs, False)
+            while full.write(bytes(4096)):
+                pass
+            os.set_blocking(theirs, True)
+            terminal, other = self.open_terminal(), self.open_terminal()
+            self.start_at(terminal, 'dump', '/home', '0', '--json', stdout=full)
+            terminal.read_until(r's3dump: dump [^\r\n]*\r\n')
+            self.server.fault('PutObject', 'stall', when='body')
+            self.start_at(other, 'dump', '/home', '0')
+            other.read_until(r'0:0[2-9]')
+            self.assertEqual(select.select([terminal.master], [], [], 0)[0], [])
+
+    def test_a_signal_after_the_dump_was_stored_comes_too_late(self):
+        terminal = self.open_terminal()
+        termios.tcflow(terminal.slave, termios.TCOOFF)      # holds it up where it clears its line
+        process = self.start_at(terminal, 'dump', '/home', '0', '--json')
+        until(lambda: self.keys() and not self.connections(), 'all is sent')
+        process.terminate()
+        termios.tcflow(terminal.slave, termios.TCOON)
+        result = self.finish(process)
+        self.assertEqual(result.status, 0)
+        self.assertEqual([json.loads(result.out.decode())['key']], self.keys())
 
     def test_quiet_is_silent_at_a_terminal_too(self):
         terminal = self.open_terminal()
