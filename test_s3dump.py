@@ -3656,6 +3656,9 @@ def floor(direction, check, port, certfile, size):
 
 def bench(gib, *numbers):
     """Show what dumps and restores of so many GiB, and a listing, take on this machine."""
+    if not re.match(r'[0-9]*\.?[0-9]+( [0-9]+){2} 0*[1-9][0-9]*\Z', ' '.join([gib, *numbers])) or (
+            float(gib) * 2**30 < 1):
+        return 'GIB is more than 0, KEYS and ROWS are whole numbers, and RUNS is at least 1'
     folder = tempfile.mkdtemp()
     try:
         Bench(folder, int(float(gib) * 2**30), *map(int, numbers)).run()
