@@ -854,8 +854,694 @@ class LegacyTests(ProgramTestCase):
                     self.assertEqual(self.must_fail(1, '%s.* is missing' % name, *argv).out, b'')
 
 
+# --- What is wrong with a command line ---------------------------------------
+
+class UsageTests(ProgramTestCase):
+    """Exit status 2, a line on standard error, and nothing read, sent or deleted."""
+
+    def refuse(self, message, *argv, **options):
+        with self.subTest(argv=ascii(argv)):
+            self.refused(message, self.run_program(*argv, **options))
+
+    def refuse_all(self, cases):
+        """Run a table of (message, argv), some at a time."""
+        for start in range(0, len(cases), 4):
+            some = [(case, self.start(*case[1])) for case in cases[start:start + 4]]
+            for (message, argv), process in some:
+                with self.subTest(argv=ascii(argv)):
+                    self.refused(message, self.finish(process, b'data'))
+
+    def refused(self, message, result):
+        self.assertEqual((result.status, result.out), (2, b''), result)
+        self.assertRegex(result.err, r'\As3dump: [^\n]*(?:%s)[^\n]*\n\Z' % message)
+        self.assertEqual(self.server.log, [])
+
+    def test_a_wrong_command_line_is_refused(self):
+        dump = ['dump', '/home', '0']
+        self.refuse_all((
+                ('no command: dump, restore', ['-q']),
+                ('unknown command .dmp. .did you mean dump', ['dmp', '/home', '0']),
+                ('unknown option --storageclass .did you mean --storage-class',
+                 dump + ['--storageclass', 'X']),
+                ('--completion: bash or zsh', ['--completion', 'fish']),
+                ('unknown option --keep .did you mean --keep-daily or', ['clean', '--keep', '3']),
+                ('unknown option --bogus; see', dump + ['--bogus']),
+                ('--json or --long, not both', ['list', '--json', '--long']),
+                ('unknown command', ['backup']),
+                ('unknown command', ['']),
+                ('unknown option -Z', ['-Z'] + dump),
+                ('--config', ['list', '-f']),
+                ('dump takes FS and LEVEL', ['dump', '/home']),
+                ('dump takes FS and LEVEL', dump + ['1']),
+                ('restore takes FS and LEVEL', ['restore']),
+                ('list takes', ['list', '/', '0']),
+                ('init takes', ['init', 'now']),
+                ('not both', dump + ['-k', 'key']),
+                ('not both', ['delete', '/home', '0', '-k', 'key']),
+                ('key is empty', ['dump', '-k', '']),
+                ("FS '/a:b'", ['dump', '/a:b', '0']),
+                ('FS is empty', ['dump', '', '0']),
+                ('FS .*\\\\n', ['dump', '/a\nb', '0']),
+                ('FS .*\\\\x9b', ['dump', '/a\x9bb', '0']),
+                ("LEVEL 'x'", ['dump', '/home', 'x']),
+                ("LEVEL '1.5'", ['dump', '/home', '1.5']),
+                ('LEVEL', ['dump', '/home', '\u0663']),
+                ('LEVEL is empty', ['restore', '/home', '']),
+                ("'2026-02-30'", dump + ['-w', '2026-02-30']),
+                ("'26-02-03'", dump + ['-w', '26-02-03']),
+                ("'today'", dump + ['--date', 'today']),
+                ("'0000-01-01'", dump + ['-w', '0000-01-01']),
+                ("host label 'a/b'", dump + ['-h', 'a/b']),
+                ("host label 'a:b'", ['clean', '1', '--host', 'a:b']),
+                ('host label is empty', ['list', '-h', '']),
+                ('more than 1000 bytes', ['dump', '/' * 1000, '0']),
+                ('more than 1000 bytes', ['dump', '/' + 'ü' * 480, '0']),
+                ('more than 1000 bytes', ['dump', '-k', 'k' * 1001]),
+                ('clean takes', ['clean', '0']),
+                ('clean takes', ['clean', '-1']),
+                ('clean takes', ['clean', 'all']),
+                ('clean takes', ['clean']),
+                ('clean takes', ['clean', '1', '2']),
+                ('--limit-rate', dump + ['-L', '0']),
+                ('--limit-rate', dump + ['-L', '-1']),
+                ('--limit-rate', dump + ['-L', 'abc']),
+                ('--limit-rate', dump + ['-L', '']),
+                ('--limit-rate', dump + ['-L', '1e3']),
+                ('--limit-rate', dump + ['-L', '\u0663']),
+                ('--limit-rate', dump + ['-L', '10\n']),
+                ('--jobs', dump + ['-j', '0']),
+                ('--min-size', dump + ['--min-size', 'some']),
+                ('--accept-status', dump + ['--accept-status', '1,x', '--', 'true']),
+                ('--expires', ['url', '/', '0', '--expires', '8d']),
+                ('--expires', ['url', '/', '0', '--expires', '0s']),
+                ('--expires', ['url', '/', '0', '--expires', 'soon']),
+                ('restore takes no --overwrite', ['restore', '/', '0', '--overwrite']),
+                ('list takes no --yes', ['list', '-y']),
+                ('no program', dump + ['--']),
+                ('not UTF-8', [b'dump', b'/h\xff', b'0'])))
+
+    def test_the_stream_is_not_read(self):
+        ours, theirs = os.pipe()
+        os.write(theirs, b'unread')
+        os.close(theirs)
+        self.must_fail(2, 'no integer', 'dump', '/home', 'x', stdin=ours)
+        with open(ours, 'rb') as pipe:
+            self.assertEqual(pipe.read(), b'unread')
+
+    def test_a_wrong_configuration_is_refused(self):
+        good = self.server.config()
+        cases = (
+                (':6: unknown key bucket', good + 'bucket name\n'),
+                (':7: no value for region', good + '\nregion \n'),
+                (':6: region is set twice', good + 'region eu-west-1\n'),
+                (':6: part_size', good + 'part_size 4m\n'),
+                (':6: jobs', good + 'jobs many\n'),
+                (':6: addressing', good + 'addressing sideways\n'),
+                (':6: limit_rate', good + 'limit_rate 0\n'),
+                ('UTF-8', good.encode() + b'profile \xff\n'),
+                ('UTF-8|unknown key', b'\x7fELF\0\0\xff'),
+                ('no bucket', good.replace('bucket_name', '#')),
+                ('no credentials', good.replace('access_key_id', '#').replace('secret', '#')),
+                ('half a key', good.replace('access_key_id', '#')),
+                ('half a key', good.replace('secret_access_key', '#')),
+                ('no URL', good.replace('http://', 'ftp://')),
+                ('no URL', good.replace('http://', '')),
+                ('no region', good.replace('us-east-1', 'us/east')),
+                ('no bucket', ''))
+        self.refuse_all([(message, ['list', '-f', self.write_config(text, '%d.conf' % number)])
+                         for number, (message, text) in enumerate(cases)])
+        path = self.write_config(good + 'bucket name\n', 'other config')
+        self.refuse('%s:6: unknown key bucket' % re.escape(path), '-f', path, 'list')
+        for message, path in (('No such file', 'missing'), ('Is a directory', '.')):
+            self.refuse('cannot read %s: %s' % (re.escape(path), message), '-f', path, 'list')
+            self.refuse(message, 'list', env={'S3DUMP_CONFIG': path})
+        os.remove(self.config)
+        os.symlink('nowhere', self.config)
+        self.refuse('cannot read .*/.s3keys: No such file', 'list')
+        os.remove(self.config)
+
+    def test_a_terminal_where_data_is_expected_is_refused(self):
+        master, slave = pty.openpty()
+        self.addCleanup(os.close, master)
+        self.addCleanup(os.close, slave)
+        self.refuse('dump reads a stream', 'dump', '/home', '0', stdin=slave)
+        self.refuse('putacl', 'putacl', '/home', '0', stdin=slave)
+        self.refuse('restore writes a stream', 'restore', '/home', '0', stdout=slave)
+        self.succeed('dump', '/home', '0', '--', 'echo', 'data', stdin=slave)
+
+    def test_without_arguments_it_says_the_first_steps(self):
+        result = self.run_program()
+        self.assertEqual((result.status, result.out), (2, b''))
+        for text in ('no command', 'init', 'dump /home 0', 'restore /home 0', '--help'):
+            self.assertIn(text, result.err)
+        self.assertLess(max(map(len, result.err.splitlines())), 80)
+
+    def test_help_and_version(self):
+        for argv, words, others in (
+                (['--help'], '--retain dump restore clean --limit-rate --host', ''),
+                (['dump', '--help'], '--retain --key --limit-rate', '--keep-daily --thaw'),
+                (['--help', 'initialize'], 'create the bucket', '--key restore'),
+                (['help', 'list'], '--long', '--key restore')):
+            result = self.succeed(*argv)
+            text = result.out.decode()
+            self.assertEqual(result.err, '')
+            self.assertEqual([word for word in words.split() if word not in text], [])
+            self.assertEqual([word for word in others.split() if word in text], [])
+            self.assertLess(max(map(len, text.splitlines())), 80)
+        self.assertRegex(self.succeed('--version').out, rb'\As3dump \d+\.\d+\S*\n\Z')
+        os.remove(self.config)
+        self.succeed('--help')
+
+class CompletionTests(ProgramTestCase):
+
+    LINES = (('', 'dump restore verify list delete clean check init url getacl putacl'),
+             ('re', 'restore'),
+             ('dump --sto', '--storage-class'),
+             ('dump --storage-class DEEP', 'DEEP_ARCHIVE'),
+             ('restore --thaw 3 --tier ', 'expedited standard bulk'),
+             ('-h mail clean --keep-', '--keep-daily --keep-weekly --keep-monthly --keep-yearly'),
+             ('restore --retain', ''),
+             ('dump /home 0 -- tar --', ''),
+             ('--ver', '--verbose --version'),
+             ('retrieve --th', '--thaw'),
+             ('dump --storage-class = DEEP', 'DEEP_ARCHIVE'),   # as bash divides it
+             ('dump --retain-mode =', 'governance compliance'))
+
+    @unittest.skipUnless(shutil.which('bash'), 'there is no bash')
+    def test_bash_completes_commands_options_and_values(self):
+        script = self.succeed('--completion', 'bash').out.decode()
+        for line, expected in self.LINES:
+            with self.subTest(line):
+                words = ' '.join(map(shlex.quote, ['s3dump.py'] + line.split(' ')))
+                found = subprocess.check_output(['bash', '-c', '%s\nCOMP_WORDS=(%s); COMP_CWORD=%d;'
+                                                 '_s3dump; echo "${COMPREPLY[@]}"' % (
+                                                     script, words, len(line.split(' ')))])
+                self.assertEqual(found.decode().strip(), expected)
+
+    def test_zsh_is_told_all_commands_and_options(self):
+        script = self.succeed('--completion', 'zsh').out.decode()
+        self.assertTrue(script.startswith('#compdef s3dump.py '))
+        options = re.search(r'(?m)^ +options=\((.*)\)$', script).group(1)
+        cases = dict(re.findall(r'(?m)^ +([a-z|]+)\) options\+=\((.*)\) ;;$', script))
+        cases = {name.partition('|')[0]: specs for name, specs in cases.items()}
+        self.assertEqual(sorted(cases), sorted(s3dump.COMMANDS))
+        for name, specs in cases.items():
+            flags = [flag for each in s3dump.OPTIONS for flag in each.flags
+                     if not each.commands or name in each.commands]
+            found = ' '.join(re.findall(r"(?:^| )'\((-[^)]*)\)'", options + ' ' + specs))
+            self.assertEqual(sorted(found.split()), sorted(flags))
+        if shutil.which('zsh'):
+            subprocess.check_call(['zsh', '-n', '-c', script])
+
+
+class ConfigurationTests(ProgramTestCase):
+
+    def test_blanks_comments_and_carriage_returns_do_no_harm(self):
+        lines = ['\ufeff# comment', ''] + [line.replace(' ', ' \t ') + '  '
+                                          for line in self.server.config().splitlines()]
+        for ending in ('\n', '\r\n'):
+            self.write_config(ending.join(lines + ['   # more']))
+            self.assertEqual(self.succeed('-q', 'clean', '1'), (0, b'', ''))
+
+    def test_a_secret_that_others_may_read_is_warned_of(self):
+        for mode in (0o640, 0o604, 0o644):
+            path = self.write_config(self.server.config(), 'open', mode)
+            self.assertRegex(self.succeed('-qf', path, 'clean', '1').err,
+                             r'\As3dump: warning: %s .* chmod 600 .*\n\Z' % re.escape(path))
+        self.write_config(self.server.config().replace('secret', '#'), 'open', 0o644)
+        environment = {'AWS_ACCESS_KEY_ID': self.server.access_key,
+                       'AWS_SECRET_ACCESS_KEY': self.server.secret_key}
+        text = re.sub('access_key_id.*|secret_access.*', '', self.server.config())
+        path = self.write_config(text, 'open', 0o644)
+        self.assertEqual(self.succeed('-f', path, 'clean', '1', env=environment).err, '')
+
+    def test_the_option_goes_before_the_variable_and_that_before_the_home_directory(self):
+        for number in range(3):
+            self.server.add_bucket('bucket%d' % number)
+            self.write_config(self.server.config(bucket_name='bucket%d' % number),
+                              ('first', 'second', '.s3keys')[number])
+        variable = {'S3DUMP_CONFIG': 'second'}
+        for argv, env in ((['-f', 'first'], variable), ([], variable), ([], {})):
+            self.succeed('list', *argv, env=env)
+        self.assertEqual([request.bucket for request in self.server.log
+                          if request.operation == 'ListObjectsV2'],
+                         ['bucket0', 'bucket1', 'bucket2'])
+
+    def test_the_environment_alone_is_a_configuration(self):
+        os.remove(self.config)
+        environment = {'AWS_ACCESS_KEY_ID': self.server.access_key, 'S3DUMP_BUCKET': 'bucket',
+                       'AWS_SECRET_ACCESS_KEY': self.server.secret_key,
+                       'AWS_ENDPOINT_URL': self.server.url, 'AWS_REGION': 'us-east-1'}
+        self.succeed('list', env=environment)
+        self.assertEqual(self.succeed('list', env=environment, bare=True).err, '')
+        del environment['AWS_SECRET_ACCESS_KEY']
+        self.must_fail(2, 'half a key', 'list', env=environment)
+
+    def test_the_key_may_come_from_where_the_aws_tools_find_it(self):
+        self.write_config('endpoint %s\nbucket_name bucket\n' % self.server.url)
+        self.server.add_user('TEMPORARY', 'secretOFuser', session_token='tokenOFuser')
+        with CredentialServices() as services:
+            services.issue('TEMPORARY', 'secretOFuser', 'tokenOFuser', 3600)
+            path = self.write_config(services.web_identity_token, 'token')
+            process = self.write_config('import json; print(json.dumps(dict(Version=1, AccessKeyId='
+                                        '"TEMPORARY", SecretAccessKey="secretOFuser", '
+                                        'SessionToken="tokenOFuser")))', 'process.py')
+            profile = self.write_config('[profile of mine]\ncredential_process = %s %s\n' % (
+                sys.executable, process), 'aws.config')
+            for environment in (
+                    {'AWS_ACCESS_KEY_ID': 'TEMPORARY', 'AWS_SECRET_ACCESS_KEY': 'secretOFuser',
+                     'AWS_SESSION_TOKEN': 'tokenOFuser'},
+                    {'AWS_PROFILE': 'of mine', 'AWS_CONFIG_FILE': profile},
+                    {'AWS_WEB_IDENTITY_TOKEN_FILE': path, 'AWS_ROLE_ARN': services.role_arn,
+                     'AWS_ENDPOINT_URL_STS': services.url},
+                    {'AWS_CONTAINER_CREDENTIALS_FULL_URI': services.url + services.container_path},
+                    {'AWS_EC2_METADATA_DISABLED': '',
+                     'AWS_EC2_METADATA_SERVICE_ENDPOINT': services.url}):
+                with self.subTest(environment):
+                    result = self.succeed('-v', 'dump', '/', '0', data=b'data', env=environment)
+                    self.assertEqual(self.server.log[-1].user, 'TEMPORARY')
+                    self.assertNotRegex(result.err, 'secretOF|tokenOF|' + re.escape(
+                        services.web_identity_token))
+            self.assertEqual(services.violations, [])
+            result = self.succeed('url', '/', '0', '--expires', '2h', env=environment)
+            self.assertRegex(result.err, 'the URLs end with the key that signs them, at 20')
+
+    def test_without_a_key_the_stream_is_not_read(self):
+        self.write_config('endpoint %s\nbucket_name bucket\n' % self.server.url)
+        with tempfile.TemporaryFile() as file:
+            file.write(b'data')
+            file.seek(0)
+            self.must_fail(2, 'no credentials: .*no EC2 instance role', 'dump', '/', '0',
+                           stdin=file)
+            self.assertEqual(os.lseek(file.fileno(), 0, os.SEEK_CUR), 0)
+
+    @unittest.skipIf(ssl is None, 'this Python has no ssl')
+    def test_server_names_a_host_that_speaks_https(self):
+        path = self.write_config(CERTIFICATE, 'server.pem')
+        with S3Server(certfile=path) as server:
+            text = server.config().replace('endpoint https://', 'server ')
+            self.write_config(text)
+            self.dump(b'data', '/home', '0')
+            self.assertEqual(self.succeed('restore', '/home', '0').out, b'data')
+            self.assertEqual(server.violations, [])
+            self.write_config(re.sub('ca_bundle.*', '', text))
+            self.must_fail(1, 'certificate is not accepted', 'list')
+
+    def test_a_python_without_ssl_speaks_http_and_says_why_not_https(self):
+        without = in_python('import sys; sys.modules["ssl"] = sys.modules["_ssl"] = None')
+        self.succeed('dump', '/home', '0', data=b'data', prefix=without)
+        self.assertEqual(self.succeed('restore', '/home', '0', prefix=without).out, b'data')
+        self.configure(endpoint='https://127.0.0.1')
+        self.must_fail(2, 'built without ssl', 'list', prefix=without)
+
+
 # --- Rotation ----------------------------------------------------------------
-#
+
+class ListTests(ProgramTestCase):
+
+    def listing(self, *argv, **environment):
+        return self.succeed('list', *argv, env=environment).out.decode('utf-8')
+
+    def fill(self):
+        gib = 1 << 30
+        for fs, level, date, stamp, size, storage_class in (
+                ('/home', '0', '2009-07-08', '', 54 * gib // 10, 'GLACIER'),
+                ('/home', '0', '2026-11-22', '20261123T013405.123Z', 55 * gib // 10, 'STANDARD'),
+                ('/', '0', '2009-10-07', '', 215 * gib // 10240, 'STANDARD'),
+                ('/', '1', '2006-11-20', '', 14 << 10, 'STANDARD'),
+                ('/home', '0', '2026-11-22', '20261122T213405.123Z', 1, 'STANDARD'),
+                ('/', '10', '2006-11-21', '', 1023, 'STANDARD')):
+            key = '%s:%s:%s:%s' % (HOST, fs, level, date)
+            if stamp:
+                key += ':%s-k2v9x0c2m7qdx3ha' % stamp
+            self.server.put(key, b'', modified=self.noon(date), storage_class=storage_class)
+            self.server.objects[key].data = Zeros(size)
+        self.server.put('zebra:/:0:2020-01-01', bytes(5), modified=self.noon('2020-01-01'))
+        self.server.put('readme.txt', bytes(2048), modified=self.noon('2020-01-01'))
+        self.server.put('%s:no:dump' % HOST, bytes(1), modified=self.noon('2020-01-01'))
+        self.server.log.clear()
+
+    ours = '\n'.join((
+        'Dumps for this host (%s):' % HOST,
+        '/',
+        'Level 0 2009-10-07:    21.5M',
+        'Level 1 2006-11-20:    14.0k',
+        'Level 10 2006-11-21:     1023',
+        '/home',
+        'Level 0 2009-07-08:     5.4G  GLACIER',
+        'Level 0 2026-11-22 16:34:05:        1',
+        'Level 0 2026-11-22 20:34:05:     5.5G',
+        '\n'))
+
+    def test_the_dumps_of_this_host(self):
+        self.fill()
+        self.assertEqual(self.listing(TZ='EST5'),
+                         self.ours + 'Total data stored: 10.9G ($0.15/month)\n')
+        self.assertEqual({request.query.get('prefix') for request in self.server.log}, {HOST + ':'})
+
+    def test_the_dumps_of_a_file_system(self):
+        self.fill()
+        self.assertEqual(self.listing('/home', TZ='UTC0'), '\n'.join((
+            'Dumps for this host (%s):' % HOST,
+            '/home',
+            'Level 0 2009-07-08:     5.4G  GLACIER',
+            'Level 0 2026-11-22 21:34:05:        1',
+            'Level 0 2026-11-22 01:34:05:     5.5G',
+            '', 'Total data stored: 10.9G ($0.15/month)', '')))
+        self.assertEqual(self.listing('/hom'), '\n'.join((
+            'Dumps for this host (%s):' % HOST, '', 'Total data stored: 0 ($0.00/month)', '')))
+
+    def test_the_dumps_of_another_host_and_of_all(self):
+        self.fill()
+        zebra = 'Dumps for zebra:\n/\nLevel 0 2020-01-01:        5\n\n'
+        self.assertEqual(self.listing('-h', 'zebra'),
+                         zebra + 'Total data stored: 5 ($0.00/month)\n')
+        listing = self.listing('-a', TZ='EST5')
+        sections = [self.ours, zebra] if HOST < 'zebra' else [zebra, self.ours]
+        self.assertTrue(listing.startswith(''.join(sections)), listing)
+        self.assertIn('\n\nTotal data stored: 10.9G ($0.15/month)\n', listing)
+        self.assertRegex(listing, r'\nOther objects[^\n]*: 2, 2\.0k\n')
+
+    def test_json_has_a_line_per_dump(self):
+        self.fill()
+        lines = [json.loads(line) for line in self.listing('-a', '--json').splitlines()]
+        self.assertEqual(len(lines), 9)
+        for line in lines:
+            self.assertEqual(sorted(line), ['date', 'fs', 'host', 'key', 'level', 'objects', 'size',
+                                            'storage_class', 'stored'])
+        by_key = {line['key']: line for line in lines}
+        self.assertEqual(by_key['%s:/home:0:2009-07-08' % HOST], {
+            'key': '%s:/home:0:2009-07-08' % HOST, 'host': HOST, 'fs': '/home', 'level': '0',
+            'date': '2009-07-08', 'stored': '2009-07-08T12:00:00Z', 'size': 54 * (1 << 30) // 10,
+            'storage_class': 'GLACIER', 'objects': 1})
+        other = by_key['readme.txt']
+        self.assertEqual((other['host'], other['fs'], other['level'], other['date'], other['size']),
+                         (None, None, None, None, 2048))
+        self.assertEqual(len(self.listing('--json').splitlines()), 6 + 1)
+
+    def test_unfinished_uploads_have_a_line_of_their_own(self):
+        key = self.place()
+        for number, days in enumerate((40, 3)):
+            self.place_upload(str(number), key, days * DAY)
+        oldest = time.strftime('%Y-%m-%d', time.gmtime(time.time() - 40 * DAY))
+        lines = self.listing(TZ='UTC0').splitlines()
+        self.assertRegex(lines[-2], r'\ATotal data stored: 100 ')
+        self.assertRegex(lines[-1], r'\AUnfinished uploads: 2, the oldest of %s' % oldest)
+        client = SigningClient(self.server)
+        self.addCleanup(client.close)
+        path = '/bucket/' + urllib.parse.quote(key, safe='/-._~')
+        upload_id = re.search('<UploadId>(.*)</UploadId>', client(
+            'POST', path + '?uploads=').body.decode()).group(1)
+        for number in (1, 2):
+            client('PUT', '%s?partNumber=%d&uploadId=%s' % (path, number, upload_id),
+                   bytes(1000 * number))
+        self.assertIn('\nUnfinished uploads: 3, 2.9k, the oldest', self.listing(TZ='UTC0'))
+        self.server.quirks.add('no-uploads-list')
+        self.assertRegex(self.listing(), r'\nTotal data stored: [^\n]*\n\Z')
+
+    def test_the_size_of_more_than_a_hundred_unfinished_uploads_is_not_asked_for(self):
+        for number in range(101):
+            self.place_upload(str(number), HOST + ':/home:0:2020-01-10', 60)
+        self.assertIn('\nUnfinished uploads: 101, the oldest of', self.listing())
+        self.assertNotIn('ListParts', self.server.operations())
+        self.server.uploads.popitem()
+        self.assertIn('\nUnfinished uploads: 100, the oldest of', self.listing())
+        self.assertEqual(len(self.asked('ListParts')), 100)
+
+    def test_a_line_per_dump_is_fit_for_sort_and_awk(self):
+        keys = [self.place('/', size=2000), self.place('/my home', size=30),
+                self.place('/x', host='other', storage_class='GLACIER')]
+        self.server.put('note', bytes(7), modified=self.noon('2020-01-01'))
+        self.server.put(keys[1] + '/end_000004', b'', modified=self.noon('2020-01-01'))
+        rows = [(2000, '2020-01-10T12:00:00Z', 1, 'STANDARD', 'whole', keys[0]),
+                (30, '2020-01-10T12:00:00Z', 2, 'STANDARD', 'broken', keys[1]),
+                (100, '2020-01-10T12:00:00Z', 1, 'GLACIER', 'whole', keys[2]),
+                (7, '2020-01-01T12:00:00Z', 1, 'STANDARD', 'other', 'note')]
+        self.assertEqual(self.listing('--long', '-a'), ''.join(
+            '%15d %s %3d %-12s %-6s %s\n' % row for row in sorted(rows, key=lambda row: row[5])))
+        self.assertEqual([line.split(None, 5)[5] for line in self.listing(
+            '--long').splitlines()], keys[:2])
+
+    def test_an_empty_bucket_has_a_total_of_nothing(self):
+        self.assertEqual(self.listing(), '\n'.join((
+            'Dumps for this host (%s):' % HOST, '', 'Total data stored: 0 ($0.00/month)', '')))
+        self.assertEqual(self.listing('--json'), '')
+
+    def test_a_key_that_is_not_ascii_under_an_empty_environment(self):
+        self.server.put('%s:/ünï→日本:0:2009-10-07' % HOST, b'data',
+                        modified=self.noon('2009-10-07'))
+        for locale in ({}, {'LC_ALL': 'C'}, {'LC_ALL': 'POSIX', 'PYTHONIOENCODING': 'ascii'}):
+            result = self.succeed('-f', self.config, 'list', env=locale, bare=True)
+            self.assertIn('\n/ünï→日本\nLevel 0 2009-10-07:        4\n', result.out.decode('utf-8'))
+        result = self.succeed('-f', self.config, 'restore', '/ünï→日本', '0', bare=True)
+        self.assertEqual(result.out, b'data')
+
+    def test_more_than_a_page_of_keys(self):
+        self.server.page_size = 2
+        self.addCleanup(setattr, self.server, 'page_size', 1000)
+        keys = sorted(self.place('/%d' % number) for number in range(5))
+        lines = self.listing('--json').splitlines()
+        self.assertEqual([json.loads(line)['key'] for line in lines], keys)
+
+
+class CleanTests(ProgramTestCase):
+
+    def clean(self, *argv):
+        return self.succeed('clean', *argv)
+
+    def test_it_keeps_the_most_recent_of_each_file_system_and_level(self):
+        kept, gone = [], []
+        for fs in ('/', '/home'):
+            for level in ('0', '1'):
+                for number in (1, 2, 3, 4):
+                    key = self.place(fs, level, '2020-01-0%d' % number)
+                    (kept if number > 2 else gone).append(key)
+        result = self.clean('2')
+        self.assertEqual(self.keys(), sorted(kept))
+        self.assertEqual(result.out, b'')
+        for key in gone:
+            self.assertRegex(result.err, '(?m)^s3dump: deleted %s' % re.escape(key))
+        self.assertEqual(self.clean('2', '-q'), (0, b'', ''))
+
+    def test_it_goes_by_the_date_label_then_by_the_time_stored(self):
+        kept = [self.place(date='2020-01-03', stored=self.noon('2020-01-03')),
+                self.place(date='2020-01-02', stored=self.noon('2020-01-02') + 9)]
+        self.place(date='2020-01-02', stored=self.noon('2020-01-02') + 1)
+        self.place(date='2020-01-01', stored=self.noon('2020-01-09'))
+        self.clean('2')
+        self.assertEqual(self.keys(), sorted(kept))
+
+    def test_a_dry_run_says_what_would_go_and_deletes_nothing(self):
+        keys = [self.place(date='2020-01-0%d' % number) for number in (1, 2, 3)]
+        result = self.clean('1', '-n', '--keep-yearly', '1')
+        self.assertEqual(self.keys(), sorted(keys))
+        self.assertNotIn('DeleteObject', self.server.operations())
+        self.assertEqual(result.out.decode(), ''.join((
+            'keep %s       100  last, yearly\n' % keys[2], 'go   %s       100  \n' % keys[1],
+            'go   %s       100  \n' % keys[0],
+            '2 dumps would go, which saves 200 ($0.00/month)\n')))
+
+    def test_calendar_rules_keep_what_n_does_not(self):
+        keys = [self.place(date=date) for date in (
+            '2019-05-05', '2020-01-01', '2020-01-02', '2020-01-03')]
+        self.clean('1', '--keep-yearly', '2')
+        self.assertEqual(self.keys(), [keys[0], keys[3]])
+        self.clean('--keep-monthly', '1')
+        self.assertEqual(self.keys(), [keys[3]])
+
+    def test_an_increment_whose_base_goes_or_is_missing_is_pointed_out(self):
+        base = self.place(date='2020-01-01')
+        increment = self.place(level='1', date='2020-01-02')
+        self.place(date='2020-01-03')
+        orphan = self.place(level='2', fs='/x', date='2020-01-05')
+        result = self.clean('1', '-n')
+        self.assertIn('%s is kept, but its base goes: %s\n' % (increment, base), result.err)
+        self.assertIn('%s is kept, but there is no older dump of a lower level' % orphan,
+                      result.err)
+        self.assertEqual(self.clean('2', '-n').err.count('is kept, but'), 1)
+
+    def test_tiny_dumps_do_not_hide_that_large_ones_would_go(self):
+        real = [self.place(date='2020-01-%02d' % day, size=1000) for day in range(1, 11)]
+        junk = [self.place(date='2020-02-%02d' % day, size=1) for day in range(1, 4)]
+        for _ in range(40):
+            self.place(date='2001-01-01', size=1)
+        result = self.run_program('clean', '3')
+        self.assertEqual(result.status, 1)
+        self.assertIn('is left alone', result.err)
+        self.assertLessEqual(set(real + junk), set(self.keys()))
+
+    def test_a_lock_of_any_volume_keeps_the_whole_dump(self):
+        self.configure(part_size='5m', max_parts='1')
+        self.succeed('dump', '/home', '0', '-w', '2020-01-01', '--retain', '30',
+                     data=bytes(PART + 1))
+        first = min(self.keys())
+        self.server.objects[first].lock_until = time.time() - 1
+        before = self.keys()
+        kept = self.place(date='2020-01-03', size=PART + 1)
+        self.assertRegex(self.clean('1').err, 'is locked until 2')
+        self.assertEqual(self.keys(), sorted(before + [kept]))
+
+    def test_a_condition_that_is_refused_does_not_stop_a_deletion(self):
+        for status, code in ((501, 'NotImplemented'), (400, 'InvalidArgument'),
+                             (403, 'AccessDenied')):
+            self.server.objects.clear()
+            self.place(date='2020-01-01')
+            kept = self.place(date='2020-01-02')
+            self.server.fault('DeleteObject', 'status', status=status, code=code)
+            self.clean('1')
+            self.assertEqual(self.keys(), [kept])
+
+    def test_what_was_replaced_since_it_was_listed_stays(self):
+        old = self.place(date='2020-01-01', size=100)
+        self.place(date='2020-01-02')
+
+        def replace(server, exchange):
+            if old in server.objects and server.objects[old].size == 100:
+                server.put(old, b'newer')
+
+        self.server.on('DeleteObject', replace)
+        self.assertIn('was replaced since it was listed', self.run_program('clean', '1').err)
+        self.assertEqual(self.server.objects[old].size, 5)
+        self.server.hooks.clear()
+        self.server.quirks.add('plain-etag')    # a server that lists other ETags than it knows
+        self.server.fault('DeleteObject', 'status', status=412, code='PreconditionFailed')
+        self.clean('1', '--force')
+        self.assertNotIn(old, self.server.objects)
+
+    def test_what_is_locked_is_said_and_the_rest_goes(self):
+        self.succeed('dump', '/home', '0', '-w', '2020-01-01', '--retain', '30', data=b'data')
+        locked = self.keys()[0]
+        found = self.server.objects[locked]
+        self.assertEqual(found.lock_mode, 'GOVERNANCE')
+        self.assertAlmostEqual(found.lock_until, time.time() + 30 * DAY, delta=60)
+        gone = self.place(date='2020-01-02', size=4)
+        kept = self.place(date='2020-01-03', size=4)
+        result = self.clean('1')
+        self.assertRegex(result.err, '%s is locked until 2' % re.escape(locked))
+        self.assertEqual(self.clean('1', '-q').err, '')
+        self.assertEqual(self.keys(), sorted([locked, kept]))
+        self.assertNotIn(gone, self.keys())
+        self.assertRegex(self.run_program('delete', '-k', locked).err,
+                         'is locked until .*\n.*nothing was deleted')
+
+    def test_a_deletion_that_saves_nothing_yet_is_said(self):
+        self.place(date='2020-01-01', storage_class='GLACIER', stored=time.time() - 10 * DAY)
+        self.place(date='2020-01-02', storage_class='GLACIER')
+        self.assertRegex(self.clean('1', '-n').err, 'is billed until 20.* as the class GLACIER')
+        self.assertEqual(self.clean('1', '-q').err, '')         # cron is not told each week
+
+    def test_other_hosts_are_cleaned_only_when_asked(self):
+        ours = [self.place(date='2020-01-0%d' % number) for number in (1, 2)]
+        theirs = [self.place(date='2020-01-0%d' % number, host='other') for number in (1, 2)]
+        longer = [self.place(date='2020-01-0%d' % number, host=HOST + '2') for number in (1, 2)]
+        self.clean('1')
+        self.assertEqual(self.keys(), sorted(ours[1:] + theirs + longer))
+        self.clean('1', '-h', 'other')
+        self.assertEqual(self.keys(), sorted(ours[1:] + theirs[1:] + longer))
+        self.clean('1', '-a')
+        self.assertEqual(self.keys(), sorted(ours[1:] + theirs[1:] + longer[1:]))
+
+    def test_keys_that_are_no_dumps_are_never_touched(self):
+        foreign = ['readme', HOST + ':', HOST + ':/home:0', HOST + ':/home:0:2020-02-30',
+                   HOST + ':/home:x:2020-01-01', HOST + ':/home:0:2020-01-01:extra',
+                   HOST + ':/home:0:2020-01-01.gz', HOST + ':/home:0:2020-01-01/notes',
+                   HOST + ':/home:0:20200101', HOST + ':/ho:me:0:2020-01-01']
+        for key in foreign:
+            self.server.put(key, b'', modified=self.noon('2019-01-01'))
+        kept = [self.place(date='2020-01-0%d' % number) for number in (1, 2)]
+        self.clean('1', '-a', '--force')
+        self.assertEqual(self.keys(), sorted(foreign + kept[1:]))
+
+    def test_a_dump_that_can_not_be_restored_counts_for_nothing(self):
+        good = self.place(date='2020-01-01')
+        broken = '%s:/home:0:2020-01-02/chunk_000001' % HOST
+        self.server.put(broken, bytes(100), modified=self.noon('2020-01-02'))
+        self.assertIn('neither counted nor deleted', self.clean('1').err)
+        self.assertEqual(self.keys(), sorted([good, broken]))
+
+    def test_a_date_in_the_future_counts_for_nothing(self):
+        kept = [self.place(date='2020-01-01'), self.place(date='2020-01-02')]
+        tomorrow = self.place(date='2020-01-04', stored=self.noon('2020-01-03'))
+        forged = self.place(date='2020-01-06', stored=self.noon('2020-01-04'))
+        result = self.run_program('clean', '2')
+        self.assertIn(forged, result.err)
+        self.assertEqual(self.keys(), sorted([kept[1], tomorrow, forged]))
+
+    def test_a_group_that_would_shrink_is_left_alone(self):
+        real = [self.place('/', date='2020-01-0%d' % number, size=1000) for number in (1, 2, 3)]
+        false = [self.place('/', date='2020-01-0%d' % number, size=499) for number in (4, 5, 6)]
+        others = [self.place('/home', date='2020-01-0%d' % number) for number in (1, 2, 3, 4)]
+        result = self.run_program('clean', '3')
+        self.assertEqual(result.status, 1)
+        self.assertRegex(result.err, r'(?m)^s3dump: .* / level 0 is left alone.*--force')
+        self.assertEqual(self.keys(), sorted(real + false + others[1:]))
+        self.clean('3', '--force')
+        self.assertEqual(self.keys(), sorted(false + others[1:]))
+
+    def test_half_the_size_is_enough(self):
+        for number in (1, 2, 3):
+            self.place(date='2020-01-0%d' % number, size=1000)
+        kept = [self.place(date='2020-01-0%d' % number, size=500) for number in (4, 5)]
+        self.clean('2')
+        self.assertEqual(self.keys(), sorted(kept))
+
+    def test_it_goes_on_after_a_failure_and_fails_at_the_end(self):
+        keys = [self.place(date='2020-01-0%d' % number) for number in (1, 2, 3, 4)]
+        self.server.fault('DeleteObject', 'status', status=403, code='AccessDenied', times=None,
+                          where=lambda exchange: exchange.key == keys[1])
+        result = self.run_program('clean', '1')
+        self.assertEqual(result.status, 1)
+        self.assertEqual(self.keys(), sorted([keys[1], keys[3]]))
+        self.assertRegex(result.err, r'(?m)^s3dump: cannot delete %s: .*AccessDenied' % keys[1])
+        self.assertEqual(len(re.findall('(?m)^s3dump: deleted', result.err)), 2)
+
+    @unittest.skipIf(ssl is None, 'this Python has no ssl')
+    def test_a_network_that_fails_ends_it(self):
+        path = self.write_config(CERTIFICATE, 'server.pem')
+        with S3Server(certfile=path, quirks=['close']) as server, Proxy() as proxy:
+            self.write_config(server.config())
+            for number in (1, 2, 3, 4):
+                server.put('%s:/home:0:2020-01-0%d' % (HOST, number), b'',
+                           modified=self.noon('2020-01-0%d' % number))
+            server.on('DeleteObject', lambda *_: setattr(proxy, 'refuse_status', 403))
+            # without -W error: that of 3.6 warns of the socket of a tunnel that was refused
+            result = self.run_program('clean', '1', env={'HTTPS_PROXY': proxy.url},
+                                      prefix=[sys.executable, '-I', '-S', PROGRAM])
+            self.assertEqual(result.status, 1)
+            self.assertRegex(result.err, r'\As3dump: deleted .*\ns3dump: clean: DeleteObject .*: '
+                             r'Tunnel connection failed: 403[^\n]*\n\Z')
+            self.assertEqual(len(server.objects), 3)
+
+    def test_uploads_that_are_older_than_thirty_days_are_aborted(self):
+        def unfinished(key, days):
+            upload_id = '%d %s' % (days, key)
+            self.place_upload(upload_id, key, days * DAY)
+            return upload_id
+
+        dump = self.place()
+        other = dump.replace(HOST, 'other', 1)
+        old = [unfinished(dump, 31), unfinished(dump + '/volume_000001', 400)]
+        kept = [unfinished(dump, 29), unfinished('%s:no dump' % HOST, 31)]
+        theirs = unfinished(other, 31)
+        self.clean('1', '-n')
+        self.assertEqual(sorted(self.server.uploads), sorted(old + kept + [theirs]))
+        self.clean('1')
+        self.assertEqual(sorted(self.server.uploads), sorted(kept + [theirs]))
+        self.clean('1', '-a')
+        self.assertEqual(sorted(self.server.uploads), sorted(kept))
+        self.server.quirks.add('no-uploads-list')
+        self.clean('1')
+
+    def test_the_first_object_of_a_set_goes_first(self):
+        key = self.place(date='2020-01-01', metadata={'x-amz-meta-volume-size': '100'})
+        for name in ('/volume_000001', '/volume_000002', '/end_000002'):
+            self.server.put(key + name, b'', modified=self.noon('2020-01-01'))
+        kept = self.place(date='2020-01-02')
+        self.clean('1')
+        self.assertEqual(self.keys(), [kept])
+        self.assertEqual(self.asked('DeleteObject')[0], key)
+
+
 # (name, options, dumps, kept): expectations worked out by hand.  A dump is
 # 'DATE', 'DATE HH:MM' or 'DATE @ TIME STORED', times in UTC; kept holds the
 # indices of those that are kept.
@@ -1269,696 +1955,7 @@ class RotationTests(unittest.TestCase):
                 0: ['yearly']})
 
 
-# --- What is wrong with a command line ---------------------------------------
-
-class UsageTests(ProgramTestCase):
-    """Exit status 2, a line on standard error, and nothing read, sent or deleted."""
-
-    def refuse(self, message, *argv, **options):
-        with self.subTest(argv=ascii(argv)):
-            self.refused(message, self.run_program(*argv, **options))
-
-    def refuse_all(self, cases):
-        """Run a table of (message, argv), some at a time."""
-        for start in range(0, len(cases), 4):
-            some = [(case, self.start(*case[1])) for case in cases[start:start + 4]]
-            for (message, argv), process in some:
-                with self.subTest(argv=ascii(argv)):
-                    self.refused(message, self.finish(process, b'data'))
-
-    def refused(self, message, result):
-        self.assertEqual((result.status, result.out), (2, b''), result)
-        self.assertRegex(result.err, r'\As3dump: [^\n]*(?:%s)[^\n]*\n\Z' % message)
-        self.assertEqual(self.server.log, [])
-
-    def test_a_wrong_command_line_is_refused(self):
-        dump = ['dump', '/home', '0']
-        self.refuse_all((
-                ('no command: dump, restore', ['-q']),
-                ('unknown command .dmp. .did you mean dump', ['dmp', '/home', '0']),
-                ('unknown option --storageclass .did you mean --storage-class',
-                 dump + ['--storageclass', 'X']),
-                ('--completion: bash or zsh', ['--completion', 'fish']),
-                ('unknown option --keep .did you mean --keep-daily or', ['clean', '--keep', '3']),
-                ('unknown option --bogus; see', dump + ['--bogus']),
-                ('--json or --long, not both', ['list', '--json', '--long']),
-                ('unknown command', ['backup']),
-                ('unknown command', ['']),
-                ('unknown option -Z', ['-Z'] + dump),
-                ('--config', ['list', '-f']),
-                ('dump takes FS and LEVEL', ['dump', '/home']),
-                ('dump takes FS and LEVEL', dump + ['1']),
-                ('restore takes FS and LEVEL', ['restore']),
-                ('list takes', ['list', '/', '0']),
-                ('init takes', ['init', 'now']),
-                ('not both', dump + ['-k', 'key']),
-                ('not both', ['delete', '/home', '0', '-k', 'key']),
-                ('key is empty', ['dump', '-k', '']),
-                ("FS '/a:b'", ['dump', '/a:b', '0']),
-                ('FS is empty', ['dump', '', '0']),
-                ('FS .*\\\\n', ['dump', '/a\nb', '0']),
-                ('FS .*\\\\x9b', ['dump', '/a\x9bb', '0']),
-                ("LEVEL 'x'", ['dump', '/home', 'x']),
-                ("LEVEL '1.5'", ['dump', '/home', '1.5']),
-                ('LEVEL', ['dump', '/home', '\u0663']),
-                ('LEVEL is empty', ['restore', '/home', '']),
-                ("'2026-02-30'", dump + ['-w', '2026-02-30']),
-                ("'26-02-03'", dump + ['-w', '26-02-03']),
-                ("'today'", dump + ['--date', 'today']),
-                ("'0000-01-01'", dump + ['-w', '0000-01-01']),
-                ("host label 'a/b'", dump + ['-h', 'a/b']),
-                ("host label 'a:b'", ['clean', '1', '--host', 'a:b']),
-                ('host label is empty', ['list', '-h', '']),
-                ('more than 1000 bytes', ['dump', '/' * 1000, '0']),
-                ('more than 1000 bytes', ['dump', '/' + 'ü' * 480, '0']),
-                ('more than 1000 bytes', ['dump', '-k', 'k' * 1001]),
-                ('clean takes', ['clean', '0']),
-                ('clean takes', ['clean', '-1']),
-                ('clean takes', ['clean', 'all']),
-                ('clean takes', ['clean']),
-                ('clean takes', ['clean', '1', '2']),
-                ('--limit-rate', dump + ['-L', '0']),
-                ('--limit-rate', dump + ['-L', '-1']),
-                ('--limit-rate', dump + ['-L', 'abc']),
-                ('--limit-rate', dump + ['-L', '']),
-                ('--limit-rate', dump + ['-L', '1e3']),
-                ('--limit-rate', dump + ['-L', '\u0663']),
-                ('--limit-rate', dump + ['-L', '10\n']),
-                ('--jobs', dump + ['-j', '0']),
-                ('--min-size', dump + ['--min-size', 'some']),
-                ('--accept-status', dump + ['--accept-status', '1,x', '--', 'true']),
-                ('--expires', ['url', '/', '0', '--expires', '8d']),
-                ('--expires', ['url', '/', '0', '--expires', '0s']),
-                ('--expires', ['url', '/', '0', '--expires', 'soon']),
-                ('restore takes no --overwrite', ['restore', '/', '0', '--overwrite']),
-                ('list takes no --yes', ['list', '-y']),
-                ('no program', dump + ['--']),
-                ('not UTF-8', [b'dump', b'/h\xff', b'0'])))
-
-    def test_the_stream_is_not_read(self):
-        ours, theirs = os.pipe()
-        os.write(theirs, b'unread')
-        os.close(theirs)
-        self.must_fail(2, 'no integer', 'dump', '/home', 'x', stdin=ours)
-        with open(ours, 'rb') as pipe:
-            self.assertEqual(pipe.read(), b'unread')
-
-    def test_a_wrong_configuration_is_refused(self):
-        good = self.server.config()
-        cases = (
-                (':6: unknown key bucket', good + 'bucket name\n'),
-                (':7: no value for region', good + '\nregion \n'),
-                (':6: region is set twice', good + 'region eu-west-1\n'),
-                (':6: part_size', good + 'part_size 4m\n'),
-                (':6: jobs', good + 'jobs many\n'),
-                (':6: addressing', good + 'addressing sideways\n'),
-                (':6: limit_rate', good + 'limit_rate 0\n'),
-                ('UTF-8', good.encode() + b'profile \xff\n'),
-                ('UTF-8|unknown key', b'\x7fELF\0\0\xff'),
-                ('no bucket', good.replace('bucket_name', '#')),
-                ('no credentials', good.replace('access_key_id', '#').replace('secret', '#')),
-                ('half a key', good.replace('access_key_id', '#')),
-                ('half a key', good.replace('secret_access_key', '#')),
-                ('no URL', good.replace('http://', 'ftp://')),
-                ('no URL', good.replace('http://', '')),
-                ('no region', good.replace('us-east-1', 'us/east')),
-                ('no bucket', ''))
-        self.refuse_all([(message, ['list', '-f', self.write_config(text, '%d.conf' % number)])
-                         for number, (message, text) in enumerate(cases)])
-        path = self.write_config(good + 'bucket name\n', 'other config')
-        self.refuse('%s:6: unknown key bucket' % re.escape(path), '-f', path, 'list')
-        for message, path in (('No such file', 'missing'), ('Is a directory', '.')):
-            self.refuse('cannot read %s: %s' % (re.escape(path), message), '-f', path, 'list')
-            self.refuse(message, 'list', env={'S3DUMP_CONFIG': path})
-        os.remove(self.config)
-        os.symlink('nowhere', self.config)
-        self.refuse('cannot read .*/.s3keys: No such file', 'list')
-        os.remove(self.config)
-
-    def test_a_terminal_where_data_is_expected_is_refused(self):
-        master, slave = pty.openpty()
-        self.addCleanup(os.close, master)
-        self.addCleanup(os.close, slave)
-        self.refuse('dump reads a stream', 'dump', '/home', '0', stdin=slave)
-        self.refuse('putacl', 'putacl', '/home', '0', stdin=slave)
-        self.refuse('restore writes a stream', 'restore', '/home', '0', stdout=slave)
-        self.succeed('dump', '/home', '0', '--', 'echo', 'data', stdin=slave)
-
-    def test_without_arguments_it_says_the_first_steps(self):
-        result = self.run_program()
-        self.assertEqual((result.status, result.out), (2, b''))
-        for text in ('no command', 'init', 'dump /home 0', 'restore /home 0', '--help'):
-            self.assertIn(text, result.err)
-        self.assertLess(max(map(len, result.err.splitlines())), 80)
-
-    def test_help_and_version(self):
-        for argv, words, others in (
-                (['--help'], '--retain dump restore clean --limit-rate --host', ''),
-                (['dump', '--help'], '--retain --key --limit-rate', '--keep-daily --thaw'),
-                (['--help', 'initialize'], 'create the bucket', '--key restore'),
-                (['help', 'list'], '--long', '--key restore')):
-            result = self.succeed(*argv)
-            text = result.out.decode()
-            self.assertEqual(result.err, '')
-            self.assertEqual([word for word in words.split() if word not in text], [])
-            self.assertEqual([word for word in others.split() if word in text], [])
-            self.assertLess(max(map(len, text.splitlines())), 80)
-        self.assertRegex(self.succeed('--version').out, rb'\As3dump \d+\.\d+\S*\n\Z')
-        os.remove(self.config)
-        self.succeed('--help')
-
-class CompletionTests(ProgramTestCase):
-
-    LINES = (('', 'dump restore verify list delete clean check init url getacl putacl'),
-             ('re', 'restore'),
-             ('dump --sto', '--storage-class'),
-             ('dump --storage-class DEEP', 'DEEP_ARCHIVE'),
-             ('restore --thaw 3 --tier ', 'expedited standard bulk'),
-             ('-h mail clean --keep-', '--keep-daily --keep-weekly --keep-monthly --keep-yearly'),
-             ('-h dump r', 'restore'),      # a machine may be called so
-             ('--host = dump -j 2 r', 'restore'),
-             ('-h dump restore --ti', '--tier'),
-             ('restore --retain', ''),
-             ('dump /home 0 -- tar --', ''),
-             ('--ver', '--verbose --version'),
-             ('retrieve --th', '--thaw'),
-             ('dump --storage-class = DEEP', 'DEEP_ARCHIVE'),   # as bash divides it
-             ('dump --retain-mode =', 'governance compliance'))
-
-    @unittest.skipUnless(shutil.which('bash'), 'there is no bash')
-    def test_bash_completes_commands_options_and_values(self):
-        script = self.succeed('--completion', 'bash').out.decode()
-        for line, expected in self.LINES:
-            with self.subTest(line):
-                words = ' '.join(map(shlex.quote, ['s3dump.py'] + line.split(' ')))
-                found = subprocess.check_output(['bash', '-c', '%s\nCOMP_WORDS=(%s); COMP_CWORD=%d;'
-                                                 '_s3dump; echo "${COMPREPLY[@]}"' % (
-                                                     script, words, len(line.split(' ')))])
-                self.assertEqual(found.decode().strip(), expected)
-
-    def test_zsh_is_told_all_commands_and_options(self):
-        script = self.succeed('--completion', 'zsh').out.decode()
-        self.assertTrue(script.startswith('#compdef s3dump.py '))
-        options = re.search(r'(?m)^ +options=\((.*)\)$', script).group(1)
-        cases = dict(re.findall(r'(?m)^ +([a-z|]+)\) options\+=\((.*)\) ;;$', script))
-        cases = {name.partition('|')[0]: specs for name, specs in cases.items()}
-        self.assertEqual(sorted(cases), sorted(s3dump.COMMANDS))
-        for name, specs in cases.items():
-            flags = [flag for each in s3dump.OPTIONS for flag in each.flags
-                     if not each.commands or name in each.commands]
-            found = ' '.join(re.findall(r"(?:^| )'\((-[^)]*)\)'", options + ' ' + specs))
-            self.assertEqual(sorted(found.split()), sorted(flags))
-        if shutil.which('zsh'):
-            subprocess.check_call(['zsh', '-n', '-c', script])
-
-
-class ConfigurationTests(ProgramTestCase):
-
-    def test_blanks_comments_and_carriage_returns_do_no_harm(self):
-        lines = ['\ufeff# comment', ''] + [line.replace(' ', ' \t ') + '  '
-                                          for line in self.server.config().splitlines()]
-        for ending in ('\n', '\r\n'):
-            self.write_config(ending.join(lines + ['   # more']))
-            self.assertEqual(self.succeed('-q', 'clean', '1'), (0, b'', ''))
-
-    def test_a_secret_that_others_may_read_is_warned_of(self):
-        for mode in (0o640, 0o604, 0o644):
-            path = self.write_config(self.server.config(), 'open', mode)
-            self.assertRegex(self.succeed('-qf', path, 'clean', '1').err,
-                             r'\As3dump: warning: %s .* chmod 600 .*\n\Z' % re.escape(path))
-        self.write_config(self.server.config().replace('secret', '#'), 'open', 0o644)
-        environment = {'AWS_ACCESS_KEY_ID': self.server.access_key,
-                       'AWS_SECRET_ACCESS_KEY': self.server.secret_key}
-        text = re.sub('access_key_id.*|secret_access.*', '', self.server.config())
-        path = self.write_config(text, 'open', 0o644)
-        self.assertEqual(self.succeed('-f', path, 'clean', '1', env=environment).err, '')
-
-    def test_the_option_goes_before_the_variable_and_that_before_the_home_directory(self):
-        for number in range(3):
-            self.server.add_bucket('bucket%d' % number)
-            self.write_config(self.server.config(bucket_name='bucket%d' % number),
-                              ('first', 'second', '.s3keys')[number])
-        variable = {'S3DUMP_CONFIG': 'second'}
-        for argv, env in ((['-f', 'first'], variable), ([], variable), ([], {})):
-            self.succeed('list', *argv, env=env)
-        self.assertEqual([request.bucket for request in self.server.log
-                          if request.operation == 'ListObjectsV2'],
-                         ['bucket0', 'bucket1', 'bucket2'])
-
-    def test_the_environment_alone_is_a_configuration(self):
-        os.remove(self.config)
-        environment = {'AWS_ACCESS_KEY_ID': self.server.access_key, 'S3DUMP_BUCKET': 'bucket',
-                       'AWS_SECRET_ACCESS_KEY': self.server.secret_key,
-                       'AWS_ENDPOINT_URL': self.server.url, 'AWS_REGION': 'us-east-1'}
-        self.succeed('list', env=environment)
-        self.assertEqual(self.succeed('list', env=environment, bare=True).err, '')
-        del environment['AWS_SECRET_ACCESS_KEY']
-        self.must_fail(2, 'half a key', 'list', env=environment)
-
-    def test_the_key_may_come_from_where_the_aws_tools_find_it(self):
-        self.write_config('endpoint %s\nbucket_name bucket\n' % self.server.url)
-        self.server.add_user('TEMPORARY', 'secretOFuser', session_token='tokenOFuser')
-        with CredentialServices() as services:
-            services.issue('TEMPORARY', 'secretOFuser', 'tokenOFuser', 3600)
-            path = self.write_config(services.web_identity_token, 'token')
-            process = self.write_config('import json; print(json.dumps(dict(Version=1, AccessKeyId='
-                                        '"TEMPORARY", SecretAccessKey="secretOFuser", '
-                                        'SessionToken="tokenOFuser")))', 'process.py')
-            profile = self.write_config('[profile of mine]\ncredential_process = %s %s\n' % (
-                sys.executable, process), 'aws.config')
-            for environment in (
-                    {'AWS_ACCESS_KEY_ID': 'TEMPORARY', 'AWS_SECRET_ACCESS_KEY': 'secretOFuser',
-                     'AWS_SESSION_TOKEN': 'tokenOFuser'},
-                    {'AWS_PROFILE': 'of mine', 'AWS_CONFIG_FILE': profile},
-                    {'AWS_WEB_IDENTITY_TOKEN_FILE': path, 'AWS_ROLE_ARN': services.role_arn,
-                     'AWS_ENDPOINT_URL_STS': services.url},
-                    {'AWS_CONTAINER_CREDENTIALS_FULL_URI': services.url + services.container_path},
-                    {'AWS_EC2_METADATA_DISABLED': '',
-                     'AWS_EC2_METADATA_SERVICE_ENDPOINT': services.url}):
-                with self.subTest(environment):
-                    result = self.succeed('-v', 'dump', '/', '0', data=b'data', env=environment)
-                    self.assertEqual(self.server.log[-1].user, 'TEMPORARY')
-                    self.assertNotRegex(result.err, 'secretOF|tokenOF|' + re.escape(
-                        services.web_identity_token))
-            self.assertEqual(services.violations, [])
-            result = self.succeed('url', '/', '0', '--expires', '2h', env=environment)
-            self.assertRegex(result.err, 'the URLs end with the key that signs them, at 20')
-
-    def test_without_a_key_the_stream_is_not_read(self):
-        self.write_config('endpoint %s\nbucket_name bucket\n' % self.server.url)
-        with tempfile.TemporaryFile() as file:
-            file.write(b'data')
-            file.seek(0)
-            self.must_fail(2, 'no credentials: .*no EC2 instance role', 'dump', '/', '0',
-                           stdin=file)
-            self.assertEqual(os.lseek(file.fileno(), 0, os.SEEK_CUR), 0)
-
-    @unittest.skipIf(ssl is None, 'this Python has no ssl')
-    def test_server_names_a_host_that_speaks_https(self):
-        path = self.write_config(CERTIFICATE, 'server.pem')
-        with S3Server(certfile=path) as server:
-            text = server.config().replace('endpoint https://', 'server ')
-            self.write_config(text)
-            self.dump(b'data', '/home', '0')
-            self.assertEqual(self.succeed('restore', '/home', '0').out, b'data')
-            self.assertEqual(server.violations, [])
-            self.write_config(re.sub('ca_bundle.*', '', text))
-            self.must_fail(1, 'certificate is not accepted', 'list')
-
-    def test_a_python_without_ssl_speaks_http_and_says_why_not_https(self):
-        without = in_python('import sys; sys.modules["ssl"] = sys.modules["_ssl"] = None')
-        self.succeed('dump', '/home', '0', data=b'data', prefix=without)
-        self.assertEqual(self.succeed('restore', '/home', '0', prefix=without).out, b'data')
-        self.configure(endpoint='https://127.0.0.1')
-        self.must_fail(2, 'built without ssl', 'list', prefix=without)
-
-
 # --- The other commands ------------------------------------------------------
-
-class ListTests(ProgramTestCase):
-
-    def listing(self, *argv, **environment):
-        return self.succeed('list', *argv, env=environment).out.decode('utf-8')
-
-    def fill(self):
-        gib = 1 << 30
-        for fs, level, date, stamp, size, storage_class in (
-                ('/home', '0', '2009-07-08', '', 54 * gib // 10, 'GLACIER'),
-                ('/home', '0', '2026-11-22', '20261123T013405.123Z', 55 * gib // 10, 'STANDARD'),
-                ('/', '0', '2009-10-07', '', 215 * gib // 10240, 'STANDARD'),
-                ('/', '1', '2006-11-20', '', 14 << 10, 'STANDARD'),
-                ('/home', '0', '2026-11-22', '20261122T213405.123Z', 1, 'STANDARD'),
-                ('/', '10', '2006-11-21', '', 1023, 'STANDARD')):
-            key = '%s:%s:%s:%s' % (HOST, fs, level, date)
-            if stamp:
-                key += ':%s-k2v9x0c2m7qdx3ha' % stamp
-            self.server.put(key, b'', modified=self.noon(date), storage_class=storage_class)
-            self.server.objects[key].data = Zeros(size)
-        self.server.put('zebra:/:0:2020-01-01', bytes(5), modified=self.noon('2020-01-01'))
-        self.server.put('readme.txt', bytes(2048), modified=self.noon('2020-01-01'))
-        self.server.put('%s:no:dump' % HOST, bytes(1), modified=self.noon('2020-01-01'))
-        self.server.log.clear()
-
-    ours = '\n'.join((
-        'Dumps for this host (%s):' % HOST,
-        '/',
-        'Level 0 2009-10-07:    21.5M',
-        'Level 1 2006-11-20:    14.0k',
-        'Level 10 2006-11-21:     1023',
-        '/home',
-        'Level 0 2009-07-08:     5.4G  GLACIER',
-        'Level 0 2026-11-22 16:34:05:        1',
-        'Level 0 2026-11-22 20:34:05:     5.5G',
-        '\n'))
-
-    def test_the_dumps_of_this_host(self):
-        self.fill()
-        self.assertEqual(self.listing(TZ='EST5'),
-                         self.ours + 'Total data stored: 10.9G ($0.15/month)\n')
-        self.assertEqual({request.query.get('prefix') for request in self.server.log}, {HOST + ':'})
-
-    def test_the_dumps_of_a_file_system(self):
-        self.fill()
-        self.assertEqual(self.listing('/home', TZ='UTC0'), '\n'.join((
-            'Dumps for this host (%s):' % HOST,
-            '/home',
-            'Level 0 2009-07-08:     5.4G  GLACIER',
-            'Level 0 2026-11-22 21:34:05:        1',
-            'Level 0 2026-11-22 01:34:05:     5.5G',
-            '', 'Total data stored: 10.9G ($0.15/month)', '')))
-        self.assertEqual(self.listing('/hom'), '\n'.join((
-            'Dumps for this host (%s):' % HOST, '', 'Total data stored: 0 ($0.00/month)', '')))
-
-    def test_the_dumps_of_another_host_and_of_all(self):
-        self.fill()
-        zebra = 'Dumps for zebra:\n/\nLevel 0 2020-01-01:        5\n\n'
-        self.assertEqual(self.listing('-h', 'zebra'),
-                         zebra + 'Total data stored: 5 ($0.00/month)\n')
-        listing = self.listing('-a', TZ='EST5')
-        sections = [self.ours, zebra] if HOST < 'zebra' else [zebra, self.ours]
-        self.assertTrue(listing.startswith(''.join(sections)), listing)
-        self.assertIn('\n\nTotal data stored: 10.9G ($0.15/month)\n', listing)
-        self.assertRegex(listing, r'\nOther objects[^\n]*: 2, 2\.0k\n')
-
-    def test_json_has_a_line_per_dump(self):
-        self.fill()
-        lines = [json.loads(line) for line in self.listing('-a', '--json').splitlines()]
-        self.assertEqual(len(lines), 9)
-        for line in lines:
-            self.assertEqual(sorted(line), ['date', 'fs', 'host', 'key', 'level', 'objects', 'size',
-                                            'storage_class', 'stored'])
-        by_key = {line['key']: line for line in lines}
-        self.assertEqual(by_key['%s:/home:0:2009-07-08' % HOST], {
-            'key': '%s:/home:0:2009-07-08' % HOST, 'host': HOST, 'fs': '/home', 'level': '0',
-            'date': '2009-07-08', 'stored': '2009-07-08T12:00:00Z', 'size': 54 * (1 << 30) // 10,
-            'storage_class': 'GLACIER', 'objects': 1})
-        other = by_key['readme.txt']
-        self.assertEqual((other['host'], other['fs'], other['level'], other['date'], other['size']),
-                         (None, None, None, None, 2048))
-        self.assertEqual(len(self.listing('--json').splitlines()), 6 + 1)
-
-    def test_unfinished_uploads_have_a_line_of_their_own(self):
-        key = self.place()
-        for number, days in enumerate((40, 3)):
-            self.place_upload(str(number), key, days * DAY)
-        oldest = time.strftime('%Y-%m-%d', time.gmtime(time.time() - 40 * DAY))
-        lines = self.listing(TZ='UTC0').splitlines()
-        self.assertRegex(lines[-2], r'\ATotal data stored: 100 ')
-        self.assertRegex(lines[-1], r'\AUnfinished uploads: 2, the oldest of %s' % oldest)
-        client = SigningClient(self.server)
-        self.addCleanup(client.close)
-        path = '/bucket/' + urllib.parse.quote(key, safe='/-._~')
-        upload_id = re.search('<UploadId>(.*)</UploadId>', client(
-            'POST', path + '?uploads=').body.decode()).group(1)
-        for number in (1, 2):
-            client('PUT', '%s?partNumber=%d&uploadId=%s' % (path, number, upload_id),
-                   bytes(1000 * number))
-        self.assertIn('\nUnfinished uploads: 3, 2.9k, the oldest', self.listing(TZ='UTC0'))
-        self.server.quirks.add('no-uploads-list')
-        self.assertRegex(self.listing(), r'\nTotal data stored: [^\n]*\n\Z')
-
-    def test_the_size_of_more_than_a_hundred_unfinished_uploads_is_not_asked_for(self):
-        for number in range(101):
-            self.place_upload(str(number), HOST + ':/home:0:2020-01-10', 60)
-        self.assertIn('\nUnfinished uploads: 101, the oldest of', self.listing())
-        self.assertNotIn('ListParts', self.server.operations())
-        self.server.uploads.popitem()
-        self.assertIn('\nUnfinished uploads: 100, the oldest of', self.listing())
-        self.assertEqual(len(self.asked('ListParts')), 100)
-
-    def test_a_line_per_dump_is_fit_for_sort_and_awk(self):
-        keys = [self.place('/', size=2000), self.place('/my home', size=30),
-                self.place('/x', host='other', storage_class='GLACIER')]
-        self.server.put('note', bytes(7), modified=self.noon('2020-01-01'))
-        self.server.put(keys[1] + '/end_000004', b'', modified=self.noon('2020-01-01'))
-        rows = [(2000, '2020-01-10T12:00:00Z', 1, 'STANDARD', 'whole', keys[0]),
-                (30, '2020-01-10T12:00:00Z', 2, 'STANDARD', 'broken', keys[1]),
-                (100, '2020-01-10T12:00:00Z', 1, 'GLACIER', 'whole', keys[2]),
-                (7, '2020-01-01T12:00:00Z', 1, 'STANDARD', 'other', 'note')]
-        self.assertEqual(self.listing('--long', '-a'), ''.join(
-            '%15d %s %3d %-12s %-6s %s\n' % row for row in sorted(rows, key=lambda row: row[5])))
-        self.assertEqual([line.split(None, 5)[5] for line in self.listing(
-            '--long').splitlines()], keys[:2])
-
-    def test_an_empty_bucket_has_a_total_of_nothing(self):
-        self.assertEqual(self.listing(), '\n'.join((
-            'Dumps for this host (%s):' % HOST, '', 'Total data stored: 0 ($0.00/month)', '')))
-        self.assertEqual(self.listing('--json'), '')
-
-    def test_a_key_that_is_not_ascii_under_an_empty_environment(self):
-        self.server.put('%s:/ünï→日本:0:2009-10-07' % HOST, b'data',
-                        modified=self.noon('2009-10-07'))
-        for locale in ({}, {'LC_ALL': 'C'}, {'LC_ALL': 'POSIX', 'PYTHONIOENCODING': 'ascii'}):
-            result = self.succeed('-f', self.config, 'list', env=locale, bare=True)
-            self.assertIn('\n/ünï→日本\nLevel 0 2009-10-07:        4\n', result.out.decode('utf-8'))
-        result = self.succeed('-f', self.config, 'restore', '/ünï→日本', '0', bare=True)
-        self.assertEqual(result.out, b'data')
-
-    def test_more_than_a_page_of_keys(self):
-        self.server.page_size = 2
-        self.addCleanup(setattr, self.server, 'page_size', 1000)
-        keys = sorted(self.place('/%d' % number) for number in range(5))
-        lines = self.listing('--json').splitlines()
-        self.assertEqual([json.loads(line)['key'] for line in lines], keys)
-
-
-class CleanTests(ProgramTestCase):
-
-    def clean(self, *argv):
-        return self.succeed('clean', *argv)
-
-    def test_it_keeps_the_most_recent_of_each_file_system_and_level(self):
-        kept, gone = [], []
-        for fs in ('/', '/home'):
-            for level in ('0', '1'):
-                for number in (1, 2, 3, 4):
-                    key = self.place(fs, level, '2020-01-0%d' % number)
-                    (kept if number > 2 else gone).append(key)
-        result = self.clean('2')
-        self.assertEqual(self.keys(), sorted(kept))
-        self.assertEqual(result.out, b'')
-        for key in gone:
-            self.assertRegex(result.err, '(?m)^s3dump: deleted %s' % re.escape(key))
-        self.assertEqual(self.clean('2', '-q'), (0, b'', ''))
-
-    def test_it_goes_by_the_date_label_then_by_the_time_stored(self):
-        kept = [self.place(date='2020-01-03', stored=self.noon('2020-01-03')),
-                self.place(date='2020-01-02', stored=self.noon('2020-01-02') + 9)]
-        self.place(date='2020-01-02', stored=self.noon('2020-01-02') + 1)
-        self.place(date='2020-01-01', stored=self.noon('2020-01-09'))
-        self.clean('2')
-        self.assertEqual(self.keys(), sorted(kept))
-
-    def test_a_dry_run_says_what_would_go_and_deletes_nothing(self):
-        keys = [self.place(date='2020-01-0%d' % number) for number in (1, 2, 3)]
-        result = self.clean('1', '-n', '--keep-yearly', '1')
-        self.assertEqual(self.keys(), sorted(keys))
-        self.assertNotIn('DeleteObject', self.server.operations())
-        self.assertEqual(result.out.decode(), ''.join((
-            'keep %s       100  last, yearly\n' % keys[2], 'go   %s       100  \n' % keys[1],
-            'go   %s       100  \n' % keys[0],
-            '2 dumps would go, which saves 200 ($0.00/month)\n')))
-
-    def test_calendar_rules_keep_what_n_does_not(self):
-        keys = [self.place(date=date) for date in (
-            '2019-05-05', '2020-01-01', '2020-01-02', '2020-01-03')]
-        self.clean('1', '--keep-yearly', '2')
-        self.assertEqual(self.keys(), [keys[0], keys[3]])
-        self.clean('--keep-monthly', '1')
-        self.assertEqual(self.keys(), [keys[3]])
-
-    def test_an_increment_whose_base_goes_or_is_missing_is_pointed_out(self):
-        base = self.place(date='2020-01-01')
-        increment = self.place(level='1', date='2020-01-02')
-        self.place(date='2020-01-03')
-        orphan = self.place(level='2', fs='/x', date='2020-01-05')
-        result = self.clean('1', '-n')
-        self.assertIn('%s is kept, but its base goes: %s\n' % (increment, base), result.err)
-        self.assertIn('%s is kept, but there is no older dump of a lower level' % orphan,
-                      result.err)
-        self.assertEqual(self.clean('2', '-n').err.count('is kept, but'), 1)
-
-    def test_tiny_dumps_do_not_hide_that_large_ones_would_go(self):
-        real = [self.place(date='2020-01-%02d' % day, size=1000) for day in range(1, 11)]
-        junk = [self.place(date='2020-02-%02d' % day, size=1) for day in range(1, 4)]
-        for _ in range(40):
-            self.place(date='2001-01-01', size=1)
-        result = self.run_program('clean', '3')
-        self.assertEqual(result.status, 1)
-        self.assertIn('is left alone', result.err)
-        self.assertLessEqual(set(real + junk), set(self.keys()))
-
-    def test_a_lock_of_any_volume_keeps_the_whole_dump(self):
-        self.configure(part_size='5m', max_parts='1')
-        self.succeed('dump', '/home', '0', '-w', '2020-01-01', '--retain', '30',
-                     data=bytes(PART + 1))
-        first = min(self.keys())
-        self.server.objects[first].lock_until = time.time() - 1
-        before = self.keys()
-        kept = self.place(date='2020-01-03', size=PART + 1)
-        self.assertRegex(self.clean('1').err, 'is locked until 2')
-        self.assertEqual(self.keys(), sorted(before + [kept]))
-
-    def test_a_condition_that_is_refused_does_not_stop_a_deletion(self):
-        for status, code in ((501, 'NotImplemented'), (400, 'InvalidArgument'),
-                             (403, 'AccessDenied')):
-            self.server.objects.clear()
-            self.place(date='2020-01-01')
-            kept = self.place(date='2020-01-02')
-            self.server.fault('DeleteObject', 'status', status=status, code=code)
-            self.clean('1')
-            self.assertEqual(self.keys(), [kept])
-
-    def test_what_was_replaced_since_it_was_listed_stays(self):
-        old = self.place(date='2020-01-01', size=100)
-        self.place(date='2020-01-02')
-
-        def replace(server, exchange):
-            if old in server.objects and server.objects[old].size == 100:
-                server.put(old, b'newer')
-
-        self.server.on('DeleteObject', replace)
-        self.assertIn('was replaced since it was listed', self.run_program('clean', '1').err)
-        self.assertEqual(self.server.objects[old].size, 5)
-        self.server.hooks.clear()
-        self.server.quirks.add('plain-etag')    # a server that lists other ETags than it knows
-        self.server.fault('DeleteObject', 'status', status=412, code='PreconditionFailed')
-        self.clean('1', '--force')
-        self.assertNotIn(old, self.server.objects)
-
-    def test_what_is_locked_is_said_and_the_rest_goes(self):
-        self.succeed('dump', '/home', '0', '-w', '2020-01-01', '--retain', '30', data=b'data')
-        locked = self.keys()[0]
-        found = self.server.objects[locked]
-        self.assertEqual(found.lock_mode, 'GOVERNANCE')
-        self.assertAlmostEqual(found.lock_until, time.time() + 30 * DAY, delta=60)
-        gone = self.place(date='2020-01-02', size=4)
-        kept = self.place(date='2020-01-03', size=4)
-        result = self.clean('1')
-        self.assertRegex(result.err, '%s is locked until 2' % re.escape(locked))
-        self.assertEqual(self.clean('1', '-q').err, '')
-        self.assertEqual(self.keys(), sorted([locked, kept]))
-        self.assertNotIn(gone, self.keys())
-        self.assertRegex(self.run_program('delete', '-k', locked).err,
-                         'is locked until .*\n.*nothing was deleted')
-
-    def test_a_deletion_that_saves_nothing_yet_is_said(self):
-        self.place(date='2020-01-01', storage_class='GLACIER', stored=time.time() - 10 * DAY)
-        self.place(date='2020-01-02', storage_class='GLACIER')
-        self.assertRegex(self.clean('1', '-n').err, 'is billed until 20.* as the class GLACIER')
-        self.assertEqual(self.clean('1', '-q').err, '')         # cron is not told each week
-
-    def test_other_hosts_are_cleaned_only_when_asked(self):
-        ours = [self.place(date='2020-01-0%d' % number) for number in (1, 2)]
-        theirs = [self.place(date='2020-01-0%d' % number, host='other') for number in (1, 2)]
-        longer = [self.place(date='2020-01-0%d' % number, host=HOST + '2') for number in (1, 2)]
-        self.clean('1')
-        self.assertEqual(self.keys(), sorted(ours[1:] + theirs + longer))
-        self.clean('1', '-h', 'other')
-        self.assertEqual(self.keys(), sorted(ours[1:] + theirs[1:] + longer))
-        self.clean('1', '-a')
-        self.assertEqual(self.keys(), sorted(ours[1:] + theirs[1:] + longer[1:]))
-
-    def test_keys_that_are_no_dumps_are_never_touched(self):
-        foreign = ['readme', HOST + ':', HOST + ':/home:0', HOST + ':/home:0:2020-02-30',
-                   HOST + ':/home:x:2020-01-01', HOST + ':/home:0:2020-01-01:extra',
-                   HOST + ':/home:0:2020-01-01.gz', HOST + ':/home:0:2020-01-01/notes',
-                   HOST + ':/home:0:20200101', HOST + ':/ho:me:0:2020-01-01']
-        for key in foreign:
-            self.server.put(key, b'', modified=self.noon('2019-01-01'))
-        kept = [self.place(date='2020-01-0%d' % number) for number in (1, 2)]
-        self.clean('1', '-a', '--force')
-        self.assertEqual(self.keys(), sorted(foreign + kept[1:]))
-
-    def test_a_dump_that_can_not_be_restored_counts_for_nothing(self):
-        good = self.place(date='2020-01-01')
-        broken = '%s:/home:0:2020-01-02/chunk_000001' % HOST
-        self.server.put(broken, bytes(100), modified=self.noon('2020-01-02'))
-        self.assertIn('neither counted nor deleted', self.clean('1').err)
-        self.assertEqual(self.keys(), sorted([good, broken]))
-
-    def test_a_date_in_the_future_counts_for_nothing(self):
-        kept = [self.place(date='2020-01-01'), self.place(date='2020-01-02')]
-        tomorrow = self.place(date='2020-01-04', stored=self.noon('2020-01-03'))
-        forged = self.place(date='2020-01-06', stored=self.noon('2020-01-04'))
-        result = self.run_program('clean', '2')
-        self.assertIn(forged, result.err)
-        self.assertEqual(self.keys(), sorted([kept[1], tomorrow, forged]))
-
-    def test_a_group_that_would_shrink_is_left_alone(self):
-        real = [self.place('/', date='2020-01-0%d' % number, size=1000) for number in (1, 2, 3)]
-        false = [self.place('/', date='2020-01-0%d' % number, size=499) for number in (4, 5, 6)]
-        others = [self.place('/home', date='2020-01-0%d' % number) for number in (1, 2, 3, 4)]
-        result = self.run_program('clean', '3')
-        self.assertEqual(result.status, 1)
-        self.assertRegex(result.err, r'(?m)^s3dump: .* / level 0 is left alone.*--force')
-        self.assertEqual(self.keys(), sorted(real + false + others[1:]))
-        self.clean('3', '--force')
-        self.assertEqual(self.keys(), sorted(false + others[1:]))
-
-    def test_half_the_size_is_enough(self):
-        for number in (1, 2, 3):
-            self.place(date='2020-01-0%d' % number, size=1000)
-        kept = [self.place(date='2020-01-0%d' % number, size=500) for number in (4, 5)]
-        self.clean('2')
-        self.assertEqual(self.keys(), sorted(kept))
-
-    def test_it_goes_on_after_a_failure_and_fails_at_the_end(self):
-        keys = [self.place(date='2020-01-0%d' % number) for number in (1, 2, 3, 4)]
-        self.server.fault('DeleteObject', 'status', status=403, code='AccessDenied', times=None,
-                          where=lambda exchange: exchange.key == keys[1])
-        result = self.run_program('clean', '1')
-        self.assertEqual(result.status, 1)
-        self.assertEqual(self.keys(), sorted([keys[1], keys[3]]))
-        self.assertRegex(result.err, r'(?m)^s3dump: cannot delete %s: .*AccessDenied' % keys[1])
-        self.assertEqual(len(re.findall('(?m)^s3dump: deleted', result.err)), 2)
-
-    @unittest.skipIf(ssl is None, 'this Python has no ssl')
-    def test_a_network_that_fails_ends_it(self):
-        path = self.write_config(CERTIFICATE, 'server.pem')
-        with S3Server(certfile=path, quirks=['close']) as server, Proxy() as proxy:
-            self.write_config(server.config())
-            for number in (1, 2, 3, 4):
-                server.put('%s:/home:0:2020-01-0%d' % (HOST, number), b'',
-                           modified=self.noon('2020-01-0%d' % number))
-            server.on('DeleteObject', lambda *_: setattr(proxy, 'refuse_status', 403))
-            # without -W error: that of 3.6 warns of the socket of a tunnel that was refused
-            result = self.run_program('clean', '1', env={'HTTPS_PROXY': proxy.url},
-                                      prefix=[sys.executable, '-I', '-S', PROGRAM])
-            self.assertEqual(result.status, 1)
-            self.assertRegex(result.err, r'\As3dump: deleted .*\ns3dump: clean: DeleteObject .*: '
-                             r'Tunnel connection failed: 403[^\n]*\n\Z')
-            self.assertEqual(len(server.objects), 3)
-
-    def test_uploads_that_are_older_than_thirty_days_are_aborted(self):
-        def unfinished(key, days):
-            upload_id = '%d %s' % (days, key)
-            self.place_upload(upload_id, key, days * DAY)
-            return upload_id
-
-        dump = self.place()
-        other = dump.replace(HOST, 'other', 1)
-        old = [unfinished(dump, 31), unfinished(dump + '/volume_000001', 400)]
-        kept = [unfinished(dump, 29), unfinished('%s:no dump' % HOST, 31)]
-        theirs = unfinished(other, 31)
-        self.clean('1', '-n')
-        self.assertEqual(sorted(self.server.uploads), sorted(old + kept + [theirs]))
-        self.clean('1')
-        self.assertEqual(sorted(self.server.uploads), sorted(kept + [theirs]))
-        self.clean('1', '-a')
-        self.assertEqual(sorted(self.server.uploads), sorted(kept))
-        self.server.quirks.add('no-uploads-list')
-        self.clean('1')
-
-    def test_the_first_object_of_a_set_goes_first(self):
-        key = self.place(date='2020-01-01', metadata={'x-amz-meta-volume-size': '100'})
-        for name in ('/volume_000001', '/volume_000002', '/end_000002'):
-            self.server.put(key + name, b'', modified=self.noon('2020-01-01'))
-        kept = self.place(date='2020-01-02')
-        self.clean('1')
-        self.assertEqual(self.keys(), [kept])
-        self.assertEqual(self.asked('DeleteObject')[0], key)
-
 
 class CheckTests(ProgramTestCase):
     """One line, for cron and for monitoring."""
@@ -2116,67 +2113,6 @@ class ThawTests(ProgramTestCase):
             self.assertEqual(dump.state(), text)
 
 
-class IntruderTests(ProgramTestCase):
-    """Somebody has the machine, its write-only key, and these sources."""
-
-    def test_nothing_of_what_is_stored_is_lost(self):
-        server = self.server
-        self.configure(part_size='5m')
-        whole = self.dump(b'precious', '/home', '0')
-        fixed = self.dump(b'precious too', '/home', '0', '--fixed-key', '-w', '2020-01-01')
-        owner = SigningClient(server)
-        self.addCleanup(owner.close)
-        upload = owner('POST', '/bucket/begun?uploads=')
-        upload_id = re.search(b'<UploadId>(.*)</UploadId>', upload.body).group(1).decode()
-        before = dict(server.objects)
-        # writeonly.json and bucket.json of the README: PutObject and AbortMultipartUpload are
-        # allowed; what creates an object has to carry If-None-Match.
-        server.add_user('THIEF', 'stolen', allow=WRITE_ONLY | {'AbortMultipartUpload'},
-                        conditional=True)
-        thief = SigningClient(server, 'THIEF', 'stolen')
-        self.addCleanup(thief.close)
-
-        def path(key):
-            return '/bucket/' + urllib.parse.quote(key, safe='/-._~')
-
-        star = {'if_none_match': '*'}
-        for name, answer in (
-                ('overwrite', thief('PUT', path(fixed), b'x')),
-                ('overwrite, with the condition', thief('PUT', path(whole), b'x', **star)),
-                ('overwrite by another ETag', thief('PUT', path(fixed), b'x', if_match='"x"')),
-                ('read', thief('GET', path(fixed))), ('look', thief('HEAD', path(fixed))),
-                ('look for a guess', thief('HEAD', path(whole[:-1]))),
-                ('list', thief('GET', '/bucket?list-type=2')),
-                ('list uploads', thief('GET', '/bucket?uploads=')),
-                ('list parts', thief('GET', '/bucket/begun?uploadId=' + upload_id)),
-                ('delete', thief('DELETE', path(fixed))),
-                ('thaw', thief('POST', path(fixed) + '?restore=', b'<RestoreRequest/>')),
-                ('read the ACL', thief('GET', path(fixed) + '?acl=')),
-                ('set the ACL', thief('PUT', path(fixed) + '?acl=', b'<AccessControlPolicy/>')),
-                ('complete an upload', thief('POST', '/bucket/begun?uploadId=guess',
-                                             b'<CompleteMultipartUpload/>', **star)),
-                ('set the policy', thief('PUT', '/bucket?policy=', b'{}')),
-                ('let all expire', thief('PUT', '/bucket?lifecycle=', b'<x/>')),
-                ('stop versions', thief('PUT', '/bucket?versioning=', b'<x/>')),
-                ('delete the bucket', thief('DELETE', '/bucket'))):
-            with self.subTest(name):
-                self.assertIn(answer.status, (403, 404, 412, 501), answer)
-                if 'overwrite' not in name:
-                    self.assertNotIn(b'precious', answer.body)
-        self.assertEqual(dict(server.objects), before)
-        self.assertEqual(list(server.uploads), [upload_id])
-        self.configure(access_key_id='THIEF', secret_access_key='stolen', part_size='5m')
-        for size in (100, PART + 1):
-            self.dump(bytes(size), '/home', '1')        # the machine's own dumps still work
-        for command in (['list'], ['restore', '/home', '0'], ['delete', '-k', fixed],
-                        ['clean', '1'], ['restore', '-k', whole]):
-            self.assertEqual(self.run_program(*command).status, 1, command)
-        self.must_fail(1, 'PreconditionFailed|AccessDenied', 'dump', '-k', fixed, data=b'x')
-        self.must_fail(1, 'AccessDenied', 'dump', '-k', fixed, '--overwrite', data=b'x')
-        self.assertEqual({key: server.objects[key] for key in before}, before)
-        server.violations.clear()        # what the thief did was not proper
-
-
 class OtherCommandTests(ProgramTestCase):
 
     def test_delete_takes_the_dump_of_today_or_of_the_date(self):
@@ -2270,6 +2206,67 @@ class OtherCommandTests(ProgramTestCase):
                 self.assertEqual(result.status, 1)
                 self.assertRegex(result.err, r'\As3dump: left behind: s3dump-init-\w+\n'
                                  r's3dump: init: GetObject [^\n]*AccessDenied[^\n]*\n\Z')
+
+
+class IntruderTests(ProgramTestCase):
+    """Somebody has the machine, its write-only key, and these sources."""
+
+    def test_nothing_of_what_is_stored_is_lost(self):
+        server = self.server
+        self.configure(part_size='5m')
+        whole = self.dump(b'precious', '/home', '0')
+        fixed = self.dump(b'precious too', '/home', '0', '--fixed-key', '-w', '2020-01-01')
+        owner = SigningClient(server)
+        self.addCleanup(owner.close)
+        upload = owner('POST', '/bucket/begun?uploads=')
+        upload_id = re.search(b'<UploadId>(.*)</UploadId>', upload.body).group(1).decode()
+        before = dict(server.objects)
+        # writeonly.json and bucket.json of the README: PutObject and AbortMultipartUpload are
+        # allowed; what creates an object has to carry If-None-Match.
+        server.add_user('THIEF', 'stolen', allow=WRITE_ONLY | {'AbortMultipartUpload'},
+                        conditional=True)
+        thief = SigningClient(server, 'THIEF', 'stolen')
+        self.addCleanup(thief.close)
+
+        def path(key):
+            return '/bucket/' + urllib.parse.quote(key, safe='/-._~')
+
+        star = {'if_none_match': '*'}
+        for name, answer in (
+                ('overwrite', thief('PUT', path(fixed), b'x')),
+                ('overwrite, with the condition', thief('PUT', path(whole), b'x', **star)),
+                ('overwrite by another ETag', thief('PUT', path(fixed), b'x', if_match='"x"')),
+                ('read', thief('GET', path(fixed))), ('look', thief('HEAD', path(fixed))),
+                ('look for a guess', thief('HEAD', path(whole[:-1]))),
+                ('list', thief('GET', '/bucket?list-type=2')),
+                ('list uploads', thief('GET', '/bucket?uploads=')),
+                ('list parts', thief('GET', '/bucket/begun?uploadId=' + upload_id)),
+                ('delete', thief('DELETE', path(fixed))),
+                ('thaw', thief('POST', path(fixed) + '?restore=', b'<RestoreRequest/>')),
+                ('read the ACL', thief('GET', path(fixed) + '?acl=')),
+                ('set the ACL', thief('PUT', path(fixed) + '?acl=', b'<AccessControlPolicy/>')),
+                ('complete an upload', thief('POST', '/bucket/begun?uploadId=guess',
+                                             b'<CompleteMultipartUpload/>', **star)),
+                ('set the policy', thief('PUT', '/bucket?policy=', b'{}')),
+                ('let all expire', thief('PUT', '/bucket?lifecycle=', b'<x/>')),
+                ('stop versions', thief('PUT', '/bucket?versioning=', b'<x/>')),
+                ('delete the bucket', thief('DELETE', '/bucket'))):
+            with self.subTest(name):
+                self.assertIn(answer.status, (403, 404, 412, 501), answer)
+                if 'overwrite' not in name:
+                    self.assertNotIn(b'precious', answer.body)
+        self.assertEqual(dict(server.objects), before)
+        self.assertEqual(list(server.uploads), [upload_id])
+        self.configure(access_key_id='THIEF', secret_access_key='stolen', part_size='5m')
+        for size in (100, PART + 1):
+            self.dump(bytes(size), '/home', '1')        # the machine's own dumps still work
+        for command in (['list'], ['restore', '/home', '0'], ['delete', '-k', fixed],
+                        ['clean', '1'], ['restore', '-k', whole]):
+            self.assertEqual(self.run_program(*command).status, 1, command)
+        self.must_fail(1, 'PreconditionFailed|AccessDenied', 'dump', '-k', fixed, data=b'x')
+        self.must_fail(1, 'AccessDenied', 'dump', '-k', fixed, '--overwrite', data=b'x')
+        self.assertEqual({key: server.objects[key] for key in before}, before)
+        server.violations.clear()        # what the thief did was not proper
 
 
 # --- Signals, pipes, terminals -----------------------------------------------
@@ -2660,6 +2657,13 @@ class TerminalTests(ProgramTestCase):
         self.addCleanup(terminal.close)
         return terminal
 
+    def start_at(self, terminal, *argv, data=b'data', **options):
+        """Start the program with its standard error there, and all of its standard input."""
+        process = self.start(*argv, stderr=terminal.slave, **options)
+        if process.stdin:
+            self.feed(process, data)
+        return process
+
     def test_progress_is_shown_in_a_line_that_is_cleared(self):
         self.place(size=1000)
         for operation, argv, data in (('GetObject', ['restore', '/home', '0'], b''),
@@ -2678,13 +2682,6 @@ class TerminalTests(ProgramTestCase):
                 if not data:
                     self.assertRegex(text, r'\r[^\r]* [0-9]+%')
                 self.assertRegex(text, r'\r\x1b\[Js3dump: %s [^\r\n]*\r\n\Z' % argv[0])
-
-    def start_at(self, terminal, *argv, data=b'data', **options):
-        """Start the program with its standard error there, and all of its standard input."""
-        process = self.start(*argv, stderr=terminal.slave, **options)
-        if process.stdin:
-            self.feed(process, data)
-        return process
 
     def test_a_retry_under_way_is_shown_in_a_line_that_fits_after_a_resize(self):
         self.server.fault('PutObject', 'status', status=500, code='InternalError', times=None)
