@@ -100,6 +100,11 @@ def some_bytes(size):
     return b''.join(blocks)[:size]
 
 
+def url_path(key):
+    """Return what the URL of an object has behind the host."""
+    return '/bucket/' + urllib.parse.quote(key, safe='/-._~')
+
+
 def in_shell(script):
     """What runs the program, "$@", by a line of sh."""
     return ['sh', '-c', script, 'sh'] + PYTHON + [PROGRAM]
@@ -273,9 +278,10 @@ class RoundTripTests(ProgramTestCase):
 
     def test_the_summary_says_all_that_a_log_should_hold(self):
         self.configure(part_size='5m', max_parts=1)
-        key = self.summarized_key(self.run_program('dump', '/home', '0', data=bytes(PART + 5)),
-                              r'5\.0M \(%d bytes\) in \d+\.\d\d s, [0-9.]+M/s, 2 parts, 2 volumes, '
-                              r'checked: sha256, 0 retries' % (PART + 5))
+        key = self.summarized_key(
+            self.run_program('dump', '/home', '0', data=bytes(PART + 5)),
+            r'5\.0M \(%d bytes\) in \d+\.\d\d s, [0-9.]+M/s, 2 parts, 2 volumes, checked: sha256, '
+            r'0 retries' % (PART + 5))
         self.server.fault('GetObject', 'cut', bytes=1000)
         for command in ('restore', 'verify'):
             self.assertEqual(key, self.summarized_key(
@@ -284,7 +290,7 @@ class RoundTripTests(ProgramTestCase):
                     PART + 5, '1 retry' if command == 'restore' else '0 retries')))
         self.configure(checksum='crc32')
         self.summarized_key(self.run_program('dump', '/home', '0', data=b'1'),
-                        r'1 \(1 byte\) in .* 1 part, 1 volume, checked: crc32, 0 retries')
+                            r'1 \(1 byte\) in .* 1 part, 1 volume, checked: crc32, 0 retries')
 
     def summarized_key(self, result, summary):
         """The key in the only line of a program that succeeded."""
@@ -335,7 +341,7 @@ class RoundTripTests(ProgramTestCase):
         self.assertEqual(self.succeed('restore', '/home', '0', '-h', 'other').out, b'host')
         for command in ('restore', 'verify', 'url', 'getacl'):
             self.must_fail(1, r"%s: no dump of '/home' level 0 of 2020-01-04" % command,
-                      command, '/home', '0', '-w', '2020-01-04')
+                           command, '/home', '0', '-w', '2020-01-04')
 
     def test_a_program_is_run_in_place_of_a_pipe(self):
         for script, options, status, message in (
@@ -365,7 +371,7 @@ class RoundTripTests(ProgramTestCase):
         for program in ('no-such-program', '/', self.config):
             with self.subTest(program):
                 self.must_fail(1, 'cannot start %s: ' % re.escape(program),
-                          'dump', '/home', '0', '--', program)
+                               'dump', '/home', '0', '--', program)
         self.assertEqual(self.keys(), [])
 
     def test_a_program_that_fails_after_some_parts_leaves_nothing(self):
@@ -445,7 +451,7 @@ class RoundTripTests(ProgramTestCase):
         self.server.add_user('READER', 'sesame', allow={'ListObjectsV2', 'GetObject', 'HeadObject'})
         self.configure(access_key_id='READER', secret_access_key='sesame')
         self.must_fail(1, r"PutObject .*: AccessDenied \(403\).*\[request \w+\].*s3:PutObject is",
-                  'dump', '/home', '0', data=b'data')
+                       'dump', '/home', '0', data=b'data')
         self.configure(bucket_name='nowhere')
         self.must_fail(1, r'list: ListObjectsV2: NoSuchBucket \(404\).*bucket_name', 'list')
         self.configure(access_key_id='NOBODY')
@@ -1155,7 +1161,7 @@ class ConfigurationTests(ProgramTestCase):
         self.must_fail(2, 'built without ssl', 'list', prefix=without)
 
 
-# --- Rotation ----------------------------------------------------------------
+# --- Listing and rotation ----------------------------------------------------
 
 class ListTests(ProgramTestCase):
 
@@ -1249,7 +1255,7 @@ class ListTests(ProgramTestCase):
         self.assertRegex(lines[-1], r'\AUnfinished uploads: 2, the oldest of %s' % oldest)
         client = SigningClient(self.server)
         self.addCleanup(client.close)
-        path = '/bucket/' + urllib.parse.quote(key, safe='/-._~')
+        path = url_path(key)
         upload_id = re.search('<UploadId>(.*)</UploadId>', client(
             'POST', path + '?uploads=').body.decode()).group(1)
         for number in (1, 2):
@@ -2113,7 +2119,7 @@ class ThawTests(ProgramTestCase):
             self.assertEqual(dump.state(), text)
 
 
-class OtherCommandTests(ProgramTestCase):
+class DeleteAclUrlInitTests(ProgramTestCase):
 
     def test_delete_takes_the_dump_of_today_or_of_the_date(self):
         noon = {'TZ': 'XYZ%d' % (time.gmtime().tm_hour - 12)}     # there it is far from midnight
@@ -2228,23 +2234,20 @@ class IntruderTests(ProgramTestCase):
         thief = SigningClient(server, 'THIEF', 'stolen')
         self.addCleanup(thief.close)
 
-        def path(key):
-            return '/bucket/' + urllib.parse.quote(key, safe='/-._~')
-
         star = {'if_none_match': '*'}
         for name, answer in (
-                ('overwrite', thief('PUT', path(fixed), b'x')),
-                ('overwrite, with the condition', thief('PUT', path(whole), b'x', **star)),
-                ('overwrite by another ETag', thief('PUT', path(fixed), b'x', if_match='"x"')),
-                ('read', thief('GET', path(fixed))), ('look', thief('HEAD', path(fixed))),
-                ('look for a guess', thief('HEAD', path(whole[:-1]))),
+                ('overwrite', thief('PUT', url_path(fixed), b'x')),
+                ('overwrite, with the condition', thief('PUT', url_path(whole), b'x', **star)),
+                ('overwrite by another ETag', thief('PUT', url_path(fixed), b'x', if_match='"x"')),
+                ('read', thief('GET', url_path(fixed))), ('look', thief('HEAD', url_path(fixed))),
+                ('look for a guess', thief('HEAD', url_path(whole[:-1]))),
                 ('list', thief('GET', '/bucket?list-type=2')),
                 ('list uploads', thief('GET', '/bucket?uploads=')),
                 ('list parts', thief('GET', '/bucket/begun?uploadId=' + upload_id)),
-                ('delete', thief('DELETE', path(fixed))),
-                ('thaw', thief('POST', path(fixed) + '?restore=', b'<RestoreRequest/>')),
-                ('read the ACL', thief('GET', path(fixed) + '?acl=')),
-                ('set the ACL', thief('PUT', path(fixed) + '?acl=', b'<AccessControlPolicy/>')),
+                ('delete', thief('DELETE', url_path(fixed))),
+                ('thaw', thief('POST', url_path(fixed) + '?restore=', b'<RestoreRequest/>')),
+                ('read the ACL', thief('GET', url_path(fixed) + '?acl=')),
+                ('set the ACL', thief('PUT', url_path(fixed) + '?acl=', b'<AccessControlPolicy/>')),
                 ('complete an upload', thief('POST', '/bucket/begun?uploadId=guess',
                                              b'<CompleteMultipartUpload/>', **star)),
                 ('set the policy', thief('PUT', '/bucket?policy=', b'{}')),
@@ -2599,7 +2602,7 @@ class PipeTests(ProgramTestCase):
         key = self.dump(b'data', '/home', '0')
         self.must_fail(1, 'cannot read the stream', 'dump', '/home', '0', prefix=self.closed('<&-'))
         self.must_fail(1, 'restore: .*Bad file descriptor', 'restore', '/home', '0',
-                  prefix=self.closed('>&-'))
+                       prefix=self.closed('>&-'))
         self.must_fail(1, 'list: .*Bad file descriptor', 'list', prefix=self.closed('<&- >&-'))
         result = self.succeed('restore', '/home', '0', prefix=self.closed('2>&- <&-'))
         self.assertEqual((result.out, result.err), (b'data', ''))
@@ -2825,27 +2828,25 @@ class ReadmeTests(ProgramTestCase):
             environment[name] = variables[name].replace('-C / home', '-C %s home' % tree)
         for command in commands:
             with self.subTest(command):
-                done = subprocess.run(['sh', '-c', re.sub(r'(-q?h) mail', r'\1 ' + HOST, command)],
-                                      env=environment, cwd=self.home, stdin=subprocess.DEVNULL,
-                                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                      timeout=PATIENCE)
-                self.assertEqual((done.returncode, done.stdout), (0, b''))
+                self.assertEqual(self.cron(command, environment), (0, b''))
         self.assertEqual(sorted(key.split(':')[1:3] for key in self.keys()), [
             ['/home', '0'], ['/home', '1'], ['pg', '0']])
         self.write_config('#!/bin/sh\nexit 1\n', dumper, 0o755)       # a producer that fails
-        done = subprocess.run(['sh', '-c', [one for one in commands if '$PG' in one][0]],
-                              env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, timeout=PATIENCE)
-        self.assertEqual((done.returncode, len(self.keys())), (1, 3))
-        self.assertIn(b'nothing is stored', done.stdout)
+        status, said = self.cron([one for one in commands if '$PG' in one][0], environment)
+        self.assertEqual((status, len(self.keys())), (1, 3))
+        self.assertIn(b'nothing is stored', said)
         self.server.objects.clear()     # and somebody hears of what is missing
         for command in commands[-3:]:
-            done = subprocess.run(['sh', '-c', re.sub(r'(-q?h) mail', r'\1 ' + HOST, command)],
-                                  env=environment, stdin=subprocess.DEVNULL,
-                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                  timeout=PATIENCE)
-            self.assertEqual(done.returncode, 1)
-            self.assertIn(b'there is no dump', done.stdout)
+            status, said = self.cron(command, environment)
+            self.assertEqual(status, 1)
+            self.assertIn(b'there is no dump', said)
+
+    def cron(self, command, environment):
+        """Run a line of the crontab on this host; returns its status, and what cron would mail."""
+        done = subprocess.run(['sh', '-c', re.sub(r'(-q?h) mail', r'\1 ' + HOST, command)],
+                              env=environment, cwd=self.home, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE)
+        return done.returncode, done.stdout
 
 
 class CronTests(ProgramTestCase):
