@@ -1606,9 +1606,7 @@ ROTATIONS = [
 
     ('n 1', {'n': 1}, THREE_DAYS, [2]),
     ('n 2 of 3: the oldest is nothing special to n', {'n': 2}, THREE_DAYS, [1, 2]),
-    ('n is exactly the number of dumps', {'n': 3}, THREE_DAYS, [0, 1, 2]),
     ('n is more than there are', {'n': 10}, THREE_DAYS, [0, 1, 2]),
-    ('n 1, one dump', {'n': 1}, ['2026-01-01'], [0]),
     ('n counts dumps, not days', {'n': 2}, FIVE_ON_THREE_DAYS, [3, 4]),
     ('n within one day goes by the time stored', {'n': 2},
      ['2026-01-05 09:00', '2026-01-05 17:00', '2026-01-05 01:00'], [0, 1]),
@@ -1617,8 +1615,6 @@ ROTATIONS = [
 
     # ---- empty group --------------------------------------------------------------------
 
-    ('empty group, n', {'n': 3}, [], []),
-    ('empty group, yearly', {'yearly': 3}, [], []),
     ('empty group, all rules',
      {'n': 1, 'daily': 1, 'weekly': 1, 'monthly': 1, 'yearly': 1}, [], []),
 
@@ -1626,8 +1622,6 @@ ROTATIONS = [
 
     ('daily 3 of 5 days, no counts left for the oldest', {'daily': 3},
      days('2026-01-01', 5), [2, 3, 4]),
-    ('daily is exactly the number of days', {'daily': 3}, THREE_DAYS, [0, 1, 2]),
-    ('daily 1', {'daily': 1}, FIVE_ON_THREE_DAYS, [4]),
     ('daily 2, several a day', {'daily': 2}, FIVE_ON_THREE_DAYS, [3, 4]),
     ('daily 3, several a day: no counts left for the oldest', {'daily': 3},
      FIVE_ON_THREE_DAYS, [1, 3, 4]),
@@ -1644,9 +1638,7 @@ ROTATIONS = [
     ('daily over gaps of weeks: days without dumps use up nothing', {'daily': 4},
      ['2026-01-01', '2026-01-22', '2026-02-19', '2026-02-20', '2026-05-01'], [1, 2, 3, 4]),
     ('daily: the same day of the month in other months and years is another day', {'daily': 3},
-     ['2025-01-15', '2026-01-15', '2026-02-15', '2026-03-15'], [1, 2, 3]),
-    ('daily 7 of 40', {'daily': 7}, FORTY, list(range(33, 40))),
-    ('daily 1000 of 40', {'daily': 1000}, FORTY, list(range(40))),
+     ['2025-01-15', '2025-02-15', '2026-02-15', '2026-03-15'], [1, 2, 3]),
     ('daily: one minute on both sides of midnight', {'daily': 2},
      ['2026-01-05 00:00', '2026-01-05 23:59', '2026-01-06 00:00'], [1, 2]),
 
@@ -1658,8 +1650,6 @@ ROTATIONS = [
     ('weekly is exactly the number of weeks: the oldest goes', {'weekly': 7}, FORTY,
      [3, 10, 17, 24, 31, 38, 39]),
     ('weekly is one more than the weeks: the oldest stays', {'weekly': 8}, FORTY,
-     [0, 3, 10, 17, 24, 31, 38, 39]),
-    ('weekly 100: the oldest is kept once, nothing else', {'weekly': 100}, FORTY,
      [0, 3, 10, 17, 24, 31, 38, 39]),
     # 2026-02-28 Sat, 03-01 Sun | 03-02 Mon, 03-08 Sun
     ('weekly: weeks begin on Monday', {'weekly': 2},
@@ -1681,9 +1671,6 @@ ROTATIONS = [
     ('week 53 of 2020 is one week', {'weekly': 3},
      ['2020-12-26', '2020-12-27', '2020-12-28', '2020-12-31', '2021-01-01', '2021-01-03',
       '2021-01-04'], [1, 5, 6]),
-    ('week 53 of 2020 alone, weekly 1', {'weekly': 1}, days('2020-12-28', 7), [6]),
-    ('week 53 of 2020 alone, weekly 2: and the oldest', {'weekly': 2},
-     days('2020-12-28', 7), [0, 6]),
     # 12-26 Sat 0, 12-27 Sun 1 | 12-28 Mon 2 .. 01-03 Sun 8 | 01-04 Mon 9 .. 01-06 Wed 11
     ('week 53 of 2026 is one week', {'weekly': 3}, days('2026-12-26', 12), [1, 8, 11]),
     # 12-19 Sat, 12-20 Sun: W51 | 12-31 Thu, 01-01 Fri: W53
@@ -1713,8 +1700,6 @@ ROTATIONS = [
     ('monthly 4: months of 31, 28, 30 days', {'monthly': 4}, MONTH_ENDS, [2, 4, 6, 7]),
     ('monthly 5: the oldest is alone in its month', {'monthly': 5}, MONTH_ENDS,
      [0, 2, 4, 6, 7]),
-    ('monthly 12: the oldest is kept once', {'monthly': 12}, MONTH_ENDS, [0, 2, 4, 6, 7]),
-    ('monthly 1', {'monthly': 1}, FORTY_FROM_10TH, [39]),
     ('monthly 2: no counts left for the oldest', {'monthly': 2}, FORTY_FROM_10TH, [21, 39]),
     ('monthly 3: the oldest takes the last count', {'monthly': 3}, FORTY_FROM_10TH,
      [0, 21, 39]),
@@ -1731,16 +1716,12 @@ ROTATIONS = [
 
     ('leap day 2024, monthly', {'monthly': 2},
      ['2024-01-31', '2024-02-28', '2024-02-29', '2024-03-01'], [2, 3]),
-    ('leap day 2024, daily', {'daily': 3},
-     ['2024-01-31', '2024-02-28', '2024-02-29', '2024-03-01'], [1, 2, 3]),
     # 2024-02-25 Sun | 02-26 Mon, 02-29 Thu, 03-01 Fri, 03-03 Sun | 03-04 Mon
     ('leap day 2024, weekly', {'weekly': 3},
      ['2024-02-24', '2024-02-25', '2024-02-26', '2024-02-29', '2024-03-01', '2024-03-03',
       '2024-03-04'], [1, 5, 6]),
     ('leap day 2024, yearly', {'yearly': 2},
      ['2023-02-28', '2024-02-28', '2024-02-29', '2025-02-28'], [2, 3]),
-    ('leap day 2000, monthly', {'monthly': 2},
-     ['2000-02-28', '2000-02-29', '2000-03-01'], [1, 2]),
     # 2000-02-26 Sat, 02-27 Sun | 02-28 Mon, 02-29 Tue, 03-05 Sun
     ('leap day 2000, weekly', {'weekly': 2},
      ['2000-02-26', '2000-02-27', '2000-02-28', '2000-02-29', '2000-03-05'], [1, 4]),
@@ -1749,17 +1730,13 @@ ROTATIONS = [
     # 2100-02-27 Sat, 02-28 Sun | 03-01 Mon, 03-02 Tue
     ('no leap day in 2100, weekly', {'weekly': 2},
      ['2100-02-27', '2100-02-28', '2100-03-01', '2100-03-02'], [1, 3]),
-    ('no leap day in 2100, daily', {'daily': 3},
-     ['2100-02-27', '2100-02-28', '2100-03-01', '2100-03-02'], [1, 2, 3]),
 
     # ---- yearly -------------------------------------------------------------------------
 
-    ('yearly 1', {'yearly': 1}, YEARS_WITH_GAPS, [4]),
     ('yearly 3 over gaps: no counts left for the oldest', {'yearly': 3}, YEARS_WITH_GAPS,
      [1, 3, 4]),
     ('yearly 4 over gaps: the oldest takes the last count', {'yearly': 4}, YEARS_WITH_GAPS,
      [0, 1, 3, 4]),
-    ('yearly 1000', {'yearly': 1000}, YEARS_WITH_GAPS, [0, 1, 3, 4]),
     ('yearly 2, years far apart', {'yearly': 2},
      ['1970-01-01', '1999-12-31', '2038-01-19', '2100-12-31'], [2, 3]),
     ('yearly 4, years far apart', {'yearly': 4},
@@ -1775,10 +1752,7 @@ ROTATIONS = [
 
     # ---- the oldest is also the newest --------------------------------------------------
 
-    ('one dump, daily 1', {'daily': 1}, ['2026-01-01'], [0]),
     ('one dump, daily 5', {'daily': 5}, ['2026-01-01'], [0]),
-    ('one dump, weekly 5', {'weekly': 5}, ['2026-01-01'], [0]),
-    ('one dump, monthly 5', {'monthly': 5}, ['2026-01-01'], [0]),
     ('one dump, yearly 5', {'yearly': 5}, ['2026-01-01'], [0]),
     ('one dump, all rules', {'n': 1, 'daily': 1, 'weekly': 1, 'monthly': 1, 'yearly': 1},
      ['2024-02-29 @ 2024-03-01 02:00'], [0]),
@@ -1795,15 +1769,10 @@ ROTATIONS = [
     ('n 3 within the newest day, daily 2', {'n': 3, 'daily': 2},
      ['2026-01-05 01:00', '2026-01-06 01:00', '2026-01-06 09:00', '2026-01-07 01:00',
       '2026-01-07 09:00', '2026-01-07 17:00'], [2, 3, 4, 5]),
-    ('n 1, daily 1: the same dump', {'n': 1, 'daily': 1}, TWO_A_DAY, [5]),
-    # n: 5; weekly: 01-03 and the oldest
-    ('n 1, weekly 2, all in one week', {'n': 1, 'weekly': 2}, TWO_A_DAY, [0, 5]),
     ('n 2, weekly 3', {'n': 2, 'weekly': 3}, FORTY, [31, 38, 39]),
     ('n 4, monthly 2', {'n': 4, 'monthly': 2}, FORTY_FROM_10TH, [21, 36, 37, 38, 39]),
-    ('n 1, yearly 1', {'n': 1, 'yearly': 1}, ['2026-01-01', '2026-06-01', '2026-12-31'], [2]),
     ('n 1, yearly 5, all in one year', {'n': 1, 'yearly': 5},
      ['2026-01-01', '2026-06-01', '2026-12-31'], [0, 2]),
-    ('n 1, yearly 3 over gaps', {'n': 1, 'yearly': 3}, YEARS_WITH_GAPS, [1, 3, 4]),
     ('n keeps all, the rules add nothing', {'n': 100, 'daily': 1, 'yearly': 1},
      YEARS_WITH_GAPS, [0, 1, 2, 3, 4]),
     # 2026-03-02 Mon 0, 03-08 Sun 6, 03-15 Sun 13; daily: 12 13; weekly: 6 13
@@ -1836,14 +1805,9 @@ ROTATIONS = [
      {'daily': 7, 'weekly': 5, 'monthly': 12, 'yearly': 10}, EIGHT_HUNDRED,
      [0, 365, 485, 516, 546, 577, 608, 638, 669, 699, 730, 761, 776, 783, 789, 790,
       793, 794, 795, 796, 797, 798, 799]),
-    ('large counts keep all of 800 days', {'daily': 100000, 'yearly': 100000}, EIGHT_HUNDRED,
-     list(range(800))),
-    ('n 2000000000', {'n': 2000000000}, EIGHT_HUNDRED, list(range(800))),
 
     # ---- shuffled -----------------------------------------------------------------------
 
-    ('shuffled, n 2', {'n': 2},
-     ['2026-01-03', '2026-01-01', '2026-01-05', '2026-01-02', '2026-01-04'], [2, 4]),
     ('shuffled, daily 3', {'daily': 3},
      ['2026-01-03', '2026-01-01', '2026-01-05', '2026-01-02', '2026-01-04'], [0, 2, 4]),
     # newest first: 4 | 2 5 0 | 3 1
