@@ -1945,8 +1945,8 @@ class CheckTests(ProgramTestCase):
         self.check(0, 'good; 600, 2 h old, .*  GLACIER .not readable now.')
 
     def test_the_newest_is_the_one_stored_last(self):
-        self.place(date='2020-01-01', stored=time.time() - 3600)
-        self.place(date='2010-01-01', stored=time.time() - 72 * 3600)
+        self.place(date='2010-01-01', stored=time.time() - 3600)
+        self.place(date='2020-01-01', stored=time.time() - 72 * 3600)
         self.check(0, 'good')
 
     def test_what_nobody_can_have_dumped_counts_for_nothing(self):
@@ -2361,10 +2361,12 @@ class SignalTests(ProgramTestCase):
 
     def test_a_signal_ends_the_program_that_is_dumped_too(self):
         process, _ = self.stalled_dump(
-            '--', 'sh', '-c', 'head -c %d /dev/zero; exec sleep 1000' % (PART + 1))
+            '--', 'sh', '-c', 'trap "touch tidied; kill \\$!; exit" TERM; head -c %d /dev/zero; '
+            'sleep 1000 & wait' % (PART + 1))
         process.terminate()
         result = self.finish(process)   # at the end of its standard error, which sleep has too
         self.assertEqual(result.status, 128 + signal.SIGTERM)
+        self.assertTrue(os.path.exists(os.path.join(self.home, 'tidied')))
         self.assertEqual((self.keys(), self.server.uploads), ([], {}))
 
     def test_a_signal_while_the_stream_is_waited_for_stores_nothing(self):
@@ -2621,22 +2623,21 @@ class TerminalTests(ProgramTestCase):
         return process
 
     def test_progress_is_shown_in_a_line_that_is_cleared(self):
-        self.place(size=1000)
-        for operation, argv, data in (('GetObject', ['restore', '/home', '0'], b''),
-                                      ('PutObject', ['dump', '/home', '0'], bytes(1000))):
+        self.place(size=10**6)
+        for operation, stall, command, size, more in (
+                ('GetObject', {'bytes': 10**6 // 2}, 'restore', 10**6, '  5[0-9]%'),
+                ('PutObject', {'when': 'body'}, 'dump', 0, '')):
             with self.subTest(operation):
-                when = {'when': 'body'} if data else {'bytes': 500}
-                fault = self.server.fault(operation, 'stall', **when)
+                fault = self.server.fault(operation, 'stall', **stall)
                 terminal = self.open_terminal()
-                process = self.start_at(terminal, *argv, data=data)
-                terminal.read_until(r'\r\x1b\[J[0-9.]+k?  [0-9.]+k?/s  0:0\d[^\r]*\r')
+                process = self.start_at(terminal, command, '/home', '0')
+                terminal.read_until(
+                    r'\r\x1b\[J[0-9.]+k?  [0-9.]+k?/s  \d+:\d\d%s(  [^\r]* left)?\r' % more)
                 fault.release.set()
                 result = self.finish(process)
-                self.assertEqual((result.status, len(result.out)), (0, 1000 - len(data)))
-                text = terminal.read_until(None)
-                if not data:
-                    self.assertRegex(text, r'\r[^\r]* [0-9]+%')
-                self.assertRegex(text, r'\r\x1b\[Js3dump: %s [^\r\n]*\r\n\Z' % argv[0])
+                self.assertEqual((result.status, len(result.out)), (0, size))
+                self.assertRegex(terminal.read_until(None),
+                                 r'\r\x1b\[Js3dump: %s [^\r\n]*\r\n\Z' % command)
 
     def test_a_retry_under_way_is_shown_in_a_line_that_fits_after_a_resize(self):
         self.server.fault('PutObject', 'status', status=500, code='InternalError', times=None)
@@ -2657,11 +2658,11 @@ class TerminalTests(ProgramTestCase):
         self.assertRegex(text, r's3dump: dump [^\r\n]* [1-9]\d* retries\r\n\Z')
 
     def test_it_is_shown_how_much_of_a_file_is_dumped(self):
-        path = self.write_file(bytes(3000), 'data')
-        fault = self.server.fault('PutObject', 'stall', when='body')
+        path = self.write_file(bytes(3 * 10**6), 'data')
+        fault = self.server.fault('PutObject', 'stall', when='reply')
         terminal = self.open_terminal()
         with open(path, 'rb') as file:
-            file.seek(1000)
+            file.seek(10**6)
             process = self.start_at(terminal, 'dump', '/home', '0', stdin=file)
         terminal.read_until(r'\r[^\r]* 100%')
         fault.release.set()
