@@ -829,7 +829,7 @@ class LegacyTests(ProgramTestCase):
             '/colons', 'Level 0 2009-10-07:      134',
             '/one', 'Level 0 2009-10-07:       11',
             '', 'Total data stored: 178 ($0.00/month)', '')))
-        lines = self.succeed('list', '--json').out.decode().splitlines()
+        lines = self.succeed('list', '--json').out.splitlines()
         self.assertEqual([json.loads(line)['objects'] for line in lines], [3, 12, 1])
 
     def test_they_are_restored_verified_and_deleted(self):
@@ -1279,6 +1279,12 @@ class ListTests(ProgramTestCase):
         self.assertEqual([line.split(None, 5)[5] for line in self.listing(
             '--long').splitlines()], keys[:2])
 
+    def test_a_key_that_may_only_list_is_enough(self):
+        self.server.add_user('LISTER', 'sesame', allow={'ListObjectsV2'})
+        self.configure(access_key_id='LISTER', secret_access_key='sesame')
+        self.server.put(self.place() + '/end_000000', b'')
+        self.assertRegex(self.listing(), r'\nLevel 0 2020-01-10:      100\n\nTotal [^\n]*\n\Z')
+
     def test_an_empty_bucket_has_a_total_of_nothing(self):
         self.assertEqual(self.listing(), '\n'.join((
             'Dumps for this host (%s):' % HOST, '', 'Total data stored: 0 ($0.00/month)', '')))
@@ -1420,6 +1426,14 @@ class CleanTests(ProgramTestCase):
         self.assertNotIn(gone, self.keys())
         self.assertRegex(self.run_program('delete', '-k', locked).err,
                          'is locked until .*\n.*nothing was deleted')
+
+    def test_a_key_that_may_not_read_what_it_deletes_is_enough(self):
+        self.server.add_user('CLEANER', 'sesame', allow={'ListObjectsV2', 'DeleteObject'})
+        self.configure(access_key_id='CLEANER', secret_access_key='sesame')
+        self.place(date='2020-01-01')
+        kept = self.place(date='2020-01-02')
+        self.clean('1')
+        self.assertEqual(self.keys(), [kept])
 
     def test_a_deletion_that_saves_nothing_yet_is_said(self):
         self.place(date='2020-01-01', storage_class='GLACIER', stored=time.time() - 10 * DAY)
@@ -1900,7 +1914,7 @@ class RotationTests(unittest.TestCase):
         planned = s3dump.plan(s3dump.group(entries)[0], options.get('n', 0), options)
         return {int(one.key[-16:]): reasons for one, reasons in planned if reasons}
 
-    def test_what_is_kept_was_worked_out_by_hand(self):
+    def test_each_rule_keeps_what_was_worked_out_by_hand(self):
         for name, options, dumps, kept in ROTATIONS:
             with self.subTest(name):
                 self.assertEqual(sorted(self.kept(options, dumps)), kept)
