@@ -1515,7 +1515,8 @@ class Workers:
     def __init__(self, bucket, size, heard=lambda: None):
         self._bucket, self._size, self._jobs, self._heard = bucket, size, bucket.jobs, heard
         self._free, self._made = collections.deque(), 0
-        self._threads, self._stopped, self._cancelled = [], False, False
+        self._threads, self._starting = [], False
+        self._stopped = self._cancelled = False
         self._queue, self._unfinished = collections.deque(), collections.deque()    # a counter
         self._connections = collections.deque()
         self._failures = collections.deque()
@@ -1566,12 +1567,14 @@ class Workers:
 
     def _add_thread(self):
         thread = threading.Thread(target=self._work, daemon=True)
+        self._starting = True       # a signal may keep one that runs out of _threads
         try:
             thread.start()
             self._threads.append(thread)
         except RuntimeError:        # the system has no more; fewer do as well
             if not self._threads:
                 raise Error('cannot start a thread: ulimit -u, or memory, is too small') from None
+        self._starting = False
 
     def wait(self, task):
         """The value of *task*, when it is done."""
@@ -1613,7 +1616,7 @@ class Workers:
         if self._cancelled:
             return
         self._stopped = True
-        os.write(self._order, b'.' * self._jobs)    # a signal may have kept one out of _threads
+        os.write(self._order, b'.' * self._jobs)
         end = time.monotonic() + GRACE
         while worth_waiting() and self._alive() and time.monotonic() < end:
             time.sleep(0.01)
@@ -1623,7 +1626,7 @@ class Workers:
         end = time.monotonic() + 2 * CONNECT_TIMEOUT
         for thread in self._threads:
             thread.join(max(0, end - time.monotonic()))
-        if not self._alive():
+        if not self._alive() and not self._starting:
             for descriptor in (self._orders, self._order, self._news, self._tell):
                 os.close(descriptor)
 

@@ -5662,6 +5662,26 @@ class UploadTests(ClientTestCase):
                         self.bucket(server, max_parts=2).upload('k', stream)
                 self.assertEqual((server.objects, server.uploads), ({}, {}))
 
+    def test_a_thread_whose_start_was_interrupted_ends_with_the_others(self):
+        class Signal(BaseException):
+            pass
+
+        def start(thread, original=threading.Thread.start):
+            work = thread._target
+            thread._target = lambda: (stopped.wait(10), ended.append(work()))
+            original(thread)
+            threads.append(thread)
+            raise Signal()
+
+        stopped, threads, ended = threading.Event(), [], []
+        workers = s3.Workers(self.bucket(self.server()), 10)
+        with unittest.mock.patch('threading.Thread.start', start):
+            self.assertRaises(Signal, workers.submit, bytes)
+        workers.stop()
+        stopped.set()
+        threads[0].join(10)
+        self.assertEqual(ended, [None])         # and not by an exception
+
     def test_without_threads_nothing_is_sent_and_nothing_said_of_it(self):
         server = self.server()
         with unittest.mock.patch('threading.Thread.start', side_effect=RuntimeError):

@@ -1023,6 +1023,9 @@ class CompletionTests(ProgramTestCase):
              ('dump --storage-class DEEP', 'DEEP_ARCHIVE'),
              ('restore --thaw 3 --tier ', 'expedited standard bulk'),
              ('-h mail clean --keep-', '--keep-daily --keep-weekly --keep-monthly --keep-yearly'),
+             ('-h dump r', 'restore'),      # a machine may be called so
+             ('--host = dump -j 2 r', 'restore'),
+             ('-h dump restore --ti', '--tier'),
              ('restore --retain', ''),
              ('dump /home 0 -- tar --', ''),
              ('--ver', '--verbose --version'),
@@ -2670,6 +2673,21 @@ class TerminalTests(ProgramTestCase):
         self.assertNotRegex(text, r'\x1b\[J(\d\d\d\.\dk|-)')   # what is sent again counts once
         self.assertLess(max(map(len, re.findall(r'\x1b\[J([0-9][^\r\n]*)\r', text))), 20)
         self.assertRegex(text, r's3dump: dump [^\r\n]* [1-9]\d* retries\r\n\Z')
+
+    def test_a_system_without_threads_is_told_of_in_a_line(self):
+        terminal = self.open_terminal()
+        self.place(size=1000)
+        process = self.start('restore', '/home', '0', stderr=terminal.slave, prefix=in_python(
+            """if True:
+            import threading
+
+            def start(thread):
+                raise RuntimeError('no more threads')
+
+            threading.Thread.start = start"""))
+        self.assertEqual(self.finish(process)[:2], (1, b''))
+        self.assertEqual(terminal.read_until(None), 's3dump: restore: cannot start a thread: '
+                         'ulimit -u, or memory, is too small\r\n')
 
     def test_it_is_shown_how_much_of_a_file_is_dumped(self):
         path = self.write_file(bytes(3 * 10**6), 'data')
