@@ -1979,17 +1979,18 @@ class Provider:
         another one would be somebody else."""
         if self._source:
             try:
-                return self._renewable(self._source())
+                return self._renewable(self._source(self))
             except Absent as reason:
                 raise NetworkError(printable(str(reason))) from None
-        sources = [self._configuration, self._variables, self._profile, self._web_identity,
-                   self._container, self._instance]
+        cls = type(self)            # for of(), the methods are kept unbound
+        sources = [cls._configuration, cls._variables, cls._profile, cls._web_identity,
+                   cls._container, cls._instance]
         if self._config.get('profile'):     # then it is the configuration that says so
-            sources[1:3] = self._profile, self._variables
+            sources[1:3] = cls._profile, cls._variables
         missing = []
         for source in sources:
             try:
-                found = source()
+                found = source(self)
             except Absent as reason:
                 missing.append(str(reason))
             else:
@@ -2001,7 +2002,7 @@ class Provider:
 
     def _renewable(self, found):
         found.renewable = bool(found.session_token) and self._source not in (
-            self._configuration, self._variables)
+            type(self)._configuration, type(self)._variables)
         return found
 
     def _configuration(self):
@@ -2346,7 +2347,6 @@ class Request:
             error.signed = self._signed
             self.repeated = error.repeated = self.repeated or maybe_done(error)
             if error.status == 501 and self.headers.pop('if-none-match', None):
-                bucket.conditional = False
                 return
             try:
                 learnt = self._lessons < 3 and bucket.learn(error)
@@ -2522,7 +2522,6 @@ class Bucket:
         self._config, self._environ = config, environ
         self._clock, self.monotonic, self.wait = clock, monotonic, wait
         self.answered = False       # whether the server ever said anything
-        self.conditional = True     # whether it knows If-None-Match, until it says no
         self._context = None        # of TLS, made when first needed, guarded by the lock
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -2620,7 +2619,7 @@ class Bucket:
         dump_id = dump_id or random_name()
         headers = self._object_headers(dump_id, storage_class or self.storage_class)
         payload_hash = self._protect(headers, body)
-        if not overwrite and self.conditional:
+        if not overwrite:
             headers['if-none-match'] = '*'
         try:
             Request(self, 'PutObject', 'PUT', key, headers=headers, body=body,
@@ -2631,9 +2630,10 @@ class Bucket:
     def _look_into(self, error, key, dump_id, size, unique, upload_id=''):
         """Return if the object is there though its creation ended in *error*; else raise that.
 
-        An attempt before this one may have done the work, or a proxy may have said again what
-        we said once.  "No such upload", once an answer was lost, means that the completion is
-        still going on: S3 takes minutes for it.  Raises UnknownOutcome.
+        An attempt before this one may have done the work, or, where a name that nobody else can
+        know is taken, a proxy may have said again what we said once.  "No such upload", once an
+        answer was lost, means that the completion is still going on: S3 takes minutes for it.
+        Raises UnknownOutcome.
         """
         taken = getattr(error, 'status', 0) == 412
         if not error.repeated and not taken:
@@ -2646,9 +2646,9 @@ class Bucket:
             if self.connection().cancelled:
                 raise Cancelled()
             ours, pause = self.is_ours(key, dump_id, size), min(20, 2 * pause)
-        if ours or (ours is None and taken and unique):
+        if ours or (ours is None and taken and unique and error.repeated):
             return
-        if error.repeated and (ours is None or completing):
+        if (ours is None and (error.repeated or unique)) or (error.repeated and completing):
             error.hint = ''         # as it says what is not known
             raise UnknownOutcome('%s; it is unknown whether the object was stored: see if %s is '
                                  'there%s' % (error, quoted(key), upload_id and (
@@ -2934,7 +2934,7 @@ class Bucket:
             headers.update({'x-amz-checksum-crc32': crc32_text(crc32),
                             'x-amz-checksum-type': 'FULL_OBJECT',
                             'x-amz-mp-object-size': str(size)})
-        if not overwrite and self.conditional:
+        if not overwrite:
             headers['if-none-match'] = '*'
         key, upload_id = upload.key, upload.upload_id
         request = Request(self, 'CompleteMultipartUpload', 'POST', key, {'uploadId': upload_id},
@@ -2957,7 +2957,7 @@ class Bucket:
             Request(self, 'AbortMultipartUpload', 'DELETE', upload.key,
                     {'uploadId': upload.upload_id}, patience=ABORT_PATIENCE).run(nothing)
         except ResponseError as error:
-            if error.status != 404:
+            if error.status != 404 or (error.message and not error.document):   # that is a page
                 raise
             return False
         return True
@@ -3033,17 +3033,18 @@ class Upload:
 
     def run(self, name, stream):
         """Store the stream, as Bucket.upload() says; returns a Stored."""
-        volumes = self._volumes
+        volumes, error = self._volumes, None
         try:
             self._store(name, stream)
-        except BaseException as error:
+        except BaseException as failure:
+            error = failure
             # what is fully sent may appear, or begin, even after we hung up: rather hear the answer
             self.workers.stop(lambda: any(volume.awaited for volume in volumes))
-            if volumes:
-                self._give_up(isinstance(error, UnknownOutcome) and volumes[0].completing)
             raise
         finally:
             self.workers.stop()
+            if volumes and (error or any(volume.lost for volume in volumes)):
+                self._tidy_up(error)
         return Stored(volumes[0].key, sum(volume.size for volume in volumes),
                       sum(volume.count for volume in volumes), len(volumes))
 
@@ -3079,53 +3080,67 @@ class Upload:
         while self._next < len(self._volumes) - 1 and self._volumes[self._next].complete_soon():
             self._next += 1
 
-    def _give_up(self, unknown):
-        """Leave nothing of a dump behind, unless it turns out to be there, and whole.
+    def _tidy_up(self, error):
+        """Leave nothing behind: of a dump that failed by *error*, unless it turns out to be there,
+        and whole; of one that didn't (None), but for the uploads whose ids were lost.
 
         That takes seconds, whatever the server does, is not slowed down by a rate limit, and
-        not broken off by a signal.  unknown: whether the error says that this can't be seen.
+        not broken off by a signal.
         """
-        bucket, first = self.bucket.hasty(), self._volumes[0]
-        self.bucket, key = bucket, quoted(first.key)
+        self.bucket = bucket = self.bucket.hasty()
+        first, volumes = self._volumes[0], self._volumes
         try:
-            there = None if unknown else first.settle()
-            if there:
-                bucket.report('warning', '%s had been completed already: it is whole if its stream '
-                              'was' % key)
-            elif there is None and not unknown:
-                bucket.report('warning', 'it is unknown whether %s was completed%s' % (
-                    key, first.upload_id and ', its upload id is ' + printable(first.upload_id)))
-            for volume in self._volumes:
-                if there is False:
-                    volume.give_up()
-                else:
-                    volume.forget_lost()
-        except NetworkError as error:
-            bucket.report('warning', 'of %s something may be left behind: %s' % (key, error))
+            for volume in volumes if error and self._failed(error) else ():
+                volume.give_up()
+            for volume in volumes:
+                volume.forget_lost()
+        except Error as failure:
+            keys = [first.key] * bool(error)
+            for key in (key for volume in volumes for key in volume.lost):
+                if not key.startswith(tuple(keys)):
+                    keys.append(key)
+            bucket.report('warning', '%s of %s may be left behind: %s' % (
+                'something' if error else 'an upload', ' and '.join(map(quoted, keys)), failure))
         finally:
             bucket.close()
+
+    def _failed(self, error):
+        """Whether the dump isn't there; where it is, or that can't be known, somebody is told."""
+        first = self._volumes[0]
+        if isinstance(error, UnknownOutcome) and first.completing:
+            return False            # which the error says
+        there = first.settle()
+        if there:
+            self.bucket.report('warning', '%s had been completed already: it is whole if its '
+                               'stream was' % quoted(first.key))
+        elif there is None:
+            self.bucket.report('warning', 'it is unknown whether %s was completed%s' % (
+                quoted(first.key),
+                first.upload_id and ', its upload id is ' + printable(first.upload_id)))
+        return there is False
 
 
 class Volume:
     """An object of an Upload: a multipart upload, or with a *body* one PutObject.
 
     name: the key, or a function as for Bucket.upload().  Threads create and complete the object,
-    what is theirs meanwhile are key, upload_id, _lost, _parts and _state; settle(), give_up()
-    and forget_lost() talk to the server themselves, when they have stopped.
+    and meanwhile key, upload_id, lost, _parts and _state are theirs; settle(), give_up() and
+    forget_lost() talk to the server themselves, when they have stopped.
+
+    lost: the keys under which there may be an upload whose id never reached us.
     """
 
     def __init__(self, upload, name, overwrite=False, body=None):
         self._name = name
         self.key = name(upload.bucket.now()) if callable(name) else name
         self.size, self.count = (0, 0) if body is None else (len(body), 1)
-        self.upload_id = ''
+        self.upload_id, self.lost = '', []
         self._upload, self._workers = upload, upload.workers
         self._overwrite, self._body = overwrite, body
         self._unique, self._dump_id = upload.unique, upload.dump_id
         self._creation = self._completion = None    # their Tasks
         self._tasks, self._parts = collections.deque(), []
         self._crc32 = 0 if upload.bucket.checksum else None
-        self._lost = []             # keys that may have an upload whose id never reached us
         self._state = 'new'         # then open, completing, complete
 
     @property
@@ -3190,16 +3205,16 @@ class Volume:
         self._state = 'open'
 
     def _begin(self, key, renamed):
-        self._lost.append(key)
+        self.lost.append(key)
         try:
             self.upload_id, repeated = self._bucket.create_multipart_upload(
                 key, self._dump_id, renamed)
-        except Error as error:
-            if not error.repeated:
-                self._lost.pop()
+        except (Error, ImportError) as error:
+            if not getattr(error, 'repeated', False):
+                self.lost.pop()
             raise
         if not repeated:
-            self._lost.pop()
+            self.lost.pop()
 
     def _complete(self):
         bucket, before, self._state = self._bucket, self._state, 'completing'
@@ -3217,10 +3232,6 @@ class Volume:
             self._state = before    # it is certain that the object isn't there
             raise
         self._state, self._parts = 'complete', []
-        try:
-            self.forget_lost()
-        except NetworkError as error:
-            self._left('an upload of ', self._lost[0], error)
 
     def _named(self, create, *args):
         """create(key, ...): under another key if the server corrects our clock."""
@@ -3236,19 +3247,24 @@ class Volume:
     def settle(self):
         """Whether the object is there, after a signal, say; None if that can't be known."""
         if self._state == 'completing':
-            aborted = self._abort()
+            aborted = refusal = None
+            try:
+                aborted = self.upload_id and self._bucket.abort_multipart_upload(self)
+            except ResponseError as error:
+                refusal = error
             there = self._bucket.is_ours(self.key, self._dump_id, self.size)
             if there:
                 self._state = 'complete'
             elif there is False and aborted:
                 self._state = 'new'     # else the server may be at it just now
+            elif refusal:
+                self._left('an upload of ', self.key, refusal)
         return None if self._state == 'completing' else self._state == 'complete'
 
     def give_up(self):
         """Leave nothing behind, as far as the network and the key's rights allow."""
-        self.forget_lost()
         if self._state == 'open':
-            self._abort()
+            self._try('an upload of ', self.key, self._bucket.abort_multipart_upload, self)
         else:
             there = self.settle()
             if there or (there is None and self._unique):
@@ -3265,24 +3281,19 @@ class Volume:
                     count += self._bucket.abort_multipart_upload(upload)
             return count
 
-        while self._lost:
-            key = self._lost[0]
+        while self.lost:
+            key = self.lost[0]
             found = self._unique and self._try('an upload of ', key, abort)
             if not self._unique or (found == 0 and not self.upload_id):
                 self._left('an upload of ', key)
-            del self._lost[0]
-
-    def _abort(self):
-        """Whether there was an upload to be aborted."""
-        return self.upload_id and self._try('an upload of ', self.key,
-                                            self._bucket.abort_multipart_upload, self)
+            self.lost = [other for other in self.lost if other != key]
 
     def _try(self, what, key, function, *args):
         try:
             return function(*args)
-        except NetworkError:
-            raise                   # nothing else will work either
         except Error as error:
+            if transient(error):
+                raise               # nothing else will work either
             self._left(what, key, error)
 
     def _left(self, what, key, error=''):

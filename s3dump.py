@@ -1496,9 +1496,11 @@ def zsh_spec(option):
 
 PROGRAMS = 's3dump.py s3dump s3dump.pyz'    # that are completed
 VALUES = '|'.join(flag + ':*' for each in OPTIONS if each.metavar for flag in each.flags)
+# As bash divides them: the value follows a = of its own, and what follows a : belongs to it.
 TAKE_WORD = """case $before:$word in
         *:=) continue ;;
-        %s) word= ;;
+        *::) ;;
+        ::*|%s) word= ;;
         %s) command=${command:-$word} ;;
         esac
         before=$word""" % (VALUES, '|'.join('*:' + name for name in [*COMMANDS, *ALIASES]))

@@ -5207,6 +5207,7 @@ class CredentialTests(ClientTestCase):
                     self.until(lambda: any(len(upload.parts) == 2 for upload
                                            in list(self.store.uploads.values())))
                     self.store.users['CONTAINER'].expired = True
+                    bucket.check = lambda: self.fail('a signal ends the tidying up')
                     raise s3.Error('the producer died')
                 return count
 
@@ -5692,9 +5693,10 @@ class UploadTests(ClientTestCase):
     def test_an_upload_whose_id_could_not_be_read_is_not_begun(self):
         server = self.server()
         with unittest.mock.patch.dict(sys.modules, {'xml.etree.ElementTree': None}):
-            with self.assertRaises(ImportError):
-                self.bucket(server).upload('key', io.BytesIO(pattern(2500)))
-        self.assertEqual(server.log, [])
+            for unique in (True, False):
+                with self.assertRaises(ImportError):
+                    self.bucket(server).upload('key', io.BytesIO(pattern(2500)), unique=unique)
+        self.assertEqual((server.log, self.reports), ([], []))
 
     def test_an_error_of_the_stream_stores_nothing(self):
         class Broken(io.BytesIO):
@@ -6019,10 +6021,14 @@ class UploadFaultTests(ClientTestCase):
             self.assertNotIn('warning', str(self.reports))
 
     def test_such_an_upload_is_aborted_however_the_dump_ends(self):
-        def signal_while_it_is_sought(server, bucket):
-            stalled = server.fault('ListMultipartUploads', 'stall')
-            bucket.timeout = 20
-            bucket.check = lambda: stalled.event.is_set() and self.fail('by a signal')
+        def success(server, bucket):
+            asked = server.fault('ListMultipartUploads', 'status')
+            bucket.check = lambda: asked.event.is_set() and self.fail('too late')
+
+        def signal_after_completion(server, bucket):
+            completed = server.fault('CompleteMultipartUpload', 'stall', when='done')
+            bucket.complete_timeout = 20
+            bucket.check = lambda: completed.event.is_set() and self.fail('by a signal')
 
         def unknown_outcome(server, bucket):
             server.users[server.access_key].allow = (
@@ -6030,15 +6036,19 @@ class UploadFaultTests(ClientTestCase):
             server.fault('CompleteMultipartUpload', 'hangup', when='done')
             server.fault('CompleteMultipartUpload', 'status', status=403, code='AccessDenied')
 
-        for case, expected in ((signal_while_it_is_sought, AssertionError),
+        for case, expected in ((success, type(None)), (signal_after_completion, AssertionError),
                                (unknown_outcome, s3.UnknownOutcome)):
             with self.subTest(case.__name__):
                 server = self.server()
                 server.fault('CreateMultipartUpload', 'hangup', when='done')
                 bucket = self.bucket(server)
                 case(server, bucket)
-                with self.assertRaises(expected):
+                error = None
+                try:
                     bucket.upload('key', io.BytesIO(pattern(2500)), unique=True)
+                except (AssertionError, s3.Error) as raised:
+                    error = raised
+                self.assertIsInstance(error, expected)
                 self.assertEqual(server.objects['key'].data, pattern(2500))
                 self.assertEqual(server.uploads, {})
 
@@ -6049,6 +6059,49 @@ class UploadFaultTests(ClientTestCase):
             server.fault('CreateMultipartUpload', 'hangup', when='done')
             self.assertIsNone(self.outcome(server, self.bucket(server), 2500, unique=unique))
             self.assertIn("('warning', \"an upload of 'key' may be left behind", str(self.reports))
+
+    def refuse(self, server, operation, kind, **options):
+        """Let it always fail; return a list, to which the times are added when it did."""
+        times = []
+        server.fault(operation, kind, times=None,
+                     where=lambda _: times.append(self.clock.now) or True, **options)
+        return times
+
+    def test_what_can_not_be_sought_is_named_soon_and_under_each_of_its_names(self):
+        for kind, options in (('hangup', {}), ('status', dict(status=503))):
+            for fails in (False, True):
+                with self.subTest(kind, fails=fails):
+                    server = self.server()
+                    bucket, before = self.bucket(server, max_parts=2), time.time()
+                    server.fault('CreateMultipartUpload', 'hangup', when='done')
+                    server.on('CreateMultipartUpload', lambda server, _: server.__setattr__(
+                        'offset', 5000))
+                    asked = self.refuse(server, 'ListMultipartUploads', kind, **options)
+                    if fails:
+                        server.fault('UploadPart', 'status', times=None, status=403)
+                    try:
+                        bucket.upload(lambda now: 'new' if now > before + 2500 else 'old',
+                                      io.BytesIO(pattern(2500)), unique=True)
+                        self.assertFalse(fails)
+                    except s3.ResponseError:
+                        self.assertTrue(fails)
+                    self.assertEqual([upload.key for upload in server.uploads.values()], ['old'])
+                    self.assertLess(self.clock.now - asked[0], 40)
+                    left, = [text for kind, text in self.reports if 'left behind' in text]
+                    self.assertIn("'old'", left)
+                    self.assertEqual("'new'" in left, fails)
+                    del self.reports[:]
+
+    def test_each_key_is_named_once(self):
+        server = self.server()
+        bucket = self.bucket(server)
+        server.on('CreateMultipartUpload', lambda server, _: server.__setattr__('offset', 5000))
+        for before in (True, False):    # the clock was corrected
+            server.fault('CreateMultipartUpload', 'hangup', when='done',
+                         where=lambda _, before=before: bool(bucket.offset) != before)
+        bucket.upload(lambda now: 'key', io.BytesIO(pattern(2500)))
+        self.assertEqual(len(server.uploads), 2)
+        self.assertEqual(str(self.reports).count('left behind'), 1)
 
     def test_giving_up_takes_seconds_whatever_the_server_does(self):
         server = self.server()
@@ -6064,6 +6117,37 @@ class UploadFaultTests(ClientTestCase):
         self.assertLess(self.clock.now - times[-abort.hits], 40)    # at 1 B/s it were 500
         # other threads may be at work with this Bucket
         self.assertEqual(set(state), {(s3.COMPLETE_TIMEOUT, 1, s3.PATIENCE)})
+
+    def test_giving_up_many_volumes_takes_seconds_too(self):
+        server = self.server()
+        server.fault('CompleteMultipartUpload', 'status', status=403, code='AccessDenied',
+                     where=lambda exchange: exchange.key == 'key')
+        deleted = self.refuse(server, 'DeleteObject', 'status')
+        aborted = self.refuse(server, 'AbortMultipartUpload', 'status')
+        self.outcome(server, self.bucket(server, max_parts=1), 15500)
+        self.assertGreater(len(server.objects), 10)
+        self.assertLess(self.clock.now - min(deleted + aborted), 40)
+        self.assertIn("something of 'key' may be left behind", str(self.reports))
+        self.assertEqual(str(self.reports).count('left behind'), 1)
+
+    def test_what_was_completed_is_not_called_left_behind(self):
+        server = self.server()
+        server.users[server.access_key].allow = WRITE_ONLY | {'HeadObject'}
+        completed = server.fault('CompleteMultipartUpload', 'stall', when='done')
+        bucket = self.bucket(server)
+        bucket.complete_timeout = 20
+        bucket.check = lambda: completed.event.is_set() and self.fail('by a signal')
+        with self.assertRaisesRegex(AssertionError, 'by a signal'):
+            bucket.upload('key', io.BytesIO(pattern(2500)))
+        self.assertEqual([text for kind, text in self.reports if kind == 'warning'],
+                         ["'key' had been completed already: it is whole if its stream was"])
+
+    def test_a_page_in_place_of_an_answer_to_an_abort_is_no_proof(self):
+        server = self.server()
+        server.fault('UploadPart', 'status', times=None, status=403, code='AccessDenied')
+        server.fault('AbortMultipartUpload', 'status', times=None, status=404, body=b'<html>')
+        self.outcome(server, self.bucket(server), 2500)
+        self.assertIn("an upload of 'key' may be left behind", str(self.reports))
 
     def test_each_attempt_is_signed_anew(self):
         server = self.server()
@@ -6224,14 +6308,26 @@ class CompletionTests(ClientTestCase):
                                                       unique=unique))
                         self.assertEqual(server.objects['key'].data, pattern(size))
 
-    def test_a_write_that_a_proxy_said_twice_is_no_failure(self):
+    def test_a_write_that_a_proxy_said_twice_is_no_failure_for_a_key_that_may_look(self):
         for operation, size in (('PutObject', 500), ('CompleteMultipartUpload', 2500)):
             for allow in (None, WRITE_ONLY):
                 server = self.server()
                 server.users[server.access_key].allow = allow
                 server.fault(operation, 'status', status=412, code='PreconditionFailed',
                              done=True)
-                self.assertIsNone(self.upload(self.bucket(server), size=size, unique=True))
+                error = self.upload(self.bucket(server), size=size, unique=True)
+                self.assertIsInstance(error, s3.UnknownOutcome if allow else type(None))
+                self.assertEqual(server.objects['key'].data, pattern(size))
+
+    def test_a_condition_that_one_operation_does_not_know_is_sent_with_the_others(self):
+        server = self.server()
+        server.fault('PutObject', 'status', times=None, status=501, code='NotImplemented',
+                     where=lambda exchange: 'if-none-match' in exchange.headers)
+        server.put('key', b'theirs')
+        error = self.upload(self.bucket(server, max_parts=2), size=2500)
+        self.assertIsInstance(error, s3.ResponseError)
+        self.assertEqual(error.code, 'PreconditionFailed')
+        self.assertEqual(server.objects['key'].data, b'theirs')
 
     def test_a_name_that_is_taken_leaves_a_blind_key_in_doubt_only_after_a_lost_answer(self):
         for lost in (True, False):

@@ -1026,6 +1026,7 @@ class CompletionTests(ProgramTestCase):
              ('-h dump r', 'restore'),      # a machine may be called so
              ('--host = dump -j 2 r', 'restore'),
              ('-h dump restore --ti', '--tier'),
+             ('-k mail : dump r', 'restore'),
              ('restore --retain', ''),
              ('dump /home 0 -- tar --', ''),
              ('--ver', '--verbose --version'),
