@@ -21,11 +21,13 @@ A byte on its way out, with the sections that it passes.
 
 The main thread reads the stream into one of jobs + 1 buffers of a part each (Parts,
 Uploads).  A full buffer is handed to one of `jobs` threads (Workers), which calls
-Bucket.upload_part().  There it is hashed, and the Request signed (Signature Version 4) and
-sent by the thread's Connection, in slices, through a socket that obeys the rate limit
-(Wire, Rate limit).  The server checks the hash.  When the stream has ended, and only then,
-CompleteMultipartUpload makes the object appear, whole.  A stream shorter than a part is one
-PutObject, and a stream longer than an object can be goes on in further objects, its volumes.
+Bucket.upload_part().  There its SHA-256 is taken, or its CRC32 where the server keeps those (the
+main thread has added the part to that of the whole), and the Request signed (Signature
+Version 4) and sent by the thread's Connection, in slices, through a socket that obeys the
+rate limit (Wire, Rate limit).  The server checks the hash.  When the stream has ended, and
+only then, CompleteMultipartUpload makes the object appear, whole.  A stream shorter than a
+part is one PutObject, and a stream longer than an object can be goes on in further objects,
+its volumes.
 
 A byte on its way back.
 
@@ -218,14 +220,6 @@ ACTIONS = {'AbortMultipartUpload': 's3:AbortMultipartUpload',
            'ListObjectsV2': 's3:ListBucket', 'ListParts': 's3:ListMultipartUploadParts',
            'PutObject': 's3:PutObject', 'PutObjectAcl': 's3:PutObjectAcl',
            'RestoreObject': 's3:RestoreObject', 'UploadPart': 's3:PutObject'}
-
-TRANSIENT_STATUS = {408, 429, 499} | set(range(500, 600)) - {501, 505, 507, 511}
-TRANSIENT_CODES = {'SlowDown', 'InternalError', 'RequestTimeout', 'OperationAborted',
-                   'ServiceUnavailable', 'ConditionalRequestConflict'}
-DAMAGED_CODES = {'BadDigest', 'XAmzContentSHA256Mismatch', 'XAmzContentChecksumMismatch'}
-AGED_CODES = {'RequestTimeTooSkewed'}   # though the clocks agree: it waited in a queue
-EXPIRED_CODES = {'ExpiredToken', 'ExpiredTokenException', 'TokenRefreshRequired', 'InvalidToken',
-                 'InvalidAccessKeyId'}  # the last where somebody rotates keys in a file
 
 
 def printable(text, limit=1000):
@@ -944,13 +938,8 @@ def nothing(answer):
                         % quoted(answer.body[:60]))
 
 
-def described(operation, key):
-    """A request, as messages call it."""
-    return operation + (' ' + quoted(key) if key else '')
-
-
-# restore: of an object in an archive class, '' where the listing doesn't say, else 'ongoing' or
-# 'done', until the copy expires.
+# size: bytes; modified, initiated: seconds since the epoch; restore: of an object in an archive
+# class, '' where the listing doesn't say, else 'ongoing' or 'done', until the copy expires.
 ListEntry = collections.namedtuple('ListEntry', 'key size modified storage_class etag restore')
 UploadEntry = collections.namedtuple('UploadEntry', 'key upload_id initiated')
 
@@ -1293,7 +1282,8 @@ class Connection:
     """The connection of one thread: made when needed, kept alive, never trusted when old.
 
     Belongs to its thread, but for cancel(), which any thread may call.  endpoint: has scheme,
-    host and port; environ: where a proxy is looked for.
+    host and port; context: makes the ssl.SSLContext; clock: monotonic; environ: where a proxy is
+    looked for.
     """
 
     def __init__(self, endpoint, limit, context, clock, environ):
@@ -1308,7 +1298,7 @@ class Connection:
         self._used = 0              # when, by the clock
         self._spoiled = False       # half a request was sent
         self.reused = False         # whether the request under way found it open
-        self.sent = False           # whether any of the request under way was sent
+        self.begun = False          # whether any of the request under way was sent
         self.cancelled = False
         self._alarm = threading.Lock()      # held until cancel(), which ends pause() so
         self._alarm.acquire()
@@ -1317,7 +1307,7 @@ class Connection:
         """http.client's connection, freshly made or proven to be alive."""
         place = (self._endpoint.scheme, self._endpoint.host, self._endpoint.port,
                  self._limit.rate is None)
-        self.sent = False
+        self.begun = False
         if self.cancelled:
             raise Cancelled()
         self.reused = bool(self._http and self._http.sock and self._place == place
@@ -1370,8 +1360,7 @@ class Connection:
         in it, and that leaves the connection fit for the next.
 
         target: with the query; headers: a dict; body: bytes-like; timeout: seconds of
-        silence.  Raises OSError, whose attribute `moved` says how many bytes were sent,
-        http.client.HTTPException and BadAnswer.
+        silence.  Raises OSError, http.client.HTTPException and BadAnswer.
         """
         response = None
         try:
@@ -1379,7 +1368,7 @@ class Connection:
             if self.proxy and self._endpoint.scheme == 'http':      # RFC 7230, section 5.3.2
                 target = 'http://%s%s' % (headers['host'], target)
                 headers = dict(headers, **self.proxy.headers)
-            self.sent, self._throttled.sent, self._throttled.broken = True, 0, None
+            self.begun, self._throttled.sent, self._throttled.broken = True, 0, None
             try:
                 connection.putrequest(method, target, skip_host=True)
                 for name, value in headers.items():
@@ -1391,10 +1380,7 @@ class Connection:
                 response = self._answer(connection, timeout)
             yield response
         except (OSError, http.client.HTTPException) as error:
-            if self.sent:           # what broke the answer off, rather than what came of it
-                error = self._throttled.broken or error
-                error.moved = self.moved
-            raise error
+            raise (self._throttled.broken if self.begun else None) or error     # what came first
         except ValueError as error:     # http.client trips over some nonsense
             if certificate_error(error):    # which is one in Python 3.6
                 raise ssl.SSLError(1, 'CERTIFICATE_VERIFY_FAILED: %s' % error)
@@ -1434,9 +1420,9 @@ class Connection:
         return response
 
     @property
-    def moved(self):
+    def sent(self):
         """Bytes of the request under way, or of the last, that were sent."""
-        return self._throttled.sent if self.sent else 0
+        return self._throttled.sent if self.begun else 0
 
     def read(self, response, seconds):
         """The whole Answer, the rest of which must come within so many seconds."""
@@ -1501,9 +1487,10 @@ class Task:
 class Workers:
     """*jobs* threads with a connection each, and jobs + 1 buffers of *size* bytes.
 
-    A buffer belongs to whoever got it from buffer() until release(); threads and buffers
-    are made when first needed.  The first failure of any task is raised by whatever the
-    main thread asks for next.
+    A buffer belongs to the main thread, which got it from buffer(), until it is submitted; then to
+    the Task, whose thread releases it when that has succeeded, or gives it back by ending, for
+    the main thread to release.  Threads and buffers are made when first needed.  The first
+    failure of any task is raised by whatever the main thread asks for next.
 
     The threads wait for tasks, and the main thread for news of them, by reading from pipes.
     With locks, a signal could make the main thread leave while it holds one; and of a pipe
@@ -1517,7 +1504,8 @@ class Workers:
         self._free, self._made = collections.deque(), 0
         self._threads, self._starting = [], False
         self._stopped = self._cancelled = False
-        self._queue, self._unfinished = collections.deque(), collections.deque()    # a counter
+        self._queue = collections.deque()
+        self._unfinished = collections.deque()      # as many as tasks: += would be no atomic count
         self._connections = collections.deque()
         self._failures = collections.deque()
         self._orders, self._order = os.pipe()       # a byte per task, to the threads
@@ -1609,7 +1597,8 @@ class Workers:
             raise self._failures[0]
 
     def stop(self, worth_waiting=lambda: False):
-        """Break off what is under way, and return when no thread talks to the server.
+        """Break off what is under way, and return when no thread talks to the server, or after
+        2 x CONNECT_TIMEOUT, if one still looks up a name, say.
 
         worth_waiting: whether there is something that had better end by itself, within GRACE.
         """
@@ -1672,14 +1661,17 @@ class Retries:
         self.attempts = 0
         self._failures, self._wrong, self._since = 0, 0, None
 
-    def pause(self, error):
+    def pause(self, error, progress=0, sent=0):
         """Count an attempt that ended in *error*; returns the seconds to wait before the next,
-        or None where it is final."""
+        or None where it is final.
+
+        progress: bytes of the answer that need not come again; sent: bytes of the request.
+        """
         self.attempts += 1
         now = self._clock()
-        if self._since is None or getattr(error, 'progress', 0):
+        if self._since is None or progress:
             self._failures, self._since = 0, now
-        elif getattr(error, 'moved', 0) > SOCKET_BUFFER and self._failures < 100:
+        elif sent > SOCKET_BUFFER and self._failures < 100:     # which is a day at least
             self._since = now       # a long part on a slow link: it did move, if for nothing
         if not transient(error):
             return None
@@ -1692,6 +1684,18 @@ class Retries:
         bound = min(20, (1 if slow else 0.1) * 2 ** min(self._failures - 1, 10))
         pause = max(random.uniform(0, bound), getattr(error, 'retry_after', 0))
         return min(pause, left)
+
+
+# What may pass, by status and by code.  Sources: RFC 7231, section 6; Amazon S3 API Reference,
+# "List of error codes".  499 is nginx's, of a client that it believes gone; the four of the 5xx
+# that are left out say that such a request can't be served.
+TRANSIENT_STATUS = {408, 429, 499} | set(range(500, 600)) - {501, 505, 507, 511}
+TRANSIENT_CODES = {'SlowDown', 'InternalError', 'RequestTimeout', 'OperationAborted',
+                   'ServiceUnavailable', 'ConditionalRequestConflict'}
+DAMAGED_CODES = {'BadDigest', 'XAmzContentSHA256Mismatch', 'XAmzContentChecksumMismatch'}
+AGED_CODES = {'RequestTimeTooSkewed'}   # though the clocks agree: it waited in a queue
+EXPIRED_CODES = {'ExpiredToken', 'ExpiredTokenException', 'TokenRefreshRequired', 'InvalidToken',
+                 'InvalidAccessKeyId'}  # the last where somebody rotates keys in a file
 
 
 def senseless(error):
@@ -2274,20 +2278,20 @@ class Request:
     operation: its name in S3's documentation; key: of the object, '' for the bucket; query,
     headers: dicts; body: bytes-like; payload_hash: what is signed in place of its SHA-256;
     timeout: seconds of silence; patience: seconds without progress; None: the Bucket's;
-    renamed: a corrected clock is not acted upon here but raised, for a new key.
+    timed: the key tells the time, so a corrected clock is not acted upon here but raised.
 
     It belongs to the thread that makes it, and uses its Connection.
     """
 
     def __init__(self, bucket, operation, method, key='', query=(), headers=(), body=b'',
-                 payload_hash=None, timeout=None, patience=None, renamed=False):
-        self.what = described(operation, key)
+                 payload_hash=None, timeout=None, patience=None, timed=False):
+        self.what = operation + (' ' + quoted(key) if key else '')     # as messages call it
         self.headers = dict(headers)
         self._bucket, self._connection = bucket, bucket.connection()
         self._method, self._key, self._query, self._body = method, key, dict(query), body
         self._payload_hash = payload_hash or sha256(body)
         self._timeout, self._patience = timeout or bucket.timeout, patience
-        self._renamed = renamed
+        self._timed = timed
         self._retries = Retries(self._patience_now, bucket.monotonic)
         self._signed = None         # what the last attempt was signed with and for
         self._lessons = 0           # how often a refusal taught us something
@@ -2336,13 +2340,16 @@ class Request:
     def _read(self, response):
         return self._connection.read(response, self._bucket.answer_timeout)
 
-    def failed(self, error):
-        """Return when the request may be sent again after *error*, or raise what is final."""
-        bucket, connection = self._bucket, self._connection
+    def failed(self, error, progress=0):
+        """Return when the request may be sent again after *error*, or raise what is final.
+
+        progress: bytes of the answer that need not come again.
+        """
+        bucket, connection, sent = self._bucket, self._connection, 0
         if connection.cancelled:
             raise Cancelled()
         if not isinstance(error, NetworkError):     # of who gives us credentials: nothing was sent
-            bucket.count_wasted(connection.moved)
+            bucket.count(wasted=connection.sent)
         if isinstance(error, ResponseError):
             error.signed = self._signed
             self.repeated = error.repeated = self.repeated or maybe_done(error)
@@ -2354,16 +2361,16 @@ class Request:
                 error, learnt = failure, False
             if learnt:
                 self._lessons += 1
-                if self._renamed and error.signed[0] != bucket.offset:
+                if self._timed and error.signed[0] != bucket.offset:
                     raise error
                 return
         elif isinstance(error, (OSError, http.client.HTTPException, BadAnswer)):
-            self.repeated = self.repeated or connection.sent
-            if connection.reused and not self._retries.attempts and not getattr(
-                    error, 'progress', 0) and isinstance(error, OSError):
+            self.repeated, sent = self.repeated or connection.begun, connection.sent
+            if connection.reused and not self._retries.attempts and not progress \
+                    and isinstance(error, OSError):
                 self._retries.attempts += 1     # it had idled too long: no fault, no pause
                 return
-        pause = self._retries.pause(error)
+        pause = self._retries.pause(error, progress, sent)
         if pause is None:
             error = self._final(error)
             error.repeated = self.repeated
@@ -2379,7 +2386,7 @@ class Request:
     def _wait(self, error, pause):
         """Sleep for *pause* seconds, and say why."""
         bucket, connection = self._bucket, self._connection
-        bucket.retries += 1
+        bucket.count(retries=1)
         bucket.report('retry', '%s: %s; next try in %.1f s' % (self.what, brief(error), pause))
         if threading.current_thread() is threading.main_thread():
             bucket.check()
@@ -2408,11 +2415,13 @@ class Request:
 
 # ---------------------------------------------------------------------------- Bucket
 
+# size: bytes; objects: how many they became, the end mark among them.
 Stored = collections.namedtuple('Stored', 'key size parts objects')
 
 
 class Head:
-    """What the server says of an object: size, etag, crc32 (int or None) and metadata."""
+    """What the server says of an object: size in bytes, etag, crc32 (int or None), modified in
+    seconds since the epoch (0 where unknown), storage_class, and the metadata."""
 
     def __init__(self, headers):
         self.headers = headers
@@ -2478,21 +2487,23 @@ class Bucket:
     """A bucket, and all that can be done with it.
 
     config: settings as from load_config(); environ: where the AWS variables are looked for;
-    report: called with a kind and a line: 'trace' for each request, 'retry' for each pause,
-    'warning' for what the user should know; clock: seconds since the epoch; monotonic and
-    wait(connection, seconds): for pauses.
+    report: called by any thread with a kind and a line: 'trace' for each request, 'retry' for each
+    pause, 'warning' for what the user should know; it must not call the Bucket; clock: seconds
+    since the epoch; monotonic and wait(connection, seconds): for pauses.
 
     Methods raise ResponseError, NetworkError, BadAnswer; others are named where they can
-    be raised.  One Bucket may be used by several threads: each has its own connection.
+    be raised.  The constructor looks for credentials, over the network if need be, and raises
+    ConfigError, NetworkError.  One Bucket may be used by several threads: each has its own
+    connection.
 
     Attributes of use to a caller: jobs, part_size and max_parts; patience, timeout,
     complete_timeout and answer_timeout, in seconds (see Limits); limit, the RateLimit;
     check, called while the main thread waits in a transfer, which may raise what ends it;
     retain, None or the mode and the days of an Object Lock for what is stored;
-    wasted, the bytes that were sent in vain so far (guarded by the lock); retries, how many
-    so far, and pauses, {Connection: (when it tries again, by monotonic, and why)}, which are
-    guarded by nothing: each thread has an entry of its own, and they are only shown; offset,
-    the seconds that the server's clock is ahead of ours.
+    wasted and retries, the bytes that were sent in vain and the requests that were tried again
+    so far (guarded by the lock); pauses, {Connection: (when it tries again, by monotonic, and
+    why)}, of which each thread has an entry of its own; offset, the seconds that the server's
+    clock is ahead of ours (guarded by the lock); answered, set by any thread, once.
     """
 
     def __init__(self, config, environ=os.environ, report=lambda kind, text: None,
@@ -2541,7 +2552,7 @@ class Bucket:
 
     def hasty(self):
         """The same Bucket for the calling thread, for tidying up: with little patience, no rate
-        limit and a connection of its own."""
+        limit, and a connection and counts of its own."""
         hasty = copy.copy(self)
         hasty.timeout, hasty.patience, hasty.answer_timeout = (
             min(value, ABORT_PATIENCE)
@@ -2576,10 +2587,11 @@ class Bucket:
         return (self.offset, endpoint.region, endpoint.scheme, endpoint.domain, endpoint.port,
                 credentials)
 
-    def count_wasted(self, count):
-        """So many bytes were sent for nothing."""
+    def count(self, retries=0, wasted=0):
+        """So many requests are tried again, and so many bytes were sent for nothing."""
         with self._lock:
-            self.wasted += count
+            self.retries += retries
+            self.wasted += wasted
 
     def learn(self, error):
         """Whether a refusal taught us, or another thread, the server's clock, region or host,
@@ -2608,12 +2620,12 @@ class Bucket:
     # Objects
 
     def put_object(self, key, body, overwrite=False, unique=False, dump_id=None,
-                   storage_class=None, renamed=False):
+                   storage_class=None, timed=False):
         """Store *body* (bytes-like) as the object *key*.
 
         overwrite: whether an existing one may be replaced; unique: the key is a random one,
         so an object that is there after a repetition can only be ours; dump_id: None: a new
-        one; storage_class: None: the configured one; renamed: as for Request.  Raises
+        one; storage_class: None: the configured one; timed: as for Request.  Raises
         UnknownOutcome.
         """
         dump_id = dump_id or random_name()
@@ -2623,7 +2635,7 @@ class Bucket:
             headers['if-none-match'] = '*'
         try:
             Request(self, 'PutObject', 'PUT', key, headers=headers, body=body,
-                    payload_hash=payload_hash, renamed=renamed).run(acknowledged)
+                    payload_hash=payload_hash, timed=timed).run(acknowledged)
         except (ResponseError, NetworkError, BadAnswer) as error:
             self._look_into(error, key, dump_id, len(body), unique)
 
@@ -2719,8 +2731,8 @@ class Bucket:
             raise
         return True
 
-    def get_object(self, key, view, first=0, head=None, digest=lambda view: None):
-        """Fill *view* with the bytes of the object from *first* on; returns digest(view).
+    def get_object(self, key, view, first=0, head=None):
+        """Fill *view* with the bytes of the object from *first* on.
 
         head: its Head; the object has to be the same one still.  A body that breaks off is
         asked for again from the byte where it broke.  Raises IntegrityError if the object has
@@ -2750,9 +2762,7 @@ class Bucket:
                                         % request.what)
                 request.failed(error)
             except (OSError, http.client.HTTPException, Error) as error:
-                error.progress = got - start
-                request.failed(error)
-        return digest(view)
+                request.failed(error, got - start)
 
     def delete_object(self, key, etag=''):
         """Delete an object; that there is none is no error.
@@ -2891,10 +2901,10 @@ class Bucket:
 
     # Multipart uploads: *upload* is a Volume or an UploadEntry, whose key and upload_id are used
 
-    def create_multipart_upload(self, key, dump_id='', renamed=False):
+    def create_multipart_upload(self, key, dump_id='', timed=False):
         """Begin an upload; returns its id, and whether there may be another, whose id was lost.
 
-        renamed: as for Request.
+        timed: as for Request.
         """
         headers = self._object_headers(dump_id, self.storage_class)
         if self.checksum:
@@ -2902,7 +2912,7 @@ class Bucket:
             headers['x-amz-checksum-type'] = 'FULL_OBJECT'
         import xml.etree.ElementTree    # noqa: F401  what can't read the answer must not ask
         request = Request(self, 'CreateMultipartUpload', 'POST', key, {'uploads': ''}, headers,
-                          renamed=renamed)
+                          timed=timed)
         return request.run(parse_upload_id), request.repeated
 
     def upload_part(self, upload, number, body):
@@ -3046,7 +3056,7 @@ class Upload:
             if volumes and (error or any(volume.lost for volume in volumes)):
                 self._tidy_up(error)
         return Stored(volumes[0].key, sum(volume.size for volume in volumes),
-                      sum(volume.count for volume in volumes), len(volumes))
+                      sum(volume.count for volume in volumes) or 1, len(volumes))
 
     def _store(self, name, stream):
         """What is done where nothing goes wrong; _volumes tells how far it came."""
@@ -3070,8 +3080,8 @@ class Upload:
             volume.complete()
         last = len(volumes) - 1
         if last or volumes[0].size == part_size * max_parts:
-            volumes.append(Volume(self, end_key(volumes[0].final_key(), last), body=b''))
-            volumes[-1].count = 0   # it holds nothing of the stream
+            volumes.append(Volume(self, end_key(volumes[0].final_key(), last), body=b'',
+                                  storage_class='STANDARD'))
             volumes[-1].complete()
         volumes[0].complete()       # with it the dump is there
 
@@ -3130,13 +3140,13 @@ class Volume:
     lost: the keys under which there may be an upload whose id never reached us.
     """
 
-    def __init__(self, upload, name, overwrite=False, body=None):
+    def __init__(self, upload, name, overwrite=False, body=None, storage_class=None):
         self._name = name
         self.key = name(upload.bucket.now()) if callable(name) else name
-        self.size, self.count = (0, 0) if body is None else (len(body), 1)
+        self.size, self.count = len(body or b''), 0     # of bytes, and of parts
         self.upload_id, self.lost = '', []
         self._upload, self._workers = upload, upload.workers
-        self._overwrite, self._body = overwrite, body
+        self._overwrite, self._body, self._storage_class = overwrite, body, storage_class
         self._unique, self._dump_id = upload.unique, upload.dump_id
         self._creation = self._completion = None    # their Tasks
         self._tasks, self._parts = collections.deque(), []
@@ -3204,11 +3214,11 @@ class Volume:
         self._named(self._begin)
         self._state = 'open'
 
-    def _begin(self, key, renamed):
+    def _begin(self, key, timed):
         self.lost.append(key)
         try:
             self.upload_id, repeated = self._bucket.create_multipart_upload(
-                key, self._dump_id, renamed)
+                key, self._dump_id, timed)
         except (Error, ImportError) as error:
             if not getattr(error, 'repeated', False):
                 self.lost.pop()
@@ -3225,7 +3235,7 @@ class Volume:
                     self._unique)
             else:
                 self._named(bucket.put_object, self._body, self._overwrite, self._unique,
-                            self._dump_id, None if self.count else 'STANDARD')
+                            self._dump_id, self._storage_class)
         except UnknownOutcome:
             raise
         except Error:
@@ -3238,7 +3248,7 @@ class Volume:
         may_change = callable(self._name)
         for last in (False, False, True):
             try:
-                return create(self.key, *args, renamed=may_change)
+                return create(self.key, *args, timed=may_change)
             except ResponseError as error:
                 if last or not may_change or error.signed[0] == self._bucket.offset:
                     raise
@@ -3480,6 +3490,12 @@ def find_part_sizes(bucket, key, head, count):
     return ([], False) if 0 < told < head.size else (sorted(fits), False)
 
 
+def fetch_range(bucket, key, view, first, head, check):
+    """Fill *view*, in a thread; returns what the check can compute of it alone."""
+    bucket.get_object(key, view, first, head)
+    return check.prepare(view)
+
+
 def download_object(bucket, workers, key, head, write):
     """Write an object to write(view) as its ranges come in; returns how it was checked."""
     check = find_check(bucket, key, head)
@@ -3490,7 +3506,7 @@ def download_object(bucket, workers, key, head, write):
             buffer = workers.buffer()
             view = buffer[:min(check.range_size, head.size - position)]
             pending.append((view, buffer, workers.submit(
-                bucket.get_object, key, view, position, head, check.prepare)))
+                fetch_range, bucket, key, view, position, head, check)))
             position += len(view)
         view, buffer, task = pending.popleft()
         prepared = workers.wait(task)

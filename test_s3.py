@@ -4857,20 +4857,17 @@ class RetriesTests(unittest.TestCase):
         clock = Clock()
         retries = s3.Retries(lambda: 10, clock)
         for _ in range(20):
-            error = ConnectionResetError()
-            error.progress = 1
-            self.assertLessEqual(retries.pause(error), 0.1)
+            self.assertLessEqual(retries.pause(ConnectionResetError(), progress=1), 0.1)
             clock.now += 9
         self.assertIsNotNone(retries.pause(ConnectionResetError()))
         clock.now += 11
         self.assertIsNone(retries.pause(ConnectionResetError()))
 
     def test_a_long_part_that_moves_for_nothing_is_not_tried_for_ever(self):
-        error = ConnectionResetError()
-        error.moved = s3.SOCKET_BUFFER + 1
+        error, sent = ConnectionResetError(), s3.SOCKET_BUFFER + 1
         clock, count = Clock(), 0
         retries = s3.Retries(lambda: 900, clock)
-        while retries.pause(error) is not None:
+        while retries.pause(error, sent=sent) is not None:
             clock.now, count = clock.now + 899, count + 1
         self.assertTrue(50 < count < 200, count)
 
