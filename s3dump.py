@@ -99,6 +99,11 @@ def check_labels(labels):
         raise UsageError('%s is no date like 2009-12-31' % s3.quoted(labels.date))
 
 
+def this_host():
+    """This machine's short name."""
+    return os.uname().nodename.split('.')[0] or 'localhost'
+
+
 class NewKey:
     """The key of a new dump: a function of the time by the server's clock.
 
@@ -289,6 +294,61 @@ def recency(dump):
     return dump.labels.date, dump.stored, dump.labels.stamp or ''
 
 
+# ------------------------------------------------------------------- What is printed
+
+def say(text):
+    """A line on standard error."""
+    write_error('%ss3dump: %s\n' % (Status.CLEAR if Status.live else '', text))
+
+
+def write_error(text):
+    """Write to standard error; that nobody listens is no reason to fail."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        pass
+
+
+def answer(text):
+    """A line on standard output: UTF-8, whatever the locale."""
+    write_out(memoryview(text.encode('utf-8', 'backslashreplace') + b'\n'))
+
+
+def answer_json(**fields):
+    """A JSON document on a line of standard output."""
+    import json
+    answer(json.dumps(fields))
+
+
+def human(count):
+    """Bytes as 14.0k or 5.5G."""
+    if count < 1024:
+        return '%d' % count
+    for unit in 'kMGTP':
+        count /= 1024
+        if count < 1023.95:
+            break
+    return '%.1f%s' % (count, unit)
+
+
+def clock(seconds):
+    """Seconds as 0:07 or 1:02:03."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return '%d:%02d:%02d' % (hours, minutes, seconds) if hours else '%d:%02d' % (minutes, seconds)
+
+
+def utc(seconds):
+    """ISO 8601."""
+    return time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(seconds))
+
+
+def counted(count, one, many=None):
+    """Like 1 part or 3 parts."""
+    return '%d %s' % (count, one if count == 1 else many or one + 's')
+
+
 # ------------------------------------------------------------------ Finding one dump
 
 def find_all(bucket, args):
@@ -370,6 +430,64 @@ def pieces_of(bucket, key, layout, tolerant):
     except s3.ResponseError as error:
         if error.status != 403 or not tolerant:
             raise
+
+
+# --------------------------------------------------------------------------- Signals
+
+class Stopped(BaseException):
+    """A signal asks us to end; a second one is not asked about.
+
+    Raised by the handler itself, but while a dump is under way by check(), which is called
+    wherever the dump waits: in between, an exception from nowhere could be lost, or leave
+    things half done.
+    """
+    pending = None                  # its number, set by the handler
+    deferred = False                # whether to leave the raising to check()
+
+    def __init__(self, number):
+        BaseException.__init__(self, number)
+        self.number = number
+
+    @classmethod
+    def check(cls):
+        """Raise what the handler didn't, or did in a finalizer, where it is lost."""
+        number, cls.pending = cls.pending, None
+        if number:
+            raise cls(number)
+
+
+def catch_signals():
+    """Make the signals that end us raise Stopped, so that an upload is aborted."""
+    def stop(number, frame):
+        for each in caught:
+            signal.signal(each, signal.SIG_DFL)
+        Stopped.pending = number
+        if not Stopped.deferred:
+            raise Stopped(number)
+
+    caught = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+              if signal.getsignal(number) != signal.SIG_IGN]    # nohup, or a job with &
+    for number in caught:
+        signal.signal(number, stop)
+
+
+def ignore_signals(numbers=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
+    """What is done is done; a signal can't undo it."""
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def catch_rate_signals(limit):
+    """SIGUSR1 halves and SIGUSR2 doubles the rate of the RateLimit *limit*."""
+    def slower(number, frame):
+        limit.rate = 256 << 10 if limit.rate is None else max(1 << 10, limit.rate // 2)
+
+    def faster(number, frame):
+        if limit.rate is not None:
+            limit.rate = limit.rate * 2 if limit.rate * 2 <= 10 << 20 else None
+
+    signal.signal(signal.SIGUSR1, slower)
+    signal.signal(signal.SIGUSR2, faster)
 
 
 # -------------------------------------------------------------- Both ends of the pipe
@@ -553,59 +671,6 @@ def width():
         return os.get_terminal_size(2).columns or 80
     except OSError:
         return 80
-
-
-def human(count):
-    """Bytes as 14.0k or 5.5G."""
-    if count < 1024:
-        return '%d' % count
-    for unit in 'kMGTP':
-        count /= 1024
-        if count < 1023.95:
-            break
-    return '%.1f%s' % (count, unit)
-
-
-def clock(seconds):
-    """Seconds as 0:07 or 1:02:03."""
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return '%d:%02d:%02d' % (hours, minutes, seconds) if hours else '%d:%02d' % (minutes, seconds)
-
-
-def utc(seconds):
-    """ISO 8601."""
-    return time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(seconds))
-
-
-def counted(count, one, many=None):
-    """Like 1 part or 3 parts."""
-    return '%d %s' % (count, one if count == 1 else many or one + 's')
-
-
-def say(text):
-    """A line on standard error."""
-    write_error('%ss3dump: %s\n' % (Status.CLEAR if Status.live else '', text))
-
-
-def write_error(text):
-    """Write to standard error; that nobody listens is no reason to fail."""
-    try:
-        sys.stderr.write(text)
-        sys.stderr.flush()
-    except (OSError, ValueError, AttributeError):
-        pass
-
-
-def answer(text):
-    """A line on standard output: UTF-8, whatever the locale."""
-    write_out(memoryview(text.encode('utf-8', 'backslashreplace') + b'\n'))
-
-
-def answer_json(**fields):
-    """A JSON document on a line of standard output."""
-    import json
-    answer(json.dumps(fields))
 
 
 def confirmed(args, question):
@@ -801,6 +866,37 @@ def putacl(bucket, args):
     for key in found.keys():
         bucket.get_object_acl(key)  # a server without ACLs would store the XML as the object
         bucket.put_object_acl(key, acl)
+
+
+def remove(bucket, args, one):
+    """Delete a dump, its first object first; False and a line if that fails."""
+    if args.dry_run:
+        return True
+    try:
+        for entry in one.all_entries():
+            bucket.delete_listed(entry)
+    except s3.NetworkError:
+        raise                       # the others would fail as well, each after its patience
+    except s3.Error as error:
+        say('cannot delete %s: %s' % (s3.printable(one.key), error))
+        return False
+    if not args.quiet:
+        say('deleted %s, %s' % (s3.printable(one.key), human(one.size)))
+    return True
+
+
+def locked(bucket, one, quiet=False):
+    """Whether the Object Lock of a dump holds, which is told; False if the key may not see it."""
+    until = 0
+    for entry in one.all_entries():     # the first was begun first, so its lock ends first
+        try:
+            until = max(until, bucket.head_object(entry.key).locked_until)
+        except s3.ResponseError as error:
+            if error.status not in (403, 404):
+                raise
+    if until > bucket.now() and not quiet:
+        say('%s is locked until %s' % (s3.printable(one.key), utc(until)))
+    return until > bucket.now()
 
 
 def delete(bucket, args):
@@ -1168,37 +1264,6 @@ def weighted_median(dumps):
     ordered = sorted(one.size for one in dumps)
     total = list(itertools.accumulate(ordered))
     return next(size for size, so_far in zip(ordered, total) if 2 * so_far >= total[-1])
-
-
-def remove(bucket, args, one):
-    """Delete a dump, its first object first; False and a line if that fails."""
-    if args.dry_run:
-        return True
-    try:
-        for entry in one.all_entries():
-            bucket.delete_listed(entry)
-    except s3.NetworkError:
-        raise                       # the others would fail as well, each after its patience
-    except s3.Error as error:
-        say('cannot delete %s: %s' % (s3.printable(one.key), error))
-        return False
-    if not args.quiet:
-        say('deleted %s, %s' % (s3.printable(one.key), human(one.size)))
-    return True
-
-
-def locked(bucket, one, quiet=False):
-    """Whether the Object Lock of a dump holds, which is told; False if the key may not see it."""
-    until = 0
-    for entry in one.all_entries():     # the first was begun first, so its lock ends first
-        try:
-            until = max(until, bucket.head_object(entry.key).locked_until)
-        except s3.ResponseError as error:
-            if error.status not in (403, 404):
-                raise
-    if until > bucket.now() and not quiet:
-        say('%s is locked until %s' % (s3.printable(one.key), utc(until)))
-    return until > bucket.now()
 
 
 def abort_stale(bucket, args):
@@ -1676,68 +1741,7 @@ def parse_values(args):
         args.storage_class = 'STANDARD_IA'
 
 
-def this_host():
-    """This machine's short name."""
-    return os.uname().nodename.split('.')[0] or 'localhost'
-
-
 # --------------------------------------------------------------------------- Program
-
-class Stopped(BaseException):
-    """A signal asks us to end; a second one is not asked about.
-
-    Raised by the handler itself, but while a dump is under way by check(), which is called
-    wherever the dump waits: in between, an exception from nowhere could be lost, or leave
-    things half done.
-    """
-    pending = None                  # its number, set by the handler
-    deferred = False                # whether to leave the raising to check()
-
-    def __init__(self, number):
-        BaseException.__init__(self, number)
-        self.number = number
-
-    @classmethod
-    def check(cls):
-        """Raise what the handler didn't, or did in a finalizer, where it is lost."""
-        number, cls.pending = cls.pending, None
-        if number:
-            raise cls(number)
-
-
-def catch_signals():
-    """Make the signals that end us raise Stopped, so that an upload is aborted."""
-    def stop(number, frame):
-        for each in caught:
-            signal.signal(each, signal.SIG_DFL)
-        Stopped.pending = number
-        if not Stopped.deferred:
-            raise Stopped(number)
-
-    caught = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-              if signal.getsignal(number) != signal.SIG_IGN]    # nohup, or a job with &
-    for number in caught:
-        signal.signal(number, stop)
-
-
-def ignore_signals(numbers=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
-    """What is done is done; a signal can't undo it."""
-    for number in numbers:
-        signal.signal(number, signal.SIG_IGN)
-
-
-def catch_rate_signals(limit):
-    """SIGUSR1 halves and SIGUSR2 doubles the rate of the RateLimit *limit*."""
-    def slower(number, frame):
-        limit.rate = 256 << 10 if limit.rate is None else max(1 << 10, limit.rate // 2)
-
-    def faster(number, frame):
-        if limit.rate is not None:
-            limit.rate = limit.rate * 2 if limit.rate * 2 <= 10 << 20 else None
-
-    signal.signal(signal.SIGUSR1, slower)
-    signal.signal(signal.SIGUSR2, faster)
-
 
 def hold_descriptors():
     """Let no socket become standard input, output or error where those are closed."""
