@@ -1631,7 +1631,7 @@ class Workers:
                 task.value = task.call()
                 if task.frees is not None:
                     self.release(task.frees)
-            except BaseException as error:
+            except BaseException as error:      # the main thread has to hear of any
                 task.error = error
                 self._failures.append(error)
             task.call, task.frees, task.done = None, None, True

@@ -108,7 +108,7 @@ class NewKey:
     """The key of a new dump: a function of the time by the server's clock.
 
     The same key as long as that clock agrees with ours, so that a repeated request is
-    about the same object.
+    about the same object; s3.Volume calls it again when that clock turns out to be another.
     """
 
     def __init__(self, labels, fixed):
@@ -154,7 +154,7 @@ class Dump:
 
     @property
     def size(self):
-        """Bytes."""
+        """Bytes of its data."""
         return sum([entry.size for entry in self.pieces.values()])
 
     @property
@@ -185,7 +185,7 @@ class Dump:
 
     @property
     def count(self):
-        """Of all its objects."""
+        """How many objects it has, its end marks and strays among them."""
         return len(self.pieces) + len(self.ends) + len(self.strays)
 
     def state(self):
@@ -483,7 +483,7 @@ def catch_rate_signals(limit):
         limit.rate = 256 << 10 if limit.rate is None else max(1 << 10, limit.rate // 2)
 
     def faster(number, frame):
-        if limit.rate is not None:
+        if limit.rate is not None:  # beyond 10 MiB/s it might as well be none
             limit.rate = limit.rate * 2 if limit.rate * 2 <= 10 << 20 else None
 
     signal.signal(signal.SIGUSR1, slower)
@@ -752,7 +752,7 @@ def find_whole(bucket, args):
     return found
 
 
-def read_back(bucket, args, write, what):
+def read_back(bucket, args, write):
     """Download the dump that is meant to *write*, and tell how it was checked."""
     found = find_whole(bucket, args)
     if args.thaw:
@@ -762,7 +762,7 @@ def read_back(bucket, args, write, what):
         proof = bucket.download(found.keys(), write, ended=bool(found.ends))
     finally:
         status.stop()
-    status.summary('%s %s' % (what, s3.printable(found.key)), found.size,
+    status.summary('%s %s' % (args.name, s3.printable(found.key)), found.size,
                    counted(len(found.pieces), 'volume' if found.layout == '/volume_' else 'chunk'),
                    'checked: ' + proof)
     return found, proof
@@ -811,13 +811,13 @@ def restore(bucket, args):
     if os.isatty(1):
         raise UsageError('restore writes a stream: pipe it into a program or a file')
     wide_pipe(1)
-    read_back(bucket, args, write_out, 'restore')
+    read_back(bucket, args, write_out)
     os.close(os.dup(1))             # some file systems tell only now that they are full
 
 
 def verify(bucket, args):
     """read the newest dump back, and check it"""
-    found, proof = read_back(bucket, args, lambda view: None, 'verify')
+    found, proof = read_back(bucket, args, lambda view: None)
     if args.json:
         answer_json(key=found.key, size=found.size, verified=proof)
 
@@ -976,7 +976,8 @@ def try_to_delete(bucket, key):
 
 # ----------------------------------------------------------------- Listing and rotation
 
-# US dollars per GiB and month in us-east-1, noted in November 2026.
+# US dollars per GiB and month in us-east-1, noted in November 2026.  These classes are completed
+# on a command line, and any other costs what STANDARD does.
 PRICES = {'STANDARD': 0.023, 'INTELLIGENT_TIERING': 0.023, 'STANDARD_IA': 0.0125,
           'ONEZONE_IA': 0.01, 'GLACIER_IR': 0.004, 'GLACIER': 0.0036, 'DEEP_ARCHIVE': 0.00099,
           'REDUCED_REDUNDANCY': 0.024, 'EXPRESS_ONEZONE': 0.11}
@@ -1007,19 +1008,19 @@ def list_dumps(bucket, args):
     prefix = '' if args.all else args.host + ':'
     if args.fs is not None and not args.all:
         prefix += args.fs + ':'
-    total, others = collections.Counter(), collections.Counter()
+    total, strange = collections.Counter(), collections.Counter()
     begun, left = [], 0             # when what a crash left was begun, and its bytes
     rows = list_as_json if args.json else list_long if args.long else None
     shown = None if args.all or rows else show_host(args.host)
-    for dumps, lost, strange in sections(bucket.list_objects(prefix)):
+    for dumps, orphans, others in sections(bucket.list_objects(prefix)):
         dumps = [without_strays(bucket, one) for one in dumps if args.fs in (None, one.labels.fs)]
-        strange = [entry for entry in strange if args.fs is None]
-        begun += [one.begun for one in lost]
-        left += sum(one.size for one in lost)
-        others.update(count=len(strange), size=sum(entry.size for entry in strange))
+        others = [entry for entry in others if args.fs is None]
+        begun += [one.begun for one in orphans]
+        left += sum(one.size for one in orphans)
+        strange.update(count=len(others), size=sum(entry.size for entry in others))
         total.update(sizes(dumps))
-        if rows and (dumps or strange):
-            answer('\n'.join(rows(dumps, strange)))
+        if rows and (dumps or others):
+            answer('\n'.join(rows(dumps, others)))
         elif dumps:
             if dumps[0].labels.host != shown:
                 shown = show_host(dumps[0].labels.host, blank=shown is not None)
@@ -1027,8 +1028,9 @@ def list_dumps(bucket, args):
     if rows:
         return
     lines = ['']
-    if args.all and others['count']:
-        lines += ['Other objects, no dumps: %d, %s' % (others['count'], human(others['size'])), '']
+    if args.all and strange['count']:
+        lines += ['Other objects, no dumps: %d, %s' % (
+            strange['count'], human(strange['size'])), '']
     lines.append('Total data stored: %s ($%.2f/month)' % (human(sum(total.values())), price(total)))
     answer('\n'.join(lines + unfinished_lines(bucket, unfinished(bucket, prefix), begun, left)))
 
@@ -1250,7 +1252,7 @@ def point_out_bases(groups, doomed):
 
 
 def median(dumps):
-    """Of the sizes, in bytes."""
+    """The median of the sizes, in bytes."""
     ordered = sorted(one.size for one in dumps)
     return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
@@ -1817,7 +1819,7 @@ def run(argv):
 def main():
     """The program; returns its exit status."""
     hold_descriptors()
-    ignore_signals((signal.SIGUSR1, signal.SIGUSR2))
+    ignore_signals((signal.SIGUSR1, signal.SIGUSR2))    # that mean a rate, before there is one
     try:
         catch_signals()
         status = run(sys.argv[1:])

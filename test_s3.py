@@ -2567,7 +2567,7 @@ def with_authorization(access_key, timestamp, region, service, method, target, h
 class SignatureVectorTests(unittest.TestCase):
     """The verifier against the examples that AWS publishes."""
 
-    def test_the_published_examples_have_their_signatures(self):
+    def test_published_signatures_are_accepted(self):
         access_key, secret = VECTOR_CREDENTIALS
         for name, method, target, headers, payload_hash, presigned, signature in VECTORS:
             with self.subTest(name):
@@ -3077,7 +3077,7 @@ class ServerTests(ServerTestCase):
             client('PUT', '/bucket/key', b'data', payload_hash=payload_hash, **headers)
             self.assertEqual(len(server.violations), count, headers)
 
-    def test_it_speaks_https(self):
+    def test_the_server_speaks_https(self):
         with certificate() as path:
             server, client = self.serve(certfile=path)
             data = bytes(1 << 20)
@@ -3665,7 +3665,7 @@ class StsTests(ServicesTestCase):
                 self.refused(self.post(form, **arguments), code, 403)
                 self.violated(self.services, violation)
 
-    def test_it_speaks_https(self):
+    def test_sts_speaks_https(self):
         with certificate() as path:
             server = self.start(CredentialServices(certfile=path))
             context = ssl.create_default_context(cafile=path)
@@ -4198,7 +4198,7 @@ class EndpointTests(unittest.TestCase):
 class SignatureTests(unittest.TestCase):
     """s3.py against the examples that AWS publishes, which the server is held to as well."""
 
-    def test_the_published_examples_have_their_signatures(self):
+    def test_published_examples_get_their_signatures(self):
         credentials = s3.EXAMPLE_KEY
         for name, method, target, headers, payload_hash, presigned, expected in VECTORS:
             with self.subTest(name):
@@ -5504,7 +5504,7 @@ class BucketTests(ClientTestCase):
 
 class UploadTests(ClientTestCase):
 
-    def test_streams_of_every_length_around_a_part(self):
+    def test_streams_of_every_length_around_a_part_are_stored_whole(self):
         server = self.server()
         bucket = self.bucket(server)
         for size in (0, 1, 999, 1000, 1001, 1999, 2000, 2001, 7777):
@@ -5831,7 +5831,7 @@ class UploadFaultTests(ClientTestCase):
         self.assertEqual(server.objects[key].data, pattern(size))
         return None
 
-    def test_accidents_are_survived_at_every_request(self):
+    def test_accidents_are_survived_at_every_request_of_a_dump(self):
         for operation, size in WRITES:
             for kind, options in ACCIDENTS:
                 with self.subTest('%s %s %s' % (operation, kind, options)):
@@ -6293,7 +6293,7 @@ class CompletionTests(ClientTestCase):
                 self.assertIsInstance(error, s3.UnknownOutcome)
                 self.assertGreater(self.clock.now, 600)
 
-    def test_whatever_a_gateway_says_when_it_lost_the_answer(self):
+    def test_a_write_whose_answer_a_gateway_lost_is_no_failure(self):
         for operation, size in (('PutObject', 500), ('CompleteMultipartUpload', 2500)):
             for status in (408, 409, 499, 500, 502, 504, 507, 520, 524, 599):
                 for unique in (True, False):
@@ -6592,7 +6592,7 @@ class DownloadFaultTests(ClientTestCase):
             server.fault('GetObject', 'cut', bytes=100)
         self.assertIsNone(self.outcome(server))
 
-    def test_accidents_are_survived_at_every_request(self):
+    def test_accidents_are_survived_at_every_request_of_a_restore(self):
         for operation in ('HeadObject', 'GetObject'):
             for kind, options in ACCIDENTS:
                 if operation == 'HeadObject' and (
