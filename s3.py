@@ -21,13 +21,13 @@ A byte on its way out, with the sections that it passes.
 
 The main thread reads the stream into one of jobs + 1 buffers of a part each (Parts,
 Uploads).  A full buffer is handed to one of `jobs` threads (Workers), which calls
-Bucket.upload_part().  There its SHA-256 is taken, or its CRC32 where the server keeps those (the
-main thread has added the part to that of the whole), and the Request signed (Signature
-Version 4) and sent by the thread's Connection, in slices, through a socket that obeys the
-rate limit (Wire, Rate limit).  The server checks the hash.  When the stream has ended, and
-only then, CompleteMultipartUpload makes the object appear, whole.  A stream shorter than a
-part is one PutObject, and a stream longer than an object can be goes on in further objects,
-its volumes.
+Bucket.upload_part().  There its SHA-256 is taken, and its CRC32 where the server keeps those
+(over https the latter alone; the main thread has added the part to that of the whole), and
+the Request signed (Signature Version 4) and sent by the thread's Connection, in slices,
+through a socket that obeys the rate limit (Wire, Rate limit).  The server checks the hash.
+When the stream has ended, and only then, CompleteMultipartUpload makes the object appear,
+whole.  A stream shorter than a part is one PutObject, and a stream longer than an object
+can be goes on in further objects, its volumes.
 
 A byte on its way back.
 
@@ -231,7 +231,7 @@ def printable(text, limit=1000):
     return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
 
 
-def quoted(text, limit=300):
+def quoted(text, limit=1000):
     """*text* (str or bytes) as a literal of Python, for a message that shows where it ends."""
     return printable(repr(text), limit)
 
@@ -1560,6 +1560,7 @@ class Workers:
             thread.start()
             self._threads.append(thread)
         except RuntimeError:        # the system has no more; fewer do as well
+            self._starting = False
             if not self._threads:
                 raise Error('cannot start a thread: ulimit -u, or memory, is too small') from None
         self._starting = False
@@ -1671,7 +1672,7 @@ class Retries:
         now = self._clock()
         if self._since is None or progress:
             self._failures, self._since = 0, now
-        elif sent > SOCKET_BUFFER and self._failures < 100:     # which is a day at least
+        elif sent > SOCKET_BUFFER and self._failures < 100:     # but not for ever
             self._since = now       # a long part on a slow link: it did move, if for nothing
         if not transient(error):
             return None
@@ -1686,9 +1687,9 @@ class Retries:
         return min(pause, left)
 
 
-# What may pass, by status and by code.  Sources: RFC 7231, section 6; Amazon S3 API Reference,
-# "List of error codes".  499 is nginx's, of a client that it believes gone; the four of the 5xx
-# that are left out say that such a request can't be served.
+# What may pass, by status and by code.  Sources: RFC 7231, section 6; RFC 6585 (429, 511); RFC 4918
+# (507); Amazon S3 API Reference, "List of error codes".  499 is nginx's, of a client that it
+# believes gone; the four of the 5xx that are left out need somebody to do something.
 TRANSIENT_STATUS = {408, 429, 499} | set(range(500, 600)) - {501, 505, 507, 511}
 TRANSIENT_CODES = {'SlowDown', 'InternalError', 'RequestTimeout', 'OperationAborted',
                    'ServiceUnavailable', 'ConditionalRequestConflict'}
@@ -2285,7 +2286,7 @@ class Request:
 
     def __init__(self, bucket, operation, method, key='', query=(), headers=(), body=b'',
                  payload_hash=None, timeout=None, patience=None, timed=False):
-        self.what = operation + (' ' + quoted(key) if key else '')     # as messages call it
+        self.what = operation + (' ' + quoted(key, 300) if key else '')     # as messages call it
         self.headers = dict(headers)
         self._bucket, self._connection = bucket, bucket.connection()
         self._method, self._key, self._query, self._body = method, key, dict(query), body
@@ -3098,6 +3099,7 @@ class Upload:
         not broken off by a signal.
         """
         self.bucket = bucket = self.bucket.hasty()
+        self.hopeless = bucket.monotonic() + 1.5 * ABORT_PATIENCE   # then no other try is made
         first, volumes = self._volumes[0], self._volumes
         try:
             for volume in volumes if error and self._failed(error) else ():
@@ -3260,7 +3262,7 @@ class Volume:
             aborted = refusal = None
             try:
                 aborted = self.upload_id and self._bucket.abort_multipart_upload(self)
-            except ResponseError as error:
+            except (ResponseError, BadAnswer) as error:
                 refusal = error
             there = self._bucket.is_ours(self.key, self._dump_id, self.size)
             if there:
@@ -3302,7 +3304,8 @@ class Volume:
         try:
             return function(*args)
         except Error as error:
-            if transient(error):
+            if isinstance(error, NetworkError) or (
+                    self._bucket.monotonic() > self._upload.hopeless):
                 raise               # nothing else will work either
             self._left(what, key, error)
 

@@ -615,7 +615,7 @@ class Status:
             Status.live = True
             try:
                 self._thread.start()
-            except RuntimeError:    # the system has no more, which s3 will complain of
+            except RuntimeError:    # the system has no more; s3 complains if it gets none either
                 Status.live = False
 
     def _run(self):
