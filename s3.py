@@ -3041,6 +3041,7 @@ class Upload:
         self.dump_id = random_name()
         self._overwrite, self._volumes = overwrite, []
         self._next = 1              # the first volume whose completion isn't under way
+        self.hopeless = 0           # when a failure ends the tidying up, in monotonic seconds
 
     def run(self, name, stream):
         """Store the stream, as Bucket.upload() says; returns a Stored."""
@@ -3099,7 +3100,7 @@ class Upload:
         not broken off by a signal.
         """
         self.bucket = bucket = self.bucket.hasty()
-        self.hopeless = bucket.monotonic() + 1.5 * ABORT_PATIENCE   # then no other try is made
+        self.hopeless = bucket.monotonic() + 1.5 * ABORT_PATIENCE
         first, volumes = self._volumes[0], self._volumes
         try:
             for volume in volumes if error and self._failed(error) else ():
