@@ -521,6 +521,12 @@ SERVERS = (
     ('.storjshare.io', {'part_size': 64 << 20}),
 )
 
+# Whose buckets have hosts of their own, BUCKET.REGION.HOST, with no label `s3` in it.  Sources:
+# the providers' pages on endpoints.
+VIRTUAL_HOSTS = ('.digitaloceanspaces.com', '.linodeobjects.com', '.r2.cloudflarestorage.com',
+                 '.vultrobjects.com', '.your-objectstorage.com', '.contabostorage.com',
+                 '.exo.io', '.upcloudobjects.com', '.storjshare.io', 'storage.googleapis.com')
+
 
 class Endpoint:
     """Where a bucket lives.
@@ -545,7 +551,9 @@ class Endpoint:
         self._locate(config.get('endpoint') or aws_url('s3', self.region))
         style = config.get('addressing', 'auto')
         label = re.match(r'[a-z0-9][a-z0-9-]{1,61}[a-z0-9]\Z', self.bucket)
-        self.virtual = style == 'virtual' or (style == 'auto' and self.aws and bool(label))
+        named = self.custom and style != 'path' and self._leave_bucket_out(style == 'virtual')
+        self.virtual = style == 'virtual' or named or (
+            style == 'auto' and self.aws and bool(label))
         if self.virtual and not re.match(r'[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\Z',
                                          self.bucket):
             raise ConfigError('bucket_name %s can not be part of a host name: use `addressing '
@@ -563,6 +571,22 @@ class Endpoint:
         if scheme == 'https' and ssl is None:
             raise ConfigError('this Python was built without ssl: it can only do http://')
         self.scheme, self.domain, self.port, self.path = scheme, host, port, path.rstrip('/')
+
+    def _leave_bucket_out(self, certain):
+        """Take the bucket out of a URL that names it already, as the pages of some providers
+        show it; returns whether it stood in the host.
+
+        certain: whether BUCKET.HOST must mean that; else HOST has to look like one of S3, since
+        a bucket may bear its server's name: backup at https://backup.example.com.
+        """
+        if self.path.endswith('/' + self.bucket):
+            self.path = self.path[:-len(self.bucket) - 1]
+        first, _, rest = self.domain.partition(self.bucket + '.')
+        if first or not rest or not (certain or re.match(r's3\b', rest) or rest.endswith(
+                VIRTUAL_HOSTS) or rest == 'localhost'):
+            return False
+        self.domain = rest
+        return True
 
     @property
     def aws(self):
@@ -1029,12 +1053,12 @@ def read_part(stream, view, workers):
 
 def volume_key(key, number):
     """The key of volume *number* of the dump *key*; volume 0 is the dump itself."""
-    return '%s/volume_%06d' % (key, number) if number else key
+    return '%s.volume_%06d' % (key, number) if number else key
 
 
 def end_key(key, last):
     """The key of the end mark that says that *last* is the number of the last volume."""
-    return '%s/end_%06d' % (key, last)
+    return '%s.end_%06d' % (key, last)
 
 
 def random_name():
@@ -1852,6 +1876,20 @@ def parse_credentials(where, body, token):
         raise ConfigError(printable(str(error))) from None
 
 
+def exit_status(process):
+    """The exit status of a subprocess.Popen, negative if a signal ended it, None while it runs.
+
+    Raises ChildProcessError where it is lost, as by a parent of ours that ignores SIGCHLD;
+    Popen.poll() says 0 then.
+    """
+    if process.returncode is None:
+        pid, status = os.waitpid(process.pid, os.WNOHANG)
+        if pid:
+            process.returncode = (
+                -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
+    return process.returncode
+
+
 def parse_expiration(text):
     """Seconds since the epoch of an ISO 8601 time with an offset; None of None.
 
@@ -2116,6 +2154,8 @@ class Provider:
             raise ConfigError('%s can not be run: %s' % (where, brief(error))) from None
         try:
             output = self._output(where, process)
+        except ChildProcessError:
+            raise ConfigError('%s: how it ended is not known' % where) from None
         finally:                    # and whatever it has left running
             try:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -2134,7 +2174,7 @@ class Provider:
         poll = select.poll()
         poll.register(process.stdout, select.POLLIN)
         while True:
-            ended = process.poll() is not None      # asked first: then nothing more will come
+            ended = exit_status(process) is not None    # asked first: then nothing more will come
             piece = process.stdout.read(self.MOST) if poll.poll(0 if ended else 100) else None
             if piece == b'' and not ended:
                 poll.unregister(process.stdout)
@@ -2452,6 +2492,11 @@ class Head:
     def dump_id(self):
         """What all objects of a dump have in common, and no others; '' where it is none."""
         return self.headers.get('x-amz-meta-dump-id') or ''
+
+    @property
+    def has_metadata(self):
+        """Whether it tells anything of a dump; not if it was copied without."""
+        return bool(self.dump_id or self.number('volume-size'))
 
     @property
     def full(self):
@@ -2891,6 +2936,8 @@ class Bucket:
     def create_bucket(self):
         """Create the bucket in the configured region.
 
+        Raises ConfigError where that made an object.
+
         Source: Amazon S3 API Reference, CreateBucket (us-east-1 must not be named).
         """
         body, region = b'', self.endpoint.region
@@ -2898,7 +2945,12 @@ class Bucket:
             body = ('<CreateBucketConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
                     '<LocationConstraint>%s</LocationConstraint></CreateBucketConfiguration>'
                     % escape(region)).encode()
-        Request(self, 'CreateBucket', 'PUT', body=body).run(nothing)
+        request = Request(self, 'CreateBucket', 'PUT', body=body)
+        if request.run(lambda answer: nothing(answer) or answer.headers.get('etag')):
+            Request(self, 'DeleteBucket', 'DELETE').run(nothing)
+            raise ConfigError('the server made an object where a bucket was asked for (it is '
+                              'deleted again): leave the bucket out of `endpoint`, or say '
+                              '`addressing virtual`')
 
     # Multipart uploads: *upload* is a Volume or an UploadEntry, whose key and upload_id are used
 
@@ -3416,7 +3468,8 @@ class EtagCheck(LengthCheck):
                 parts.update(view)
 
     def passed(self):
-        return any(parts.etag('-' in self._etag) == self._etag for parts in self._parts)
+        count = int(self._etag.partition('-')[2] or 0)
+        return any(parts.etag(count) == self._etag for parts in self._parts)
 
 
 class PartDigests:
@@ -3437,13 +3490,15 @@ class PartDigests:
             self._left -= len(piece)
             view = view[len(piece):]
 
-    def etag(self, multipart):
-        """The ETag of what came so far; multipart: of its parts' MD5s."""
+    def etag(self, count):
+        """The ETag of what came so far; count: of the parts that it is made of, or 0."""
         digests = self.digests
         if self._left < self._size or not digests:
             digests = digests + [self._current.digest()]
-        if not multipart:
+        if not count:
             return digests[0].hex()
+        if len(digests) == count - 1:
+            digests = digests + [md5().digest()]        # see part_counts()
         return '%s-%d' % (md5(b''.join(digests)).hexdigest(), len(digests))
 
 
@@ -3474,20 +3529,30 @@ def find_check(bucket, key, head):
     return LengthCheck(bucket.part_size)
 
 
+def part_counts(total, size):
+    """How many parts of *size* bytes an object of *total* bytes may have: a last one that is
+    empty is what older versions of s3dump sent where the stream had filled the one before."""
+    return {-(-total // size), total // size + 1} if size else ()
+
+
 def find_part_sizes(bucket, key, head, count):
     """The sizes that all *count* parts of an object but the last may have, and whether
     that is certain; none if the parts differ."""
-    ours, told = head.number('part-size'), 0
-    fits = [size for size in {ours, bucket.part_size, *USUAL_PART_SIZES}
-            if size and -(-head.size // size) == count]
+    ours, told, full = head.number('part-size'), 0, max(1, count - 1)
+    equal = 0 if head.size % full else head.size // full        # if the last one is empty
+    fits = [size for size in {ours, bucket.part_size, equal, *USUAL_PART_SIZES}
+            if count in part_counts(head.size, size)]
     if ours in fits:            # or somebody copied it in other parts
         return sorted(fits), True
     try:
         told = bucket.head_object(key, part=1).size
-        if told < head.size and -(-head.size // told) == count:
+        if count in part_counts(head.size, told):
             last = bucket.head_object(key, part=count).size
-            return ([told], True) if told * (count - 1) + last == head.size else ([], False)
-    except (ResponseError, ZeroDivisionError):
+            if told * (count - 1) + last == head.size:
+                return [told], True
+            if told < head.size:    # else the server ignores partNumber
+                return [], False
+    except ResponseError:
         pass
     if count == 1:
         return [head.size], True
@@ -3631,7 +3696,7 @@ class BucketTest:
     All objects have keys that begin with s3dump-test- and a random name.  settings: what the
     configuration should say in addition.
     """
-    CHECKS = ('list', 'put', 'get', 'range', 'acl', 'multipart', 'abort', 'conditional',
+    CHECKS = ('list', 'put', 'get', 'range', 'volumes', 'acl', 'multipart', 'abort', 'conditional',
               'overwrite', 'payload', 'checksum', 'rate', 'delete')
     RIGHTS = (('list', 'list'), ('get', 'read'), ('put', 'write'), ('overwrite', 'overwrite'),
               ('delete', 'delete'), ('abort', 'abort'))
@@ -3705,6 +3770,17 @@ class BucketTest:
         view = memoryview(bytearray(1000))
         self.bucket.get_object(self.key, view, 100000)
         expect(view == self.data[100000:101000], 'the server sends another range')
+
+    def volumes(self):
+        """An object and its volumes can be side by side, and a listing shows them."""
+        self._need(self.key)
+        key = volume_key(self.key, 1)
+        self.bucket.put_object(key, b'volume', unique=True)
+        self.written.append(key)
+        self.bucket.get_object(self.key, memoryview(bytearray(1)))
+        names = {entry.key for entry in self.bucket.list_objects(self.key)}
+        expect({self.key, key} <= names, 'what was written is not in the listing: does `endpoint` '
+               'name the bucket, or some other path?')
 
     def acl(self):
         """GetObjectAcl."""

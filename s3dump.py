@@ -35,15 +35,15 @@ import s3  # noqa: E402
 
 # ---------------------------------------------------------------- The names of dumps
 #
-#   HOST:FS:LEVEL:DATE:STAMP-RANDOM     a dump; what didn't fit goes on in .../volume_000001
-#                                       and so on, closed by an empty .../end_NNNNNN
+#   HOST:FS:LEVEL:DATE:STAMP-RANDOM     a dump; what didn't fit goes on in KEY.volume_000001
+#                                       and so on, closed by an empty KEY.end_NNNNNN
 #   HOST:FS:LEVEL:DATE                  the same with --fixed-key, and of older versions
 #   HOST:FS:LEVEL:DATE/chunk_000000     a dump in pieces, of older versions
 #   HOST:FS:LEVEL:DATE:0                the same, still older
 
 KEY = re.compile(r'([^:/]+):([^:]+):([+-]?[0-9]{1,100}):([0-9]{4}-[0-9]{2}-[0-9]{2})'
                  r'(?::([0-9]{8}T[0-9]{6}\.[0-9]{3}Z)-[0-9a-z]{16,})?\Z')
-PIECE = re.compile(r'(.*)(?:(/volume_|/end_|/chunk_)([0-9]{6}|[1-9][0-9]{6,17})'
+PIECE = re.compile(r'(.*)(?:(\.volume_|\.end_|/chunk_)([0-9]{6}|[1-9][0-9]{6,17})'
                    r'|(:)(0|[1-9][0-9]{0,17}))\Z', re.DOTALL)
 MAX_KEY = 1000                      # bytes; S3 takes 1,024, and volumes need the rest
 
@@ -67,7 +67,7 @@ def parse_piece(key):
         return None
     base, layout, number, colon, colon_number = match.groups()
     piece = base, layout or colon, int(number or colon_number)
-    return None if piece[1:] == ('/volume_', 0) else piece      # that is the dump itself
+    return None if piece[1:] == ('.volume_', 0) else piece      # that is the dump itself
 
 
 @functools.lru_cache(maxsize=4096)   # a listing has the same few in each of its keys
@@ -131,16 +131,18 @@ class Dump:
     """A dump in the bucket: its labels (None for a key that has none) and its objects.
 
     pieces: {number: ListEntry}, in `volumes` from 0, the object under the key itself.
-    ends: {number that it names: ListEntry} of its end marks; strays: see set_strays_apart().
+    ends: {number that it names: ListEntry} of its end marks; strays: see look_closer().
     """
-    __slots__ = ('key', 'layout', 'labels', 'pieces', 'ends', 'strays', 'doubtful',
-                 'unreadable')      # a file system may have 90,000, by the hour in ten years
+    __slots__ = ('key', 'layout', 'labels', 'pieces', 'ends', 'strays', 'volume_size', 'bare',
+                 'doubtful', 'unreadable')      # a file system may have 90,000, by the hour
 
     def __init__(self, key, layout, labels=None):
         self.key, self.layout = key, layout
         self.labels = labels
         self.pieces, self.ends, self.strays = {}, {}, ()
-        self.doubtful = False       # whether its volumes may be somebody else's objects
+        self.volume_size = 0        # that its first object tells; 0 where that is unknown
+        self.bare = False           # whether none of its objects has our metadata
+        self.doubtful = False       # whether some have, but the first one hasn't
         self.unreadable = False     # whether its first object is known to be archived
 
     def add(self, number, entry, is_end=False):
@@ -159,10 +161,11 @@ class Dump:
 
     @property
     def stored(self):
-        """When the dump was completed, in seconds since the epoch."""
-        if self.first and self.layout == '/volume_':
-            return self.first.modified
-        return max(entry.modified for entry in self.pieces.values())
+        """When it was stored, in seconds since the epoch: LastModified, but of a copy that is the
+        day of the copy, so not after the stamp in its key."""
+        modified = self.first.modified if self.first and self.layout == '.volume_' else \
+            max(entry.modified for entry in self.pieces.values())
+        return min(modified, stamp_time(self.labels and self.labels.stamp, modified))
 
     @property
     def storage_class(self):
@@ -170,9 +173,9 @@ class Dump:
         return self.pieces[min(self.pieces)].storage_class
 
     @property
-    def begun(self):
-        """When the first of its objects was stored, in seconds since the epoch."""
-        return min(entry.modified for entry in [*self.pieces.values(), *self.ends.values()])
+    def youngest(self):
+        """When the last of its objects was stored, in seconds since the epoch."""
+        return max(entry.modified for entry in [*self.pieces.values(), *self.ends.values()])
 
     def keys(self):
         """The keys of its data, in order."""
@@ -199,22 +202,27 @@ class Dump:
                 ' (not readable now)' if self.unreadable else ''))
 
     def problem(self):
-        """Why it can't be restored, as far as the names of its objects tell; '' if it can."""
+        """Why it can't be restored, as far as names and sizes tell; '' if it can."""
         if not self.pieces:
             return '%s is missing' % self.name_of(0)
         if self.doubtful:
-            return 'it does not say how large it can be, so it is unknown whether the volumes ' \
-                'beside it are its own; -k deletes one that is not'
+            return 'its first object has lost its metadata, and not all others have: it is ' \
+                'unknown which belong together'
         for number, found in enumerate(sorted(self.pieces)):
             if number != found:
                 return '%s is missing' % self.name_of(number)
         last = len(self.pieces) - 1
-        if self.layout == '/volume_' and (last or self.ends):
+        if self.layout == '.volume_' and (last or self.ends):
             if not self.ends:
                 return 'its end mark is missing, so further volumes may be'
             if list(self.ends) != [last]:
                 return 'its last volume has the number %d, but there is an end mark that says ' \
                     '%d' % (last, next(end for end in self.ends if end != last))
+            full = self.volume_size or self.first.size
+            for number, entry in sorted(self.pieces.items()):
+                if entry.size > full or (entry.size < full and number < last):
+                    return '%s has %d bytes, but a full volume %d' % (
+                        self.name_of(number), entry.size, full)
         return ''
 
     def misdated(self):
@@ -225,30 +233,39 @@ class Dump:
         """
         return self.labels.date > time.strftime('%Y-%m-%d', time.gmtime(self.stored + 86400))
 
-    def set_strays_apart(self, head, bucket):
-        """Leave out, but for deletion, what has the names of its volumes but isn't its own.
+    def look_closer(self, head, bucket):
+        """Find out which objects that are named like its volumes are its own; the others are
+        its strays, left out but for deletion.
 
         Whoever may only write must not be able to spoil a dump whose key can be guessed, and
         what a refused dump left behind must not either.  head: the s3.Head of the first object.
         """
-        if not head.alone and not head.dump_id:
-            self.doubtful = not head.number('volume-size')
-            return
-
-        def own(entry):
-            return entry is self.first or (
-                not head.alone and bucket.head_object(entry.key).dump_id == head.dump_id)
-
-        self.strays = [entry for entry in self.all_entries() if not own(entry)]
-        self.pieces = {number: entry for number, entry in self.pieces.items()
-                       if entry not in self.strays}
-        self.ends = {number: entry for number, entry in self.ends.items()
-                     if entry not in self.strays}
+        self.volume_size = head.number('volume-size')
+        heads = {entry: bucket.head_object(entry.key) for entry in self.all_entries()
+                 if entry is not self.first}
+        if not head.has_metadata:
+            self.doubtful = any(other.has_metadata for other in heads.values())
+            self.bare = not self.doubtful
+        elif head.dump_id or head.alone:
+            self.strays = [entry for entry, other in heads.items()
+                           if not other.dump_id or other.dump_id != head.dump_id]
+            self.pieces, self.ends = ({number: entry for number, entry in entries.items()
+                                       if entry not in self.strays}
+                                      for entries in (self.pieces, self.ends))
 
     def name_of(self, number):
         """What piece *number* is called in messages."""
-        return s3.quoted(s3.volume_key(self.key, number) if self.layout == '/volume_' else
+        return s3.quoted(s3.volume_key(self.key, number) if self.layout == '.volume_' else
                          self.key + self.layout + ('%d' if self.layout == ':' else '%06d') % number)
+
+
+def stamp_time(stamp, otherwise):
+    """Seconds since the epoch of a key's stamp; *otherwise* if there is none that can be true."""
+    try:
+        return s3.parse_time('%s-%s-%sT%s:%s:%s' % (
+            stamp[0:4], stamp[4:6], stamp[6:8], stamp[9:11], stamp[11:13], stamp[13:15]))
+    except (TypeError, ValueError):     # none, or somebody made this key by hand
+        return otherwise
 
 
 def group(entries):
@@ -259,13 +276,13 @@ def group(entries):
     """
     dumps, others = {}, []
     for entry in entries:
-        key, layout, number, is_end = entry.key, '/volume_', 0, False
+        key, layout, number, is_end = entry.key, '.volume_', 0, False
         labels = parse_key(key)
         piece = None if labels else parse_piece(key)
         if piece:
             key, layout, number = piece
-            is_end = layout == '/end_'
-            layout = '/volume_' if is_end else layout
+            is_end = layout == '.end_'
+            layout = '.volume_' if is_end else layout
             labels = parse_key(key)
         if labels is None:
             others.append(entry)
@@ -275,7 +292,7 @@ def group(entries):
         dumps[key, layout].add(number, entry, is_end)
     whole, orphans = [], []
     for dump in dumps.values():
-        (whole if dump.first or dump.layout != '/volume_' else orphans).append(dump)
+        (whole if dump.first or dump.layout != '.volume_' else orphans).append(dump)
     return whole, orphans, others
 
 
@@ -289,9 +306,9 @@ def sections(entries):
 
 
 def recency(dump):
-    """What dumps are sorted by: the date label, then the time stored, a whole second, and
-    within that the key's stamp."""
-    return dump.labels.date, dump.stored, dump.labels.stamp or ''
+    """What dumps are sorted by: the date label, then the time stored, a whole second, within
+    that the key's stamp, and at last the key, so that there is but one order."""
+    return dump.labels.date, dump.stored, dump.labels.stamp or '', dump.key
 
 
 # ------------------------------------------------------------------- What is printed
@@ -363,7 +380,7 @@ def find_all(bucket, args):
 def find(bucket, args):
     """The Dump that the command line means: of -k KEY, or the newest with its labels."""
     if args.key is not None:
-        return find_by_key(bucket, args.key)
+        return find_by_key(bucket, args.key, may_list=False)
     dumps = find_all(bucket, args)
     dumps = well_dated(dumps) or dumps      # of a server with a wrong clock, none may be
     if not dumps:
@@ -384,36 +401,37 @@ def well_dated(dumps):
 
 def without_strays(bucket, dump):
     """The same Dump, without strays, as far as the key may look."""
-    if dump.layout == '/volume_' and dump.count > 1:
+    if dump.layout == '.volume_' and dump.count > 1:
         try:
-            dump.set_strays_apart(bucket.head_object(dump.key), bucket)
+            dump.look_closer(bucket.head_object(dump.key), bucket)
         except s3.ResponseError as error:
             if error.status not in (403, 404):      # somebody deletes it just now
                 raise
     return dump
 
 
-def find_by_key(bucket, key, with_strays=False):
-    """The Dump under exactly this key, whatever its layout, or what is left of it."""
-    dump = Dump(key, '/volume_')
+def find_by_key(bucket, key, may_list=True):
+    """The Dump under exactly this key, whatever its layout, or what is left of it.
+
+    may_list: False where a key that may not list is enough for a dump without volumes.
+    """
+    dump = Dump(key, '.volume_')
     try:
         head = bucket.head_object(key)
         dump.add(0, s3.ListEntry(key, head.size, head.modified, head.storage_class, head.etag, ''))
-        if head.alone and not with_strays:
-            return dump
-        tolerant = head.alone or not with_strays
+        tolerant = head.alone or not may_list
     except s3.ResponseError as error:
         if error.status != 404:
             raise
         head, tolerant = None, False
-    for layout in ('/volume_', '/end_') if dump.first else ('/chunk_', ':', '/volume_', '/end_'):
+    for layout in ('.volume_', '.end_') if dump.first else ('/chunk_', ':', '.volume_', '.end_'):
         found = Dump(key, layout) if layout in ('/chunk_', ':') else dump
         for number, entry in pieces_of(bucket, key, layout, tolerant):
-            found.add(number, entry, layout == '/end_')
+            found.add(number, entry, layout == '.end_')
         if found.pieces and found is not dump:
             return found
     if head and dump.count > 1:
-        dump.set_strays_apart(head, bucket)
+        dump.look_closer(head, bucket)
     if not dump.count:
         raise s3.Error('there is no object %s' % s3.quoted(key))
     return dump
@@ -548,12 +566,14 @@ class Source:
     def _ended(self):
         """Whether this is the end of a whole stream; False while the program runs on."""
         if self._process:
+            name = s3.printable(self._program[0])
             try:
-                status = self._process.wait(0.25)
-            except subprocess.TimeoutExpired:
+                status = s3.exit_status(self._process)
+            except ChildProcessError:
+                raise s3.Error('how %s ended is not known: nothing is stored' % name)
+            if status is None:
                 return False
             Stopped.check()         # then it is no wonder that the program failed
-            name = s3.printable(self._program[0])
             if status < 0:
                 raise s3.Error('%s was ended by signal %d: nothing is stored' % (name, -status))
             if status and status not in self._accepted:
@@ -737,7 +757,7 @@ def refuse_existing(bucket, args, name):
     if exists:
         raise s3.Error('%s exists, and nothing was changed; --overwrite replaces it'
                        % s3.quoted(key))
-    for layout in ('/volume_', '/end_'):
+    for layout in ('.volume_', '.end_'):
         for _ in pieces_of(bucket, key, layout, tolerant=True):
             raise s3.Error('%s has volumes of an earlier dump: `delete -k` that first'
                            % s3.quoted(key))
@@ -749,6 +769,9 @@ def find_whole(bucket, args):
     problem = found.problem()
     if problem:
         raise s3.IntegrityError('%s: %s' % (s3.quoted(found.key), problem))
+    if found.bare:
+        say('warning: the objects of %s have no metadata, as if copied without: it is taken for '
+            'whole by their names and sizes' % s3.printable(found.key))
     return found
 
 
@@ -763,7 +786,7 @@ def read_back(bucket, args, write):
     finally:
         status.stop()
     status.summary('%s %s' % (args.name, s3.printable(found.key)), found.size,
-                   counted(len(found.pieces), 'volume' if found.layout == '/volume_' else 'chunk'),
+                   counted(len(found.pieces), 'volume' if found.layout == '.volume_' else 'chunk'),
                    'checked: ' + proof)
     return found, proof
 
@@ -905,7 +928,7 @@ def delete(bucket, args):
     Where a day has several it deletes none, and prints their keys.
     """
     if args.key is not None:
-        found = find_by_key(bucket, args.key, with_strays=True)
+        found = find_by_key(bucket, args.key)
     else:
         dumps = find_all(bucket, args)      # now the server's clock is known
         date = args.date or time.strftime('%Y-%m-%d', time.localtime(bucket.now()))
@@ -957,12 +980,24 @@ def init(bucket, args):
         if not try_to_delete(bucket, key):
             say('left behind: %s' % key)
         raise
+    listed = is_listed(bucket, key)
     bucket.delete_object(key)
     if view != text:
         raise s3.IntegrityError('what was written was read back differently')
+    if not listed:
+        raise s3.ConfigError('what was written is not in the listing of the bucket: does '
+                             '`endpoint` name the bucket, or some other path?')
     if not args.quiet:
         say('bucket %s %s: it can be written, read and deleted from' % (
             bucket.endpoint.bucket, 'created' if created else 'is there'))
+
+
+def is_listed(bucket, key):
+    """Whether an object stands where listings look for it; True where the key may not list."""
+    try:
+        return key in [entry.key for entry in bucket.list_objects(key)]
+    except (s3.ResponseError, s3.BadAnswer) as error:
+        return getattr(error, 'status', 0) == 403
 
 
 def try_to_delete(bucket, key):
@@ -1009,13 +1044,13 @@ def list_dumps(bucket, args):
     if args.fs is not None and not args.all:
         prefix += args.fs + ':'
     total, strange = collections.Counter(), collections.Counter()
-    begun, left = [], 0             # when what a crash left was begun, and its bytes
+    begun, left = [], 0             # when what a crash left was stored, and its bytes
     rows = list_as_json if args.json else list_long if args.long else None
     shown = None if args.all or rows else show_host(args.host)
     for dumps, orphans, others in sections(bucket.list_objects(prefix)):
         dumps = [without_strays(bucket, one) for one in dumps if args.fs in (None, one.labels.fs)]
         others = [entry for entry in others if args.fs is None]
-        begun += [one.begun for one in orphans]
+        begun += [one.youngest for one in orphans]
         left += sum(one.size for one in orphans)
         strange.update(count=len(others), size=sum(entry.size for entry in others))
         total.update(sizes(dumps))
@@ -1046,7 +1081,7 @@ def show_host(host, blank=False):
 def unfinished_lines(bucket, uploads, begun, left):
     """The line that tells of what S3 bills and doesn't list.
 
-    begun, left: when what crashes left was begun, and its bytes.
+    begun, left: when what crashes left was stored, and its bytes.
     """
     if not uploads and not begun:
         return []
@@ -1086,12 +1121,8 @@ def section_lines(dumps):
 
 def local_time(stamp):
     """The time of day of a key's stamp, like ' 20:34:05', in this machine's time zone."""
-    try:
-        seconds = s3.parse_time('%s-%s-%sT%s:%s:%s' % (
-            stamp[0:4], stamp[4:6], stamp[6:8], stamp[9:11], stamp[11:13], stamp[13:15]))
-    except ValueError:              # somebody made this key by hand
-        return ''
-    return time.strftime(' %H:%M:%S', time.localtime(seconds))
+    seconds = stamp_time(stamp, None)
+    return '' if seconds is None else time.strftime(' %H:%M:%S', time.localtime(seconds))
 
 
 def list_as_json(dumps, others):
@@ -1170,7 +1201,7 @@ def clean(bucket, args):
     if not args.quiet:
         point_out_minimums(bucket, doomed)
         point_out_bases(groups, doomed)
-    stale = [one for one in orphans if one.begun < bucket.now() - STALE]
+    stale = [one for one in orphans if one.youngest < bucket.now() - STALE]
     size = human(sum(one.size for one in doomed))
     if doomed and not confirmed(args, 'Delete %d dumps, %s?' % (len(doomed), size)):
         raise s3.Error('nothing was deleted')
@@ -1206,15 +1237,22 @@ def choose(bucket, args, groups):
         planned = plan(members, args.count or 0, args.keep)
         kept = [one for one, reasons in planned if reasons]
         going = [one for one, reasons in planned if not reasons]
-        if going and not args.force and median(kept) < weighted_median(going) / 2:
-            say('%s %s level %s is left alone: what would be kept is less than half as large as '
-                'what would go; --force deletes it' % (
-                    s3.printable(labels[0]), s3.printable(labels[1]), labels[2]))
+        ratio = 0 if args.force else min_ratio(args, labels[2])
+        if going and median(kept) < ratio * weighted_median(going):
+            say('%s %s level %s is left alone: what would be kept is less than %g times as large '
+                'as what would go; --force deletes it' % (
+                    s3.printable(labels[0]), s3.printable(labels[1]), labels[2], ratio))
             suspicious, going = True, []
         elif args.dry_run:
             show_plan(planned)
         doomed += [one for one in going if not locked(bucket, one, args.quiet)]
     return doomed, suspicious
+
+
+def min_ratio(args, level):
+    """What the size of what is kept, or of the newest dump, must be at least, to that of the
+    others; differences have any size."""
+    return args.min_ratio if args.min_ratio is not None else 0.5 if int(level) <= 0 else 0
 
 
 def show_plan(planned):
@@ -1298,7 +1336,7 @@ def check(bucket, args):
     try:
         dumps = find_all(bucket, args)
         dumps = well_dated(dumps) or dumps
-        dumps.sort(key=lambda one: one.stored, reverse=True)
+        dumps.sort(key=lambda one: (one.stored, recency(one)), reverse=True)
         newest = without_strays(bucket, dumps[0]) if dumps else None
         reason = why_not(bucket, args, newest, dumps[1:11]) if newest else 'there is no dump'
         uploads = unfinished(bucket, ':'.join([args.host, args.fs, args.level, '']))
@@ -1328,7 +1366,7 @@ def check(bucket, args):
 def why_not(bucket, args, newest, earlier):
     """What is wrong with the newest dump; '' if nothing is."""
     problem, old = newest.problem(), bucket.now() - newest.stored
-    if not problem and newest.layout == '/volume_':
+    if not problem and newest.layout == '.volume_':
         try:
             bucket.head_whole(newest.key, len(newest.pieces) > 1 or bool(newest.ends))
         except s3.ArchivedError:
@@ -1345,9 +1383,10 @@ def why_not(bucket, args, newest, earlier):
     if old > args.max_age:
         return 'the newest dump is %s old, and may be %s' % (
             s3.duration(old), s3.duration(args.max_age))
-    if earlier and newest.size < args.min_ratio * median(earlier):
+    ratio = min_ratio(args, args.level)
+    if earlier and newest.size < ratio * median(earlier):
         return 'the newest dump has %s, less than %g of the %s that is the median of the %d ' \
-            'before it' % (human(newest.size), args.min_ratio, human(median(earlier)), len(earlier))
+            'before it' % (human(newest.size), ratio, human(median(earlier)), len(earlier))
     return ''
 
 
@@ -1461,8 +1500,8 @@ OPTIONS = (
                             ('yearly', 'years'))),
     option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h)', parse_duration,
            26 * 3600),
-    option('check', '--min-ratio', 'R', 'of its size to the median of those before (0.5)',
-           parse_ratio, 0.5),
+    option('check clean', '--min-ratio', 'R', 'of sizes, to those before (0.5; levels above 0: 0)',
+           parse_ratio),
     option('url', '--expires', 'TIME', 'how long it holds: 30m, 12h, 7d (1h)', parse_expires,
            3600),
 )
@@ -1819,6 +1858,7 @@ def run(argv):
 def main():
     """The program; returns its exit status."""
     hold_descriptors()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)       # ignored, it would hide how PROGRAM ended
     ignore_signals((signal.SIGUSR1, signal.SIGUSR2))    # that mean a rate, before there is one
     try:
         catch_signals()

@@ -47,6 +47,7 @@ import os
 import random
 import re
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -592,6 +593,8 @@ QUIRKS = frozenset((
     'no-message',               # in error documents
     'no-checksums',             # x-amz-checksum-* is refused
     'no-acl',                   # PUT ?acl stores the XML as the object
+    'directories',              # no object has a key that goes on behind another's with a slash
+    'object-for-bucket',        # the host names the bucket already, whatever the path is
 ))
 
 OWNER = tag('Owner', tag('ID', 'owner'), tag('DisplayName', 'owner'))
@@ -820,6 +823,10 @@ class Service:
     def check_write(self, exchange):
         """Refuse to create an object where conditions or a lock forbid it."""
         present = self.buckets[exchange.bucket].get(exchange.key)
+        if 'directories' in self.quirks and any(
+                one.startswith(other + '/') for key in self.buckets[exchange.bucket]
+                for one, other in ((key, exchange.key), (exchange.key, key))):
+            raise S3Error('InternalError', 'is a directory')
         none_match = exchange.headers.get('if-none-match')
         if none_match is not None and 'ignore-if-none-match' not in self.quirks:
             if none_match != '*' or '501-if-none-match' in self.quirks:
@@ -2008,7 +2015,8 @@ class S3Server(Service):
         except UnicodeDecodeError:
             exchange.denied = S3Error('InvalidURI')
             return
-        bucket = self.virtual_bucket(exchange.headers.get('host', ''))
+        bucket = self.bucket if 'object-for-bucket' in self.quirks else (
+            self.virtual_bucket(exchange.headers.get('host', '')))
         if bucket is None:
             bucket, _, key = path[1:].partition('/')
         else:
@@ -4135,6 +4143,21 @@ class EndpointTests(unittest.TestCase):
                 ({'endpoint': 'https://s3.example.com:443'}, {}, 'https', 's3.example.com',
                  '/b-1/k'),
                 ({'server': 's3.example.com'}, {}, 'https', 's3.example.com', '/b-1/k'),
+                ({'endpoint': 'https://x.r2.cloudflarestorage.com/b-1'}, {}, 'https',
+                 'x.r2.cloudflarestorage.com', '/b-1/k'),
+                ({'endpoint': 'https://b-1.nyc3.digitaloceanspaces.com'}, {}, 'https',
+                 'b-1.nyc3.digitaloceanspaces.com', '/k'),
+                ({'endpoint': 'https://b-1.s3.eu-west-1.amazonaws.com'}, {}, 'https',
+                 'b-1.s3.eu-west-1.amazonaws.com', '/k'),
+                ({'endpoint': 'http://b-1.localhost:9000'}, {}, 'http', 'b-1.localhost:9000', '/k'),
+                ({'endpoint': 'https://b-1.storage.example.com', 'addressing': 'virtual'}, {},
+                 'https', 'b-1.storage.example.com', '/k'),
+                ({'endpoint': 'https://b-1.s3.example.com', 'addressing': 'path'}, {}, 'https',
+                 'b-1.s3.example.com', '/b-1/k'),
+                ({'endpoint': 'https://b-1.example.com'}, {}, 'https', 'b-1.example.com',
+                 '/b-1/k'),             # a bucket may be called like its server
+                ({'endpoint': 'https://nyc3.digitaloceanspaces.com', 'bucket_name': 'nyc3'}, {},
+                 'https', 'nyc3.digitaloceanspaces.com', '/nyc3/k'),
                 ({'endpoint': 'https://s3.dualstack.eu-west-1.amazonaws.com'}, {}, 'https',
                  'b-1.s3.dualstack.eu-west-1.amazonaws.com', '/k'),
                 ({'endpoint': 'https://s3-fips.us-gov-west-1.amazonaws.com'}, {}, 'https',
@@ -4293,8 +4316,8 @@ class StreamTests(ClientTestCase):
 
     def test_the_names_of_volumes_are_fixed_and_random_ones_differ(self):
         self.assertEqual(s3.volume_key('k', 0), 'k')
-        self.assertEqual(s3.volume_key('k', 12), 'k/volume_000012')
-        self.assertEqual(s3.end_key('k', 3), 'k/end_000003')
+        self.assertEqual(s3.volume_key('k', 12), 'k.volume_000012')
+        self.assertEqual(s3.end_key('k', 3), 'k.end_000003')
         names = {s3.random_name() for _ in range(100)}
         self.assertEqual(len(names), 100)
         self.assertTrue(all(re.match('[a-z2-7]{16}$', name) for name in names))
@@ -5022,6 +5045,14 @@ class CredentialTests(ClientTestCase):
             with self.assertRaisesRegex(s3.ConfigError, 'profile default .*' + message):
                 self.of(self.profile('[default]\ncredential_process = %s\n' % command))
 
+    def test_a_credential_process_whose_status_is_lost_has_failed(self):
+        path = self.file('answer', self.answer('process'))
+        environ = self.profile('[default]\ncredential_process = sh -c "cat %s; exit 1"\n' % path)
+        self.addCleanup(signal.signal, signal.SIGCHLD,
+                        signal.signal(signal.SIGCHLD, signal.SIG_IGN))
+        with self.assertRaisesRegex(s3.ConfigError, 'how it ended is not known'):
+            self.of(environ)
+
     def test_a_process_is_held_in_check(self):
         environ = self.profile('[default]\ncredential_process = sh -c "cat %s; sleep 60 &"\n'
                                % self.file('answer', self.answer('process')))
@@ -5529,11 +5560,11 @@ class UploadTests(ClientTestCase):
     def test_what_does_not_fit_goes_on_in_volumes_and_the_first_is_completed_last(self):
         for size, objects in (
                 (2999, {'k': 2999}),
-                (3000, {'k': 3000, 'k/end_000000': 0}),
-                (3001, {'k': 3000, 'k/volume_000001': 1, 'k/end_000001': 0}),
-                (6000, {'k': 3000, 'k/volume_000001': 3000, 'k/end_000001': 0}),
-                (6001, {'k': 3000, 'k/volume_000001': 3000, 'k/volume_000002': 1,
-                        'k/end_000002': 0})):
+                (3000, {'k': 3000, 'k.end_000000': 0}),
+                (3001, {'k': 3000, 'k.volume_000001': 1, 'k.end_000001': 0}),
+                (6000, {'k': 3000, 'k.volume_000001': 3000, 'k.end_000001': 0}),
+                (6001, {'k': 3000, 'k.volume_000001': 3000, 'k.volume_000002': 1,
+                        'k.end_000002': 0})):
             with self.subTest(size):
                 server = self.server()
                 bucket = self.bucket(server, max_parts=3)
@@ -5581,8 +5612,8 @@ class UploadTests(ClientTestCase):
                 return io.BytesIO.readinto(self, view)
 
         for operation, key, position in (('CreateMultipartUpload', 'k', 2000),
-                                         ('CreateMultipartUpload', 'k/volume_000001', 6000),
-                                         ('CompleteMultipartUpload', 'k/volume_000001', 9000)):
+                                         ('CreateMultipartUpload', 'k.volume_000001', 6000),
+                                         ('CompleteMultipartUpload', 'k.volume_000001', 9000)):
             with self.subTest(operation, key=key):
                 server = self.server()
                 bucket = self.bucket(server, max_parts=4)
@@ -5597,7 +5628,7 @@ class UploadTests(ClientTestCase):
                 self.assertEqual(bucket.upload('k', stream), ('k', 9500, 10, 4))
                 timer.cancel()
                 self.assertEqual(late, [])
-                self.assertEqual(self.restored(bucket, 'k', 'k/volume_000001', 'k/volume_000002'),
+                self.assertEqual(self.restored(bucket, 'k', 'k.volume_000001', 'k.volume_000002'),
                                  (pattern(9500), 'etag'))
 
     def test_full_volumes_are_completed_while_the_stream_goes_on(self):
@@ -5622,8 +5653,8 @@ class UploadTests(ClientTestCase):
 
     def test_a_lost_answer_before_the_clock_is_corrected_is_not_forgotten(self):
         rights = WRITE_ONLY | {'ListMultipartUploads', 'AbortMultipartUpload'}
-        for operation, key, rights in (('PutObject', 'k/end_000001', WRITE_ONLY),
-                                       ('CreateMultipartUpload', 'k/volume_000001', rights),
+        for operation, key, rights in (('PutObject', 'k.end_000001', WRITE_ONLY),
+                                       ('CreateMultipartUpload', 'k.volume_000001', rights),
                                        ('CreateMultipartUpload', 'j', rights)):
             with self.subTest(operation, key=key):
                 server = self.server()
@@ -5646,8 +5677,8 @@ class UploadTests(ClientTestCase):
 
     def test_a_refusal_is_noticed_while_the_stream_stands_still(self):
         for operation, key in (('CreateMultipartUpload', 'k'), ('UploadPart', 'k'),
-                               ('CreateMultipartUpload', 'k/volume_000001'),
-                               ('CompleteMultipartUpload', 'k/volume_000001')):
+                               ('CreateMultipartUpload', 'k.volume_000001'),
+                               ('CompleteMultipartUpload', 'k.volume_000001')):
             with self.subTest(operation, key=key):
                 server = self.server()
                 server.fault(operation, 'status', times=None, status=403, code='AccessDenied',
@@ -5785,7 +5816,7 @@ class UploadTests(ClientTestCase):
         bucket.upload('k', io.BytesIO(pattern(5500)))
         ids = {found.metadata['x-amz-meta-dump-id'] for found in server.objects.values()}
         self.assertEqual((len(ids), len(server.objects)), (1, 4))
-        keys = ['k', 'k/volume_000001', 'k/volume_000002']
+        keys = ['k', 'k.volume_000001', 'k.volume_000002']
         self.assertEqual(self.restored(bucket, *keys)[0], pattern(5500))
         for replaced in keys[1:]:       # by one of the same size, of another dump
             kept = server.objects[replaced]
@@ -6180,7 +6211,7 @@ class UploadFaultTests(ClientTestCase):
         self.assertIn('may be left behind: AbortMultipartUpload', str(self.reports))
 
     def test_what_somebody_else_stored_stays_when_a_dump_fails(self):
-        for name in ('key/end_000001', 'key/volume_000001', 'key'):
+        for name in ('key.end_000001', 'key.volume_000001', 'key'):
             server = self.server()
             theirs = server.put(name, b'theirs')
             with self.assertRaisesRegex(s3.ResponseError, 'PreconditionFailed'):
@@ -6449,8 +6480,8 @@ class CompletionTests(ClientTestCase):
         server.fault('CompleteMultipartUpload', 'hangup', when='done')
         with self.assertRaises(s3.UnknownOutcome):
             self.bucket(server, max_parts=2).upload('key', io.BytesIO(pattern(3500)))
-        self.assertEqual((list(server.objects), server.uploads), (['key/volume_000001'], {}))
-        self.assertIn("'key/volume_000001' may be left behind", str(self.reports))
+        self.assertEqual((list(server.objects), server.uploads), (['key.volume_000001'], {}))
+        self.assertIn("'key.volume_000001' may be left behind", str(self.reports))
 
     def test_somebody_elses_object_fails_the_repeated_put(self):
         server = self.server()
@@ -6479,6 +6510,25 @@ class DownloadTests(ClientTestCase):
                 server.fault('GetObject', 'flip', at=1000)
                 with self.assertRaisesRegex(s3.IntegrityError, 'damaged'):
                     self.restored(bucket, 'key')
+
+    def test_an_empty_last_part_of_the_original_is_no_damage(self):
+        for parts, size in ((8 << 20, 8 << 20), (8 << 20, 16 << 20), (9 << 20, 9 << 20),
+                            (9 << 20, 18 << 20), (6 << 20, 18 << 20)):
+            for quirks in ((), ('no-part-number',)):
+                with self.subTest(parts=parts, size=size, quirks=quirks):
+                    server = self.server(quirks=quirks)
+                    data = pattern(size)
+                    found = server.put('key', data, parts=parts)
+                    found.parts.append(0)
+                    found.etag = multipart_etag(
+                        [md5(data[start:start + parts]).hexdigest()
+                         for start in range(0, size, parts)] + [md5(b'').hexdigest()])
+                    bucket = self.bucket(server, part_size=6 << 20)
+                    got, proof = self.restored(bucket, 'key')
+                    self.assertEqual((got == data, proof), (True, 'etag'))
+                    server.fault('GetObject', 'flip', at=1000)
+                    with self.assertRaisesRegex(s3.IntegrityError, 'damaged'):
+                        self.restored(bucket, 'key')
 
     def test_parts_of_different_sizes_are_told_from_damage(self):
         server = self.server()
@@ -6727,7 +6777,7 @@ class SelfTestTests(ClientTestCase):
         self.assertEqual(status, 0, text)
         self.assertRegex(text, '\nthis server needs no other settings\n'
                          'this key may list, read, write, overwrite, delete, abort\n'
-                         '16 passed, 0 failed, 0 skipped\n\\Z')
+                         '17 passed, 0 failed, 0 skipped\n\\Z')
         self.assertEqual((dict(server.objects), server.uploads), ({}, {}))
 
     def test_it_ends_with_the_settings_that_the_server_needs(self):
@@ -6756,6 +6806,19 @@ class SelfTestTests(ClientTestCase):
                     expected.insert(0, 'settings that this server needs, to be pasted into the '
                                     'configuration:')
                 self.assertEqual(lines[:len(expected)], expected)
+
+    def test_volumes_that_can_not_stand_beside_their_object_or_be_listed_are_a_failure(self):
+        for fault, message in (
+                (dict(operation='PutObject', kind='status', status=409, code='InvalidRequest',
+                      where=lambda exchange: '.volume_' in exchange.key), 'FAIL  volumes .*409'),
+                (dict(operation='ListObjectsV2', kind='body', skip=1, body=(
+                    b'<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>')),
+                 'FAIL  volumes .*does `endpoint` name the bucket')):
+            server = self.server()
+            server.fault(times=None, **fault)
+            status, text = self.selftest(server)
+            self.assertEqual(status, 1, text)
+            self.assertRegex(text, message)
 
     def test_a_write_only_key_gets_a_useful_answer(self):
         server = self.server()
@@ -6862,8 +6925,8 @@ class Soak(ClientTestCase):
         elif outcome == 'failed' and left:
             self.assertRegex(str(self.reports), 'left behind|unknown')
         keys = sorted((name for name in server.objects if name.startswith(key)
-                       and '/end_' not in name), key=lambda name: (len(name), name))
-        ended = any(name.startswith(key + '/end_') for name in server.objects)
+                       and '.end_' not in name), key=lambda name: (len(name), name))
+        ended = any(name.startswith(key + '.end_') for name in server.objects)
         if key in server.objects:
             for broken in (True, False):
                 results['restore ' + self.restore(bucket, keys, ended, data, broken)] += 1

@@ -625,10 +625,10 @@ class VolumeTests(ProgramTestCase):
         self.configure(part_size='5m', max_parts='2')
 
     def test_a_stream_goes_on_in_further_objects(self):
-        for size, names in ((2 * PART, ['/end_000000']),
-                            (2 * PART + 1, ['/end_000001', '/volume_000001']),
-                            (4 * PART, ['/end_000001', '/volume_000001']),
-                            (5 * PART, ['/end_000002', '/volume_000001', '/volume_000002'])):
+        for size, names in ((2 * PART, ['.end_000000']),
+                            (2 * PART + 1, ['.end_000001', '.volume_000001']),
+                            (4 * PART, ['.end_000001', '.volume_000001']),
+                            (5 * PART, ['.end_000002', '.volume_000001', '.volume_000002'])):
             with self.subTest(size=size):
                 self.server.objects.clear()
                 self.server.log.clear()
@@ -648,7 +648,7 @@ class VolumeTests(ProgramTestCase):
         """Place a set of three volumes, of parts smaller than real ones; returns key and data."""
         data = some_bytes(450)
         key = self.place(size=0)
-        for number, name in enumerate(('', '/volume_000001', '/volume_000002', '/end_000002')):
+        for number, name in enumerate(('', '.volume_000001', '.volume_000002', '.end_000002')):
             self.server.put(key + name, data[number * 200:(number + 1) * 200], parts=100,
                             modified=self.noon('2020-01-10'),
                             metadata={'x-amz-meta-volume-size': '200'})
@@ -668,12 +668,12 @@ class VolumeTests(ProgramTestCase):
         self.assertEqual(self.asked('DeleteObject')[0], key)
 
     def test_a_set_with_a_hole_or_without_its_end_is_not_restored(self):
-        for lost, message in ((['/volume_000001'], 'volume_000001.* is missing'),
-                              (['/volume_000002'], 'end mark'),
-                              (['/end_000002'], 'end mark is missing'),
-                              (['/volume_000002', '/end_000002'], 'end mark is missing'),
-                              (['/volume_000001', '/volume_000002'], 'end mark'),
-                              (['/volume_000001', '/volume_000002', '/end_000002'], 'not whole')):
+        for lost, message in ((['.volume_000001'], 'volume_000001.* is missing'),
+                              (['.volume_000002'], 'end mark'),
+                              (['.end_000002'], 'end mark is missing'),
+                              (['.volume_000002', '.end_000002'], 'end mark is missing'),
+                              (['.volume_000001', '.volume_000002'], 'end mark'),
+                              (['.volume_000001', '.volume_000002', '.end_000002'], 'not whole')):
             for way in ('labels', 'key'):
                 with self.subTest(lost, way=way):
                     self.server.objects.clear()
@@ -690,16 +690,16 @@ class VolumeTests(ProgramTestCase):
 
     def test_a_full_first_object_with_its_end_mark_is_whole(self):
         key, data = self.place_set()
-        for name in ('/volume_000001', '/volume_000002', '/end_000002'):
+        for name in ('.volume_000001', '.volume_000002', '.end_000002'):
             self.server.objects.pop(key + name)
-        self.server.put(key + '/end_000000', b'')
+        self.server.put(key + '.end_000000', b'')
         self.assertTrue(self.succeed('restore', '/home', '0').out == data[:200])
         self.succeed('verify', '-k', key)
 
     def test_an_object_with_a_name_like_that_of_a_volume_is_none(self):
         key, data = self.place_set()
-        for name in ('/volume_1', '/volume_000001x', '/volume_', '/end_2', '/end_000002.bak',
-                     '/Volume_000001', '/volume_000001/volume_000001'):
+        for name in ('/volume_000001', 'xvolume_000001', '/end_000001', '.volume_1', '.volume_000001x', '.volume_', '.end_2', '.end_000002.bak',
+                     '/Volume_000001', '.volume_000001.volume_000001'):
             self.server.put(key + name, b'forged')
         for labels in (['/home', '0'], ['-k', key]):
             self.assertTrue(self.succeed('restore', *labels).out == data)
@@ -707,15 +707,15 @@ class VolumeTests(ProgramTestCase):
     def test_volumes_beside_an_object_that_needs_none_do_not_spoil_it(self):
         key = '%s:/home:0:2020-01-10' % HOST
         self.dump(b'sound', '-w', '2020-01-10', '--fixed-key', '/home', '0')
-        for name in ('/volume_000000', '/volume_000001', '/volume_000005', '/end_000000',
-                     '/end_000009'):
+        for name in ('.volume_000000', '.volume_000001', '.volume_000005', '.end_000000',
+                     '.end_000009'):
             self.server.put(key + name, b'forged')
         for labels in (['/home', '0'], ['-k', key]):
             self.assertEqual(self.succeed('restore', *labels).out, b'sound')
         self.assertIn(b'Level 0 2020-01-10:        5\n', self.succeed('list').out)
         self.must_fail(1, 'delete -k', 'dump', '-k', key, '--overwrite', data=b'other')
         self.succeed('delete', '-k', key)
-        self.assertEqual(self.keys(), [key + '/volume_000000'])     # that is no volume
+        self.assertEqual(self.keys(), [key + '.volume_000000'])     # that is no volume
 
     def test_volumes_of_another_dump_do_not_spoil_one(self):
         self.configure(part_size='5m', max_parts='1')
@@ -732,15 +732,68 @@ class VolumeTests(ProgramTestCase):
                             self.server.objects[name] = self.server.objects[key]
                 self.assertEqual(self.succeed('restore', '-k', 'mine').out, data)
 
-    def test_a_set_whose_metadata_were_lost_is_not_restored_in_part(self):
-        key, _ = self.place_set()
-        self.server.objects[key].metadata.clear()
+    def test_a_set_that_was_copied_without_metadata_is_whole_by_names_and_sizes(self):
+        key, data = self.place_set()
+        for one in self.server.objects.values():
+            one.metadata.clear()
         for labels in (['/home', '0'], ['-k', key]):
-            self.assertEqual(self.must_fail(1, 'does not say how large', 'restore', *labels).out,
-                             b'')
+            result = self.succeed('restore', *labels)
+            self.assertTrue(result.out == data)
+            self.assertIn('warning: the objects of %s have no metadata' % key, result.err)
+        self.assertIn(b'Level 0 2020-01-10:      450\n', self.succeed('list').out)
+        self.assertIn(b' good', self.succeed('check', '/home', '0', '--max-age', '99999d').out)
+        self.place(date='2020-01-11', size=450)
+        self.succeed('clean', '1')
+        self.assertEqual(len(self.keys()), 1)
+
+    def test_a_set_that_lost_some_of_its_metadata_or_a_volume_is_not_restored_in_part(self):
+        names = ['', '.volume_000001', '.volume_000002', '.end_000002']
+        for bare, lost in ([names[:1], []], [names[:3], []], [names, names[1:2]],
+                           [names, names[3:]], [names, names[2:3]]):
+            self.server.objects.clear()
+            key, _ = self.place_set()
+            for name in bare:
+                self.server.objects[key + name].metadata.clear()
+            for name in lost:
+                del self.server.objects[key + name]
+            for labels in (['/home', '0'], ['-k', key]):
+                with self.subTest(bare, lost=lost, labels=labels):
+                    result = self.run_program('restore', *labels)
+                    self.assertEqual((result.status, result.out), (1, b''))
+                    self.assertNotIn('delete', result.err)
+
+    def test_a_volume_that_is_shorter_or_longer_than_it_can_be_is_not_whole(self):
+        self.configure(part_size='5m', max_parts='1')
+        data = some_bytes(2 * PART + 9)
+        for name, size in (('', PART - 1), ('.volume_000001', PART - 1), ('', PART // 2),
+                           ('.volume_000001', 0), ('.volume_000002', PART + 1)):
+            for bare in (False, True):
+                self.server.objects.clear()
+                key = self.dump(data, '/home', '0')
+                cut = self.server.objects[key + name]
+                self.server.put(key + name, bytes(size), metadata=cut.metadata)
+                for one in self.server.objects.values():
+                    one.metadata.clear() if bare else None
+                message = '%s. has %d bytes, but a full volume %d' % (name, size, PART)
+                if bare and not name:       # then it is the others that are too long
+                    message = ' bytes, but a full volume %d' % size
+                with self.subTest(name, size=size, bare=bare):
+                    for labels in (['/home', '0'], ['-k', key]):
+                        self.assertEqual(self.must_fail(1, message, 'restore', *labels).out, b'')
+                    self.assertRegex(self.succeed('list').out.decode(), message)
+                    self.assertRegex(self.run_program('check', '/home', '0').out.decode(),
+                                     'FAILED.* not whole.*' + message)
+                    self.assertIn('neither counted', self.succeed('clean', '1').err)
+
+    def test_volumes_are_stored_where_a_key_can_not_also_be_a_directory(self):
+        self.server.quirks.add('directories')
+        data = some_bytes(5 * PART)
+        for labels in (['/home', '0'], ['-k', 'some/key']):
+            self.dump(data, *labels)
+            self.assertTrue(self.succeed('restore', *labels).out == data)
 
     def test_an_end_mark_alone_is_no_dump(self):
-        self.server.put('key/end_000000', b'')
+        self.server.put('key.end_000000', b'')
         for command in ('restore', 'verify', 'url', 'getacl'):
             self.must_fail(1, 'is missing', command, '-k', 'key')
         self.must_fail(1, 'is missing', 'putacl', '-k', 'key', data=b'<AccessControlPolicy/>')
@@ -765,7 +818,7 @@ class VolumeTests(ProgramTestCase):
         self.assertEqual(self.keys(), [])
 
     def test_an_absurd_number_does_not_hang_anything(self):
-        for name in (':99999999999', '/chunk_999999999999', '/volume_999999999999',
+        for name in (':99999999999', '/chunk_999999999999', '.volume_999999999999',
                      ':' + '9' * 30):
             self.server.put('%s:/home:0:2020-01-10%s' % (HOST, name), b'')
         self.succeed('list')
@@ -774,10 +827,19 @@ class VolumeTests(ProgramTestCase):
     def test_urls_are_not_given_for_what_can_not_be_restored(self):
         self.configure(part_size='5m', max_parts='1')
         key = self.dump(bytes(PART), '/home', '0')
-        self.server.objects.pop(key + '/end_000000')
+        self.server.objects.pop(key + '.end_000000')
         self.must_fail(1, 'not whole', 'url', '/home', '0')
         self.server.put('cold', b'', storage_class='GLACIER')
         self.must_fail(3, 'archived', 'url', '-k', 'cold')
+
+    def test_what_a_crash_left_is_as_old_as_its_youngest_volume(self):
+        key, _ = self.place_set()
+        self.server.objects.pop(key)
+        for one in self.server.objects.values():
+            one.modified = time.time() - 31 * DAY
+        one.modified = time.time() - 29 * DAY       # of a dump that takes weeks, and goes on
+        self.succeed('clean', '1')
+        self.assertEqual(len(self.keys()), 3)
 
     def test_volumes_without_a_first_object_are_no_dump(self):
         key, _ = self.place_set()
@@ -802,9 +864,9 @@ class VolumeTests(ProgramTestCase):
         self.assertEqual((self.keys(), self.server.uploads), ([], {}))
 
     def test_a_key_with_volumes_of_an_earlier_dump_is_not_dumped_to(self):
-        self.server.put('key/volume_000001', b'old')
+        self.server.put('key.volume_000001', b'old')
         self.must_fail(1, "'key' has volumes", 'dump', '-k', 'key', data=b'new')
-        self.assertEqual(self.keys(), ['key/volume_000001'])
+        self.assertEqual(self.keys(), ['key.volume_000001'])
 
 
 class LegacyTests(ProgramTestCase):
@@ -1274,7 +1336,7 @@ class ListTests(ProgramTestCase):
         keys = [self.place('/', size=2000), self.place('/my home', size=30),
                 self.place('/x', host='other', storage_class='GLACIER')]
         self.server.put('note', bytes(7), modified=self.noon('2020-01-01'))
-        self.server.put(keys[1] + '/end_000004', b'', modified=self.noon('2020-01-01'))
+        self.server.put(keys[1] + '.end_000004', b'', modified=self.noon('2020-01-01'))
         rows = [(2000, '2020-01-10T12:00:00Z', 1, 'STANDARD', 'whole', keys[0]),
                 (30, '2020-01-10T12:00:00Z', 2, 'STANDARD', 'broken', keys[1]),
                 (100, '2020-01-10T12:00:00Z', 1, 'GLACIER', 'whole', keys[2]),
@@ -1287,7 +1349,7 @@ class ListTests(ProgramTestCase):
     def test_a_key_that_may_only_list_is_enough(self):
         self.server.add_user('LISTER', 'sesame', allow={'ListObjectsV2'})
         self.configure(access_key_id='LISTER', secret_access_key='sesame')
-        self.server.put(self.place() + '/end_000000', b'')
+        self.server.put(self.place() + '.end_000000', b'')
         self.assertRegex(self.listing(), r'\nLevel 0 2020-01-10:      100\n\nTotal [^\n]*\n\Z')
 
     def test_an_empty_bucket_has_a_total_of_nothing(self):
@@ -1416,6 +1478,51 @@ class CleanTests(ProgramTestCase):
         self.clean('1', '--force')
         self.assertNotIn(old, self.server.objects)
 
+    def test_a_copy_of_the_bucket_changes_neither_order_nor_age(self):
+        """All that a copy tells of time is its own day."""
+        old = self.place(date='2020-01-01', level='1', storage_class='STANDARD_IA')
+        keys = [self.place(date='2020-01-02', level='1', stored=self.noon('2020-01-02') + second)
+                for second in (1, 2, 3)]
+        late = self.place(fs='/late', date='2020-01-05', stored=self.noon('2020-01-02'))
+        for number, key in enumerate([old, *reversed(keys), late]):     # as they were copied
+            self.server.objects[key].modified = time.time() - 3600 + number
+        for line in self.succeed('list', '--json').out.splitlines():
+            shown = json.loads(line)
+            stamp = shown['key'].split(':')[4]
+            self.assertEqual(re.sub('[-:]', '', shown['stored'])[:15], stamp[:15])
+        result = self.run_program('check', '/home', '1')
+        self.assertRegex(result.out.decode(), 'FAILED.*dump is [0-9]+ years old.*' + keys[2])
+        self.assertIn(keys[2], self.succeed('verify', '/home', '1').err)
+        self.assertIn(late, self.clean('1', '-n').err)                  # dated later than stored
+        self.assertNotIn('is billed until', self.clean('1').err)
+        self.assertEqual(self.keys(), sorted([keys[2], late]))
+
+    def test_a_stamp_later_than_the_day_it_was_stored_gains_nothing(self):
+        self.place(date='2020-01-01')
+        real = self.place(date='2020-01-02')
+        forged = self.place(date='2020-01-06', stored=self.noon('2020-01-06'))
+        self.server.objects[forged].modified = self.noon('2020-01-02')
+        self.assertIn(forged, self.clean('1').err)
+        self.assertEqual(self.keys(), sorted([real, forged]))
+
+    def test_differences_have_any_size_unless_a_ratio_is_named(self):
+        def place():
+            self.server.objects.clear()
+            for day, size in enumerate((9000, 9000, 100, 100), 1):
+                for level in ('0', '1'):
+                    self.place(level=level, date='2020-01-0%d' % day, size=size)
+
+        for argv, left, status in (([], (4, 2), 1), (['--min-ratio', '0.01'], (2, 2), 0),
+                                   (['--min-ratio', '0'], (2, 2), 0), (['--force'], (2, 2), 0),
+                                   (['--min-ratio', '0.5'], (4, 4), 1),
+                                   (['--min-ratio', '0.5', '--force'], (2, 2), 0)):
+            with self.subTest(argv):
+                place()
+                err = self.clean('2', '-q', *argv, status=status).err
+                self.assertEqual('less than 0.5 times as large' in err, bool(status))
+                levels = [key.split(':')[2] for key in self.keys()]
+                self.assertEqual((levels.count('0'), levels.count('1')), left)
+
     def test_what_is_locked_is_said_and_the_rest_goes(self):
         self.succeed('dump', '/home', '0', '-w', '2020-01-01', '--retain', '30', data=b'data')
         locked = self.keys()[0]
@@ -1532,7 +1639,7 @@ class CleanTests(ProgramTestCase):
 
         dump = self.place()
         other = dump.replace(HOST, 'other', 1)
-        old = [unfinished(dump, 31), unfinished(dump + '/volume_000001', 400)]
+        old = [unfinished(dump, 31), unfinished(dump + '.volume_000001', 400)]
         kept = [unfinished(dump, 29), unfinished('%s:no dump' % HOST, 31)]
         theirs = unfinished(other, 31)
         self.clean('1', '-n')
@@ -1546,8 +1653,9 @@ class CleanTests(ProgramTestCase):
 
     def test_the_first_object_of_a_set_goes_first(self):
         key = self.place(date='2020-01-01', metadata={'x-amz-meta-volume-size': '100'})
-        for name in ('/volume_000001', '/volume_000002', '/end_000002'):
-            self.server.put(key + name, b'', modified=self.noon('2020-01-01'))
+        for name in ('.volume_000001', '.volume_000002', '.end_000002'):
+            self.server.put(key + name, bytes(100 * (name == '.volume_000001')),
+                            modified=self.noon('2020-01-01'))
         kept = self.place(date='2020-01-02')
         self.clean('1')
         self.assertEqual(self.keys(), [kept])
@@ -1961,6 +2069,29 @@ class CheckTests(ProgramTestCase):
         self.ago(2, 600, storage_class='GLACIER')
         self.check(0, 'good; 600, 2 h old, .*  GLACIER .not readable now.')
 
+    def test_a_difference_may_be_of_any_size(self):
+        for hours in (25, 1):
+            self.place(level='1', date='2020-01-10', stored=time.time() - hours * 3600,
+                       size=1000 if hours == 25 else 1)
+        self.assertIn(b'OK', self.succeed('check', '/home', '1').out)
+        self.assertIn(b'less than 0.5', self.run_program('check', '/home', '1', '--min-ratio',
+                                                         '0.5').out)
+
+    def test_of_two_dumps_of_one_second_all_commands_choose_the_same(self):
+        stored = int(time.time()) - 3600
+        date = time.strftime('%Y-%m-%d', time.gmtime(stored))
+        keys = [self.place(date=date, stored=stored) for _ in range(4)]
+        names = ['%s:/home:0:%s:%s-%016d' % (HOST, date, time.strftime(
+            '%Y%m%dT%H%M%S.999Z', time.gmtime(stored)), number) for number in (7, 3, 5)]
+        for key in names:
+            self.server.put(key, b'data', modified=stored)
+        newest = names[0]
+        self.check(0, newest, '--min-ratio', '0')
+        for command in ('verify', 'restore'):
+            self.assertIn(newest, self.succeed(command, '/home', '0').err)
+        self.succeed('clean', '1', '--force')
+        self.assertEqual((self.keys(), len(keys)), ([newest], 4))
+
     def test_the_newest_is_the_one_stored_last(self):
         self.place(date='2010-01-01', stored=time.time() - 3600)
         self.place(date='2020-01-01', stored=time.time() - 72 * 3600)
@@ -2182,6 +2313,15 @@ class DeleteAclUrlInitTests(ProgramTestCase):
                                  r's3dump: init: GetObject [^\n]*AccessDenied[^\n]*\n\Z')
 
 
+    def test_init_finds_out_that_the_endpoint_names_the_bucket(self):
+        self.server.quirks.add('object-for-bucket')
+        self.must_fail(2, 'made an object where a bucket was asked for', 'init')
+        self.assertEqual(self.keys(), [])
+        self.server.put('bucket', b'')
+        self.must_fail(2, 'is not in the listing of the bucket: does `endpoint`', 'init')
+        self.assertEqual(self.keys(), ['bucket'])
+
+
 class IntruderTests(ProgramTestCase):
     """Somebody has the machine, its write-only key, and these sources."""
 
@@ -2361,7 +2501,7 @@ class SignalTests(ProgramTestCase):
 
     def test_a_set_that_is_interrupted_is_kept_whole_or_not_at_all(self):
         self.configure(part_size='5m', max_parts='1')
-        for key, stored in (('key', True), ('key/volume_000001', False)):
+        for key, stored in (('key', True), ('key.volume_000001', False)):
             with self.subTest(key):
                 fault = self.server.fault('CompleteMultipartUpload', 'stall', when='done',
                                           where=lambda exchange, key=key: exchange.key == key)
@@ -2544,6 +2684,31 @@ class PipeTests(ProgramTestCase):
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
                 os.close = late"""))
+
+    def test_a_parent_that_ignores_the_end_of_children_hides_no_failure(self):
+        ignoring = in_python('import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)')
+        for script, message in (('echo half; exit 1', 'ended with exit status 1'),
+                                ('head -c 20000000 /dev/zero; exit 3', 'exit status 3'),
+                                ('echo half; kill -9 $$', 'was ended by signal 9')):
+            self.must_fail(1, message + '.*: nothing is stored', 'dump', '/home', '0', '--', 'sh',
+                           '-c', script, prefix=ignoring)
+        self.assertEqual(self.keys(), [])
+        self.succeed('dump', '/home', '0', '--', 'echo', 'whole', prefix=ignoring)
+
+    def test_an_exit_status_that_is_lost_is_a_failure(self):
+        lost = in_python("""if True:
+            import os
+            waitpid = os.waitpid
+
+            def steal(pid, options):
+                while waitpid(pid, 0) == (0, 0):
+                    pass
+                raise ChildProcessError(10, 'No child processes')
+
+            os.waitpid = steal""")
+        self.must_fail(1, 'how echo ended is not known: nothing is stored', 'dump', '/home', '0',
+                       '--', 'echo', 'data', prefix=lost)
+        self.assertEqual(self.keys(), [])
 
     def test_a_restore_can_be_piped_into_a_dump(self):
         self.place(size=1 << 20)
