@@ -1422,10 +1422,16 @@ class Connection:
         self._throttled.in_head = True
         self._throttled.deadline = time.monotonic() + 2 * timeout
         response = connection.getresponse()
-        self._throttled.in_head, self._throttled.deadline = False, None
-        if response.status < 200:   # http.client knows 100 only
+        try:
+            while response.status in range(102, 200):   # RFC 9110, 15.2; http.client skips 100 only
+                response.headers = response.msg = None
+                response.begin()
+            if response.status < 200:
+                raise BadAnswer('the server answers %d, which is not an answer' % response.status)
+        except BaseException:
             response.close()
-            raise BadAnswer('the server answers %d, which is no answer' % response.status)
+            raise
+        self._throttled.in_head, self._throttled.deadline = False, None
         return response
 
     def _last_words(self, connection, broken):
@@ -1716,7 +1722,8 @@ class Retries:
 # believes gone; the four of the 5xx that are left out need somebody to do something.
 TRANSIENT_STATUS = {408, 429, 499} | set(range(500, 600)) - {501, 505, 507, 511}
 TRANSIENT_CODES = {'SlowDown', 'InternalError', 'RequestTimeout', 'OperationAborted',
-                   'ServiceUnavailable', 'ConditionalRequestConflict'}
+                   'ServiceUnavailable', 'ConditionalRequestConflict',
+                   'IncompleteBody'}        # a proxy cut the connection
 DAMAGED_CODES = {'BadDigest', 'XAmzContentSHA256Mismatch', 'XAmzContentChecksumMismatch'}
 AGED_CODES = {'RequestTimeTooSkewed'}   # though the clocks agree: it waited in a queue
 EXPIRED_CODES = {'ExpiredToken', 'ExpiredTokenException', 'TokenRefreshRequired', 'InvalidToken',

@@ -595,6 +595,7 @@ QUIRKS = frozenset((
     'no-acl',                   # PUT ?acl stores the XML as the object
     'directories',              # no object has a key that goes on behind another's with a slash
     'object-for-bucket',        # the host names the bucket already, whatever the path is
+    'informational',            # 102 and 103 before every answer
 ))
 
 OWNER = tag('Owner', tag('ID', 'owner'), tag('DisplayName', 'owner'))
@@ -1763,7 +1764,9 @@ class Connection:
 
     def head(self, exchange, reply, bare=False):
         """Return the head of the answer; *bare* leaves the length to the sender."""
-        lines = ['HTTP/1.1 %d %s' % (reply.status, http.client.responses.get(reply.status, ''))]
+        early = ['HTTP/1.1 102 Processing', '', 'HTTP/1.1 103 Early Hints', 'Link: </>', '']
+        lines = early if 'informational' in self.server.quirks else []
+        lines += ['HTTP/1.1 %d %s' % (reply.status, http.client.responses.get(reply.status, ''))]
         headers = dict(self.server.standard_headers(), **reply.headers)
         silent = reply.status in (204, 304) or (exchange.method == 'HEAD' and reply.status >= 400)
         if not bare and not silent:
@@ -3322,6 +3325,7 @@ class FaultTests(ServerTestCase):
             ('no-acl', lambda client: (
                 client('GET', '/bucket/0?acl').status, client('PUT', '/bucket/0?acl', b'x').status,
                 client('GET', '/bucket/0').body), (501, 200, b'x')),
+            ('informational', lambda client: client('HEAD', '/bucket').status, 102),
         )
         self.assertEqual({name for name, _, _ in checks} - {None}, QUIRKS)
         for quirk, ask, expected in checks:
@@ -4507,6 +4511,7 @@ class EndlessTests(ClientTestCase):
     def test_an_answer_has_to_end(self):
         head = b'HTTP/1.1 200 OK\r\n'
         for first, again in ((b'', b'HTTP/1.1 100 Continue\r\n\r\n'), (head + b'X: ', b'y'),
+                             (b'', b'HTTP/1.1 103 Early Hints\r\n\r\n'),
                              (head + b'Transfer-Encoding: chunked\r\n\r\n0\r\n', b'X: y\r\n'),
                              (head + b'Content-Length: 100000\r\n\r\n', b' ')):
             with self.subTest(first=first, again=again):
@@ -5903,8 +5908,8 @@ class UploadFaultTests(ClientTestCase):
                     self.assertNotIn('HeadObject', server.operations())
 
     def test_a_refusal_while_the_body_is_sent_is_read_and_shown(self):
-        for drain in (False, True):
-            server = self.server()
+        for drain, quirks in ((False, ()), (True, ()), (True, ['informational'])):
+            server = self.server(quirks=quirks)
             server.fault('PutObject', 'refuse', times=None, drain=drain)
             bucket = self.bucket(server, part_size=30 << 20)
             with self.assertRaises(s3.Error) as caught:
@@ -5938,6 +5943,18 @@ class UploadFaultTests(ClientTestCase):
                 bucket.close()
                 gc.collect()
             self.assertEqual([str(warning.message) for warning in caught], [])
+
+    def test_a_body_that_a_proxy_cut_is_sent_again_as_in_any_outage(self):
+        for operation, size in (('PutObject', 500), ('UploadPart', 2500)):
+            server = self.server()
+            server.fault(operation, 'status', times=9, status=400, code='IncompleteBody')
+            self.assertIsNone(self.outcome(server, self.bucket(server), size))
+
+    def test_a_change_of_protocol_is_not_an_answer(self):
+        server = self.server()
+        server.fault('PutObject', 'raw', times=None, data=b'HTTP/1.1 101 Switching\r\n\r\n')
+        error = self.outcome(server, self.bucket(server), 500)
+        self.assertIn('answers 101, which is not an answer', str(error))
 
     def test_data_that_are_damaged_on_their_way_are_sent_again_five_times(self):
         with certificate() as path:
