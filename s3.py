@@ -2403,6 +2403,8 @@ class Request:
             self.repeated = error.repeated = self.repeated or maybe_done(error)
             if error.status == 501 and self.headers.pop('if-none-match', None):
                 return
+            if self._digested(error):
+                return
             try:
                 learnt = self._lessons < 3 and bucket.learn(error)
             except NetworkError as failure:     # no new credentials to be had now
@@ -2424,6 +2426,15 @@ class Request:
             error.repeated = self.repeated
             raise error
         self._wait(error, pause)
+
+    def _digested(self, error):
+        """Whether a server that wants Content-MD5 gets it now; then it does for the whole run."""
+        if error.status != 400 or 'content-md5' not in error.message.lower():
+            return False
+        self._bucket.content_md5, digest = True, digest_header(self._body)
+        lacking = not digest.keys() <= self.headers.keys()
+        self.headers.update(digest)
+        return lacking
 
     def _patience_now(self):
         """The patience that holds now, in seconds."""
@@ -2556,7 +2567,8 @@ class Bucket:
     wasted and retries, the bytes that were sent in vain and the requests that were tried again
     so far (guarded by the lock); pauses, {Connection: (when it tries again, by monotonic, and
     why)}, of which each thread has an entry of its own; offset, the seconds that the server's
-    clock is ahead of ours (guarded by the lock); answered, set by any thread, once.
+    clock is ahead of ours (guarded by the lock); answered and content_md5 (whether the server wants
+    that header), set by any thread, once.
     """
 
     def __init__(self, config, environ=os.environ, report=lambda kind, text: None,
@@ -2586,6 +2598,7 @@ class Bucket:
         self._config, self._environ = config, environ
         self._clock, self.monotonic, self.wait = clock, monotonic, wait
         self.answered = False       # whether the server ever said anything
+        self.content_md5 = False
         self._context = None        # of TLS, made when first needed, guarded by the lock
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -2747,12 +2760,12 @@ class Bucket:
 
         Over TLS the CRC32 is enough for the server to find damage, at a third of the cost.
         """
+        if self.content_md5 or (self.retain and not self.checksum):
+            headers.update(digest_header(body))     # for Object Lock the SHA-256 is not enough
         if self.checksum:
             headers['x-amz-checksum-crc32'] = crc32_text(zlib.crc32(body))
             if self.endpoint.scheme == 'https':
                 return UNSIGNED_PAYLOAD
-        elif self.retain:           # for Object Lock the signed SHA-256 is not enough
-            headers.update(digest_header(body))
         return sha256(body)
 
     def is_ours(self, key, dump_id, size):
@@ -3761,7 +3774,8 @@ class BucketTest:
         start = time.monotonic()
         self.bucket.put_object(self.key, self.data, unique=True)
         self.written.append(self.key)
-        return speed(len(self.data), time.monotonic() - start)
+        return speed(len(self.data), time.monotonic() - start) + (
+            '; this server wants Content-MD5, and gets it' if self.bucket.content_md5 else '')
 
     def get(self):
         """HEAD, GET, and what there is to check against."""

@@ -596,6 +596,7 @@ QUIRKS = frozenset((
     'directories',              # no object has a key that goes on behind another's with a slash
     'object-for-bucket',        # the host names the bucket already, whatever the path is
     'informational',            # 102 and 103 before every answer
+    'wants-content-md5',        # of what is written, as with a default retention
 ))
 
 OWNER = tag('Owner', tag('ID', 'owner'), tag('DisplayName', 'owner'))
@@ -820,6 +821,8 @@ class Service:
         if required and digest is None and crc is None:
             raise S3Error('InvalidRequest', 'Content-MD5 OR x-amz-checksum- HTTP header is'
                                             ' required for ' + required)
+        if digest is None and exchange.writes and 'wants-content-md5' in self.quirks:
+            raise S3Error('InvalidRequest', 'Missing required header: Content-MD5')
 
     def check_write(self, exchange):
         """Refuse to create an object where conditions or a lock forbid it."""
@@ -3326,6 +3329,7 @@ class FaultTests(ServerTestCase):
                 client('GET', '/bucket/0?acl').status, client('PUT', '/bucket/0?acl', b'x').status,
                 client('GET', '/bucket/0').body), (501, 200, b'x')),
             ('informational', lambda client: client('HEAD', '/bucket').status, 102),
+            ('wants-content-md5', lambda client: client('PUT', '/bucket/0', b'').status, 400),
         )
         self.assertEqual({name for name, _, _ in checks} - {None}, QUIRKS)
         for quirk, ask, expected in checks:
@@ -6758,6 +6762,21 @@ class QuirkTests(ClientTestCase):
                     self.assertEqual([entry.key for entry in bucket.list_objects()], ['k +'])
                     self.assertEqual(server.uploads, {})
 
+    def test_a_server_that_wants_content_md5_says_so_once(self):
+        for checksum in ('none', 'crc32'):
+            server = self.server(quirks=['wants-content-md5'])
+            bucket = self.bucket(server, jobs=1, checksum=checksum)
+            bucket.upload('key', io.BytesIO(pattern(3500)))
+            bucket.put_object('other', b'')
+            self.assertEqual([request.status for request in server.log].count(400), 1)
+            self.assertEqual((bucket.retries, self.clock.now), (0, 0))
+
+    def test_without_md5_a_server_that_wants_it_is_an_error(self):
+        server = self.server(quirks=['wants-content-md5'])
+        with unittest.mock.patch('hashlib.md5', side_effect=ValueError):
+            with self.assertRaisesRegex(s3.ResponseError, 'Missing required header: Content-MD5'):
+                self.bucket(server).put_object('key', b'data')
+
     def test_opaque_etags_are_told_from_damage(self):
         server = self.server(quirks=['opaque-etag', 'no-part-number'])
         bucket = self.bucket(server)
@@ -6836,6 +6855,13 @@ class SelfTestTests(ClientTestCase):
             status, text = self.selftest(server)
             self.assertEqual(status, 1, text)
             self.assertRegex(text, message)
+
+    def test_it_says_that_content_md5_is_sent(self):
+        server = self.server(quirks=['wants-content-md5'])
+        status, text = self.selftest(server)
+        self.assertEqual(status, 0, text)
+        self.assertRegex(text, r'ok    put +\S+ MB/s; this server wants Content-MD5, and gets it\n')
+        self.assertIn('this server needs no other settings', text)
 
     def test_a_write_only_key_gets_a_useful_answer(self):
         server = self.server()
