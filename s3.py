@@ -896,6 +896,12 @@ def maybe_done(error):
             or (error.status == 409 and not error.document))
 
 
+def gone(error):
+    """Whether a ResponseError says that what is to be deleted isn't there; a page doesn't."""
+    return error.status == 404 and error.code != 'NoSuchBucket' and (
+        error.document or not error.message)
+
+
 def server_time(headers, text):
     """The server's clock, from the head of its answer or its error document; or None."""
     try:
@@ -2839,6 +2845,8 @@ class Bucket:
         try:
             Request(self, 'DeleteObject', 'DELETE', key, headers=headers).run(nothing)
         except ResponseError as error:
+            if gone(error):         # by an attempt whose answer was lost, say
+                return
             if not etag or error.status not in (400, 403, 501):
                 raise
             self.delete_object(key)     # the condition isn't known, or needs a right of its own
@@ -2853,6 +2861,8 @@ class Bucket:
         except ResponseError as error:
             if error.status != 412:
                 raise
+            if self.exists(entry.key) is False:     # RFC 9110, 13.1.1: 412 if there is none, too
+                return
             head = self.head_object(entry.key)      # there are servers that list other ETags
             if (head.size, head.modified) != (entry.size, entry.modified):
                 raise IntegrityError('%s was replaced since it was listed' % printable(
@@ -2965,8 +2975,14 @@ class Bucket:
             body = ('<CreateBucketConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
                     '<LocationConstraint>%s</LocationConstraint></CreateBucketConfiguration>'
                     % escape(region)).encode()
-        request = Request(self, 'CreateBucket', 'PUT', body=body)
-        if request.run(lambda answer: nothing(answer) or answer.headers.get('etag')):
+        try:
+            made = Request(self, 'CreateBucket', 'PUT', body=body).run(
+                lambda answer: nothing(answer) or answer.headers.get('etag'))
+        except ResponseError as error:
+            if error.code != 'BucketAlreadyOwnedByYou' or not error.repeated:
+                raise               # else it was we, and the answer was lost
+            return
+        if made:
             Request(self, 'DeleteBucket', 'DELETE').run(nothing)
             raise ConfigError('the server made an object where a bucket was asked for (it is '
                               'deleted again): leave the bucket out of `endpoint`, or say '

@@ -6231,6 +6231,34 @@ class UploadFaultTests(ClientTestCase):
         self.outcome(server, self.bucket(server), 2500)
         self.assertIn('may be left behind: AbortMultipartUpload', str(self.reports))
 
+    def test_what_was_deleted_though_the_answer_was_lost_is_gone(self):
+        for status, code, gone in ((404, 'NoSuchKey', True), (412, 'PreconditionFailed', True),
+                                   (404, 'NoSuchBucket', False)):
+            with self.subTest(code):
+                server = self.server()
+                server.put('key', b'data')
+                bucket = self.bucket(server)
+                entry, = bucket.list_objects()
+                server.fault('DeleteObject', 'hangup', when='done')
+                server.fault('DeleteObject', 'status', status=status, code=code)
+                if gone:
+                    bucket.delete_listed(entry)
+                else:
+                    self.assertRaisesRegex(s3.ResponseError, code, bucket.delete_listed, entry)
+                self.assertEqual(dict(server.objects), {})
+
+    def test_a_page_in_place_of_an_answer_to_a_deletion_is_no_proof(self):
+        server = self.server()
+        server.fault('DeleteObject', 'status', status=404, body=b'<html>')
+        self.assertRaises(s3.ResponseError, self.bucket(server).delete_object, 'key')
+
+    def test_a_bucket_whose_creation_was_answered_in_vain_is_created(self):
+        server = self.server(buckets=())
+        server.fault('CreateBucket', 'hangup', when='done')
+        self.bucket(server).create_bucket()
+        with self.assertRaisesRegex(s3.ResponseError, 'BucketAlreadyOwnedByYou'):
+            self.bucket(server).create_bucket()
+
     def test_what_somebody_else_stored_stays_when_a_dump_fails(self):
         for name in ('key.end_000001', 'key.volume_000001', 'key'):
             server = self.server()
