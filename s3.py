@@ -2534,7 +2534,7 @@ class Head:
 
     @property
     def archived(self):
-        """Whether the object can't be read as it is."""
+        """Whether the object can't be read as it is, by its class: see Bucket.readable()."""
         return (bool(self.storage_class in ('GLACIER', 'DEEP_ARCHIVE')
                      or self.headers.get('x-amz-archive-status'))
                 and 'ongoing-request="false"' not in (self.headers.get('x-amz-restore') or ''))
@@ -3085,15 +3085,14 @@ class Bucket:
         'length', the weakest of all objects.  Raises IntegrityError, ArchivedError.
         """
         workers = Workers(self, self.part_size)
-        proofs, first = [], None
         try:
-            for key in keys:
-                head = self.head_whole(key, len(keys) > 1 or ended)
-                first = first or head
-                if head.dump_id != first.dump_id:
+            heads = [self.head_whole(key, len(keys) > 1 or ended) for key in keys]
+            for key, head in zip(keys, heads):
+                if head.dump_id != heads[0].dump_id:
                     raise IntegrityError('%s belongs to another dump than %s: one was replaced, '
                                          'or is not whole' % (quoted(key), quoted(keys[0])))
-                proofs.append(download_object(self, workers, key, head, write))
+            proofs = [download_object(self, workers, key, head, write)
+                      for key, head in zip(keys, heads)]
         finally:
             workers.stop()
         return min(proofs, key=('length', 'etag', 'crc32').index)
@@ -3109,10 +3108,19 @@ class Bucket:
             raise IntegrityError(
                 '%s is as large as its volume can be, and neither a further volume nor '
                 'an end mark is there: the dump is not whole' % quoted(key))
-        if head.archived:
+        if not self.readable(key, head):
             raise ArchivedError('%s is archived in %s and not readable now' % (
                 quoted(key), printable(head.storage_class, 50)))
         return head
+
+    def readable(self, key, head):
+        """Whether an object can be read now; on some servers an archive class is but a label."""
+        try:
+            if head.archived:       # of an empty object nothing is asked
+                self.get_object(key, memoryview(bytearray(min(1, head.size))), head=head)
+        except ArchivedError:
+            return False
+        return True
 
 # -------------------------------------------------------------------------- Uploads
 

@@ -806,7 +806,7 @@ def thaw(bucket, args, found):
         archived, silent, storage_class = 0, 0, ''
         for key in found.keys():
             head = bucket.head_object(key)
-            if head.archived:
+            if not bucket.readable(key, head):
                 archived, storage_class = archived + 1, head.storage_class
                 silent += not head.restoring
                 if not head.restoring and key not in asked:

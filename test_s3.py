@@ -597,6 +597,7 @@ QUIRKS = frozenset((
     'object-for-bucket',        # the host names the bucket already, whatever the path is
     'informational',            # 102 and 103 before every answer
     'wants-content-md5',        # of what is written, as with a default retention
+    'class-is-a-label',         # what is in GLACIER can be read, and RestoreObject isn't known
 ))
 
 OWNER = tag('Owner', tag('ID', 'owner'), tag('DisplayName', 'owner'))
@@ -1066,7 +1067,8 @@ class Service:
 
     def GetObject(self, exchange):
         found = self.find(exchange)
-        if found.storage_class in ARCHIVED and not self.readable(found):
+        if found.storage_class in ARCHIVED and not self.readable(found) and (
+                'class-is-a-label' not in self.quirks):
             raise S3Error('InvalidObjectState', StorageClass=found.storage_class)
         return self.HeadObject(exchange)
 
@@ -1082,6 +1084,8 @@ class Service:
         return Reply(204)
 
     def RestoreObject(self, exchange):
+        if 'class-is-a-label' in self.quirks:
+            raise S3Error('NotImplemented')
         found = self.find(exchange)
         tree = parse_document(exchange.body.data, 'RestoreRequest')
         days = tree.findtext('Days', '')
@@ -3329,6 +3333,10 @@ class FaultTests(ServerTestCase):
                 client('GET', '/bucket/0?acl').status, client('PUT', '/bucket/0?acl', b'x').status,
                 client('GET', '/bucket/0').body), (501, 200, b'x')),
             ('informational', lambda client: client('HEAD', '/bucket').status, 102),
+            ('class-is-a-label', lambda client: (
+                client('PUT', '/bucket/g', b'x', x_amz_storage_class='GLACIER').status,
+                client('GET', '/bucket/g').body, client('POST', '/bucket/g?restore').status),
+             (200, b'x', 501)),
             ('wants-content-md5', lambda client: client('PUT', '/bucket/0', b'').status, 400),
         )
         self.assertEqual({name for name, _, _ in checks} - {None}, QUIRKS)
@@ -6638,6 +6646,33 @@ class DownloadTests(ClientTestCase):
                 self.restored(self.bucket(server), 'key')
             server.thaw('key')
             self.assertEqual(self.restored(self.bucket(server), 'key')[0], b'data')
+
+    def test_an_archive_class_that_is_but_a_label_is_read(self):
+        server = self.server(quirks=['class-is-a-label'])
+        bucket = self.bucket(server, storage_class='GLACIER', max_parts=2)
+        for size in (0, 500, 3500):
+            bucket.upload('k%d' % size, io.BytesIO(pattern(size)))
+        self.assertEqual(self.restored(bucket, 'k0')[0], b'')
+        self.assertEqual(self.restored(bucket, 'k500')[0], pattern(500))
+        self.assertEqual(self.restored(bucket, *sorted(
+            key for key in server.objects if key.startswith('k3500') and 'end_' not in key))[0],
+            pattern(3500))
+
+    def test_an_empty_object_can_be_read_in_any_class(self):
+        server = self.server()
+        server.put('key', b'', storage_class='DEEP_ARCHIVE')
+        self.assertEqual(self.restored(self.bucket(server), 'key')[0], b'')
+
+    def test_that_a_later_object_can_not_be_read_is_known_before_the_first_byte(self):
+        server = self.server()
+        server.put('k', pattern(5000))
+        for attributes, kind in ((dict(storage_class='GLACIER'), s3.ArchivedError),
+                                 (dict(metadata={'x-amz-meta-dump-id': 'b'}), s3.IntegrityError)):
+            server.put('l', b'data', **attributes)
+            got = []
+            self.assertRaises(kind, self.bucket(server).download, ['k', 'l'], got.append)
+            self.assertEqual((got, 'k' in [request.key for request in server.log
+                                           if request.operation == 'GetObject']), ([], False))
 
     def test_an_error_of_the_writer_ends_the_download(self):
         server = self.server()

@@ -2196,11 +2196,25 @@ class ThawTests(ProgramTestCase):
 
         self.server.on('HeadObject', forget)
         process = self.start('restore', '/home', '0', '--thaw', '1', '--wait')
-        until(lambda: self.asked('RestoreObject') and self.server.operations()[-2:] == [
-            'HeadObject'] * 2, 'it looks again')
+        until(lambda: self.asked('RestoreObject') and self.server.operations()[-4:] == [
+            'HeadObject', 'GetObject'] * 2, 'it looks again')
         process.terminate()
         self.finish(process)
         self.assertEqual(len(self.asked('RestoreObject')), 2)
+
+    def test_where_the_class_is_but_a_label_there_is_nothing_to_thaw(self):
+        self.server.quirks.add('class-is-a-label')
+        for argv in ([], ['--thaw', '3'], ['--thaw', '3', '--wait']):
+            self.assertEqual(self.succeed('restore', '/home', '0', *argv).out, self.data)
+        self.succeed('check', '/home', '0')
+        self.assertEqual(len(self.succeed('url', '/home', '0').out.splitlines()), 2)
+        self.assertEqual(self.asked('RestoreObject'), [])
+
+    def test_what_can_neither_be_read_nor_thawed_is_an_error(self):
+        for status, code in ((501, 'NotImplemented'), (405, 'MethodNotAllowed')):
+            self.server.clear_faults()
+            self.server.fault('RestoreObject', 'status', status=status, code=code)
+            self.must_fail(1, 'RestoreObject .*' + code, 'restore', '/home', '0', '--thaw', '3')
 
     def test_a_wrong_or_forbidden_thaw_fails(self):
         self.must_fail(2, '--wait needs --thaw', 'restore', '/home', '0', '--wait')
