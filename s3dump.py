@@ -1046,8 +1046,10 @@ def list_dumps(bucket, args):
     total, strange = collections.Counter(), collections.Counter()
     begun, left = [], 0             # when what a crash left was stored, and its bytes
     rows = list_as_json if args.json else list_long if args.long else None
+    found = sections(bucket.list_objects(prefix))
+    found = itertools.chain(list(itertools.islice(found, 1)), found)    # now the server answered
     shown = None if args.all or rows else show_host(args.host)
-    for dumps, orphans, others in sections(bucket.list_objects(prefix)):
+    for dumps, orphans, others in found:
         dumps = [without_strays(bucket, one) for one in dumps if args.fs in (None, one.labels.fs)]
         others = [entry for entry in others if args.fs is None]
         begun += [one.youngest for one in orphans]

@@ -1286,6 +1286,12 @@ class ListTests(ProgramTestCase):
         self.assertIn('\n\nTotal data stored: 10.9G ($0.15/month)\n', listing)
         self.assertRegex(listing, r'\nOther objects[^\n]*: 2, 2\.0k\n')
 
+    def test_nothing_is_printed_before_the_first_answer(self):
+        self.fill()
+        for argv in ([], ['-a'], ['/home']):
+            self.server.fault('ListObjectsV2', 'status', status=403, code='AccessDenied')
+            self.assertEqual(self.must_fail(1, 'AccessDenied', 'list', *argv).out, b'')
+
     def test_json_has_a_line_per_dump(self):
         self.fill()
         lines = [json.loads(line) for line in self.listing('-a', '--json').splitlines()]
