@@ -942,13 +942,12 @@ def delete(bucket, args):
             raise s3.Error('%d dumps match and none was deleted: choose one by its key'
                            % len(dumps))
         found = dumps[0]
-    if not confirmed(args, 'Delete %s (%s)?' % (s3.printable(found.key), human(found.size))):
+    if locked(bucket, found) or not confirmed(args, 'Delete %s (%s)?' % (
+            s3.printable(found.key), human(found.size))):
         raise s3.Error('nothing was deleted')
     if args.dry_run:
         answer('would delete %s  %s' % (s3.printable(found.key), human(found.size)))
         return 0
-    if locked(bucket, found):
-        raise s3.Error('nothing was deleted')
     return 0 if remove(bucket, args, found) else 1
 
 
@@ -1205,6 +1204,7 @@ def clean(bucket, args):
         point_out_bases(groups, doomed)
     stale = [one for one in orphans if one.youngest < bucket.now() - STALE]
     size = human(sum(one.size for one in doomed))
+    stale = [one for one in stale if not locked(bucket, one, args.quiet)]
     if doomed and not confirmed(args, 'Delete %d dumps, %s?' % (len(doomed), size)):
         raise s3.Error('nothing was deleted')
     for one in doomed + stale:
@@ -1244,10 +1244,14 @@ def choose(bucket, args, groups):
             say('%s %s level %s is left alone: what would be kept is less than %g times as large '
                 'as what would go; --force deletes it' % (
                     s3.printable(labels[0]), s3.printable(labels[1]), labels[2], ratio))
-            suspicious, going = True, []
-        elif args.dry_run:
+            suspicious = True
+            continue
+        for one, reasons in planned:
+            if not reasons and locked(bucket, one, args.quiet):
+                reasons.append('locked')
+        if args.dry_run:
             show_plan(planned)
-        doomed += [one for one in going if not locked(bucket, one, args.quiet)]
+        doomed += [one for one, reasons in planned if not reasons]
     return doomed, suspicious
 
 

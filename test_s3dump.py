@@ -1446,6 +1446,25 @@ class CleanTests(ProgramTestCase):
         self.assertIn('is left alone', self.clean('3', status=1).err)
         self.assertLessEqual(set(real + junk), set(self.keys()))
 
+    def test_a_dry_run_says_that_what_is_locked_stays(self):
+        lock = {'lock_mode': 'GOVERNANCE', 'lock_until': int(time.time()) + DAY}
+        held = [self.place(date='2020-01-0%d' % day, **lock) for day in (2, 1)]
+        left = HOST + ':/x:0:2020-01-01'
+        self.server.put(s3.volume_key(left, 1), b'', modified=self.noon('2020-01-01'), **lock)
+        kept = self.place(date='2020-01-03')
+        result = self.clean('1', '-n')
+        self.assertEqual(result.out.decode(), ''.join((
+            'keep %s       100  last\n' % kept, 'keep %s       100  locked\n' % held[0],
+            'keep %s       100  locked\n' % held[1],
+            '0 dumps would go, which saves 0 ($0.00/month)\n')))
+        self.assertEqual(result.err, ''.join('s3dump: %s is locked until %s\n' % (
+            key, s3dump.utc(lock['lock_until'])) for key in held + [left]))
+        self.assertEqual(self.clean('1').err, result.err)
+        for argv in (['-n'], []):
+            result = self.run_program('delete', '-k', held[0], *argv)
+            self.assertEqual((result.status, result.out), (1, b''))
+            self.assertRegex(result.err, 'is locked until .*\n.*nothing was deleted')
+
     def test_a_lock_of_any_volume_keeps_the_whole_dump(self):
         self.configure(part_size='5m', max_parts='1')
         self.succeed('dump', '/home', '0', '-w', '2020-01-01', '--retain', '30',
