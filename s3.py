@@ -302,8 +302,15 @@ def parse_secret(text):
     return text
 
 
+def parse_label(text):
+    """A label that can stand at the beginning of a key; s3dump.py says what it means."""
+    if not re.match(r'[^:/\0-\x1f\x7f-\x9f]+\Z', text):
+        raise ValueError('%r: no host label may hold a colon, a slash or a control character' % text)
+    return text
+
+
 SETTINGS = {
-    'service': parse_word, 'region': parse_word, 'bucket_name': parse_word,
+    'service': parse_word, 'region': parse_word, 'bucket_name': parse_word, 'host': parse_label,
     'access_key_id': parse_word, 'secret_access_key': parse_secret, 'session_token': parse_word,
     'profile': parse_secret,
     'endpoint': parse_word, 'server': parse_word,

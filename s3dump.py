@@ -1047,7 +1047,7 @@ def list_dumps(bucket, args):
     rows = list_as_json if args.json else list_long if args.long else None
     found = sections(bucket.list_objects(prefix))
     found = itertools.chain(list(itertools.islice(found, 1)), found)    # now the server answered
-    shown = None if args.all or rows else show_host(args.host)
+    shown = None if args.all or rows else show_host(args, args.host)
     for dumps, orphans, others in found:
         dumps = [without_strays(bucket, one) for one in dumps if args.fs in (None, one.labels.fs)]
         others = [entry for entry in others if args.fs is None]
@@ -1059,7 +1059,7 @@ def list_dumps(bucket, args):
             answer('\n'.join(rows(dumps, others)))
         elif dumps:
             if dumps[0].labels.host != shown:
-                shown = show_host(dumps[0].labels.host, blank=shown is not None)
+                shown = show_host(args, dumps[0].labels.host, blank=shown is not None)
             answer('\n'.join(section_lines(dumps)))
     if rows:
         return
@@ -1071,10 +1071,10 @@ def list_dumps(bucket, args):
     answer('\n'.join(lines + unfinished_lines(bucket, unfinished(bucket, prefix), begun, left)))
 
 
-def show_host(host, blank=False):
+def show_host(args, host, blank=False):
     """Print the title of a host; returns the host."""
     answer(('\n' if blank else '') + (
-        'Dumps for this host (%s):' if host == this_host() else 'Dumps for %s:')
+        'Dumps for this host (%s):' if host == args.here else 'Dumps for %s:')
         % s3.printable(host))
     return host
 
@@ -1197,6 +1197,8 @@ def clean(bucket, args):
     place of N.
     """
     dumps, orphans, _ = group(bucket.list_objects('' if args.all else args.host + ':'))
+    if not (dumps or args.all or args.quiet):
+        say('there is no dump of host %s; -h NAME names another, -a all' % s3.printable(args.host))
     groups = whole_ones(bucket, dumps)
     doomed, failed = choose(bucket, args, groups)
     if not args.quiet:
@@ -1779,8 +1781,6 @@ def parse_values(args):
     for name, needed in (('retain_mode', 'retain'), ('tier', 'thaw'), ('wait', 'thaw')):
         if getattr(args, name) and not getattr(args, needed):
             raise UsageError('--%s needs --%s' % (name.replace('_', '-'), needed))
-    if args.host is None:
-        args.host = this_host()
     check_labels(Labels(args.host, args.fs, args.level, args.date, None))
     args.keep = {rule: getattr(args, 'keep_' + rule) or 0 for rule, _ in RULES}
     args.retain_mode, args.tier = args.retain_mode or 'governance', args.tier or 'standard'
@@ -1799,6 +1799,22 @@ def hold_descriptors():
             os.open(os.devnull, os.O_WRONLY if number == 0 else os.O_RDONLY)
 
 
+def settle_host(args, config):
+    """Set here, this machine's host label, and host, if -h didn't, to the same."""
+    where, name = '$S3DUMP_HOST', os.environ.get('S3DUMP_HOST')
+    if not name:
+        where, name = "this machine's name", this_host()
+    args.here = None
+    try:
+        args.here = config.get('host') or parse_text(name)
+        check_labels(Labels(args.here, None, None, None, None))
+    except UsageError as error:
+        if args.host is None:
+            raise s3.ConfigError('%s: %s; -h NAME, or `host NAME` in the configuration, says '
+                                 'another' % (where, error))
+    args.host = args.host or args.here
+
+
 def open_bucket(args):
     """The Bucket of the configuration and the options."""
     def report(kind, text):
@@ -1806,6 +1822,7 @@ def open_bucket(args):
             say(('warning: ' if kind == 'warning' else '') + text)
 
     config = s3.load_config(args.config, warn=lambda text: report('warning', text))
+    settle_host(args, config)
     for name in ('limit_rate', 'jobs', 'storage_class'):
         if getattr(args, name) is not None:
             config[name] = getattr(args, name)

@@ -1143,7 +1143,7 @@ class ConfigurationTests(ProgramTestCase):
                        'AWS_SECRET_ACCESS_KEY': self.server.secret_key}
         text = re.sub('access_key_id.*|secret_access.*', '', self.server.config())
         path = self.write_file(text, 'open', 0o644)
-        self.assertEqual(self.succeed('-f', path, 'clean', '1', env=environment).err, '')
+        self.assertEqual(self.succeed('-f', path, 'list', env=environment).err, '')
 
     def test_the_option_goes_before_the_variable_and_that_before_the_home_directory(self):
         for number in range(3):
@@ -1200,6 +1200,36 @@ class ConfigurationTests(ProgramTestCase):
         self.write_file('endpoint %s\nbucket_name bucket\n' % self.server.url)
         self.must_not_read(2, 'no credentials: .*no EC2 instance role', 'dump', '/', '0')
 
+    def test_the_host_label_is_that_of_the_first_who_says(self):
+        variable = {'S3DUMP_HOST': 'variable'}
+        for argv, settings, env, label in (
+                (['-h', 'option'], {'host': 'file'}, variable, 'option'),
+                ([], {'host': 'bü ro'}, dict(variable, LC_ALL='C'), 'bü ro'),
+                ([], {}, dict(variable, S3DUMP_HOST='bü ro', LC_ALL='C'), 'bü ro'),
+                ([], {}, {'S3DUMP_HOST': ''}, HOST)):
+            self.configure(**settings)
+            self.server.objects.clear()
+            key = self.dump(b'data', '/home', '0', *argv, env=env)
+            self.assertEqual(key.split(':')[0], label)
+            out = self.succeed('list', env=env).out.decode()
+            self.assertEqual('Dumps for this host (%s):\n/home' % label in out, not argv)
+            self.succeed('check', '/home', '0', *argv, env=env)
+            self.place(host='other')
+            out = self.succeed('list', '-a', env=env).out.decode()
+            self.assertEqual(out.count('Dumps for this host ('), not argv)
+            self.assertIn('Dumps for other:', out)
+            self.succeed('clean', '1', *argv, env=env)
+            self.succeed('delete', '/home', '0', *argv, env=env)
+
+    def test_a_wrong_host_label_is_told_by_where_it_is_set(self):
+        for label in ('a:b', 'a/b', 'a\x1bb'):
+            path = self.write_file(self.server.config() + 'host %s\n' % label, 'bad')
+            self.must_fail(2, r'%s:6: host: .* no host label' % re.escape(path), '-f', path, 'list')
+            self.must_fail(2, r'\$S3DUMP_HOST: host label', 'list', env={'S3DUMP_HOST': label})
+            self.succeed('list', '-h', 'good', env={'S3DUMP_HOST': label})
+        self.must_fail(2, r'\$S3DUMP_HOST: .*not UTF-8', 'list', env={'S3DUMP_HOST': b'b\xfcro'})
+        self.assertEqual(self.server.operations().count('ListObjectsV2'), 3)
+
     @unittest.skipIf(ssl is None, 'this Python has no ssl')
     def test_server_names_a_host_that_speaks_https(self):
         path = self.write_file(CERTIFICATE, 'server.pem')
@@ -1211,6 +1241,22 @@ class ConfigurationTests(ProgramTestCase):
             self.assertEqual(server.violations, [])
             self.write_file(re.sub('ca_bundle.*', '', text))
             self.must_fail(1, 'certificate is not accepted', 'list')
+
+    def test_a_machine_may_have_any_name(self):
+        def named(name):
+            return in_python("""if True:
+                import collections, os
+                name = collections.namedtuple('Name', 'nodename')(os.fsdecode(%r))
+                os.uname = lambda: name""" % name)
+
+        for env in ({}, {'LC_ALL': 'C'}, {'LC_ALL': 'C.UTF-8'}):
+            key = self.dump(b'data', '/', '0', env=env, prefix=named('büro.example'.encode()))
+            self.assertEqual(key.split(':')[0], 'büro')
+            for name in (b'b\xfcro', b'a:b'):
+                self.must_fail(2, "this machine's name: .* -h NAME, or `host NAME`", 'list',
+                               env=env, prefix=named(name))
+                self.assertIn('Dumps for büro:\n', self.succeed(
+                    '-h', 'büro', 'list', env=env, prefix=named(name)).out.decode())
 
     def test_a_python_without_ssl_speaks_http_and_says_why_not_https(self):
         without = in_python('import sys; sys.modules["ssl"] = sys.modules["_ssl"] = None')
@@ -1588,6 +1634,14 @@ class CleanTests(ProgramTestCase):
         self.assertEqual(self.keys(), sorted(ours[1:] + theirs[1:] + longer))
         self.clean('1', '-a')
         self.assertEqual(self.keys(), sorted(ours[1:] + theirs[1:] + longer[1:]))
+
+    def test_a_host_without_dumps_is_told_so(self):
+        key = self.place(host='renamed')
+        self.assertRegex(self.clean('1').err, r'\As3dump: there is no dump of host %s; '
+                         r'[^\n]*-h NAME[^\n]*-a[^\n]*\n\Z' % HOST)
+        for argv in (['-q'], ['-a'], ['-h', 'renamed']):
+            self.assertEqual(self.clean('1', *argv).err, '')
+        self.assertEqual(self.keys(), [key])
 
     def test_keys_that_are_no_dumps_are_never_touched(self):
         foreign = ['readme', HOST + ':', HOST + ':/home:0', HOST + ':/home:0:2020-02-30',
