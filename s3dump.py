@@ -1469,6 +1469,7 @@ def parse_text(word):
         raise UsageError('%s is not UTF-8' % s3.quoted(os.fsencode(word)))
 
 
+ORIGINAL = 'dump restore delete list init clean getacl putacl'.split()  # took its options, all
 NAMING = 'dump restore verify delete url getacl putacl'     # commands that mean one dump
 OPTIONS = (
     option('', '-f --config', 'FILE', 'configuration file'),
@@ -1688,7 +1689,9 @@ def parse(argv):
     for each in OPTIONS:
         given = getattr(args, attribute_of(each)) not in (None, False)
         if given and each.commands and name not in each.commands:
-            raise UsageError('%s takes no %s' % (name, each.flags[-1]))
+            if name not in ORIGINAL or each.flags[0] not in ('-k', '-w', '-i', '-a'):
+                raise UsageError('%s takes no %s' % (name, each.flags[-1]))
+            setattr(args, attribute_of(each), None)
     args.run, usage = COMMANDS[name]
     if program is not None and name != 'dump':
         words, program = words + [parse_text(word) for word in program], None
@@ -1774,6 +1777,8 @@ def parse_values(args):
     if args.key is not None:
         if not args.key:
             raise UsageError('the key is empty')
+        if args.name in ORIGINAL:
+            args.date = None
         if args.date is not None or args.fixed_key:
             raise UsageError('-k KEY takes neither --date nor --fixed-key')
     if args.json and args.long:

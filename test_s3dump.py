@@ -1010,6 +1010,32 @@ class UsageTests(ProgramTestCase):
                 ('no program', dump + ['--']),
                 ('not UTF-8', [b'dump', b'/h\xff', b'0'])))
 
+    def test_options_of_the_original_go_with_any_of_its_commands(self):
+        key, theirs = self.place(), self.place(host='other')
+        acl = self.succeed('getacl', '-k', key).out
+        everything = ['-iak', '', '-w', 'never', '-f', self.config, '-qL', '300m', '-h', HOST]
+        for command in ('list', 'init', 'initialize', 'clean 3'):
+            self.succeed(*everything, *command.split())
+        everything[1:4] = key, '-w', 'never'
+        for command in ('restore', 'retrieve', 'getacl', 'putacl', 'delete'):
+            self.succeed(*everything, command, data=acl)
+        self.succeed('dump', '-ak', 'key', '-w', '2009-12-31', data=b'data')
+        self.assertEqual(self.keys(), ['key', theirs])
+        self.succeed('-i', '-a', 'delete', '/home', '0', '-w', '2020-01-10', '-h', 'other')
+        self.assertEqual(self.keys(), ['key'])
+
+    def test_options_of_ours_are_strict(self):
+        self.refuse_all([('%s takes no --%s' % (command, long), [command, '/', '0', option, 'x'])
+                         for command in ('verify', 'check', 'url')
+                         for option, long in (('-i', 'infrequent-access'), ('-a', 'all'))] + [
+            ('check takes no --key', ['check', '-k', 'x', '/', '0']),
+            ('check takes no --date', ['check', '-w', '2009-12-31', '/', '0']),
+            ('-k KEY takes neither', ['url', '-k', 'x', '-w', '2009-12-31']),
+            ('-k KEY takes neither', ['dump', '-k', 'x', '--fixed-key']),
+            ('not both', ['restore', '-k', 'x', '/', '0']),
+            ('list takes no --storage-class', ['list', '--storage-class', 'STANDARD']),
+            ("'never'", ['delete', '/', '0', '-w', 'never'])])
+
     def test_a_wrong_command_line_leaves_the_stream_unread(self):
         self.must_not_read(2, 'no integer', 'dump', '/home', 'x')
 
