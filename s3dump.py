@@ -368,11 +368,13 @@ def counted(count, one, many=None):
 
 # ------------------------------------------------------------------ Finding one dump
 
-def find_all(bucket, args):
-    """The dumps with the labels of the command line."""
-    prefix = ':'.join([args.host, args.fs, args.level, args.date or ''])
-    dumps, _, _ = group(bucket.list_objects(prefix))
+def find_all(bucket, args, section=None):
+    """The dumps with the labels of the command line; *section* takes all of their file system."""
     wanted = (args.host, args.fs, args.level)
+    prefix = ':'.join([*wanted, args.date or ''] if section is None else [*wanted[:2], ''])
+    dumps, _, _ = group(bucket.list_objects(prefix))
+    if section is not None:
+        section += dumps
     return [dump for dump in dumps
             if dump.labels[:3] == wanted and args.date in (None, dump.labels.date)]
 
@@ -381,13 +383,31 @@ def find(bucket, args):
     """The Dump that the command line means: of -k KEY, or the newest with its labels."""
     if args.key is not None:
         return find_by_key(bucket, args.key, may_list=False)
-    dumps = find_all(bucket, args)
+    section = [] if args.name == 'restore' and int(args.level) > 0 else None
+    dumps = find_all(bucket, args, section)
     dumps = well_dated(dumps) or dumps      # of a server with a wrong clock, none may be
     if not dumps:
         raise s3.Error('no dump of %s level %s%s for host %s' % (
             s3.quoted(args.fs), args.level, ' of ' + args.date if args.date else '',
             s3.printable(args.host)))
-    return without_strays(bucket, max(dumps, key=recency))
+    newest = max(dumps, key=recency)
+    if section:
+        tell_base(newest, section, args.quiet)
+    return without_strays(bucket, newest)
+
+
+def tell_base(one, section, quiet):
+    """Say what a dump builds upon, the newest before it of a lower level, and warn of a newer
+    one: upon that `tar -g /dev/null` would delete files."""
+    lower = [other for other in section if int(other.labels.level) < int(one.labels.level)
+             and not other.misdated()]
+    older = [other for other in lower if recency(other) < recency(one)]
+    if not quiet:
+        say('%s builds upon %s' % (s3.printable(one.key), s3.printable(
+            max(older, key=recency).key) if older else 'no dump that is here'))
+    if len(lower) > len(older):
+        say('warning: %s is newer, and %s does not build upon it' % (
+            s3.printable(max(lower, key=recency).key), s3.printable(one.key)))
 
 
 def well_dated(dumps):

@@ -325,6 +325,35 @@ class RoundTripTests(ProgramTestCase):
                 self.assertEqual(self.succeed(*argv, data=b'data'), (0, b'', ''))
         self.assertEqual(len(self.keys()), 4)
 
+    def test_restore_says_what_a_dump_builds_upon(self):
+        def lines(*argv):
+            self.server.log.clear()
+            found = self.succeed('restore', *argv).err.splitlines()
+            self.assertEqual(self.server.operations().count('ListObjectsV2'), 1)
+            return [line for line in found if not line.startswith('s3dump: restore ')]
+
+        full = self.place(date='2020-01-05')
+        tuesday = self.place(level='1', date='2020-01-07')
+        self.place(level='2', date='2020-01-07', stored=self.noon('2020-01-07') - 1)
+        self.place('/home/x', date='2020-01-08')
+        self.assertEqual(lines('/home', '0'), [])
+        self.assertEqual(lines('/home', '1'), ['s3dump: %s builds upon %s' % (tuesday, full)])
+        thursday = self.place(level='2', date='2020-01-09')
+        self.assertEqual(lines('/home', '2'), ['s3dump: %s builds upon %s' % (thursday, tuesday)])
+        self.assertEqual(lines('-q', '/home', '2'), [])
+        newer = self.place(date='2020-01-12')
+        self.place(date='9999-01-12', stored=self.noon('2020-01-12'))
+        warning = 's3dump: warning: %s is newer, and %s does not build upon it'
+        self.assertEqual(lines('-q', '/home', '1'), [warning % (newer, tuesday)])
+        self.assertEqual(lines('/home', '2', '-w', '2020-01-09'), [
+            's3dump: %s builds upon %s' % (thursday, tuesday), warning % (newer, thursday)])
+        for key in (full, newer):
+            del self.server.objects[key]
+        self.assertEqual(lines('/home', '1'), [
+            's3dump: %s builds upon no dump that is here' % tuesday])
+        self.assertEqual(self.succeed('verify', '/home', '2').err.count('\n'), 1)
+        self.assertEqual(self.succeed('restore', '-k', thursday).err.count('\n'), 1)
+
     def test_a_dump_of_an_impossible_date_is_not_the_newest(self):
         self.dump(b'real', '/home', '0')
         self.dump(b'forged', '/home', '0', '-w', '9999-12-31')
