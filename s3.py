@@ -239,75 +239,45 @@ def quoted(text, limit=1000):
 # --------------------------------------------------------------------- Configuration
 # Lines of `key value`.  What is wrong with them is said with file and line.
 
-def parse_size(text):
-    """'300k', '1.5m', '2G' or '1024' as a number of bytes; powers of 1024.
+def parser(fits, what, convert=str, least=None, most=None, secret=False):
+    """Return a function that makes the value of a text, or raises ValueError.
 
-    Raises ValueError.
+    fits: a regular expression for all of the text, or a function; what: the text should be,
+    for the message; convert: makes the value, which must be from *least* to *most*; secret:
+    whether the text is left out of the message.
     """
-    match = re.match(r'([0-9]{1,15}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})([kmgt]?)\Z', text.lower())
-    if not match:
-        raise ValueError('%r is no size: a number, and k, m, g or t' % text)
-    return int(float(match.group(1)) * 1024 ** ' kmgt'.index(match.group(2) or ' '))
-
-
-def parse_rate(text):
-    """A size that is at least one byte per second."""
-    try:
-        rate = parse_size(text)
-    except ValueError:
-        rate = 0
-    if rate < 1:
-        raise ValueError('%r is no rate like 300k or 1.5m, in bytes per second' % text)
-    return rate
-
-
-def parse_count(text, most=1000):
-    """A whole number from 1 to most."""
-    if not re.match(r'[0-9]{1,9}\Z', text) or not 1 <= int(text) <= most:
-        raise ValueError('%r is not a number from 1 to %d' % (text, most))
-    return int(text)
-
-
-def parse_part_size(text):
-    """A size that S3 takes for a part."""
-    count = parse_size(text)
-    if not MIN_PART_SIZE <= count <= MAX_PART_SIZE:
-        raise ValueError('%r is no part size: 5m to 5g' % text)
-    return count
-
-
-def one_of(*words):
-    """A parser that takes these words only."""
     def parse(text):
-        if text not in words:
-            raise ValueError('%r is not one of %s' % (text, ', '.join(words)))
-        return text
+        if fits(text) if callable(fits) else re.fullmatch(fits, text):
+            value = convert(text)
+            if (least is None or value >= least) and (most is None or value <= most):
+                return value
+        raise ValueError('it is not %s' % what if secret else '%r is not %s' % (text, what))
     return parse
 
 
-def parse_word(text):
-    """Printable ASCII without blanks, as can stand in a header or a URL.
-
-    The text itself, which may be a secret, is in no message.
-    """
-    if not re.match(r'[!-~]+\Z', text):
-        raise ValueError('only printable ASCII without blanks can stand here')
-    return text
+def one_of(*words):
+    """Return a function that takes these words only."""
+    return parser(words.__contains__, 'one of ' + ', '.join(words))
 
 
-def parse_secret(text):
-    """Any text that can be typed; it is in no message."""
-    if not text.isprintable():
-        raise ValueError('it holds characters that can not be typed')
-    return text
+def count_of(most):
+    """Return a function that takes whole numbers from 1 to most."""
+    return parser('[0-9]{1,9}', 'a number from 1 to %d' % most, int, 1, most)
 
 
-def parse_label(text):
-    """A label that can stand at the beginning of a key; s3dump.py says what it means."""
-    if not re.match(r'[^:/\0-\x1f\x7f-\x9f]+\Z', text):
-        raise ValueError('%r: no host label may hold a colon, a slash or a control character' % text)
-    return text
+def bytes_of(size):
+    """The number of bytes in a SIZE; units are powers of 1024."""
+    number = size.rstrip('kmgtKMGT')
+    return int(float(number) * 1024 ** ' kmgt'.index(size[len(number):].lower() or ' '))
 
+
+SIZE = r'([0-9]{1,15}(\.[0-9]{0,9})?|\.[0-9]{1,9})[kmgtKMGT]?'
+parse_size = parser(SIZE, 'a size: a number, then k, m, g or t if you like', bytes_of)
+parse_rate = parser(SIZE, 'a rate like 300k or 1.5m, in bytes per second', bytes_of, 1)
+parse_word = parser('[!-~]+', 'printable ASCII without blanks', secret=True)
+parse_secret = parser(str.isprintable, 'text that can be typed', secret=True)
+parse_label = parser('[^:/\0-\x1f\x7f-\x9f]+',
+                     'a label without colons, slashes and control characters')
 
 SETTINGS = {
     'service': parse_word, 'region': parse_word, 'bucket_name': parse_word, 'host': parse_label,
@@ -316,8 +286,8 @@ SETTINGS = {
     'endpoint': parse_word, 'server': parse_word,
     'addressing': one_of('auto', 'path', 'virtual'), 'ca_bundle': str,
     'storage_class': parse_word, 'limit_rate': parse_rate,
-    'jobs': lambda text: parse_count(text, 64), 'part_size': parse_part_size,
-    'max_parts': lambda text: parse_count(text, MAX_PARTS),
+    'jobs': count_of(64), 'max_parts': count_of(MAX_PARTS),
+    'part_size': parser(SIZE, 'a part size: 5m to 5g', bytes_of, MIN_PART_SIZE, MAX_PART_SIZE),
     'checksum': one_of('auto', 'crc32', 'none'), 'etag': one_of('auto', 'md5', 'opaque'),
     'sse': one_of('AES256', 'aws:kms'), 'sse_kms_key_id': parse_word,
 }

@@ -1030,8 +1030,8 @@ def try_to_delete(bucket, key):
 
 # ----------------------------------------------------------------- Listing and rotation
 
-# US dollars per GiB and month in us-east-1, noted in November 2026.  These classes are completed
-# on a command line, and any other costs what STANDARD does.
+# US dollars per GiB and month in us-east-1, noted in November 2026; any other class costs what
+# STANDARD does.
 PRICES = {'STANDARD': 0.023, 'INTELLIGENT_TIERING': 0.023, 'STANDARD_IA': 0.0125,
           'ONEZONE_IA': 0.01, 'GLACIER_IR': 0.004, 'GLACIER': 0.0036, 'DEEP_ARCHIVE': 0.00099,
           'REDUCED_REDUNDANCY': 0.024, 'EXPRESS_ONEZONE': 0.11}
@@ -1437,48 +1437,27 @@ COMMANDS = {
 ALIASES = {'retrieve': 'restore', 'initialize': 'init'}
 
 # commands: that take it, all of them where there is none; metavar: what follows it; convert:
-# makes the value of the text, and raises ValueError, or the words that it may be; otherwise: the
-# value where it isn't given.
-Option = collections.namedtuple('Option', 'commands flags metavar help convert otherwise')
+# makes the value of the text, and raises ValueError; choices: the words that it may be; default:
+# the value where it isn't given.
+Option = collections.namedtuple('Option', 'commands flags metavar help convert choices default')
 
 
-def option(commands, flags, metavar='', help='', convert=None, otherwise=None):
-    return Option(commands.split(), flags.split(), metavar, help, convert, otherwise)
+def option(commands, flags, metavar='', help='', convert=None, choices=None, default=None):
+    return Option(commands.split(), flags.split(), metavar, help, convert, choices, default)
 
 
-def parse_duration(text):
-    """'30m', '12h' or '7d' in seconds."""
-    match = re.match(r'([0-9]{1,9})([smhd])\Z', text)
-    if not match:
-        raise ValueError('%r is no time: a number, and s, m, h or d' % text)
-    return int(match.group(1)) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}[match.group(2)]
+def seconds_of(time):
+    """The seconds in a TIME."""
+    return int(time[:-1]) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}[time[-1]]
 
 
-def parse_expires(text):
-    """A time that a presigned URL can hold."""
-    seconds = parse_duration(text)
-    if not 1 <= seconds <= s3.MAX_EXPIRES:
-        raise ValueError('a URL can hold from 1s to 7d')
-    return seconds
-
-
-def parse_positive(text):
-    """A whole number, at least 1."""
-    return s3.parse_count(text, 99999)
-
-
-def parse_ratio(text):
-    """A number that isn't negative."""
-    if not re.match(r'[0-9]{1,9}(\.[0-9]{1,9})?\Z', text):
-        raise ValueError('%r is no ratio like 0.5' % text)
-    return float(text)
-
-
-def parse_statuses(text):
-    """'1,3' as a set of exit statuses."""
-    if not all(re.match(r'[0-9]{1,3}\Z', status) for status in text.split(',')):
-        raise ValueError('numbers with commas between them')
-    return {int(status) for status in text.split(',')}
+TIME = '[0-9]{1,9}[smhd]'
+parse_time = s3.parser(TIME, 'a time: a number, then s, m, h or d', seconds_of)
+parse_expires = s3.parser(TIME, 'a time from 1s to 7d', seconds_of, 1, s3.MAX_EXPIRES)
+parse_positive = s3.count_of(99999)
+parse_ratio = s3.parser(r'[0-9]{1,9}(\.[0-9]{1,9})?', 'a ratio like 0.5', float)
+parse_statuses = s3.parser('[0-9]{1,3}(,[0-9]{1,3})*', 'numbers with commas between them',
+                           lambda text: set(map(int, text.split(','))))
 
 
 def parse_text(word):
@@ -1499,24 +1478,26 @@ OPTIONS = (
     option('', '-j --jobs', 'N', 'parts in flight (%d)' % s3.JOBS, s3.SETTINGS['jobs']),
     option('', '-q --quiet', help='no status, only errors'),
     option('', '-v --verbose', help='a line per request and retry'),
-    option('', '--completion', 'SHELL', 'print the completion for bash or zsh', ('bash', 'zsh')),
+    option('', '--completion', 'SHELL', 'print the completion for bash or zsh',
+           choices=('bash', 'zsh')),
     option('', '--help', help='print this; after a command, what it takes'),
     option('', '--version', help='print the version'),
     option(NAMING, '-k --key', 'KEY', 'the literal key, in place of FS and LEVEL', parse_text),
     option(NAMING, '-w --date', 'DATE', 'date label, like 2009-12-31'),
     option('dump', '-i --infrequent-access', help='storage class STANDARD_IA'),
     option('dump', '--storage-class', 'CLASS', 'any storage class', s3.SETTINGS['storage_class']),
-    option('dump', '--min-size', 'SIZE', 'fail if the stream is shorter', s3.parse_size, 0),
+    option('dump', '--min-size', 'SIZE', 'fail if the stream is shorter', s3.parse_size,
+           default=0),
     option('dump', '--accept-status', 'N,N', 'of PROGRAM, besides 0, that store the dump',
-           parse_statuses, ()),
+           parse_statuses, default=()),
     option('dump', '--fixed-key', help='store as HOST:FS:LEVEL:DATE'),
     option('dump', '--overwrite', help='-k KEY and --fixed-key may replace an object'),
     option('dump', '--retain', 'DAYS', 'nobody can delete it for so long', parse_positive),
     option('dump', '--retain-mode', 'MODE', 'governance (the default) or compliance',
-           ('governance', 'compliance')),
+           choices=('governance', 'compliance')),
     option('restore verify', '--thaw', 'DAYS', 'make an archived dump readable', parse_positive),
     option('restore verify', '--tier', 'TIER', 'how fast: expedited, standard or bulk',
-           ('expedited', 'standard', 'bulk')),
+           choices=('expedited', 'standard', 'bulk')),
     option('restore verify', '--wait', help='until it is readable'),
     option('list clean', '-a --all', help='all hosts, not just this one'),
     option('list', '--long', help='a line per dump, for awk, sort and column'),
@@ -1527,17 +1508,17 @@ OPTIONS = (
     *(option('clean', '--keep-' + rule, 'N', 'keep the newest of N ' + periods, parse_positive)
       for rule, periods in (('daily', 'days'), ('weekly', 'weeks'), ('monthly', 'months'),
                             ('yearly', 'years'))),
-    option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h)', parse_duration,
-           26 * 3600),
+    option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h)', parse_time,
+           default=26 * 3600),
     option('check clean', '--min-ratio', 'R', 'of sizes, to those before (0.5; levels above 0: 0)',
            parse_ratio),
     option('url', '--expires', 'TIME', 'how long it holds: 30m, 12h, 7d (1h)', parse_expires,
-           3600),
+           default=3600),
 )
 
 
 def attribute_of(option):
-    """Its attribute of the namespace."""
+    """Return the name of its attribute in the namespace, as argparse makes it."""
     return option.flags[-1].lstrip('-').replace('-', '_')
 
 
@@ -1574,106 +1555,10 @@ FIRST_STEPS = """no command; the first steps are
 
 
 def completion(shell):
-    """A script that lets a shell complete commands and options."""
-    if shell not in ('bash', 'zsh'):
-        raise UsageError('--completion: bash or zsh')
-    return bash_completion() if shell == 'bash' else zsh_completion()
-
-
-def bash_completion():
-    """The template BASH, filled in."""
-    cases = ['%s) words="%s" ;;' % (
-        '|'.join(word + ':-*' for word in names_of(name)), ' '.join(
-            flag for each in OPTIONS if not each.commands or name in each.commands
-            for flag in each.flags)) for name in COMMANDS]
-    cases += [':-*) words="%s" ;;' % ' '.join(
-        flag for each in OPTIONS if not each.commands for flag in each.flags),
-        ':*) words="%s" ;;' % ' '.join(COMMANDS)]
-    choices = ['%s:*) words="%s" ;;' % (each.flags[-1], ' '.join(choices_of(each)))
-               for each in OPTIONS if choices_of(each)]
-    return BASH % (TAKE_WORD, '\n        '.join(choices), VALUES,
-                   '\n            '.join(cases), PROGRAMS)
-
-
-def zsh_completion():
-    """The template ZSH, filled in."""
-    common = [zsh_spec(each) for each in OPTIONS if not each.commands]
-    commands = [shell_word('%s:%s' % (name, purpose(name))) for name in COMMANDS]
-    cases = ['%s) options+=(%s) ;;' % ('|'.join(names_of(name)), ' '.join(
-        zsh_spec(each) for each in OPTIONS if name in each.commands)) for name in COMMANDS]
-    return ZSH % (PROGRAMS, ' '.join(common), ' '.join(commands), TAKE_WORD,
-                  '\n        '.join(cases), PROGRAMS)
-
-
-def names_of(command):
-    """A command's name, and its aliases."""
-    return [command] + [alias for alias, name in ALIASES.items() if name == command]
-
-
-def choices_of(option):
-    """The words that its value may be, where they can be told."""
-    if option.flags == ['--storage-class']:
-        return PRICES
-    return option.convert if isinstance(option.convert, tuple) else ()
-
-
-def zsh_spec(option):
-    """An option, as _arguments of zsh takes it."""
-    flags = [flag + '=' * (flag.startswith('--') and bool(option.metavar))
-             for flag in option.flags]
-    names = shell_word('(%s)' % ' '.join(option.flags)) + (
-        '{%s}' % ','.join(flags) if len(flags) > 1 else flags[0])
-    value = '' if not option.metavar else ':%s:%s' % (option.metavar, (
-        '(%s)' % ' '.join(choices_of(option)) if choices_of(option) else
-        '_files' if option.metavar == 'FILE' else ' '))
-    return names + shell_word('[%s]%s' % (option.help, value))
-
-
-PROGRAMS = 's3dump.py s3dump s3dump.pyz'    # that are completed
-VALUES = '|'.join(flag + ':*' for each in OPTIONS if each.metavar for flag in each.flags)
-# As bash divides them: the value follows a = of its own, and what follows a : belongs to it.
-TAKE_WORD = """case $before:$word in
-        *:=) continue ;;
-        *::) ;;
-        ::*|%s) word= ;;
-        %s) command=${command:-$word} ;;
-        esac
-        before=$word""" % (VALUES, '|'.join('*:' + name for name in [*COMMANDS, *ALIASES]))
-BASH = """# bash completion of s3dump.py: source <(s3dump.py --completion bash)
-_s3dump() {
-    local current=${COMP_WORDS[COMP_CWORD]} word words= before= command=
-    [ "$current" != = ] || current=
-    case " ${COMP_WORDS[*]:1:COMP_CWORD-1} " in *" -- "*) return ;; esac
-    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-        %s
-    done
-    case $before:$current in
-        %s
-        %s) return ;;
-        *) case $command:$current in
-            %s
-        esac ;;
-    esac
-    COMPREPLY=($(compgen -W "$words" -- "$current"))
-}
-complete -o default -F _s3dump %s"""
-
-ZSH = """#compdef %s
-# zsh completion of s3dump.py: source <(s3dump.py --completion zsh), after compinit
-_s3dump() {
-    local -a options commands
-    local word before command
-    options=(%s)
-    commands=(%s)
-    for word in $words[2,CURRENT-1]; do
-        %s
-    done
-    case $command in
-        %s
-    esac
-    _arguments -s -S $options '1:command:{_describe command commands}' '*:argument:_files'
-}
-if [[ $funcstack[1] == _s3dump ]]; then _s3dump "$@"; else compdef _s3dump %s; fi"""
+    """Return a line by which a shell completes commands and options."""
+    words = [*COMMANDS, *ALIASES, *(flag for each in OPTIONS for flag in each.flags)]
+    return "%scomplete -o default -W '%s' s3dump.py s3dump s3dump.pyz" % (
+        'autoload -U +X bashcompinit && bashcompinit; ' * (shell == 'zsh'), ' '.join(words))
 
 
 class Parser(argparse.ArgumentParser):
@@ -1696,22 +1581,22 @@ def parse(argv):
         raise UsageError('unknown command %s%s' % (
             s3.quoted(words[0]), suggestion(words[0], COMMANDS)))
     args.name, args.text = name or 'help', ''
-    if args.help:
+    if 'help' in args:
         args.text = help_text(name)
-    elif args.version:
+    elif 'version' in args:
         args.text = 's3dump ' + s3.__version__
-    elif args.completion:
+    elif 'completion' in args:
         args.text = completion(args.completion)
     if args.text:
         return args
     if not words:
         raise UsageError('no command: ' + ', '.join(COMMANDS))
     for each in OPTIONS:
-        given = getattr(args, attribute_of(each)) not in (None, False)
-        if given and each.commands and name not in each.commands:
+        if each.commands and name not in each.commands and hasattr(args, attribute_of(each)):
             if name not in ORIGINAL or each.flags[0] not in ('-k', '-w', '-i', '-a'):
                 raise UsageError('%s takes no %s' % (name, each.flags[-1]))
-            setattr(args, attribute_of(each), None)
+            delattr(args, attribute_of(each))
+        vars(args).setdefault(attribute_of(each), each.default)
     args.run, usage = COMMANDS[name]
     if program is not None and name != 'dump':
         words, program = words + [parse_text(word) for word in program], None
@@ -1719,33 +1604,44 @@ def parse(argv):
         raise UsageError('no program after --')
     args.program = program
     parse_words(args, name, usage, words[1:])
-    parse_values(args)
+    check_options(args)
     return args
 
 
 def parse_options(argv):
-    """The options, as they were typed, as a namespace, and the words between them."""
+    """Return the options that are given, as a namespace, and the words between them."""
     parser = Parser(
         add_help=False, allow_abbrev=sys.version_info < (3, 8),     # False would break -qi there
         # its own way to find the width imports what takes as long as all of argparse
         formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80))
     parser.add_argument('words', nargs='*')
     for each in OPTIONS:
-        more = {'metavar': each.metavar} if each.metavar else {'action': 'store_true'}
-        parser.add_argument(*each.flags, **more)
+        more = {'type': value(each.convert or str), 'choices': each.choices} if each.metavar else {
+            'action': 'store_true'}
+        parser.add_argument(*each.flags, default=argparse.SUPPRESS, **more)
     flags = [flag for each in OPTIONS for flag in each.flags]
     for word in argv:               # before argparse, which guesses, until 3.8
         refuse_unknown(word.partition('=')[0], flags, '--.')
     args, rest = parser.parse_known_args(argv)
     for word in rest:
         refuse_unknown(word, flags, '-[^0-9]')
-    if any(isinstance(getattr(args, attribute_of(each)), list) for each in OPTIONS):
-        raise UsageError('-- is no value of an option')     # what argparse makes of --key=--
+    if any(isinstance(found, list) for name, found in vars(args).items() if name != 'words'):
+        raise UsageError('-- is not a value of an option')  # what argparse makes of --key=--
     return args, [parse_text(word) for word in args.words + rest]
 
 
+def value(convert):
+    """Return *convert* as argparse wants it: argparse has words of its own for a ValueError."""
+    def parse(text):
+        try:
+            return convert(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(s3.printable(str(error)))
+    return parse
+
+
 def refuse_unknown(word, flags, pattern):
-    """Raise UsageError for what looks like an option and is none."""
+    """Raise UsageError for what looks like an option and is not one."""
     if re.match(pattern, word) and word not in flags:
         raise UsageError('unknown option %s%s' % (s3.printable(word), suggestion(word, flags)))
 
@@ -1781,19 +1677,8 @@ def parse_words(args, name, usage, words):
         raise UsageError('%s takes %s' % (name, usage or 'no arguments'))
 
 
-def parse_values(args):
-    """Check and convert what the options say."""
-    for each in OPTIONS:
-        name = attribute_of(each)
-        value = getattr(args, name)
-        if value is None:
-            setattr(args, name, each.otherwise)
-        elif each.convert:
-            convert = s3.one_of(*each.convert) if isinstance(each.convert, tuple) else each.convert
-            try:
-                setattr(args, name, convert(value))
-            except ValueError as error:
-                raise UsageError('%s: %s' % (each.flags[-1], s3.printable(str(error))))
+def check_options(args):
+    """Raise UsageError for options that don't go together, and derive what follows of them."""
     if args.key is not None:
         if not args.key:
             raise UsageError('the key is empty')
