@@ -1297,7 +1297,6 @@ class Connection:
         self._endpoint, self._limit, self._context = endpoint, limit, context
         self._clock, self._environ = clock, environ
         self.proxy = None           # that the connection goes through
-        self.inner = None           # another, on which the thread waits in the middle of this
         self._http = None           # http.client's connection
         self._sock = None           # the socket under it, kept for cancel()
         self._place = None          # what it is connected to
@@ -1460,9 +1459,7 @@ class Connection:
         """Make the thread, wherever it sends, receives or waits, raise at once."""
         self.cancelled = True
         self._alarm.release()
-        inner, sock = self.inner, self._sock
-        if inner is not None:
-            inner.cancel()
+        sock = self._sock
         if sock is not None:
             try:
                 # not SSLSocket.shutdown(), which would let the thread go on in clear text
@@ -1728,7 +1725,7 @@ def transient(error):
         return (error.status in TRANSIENT_STATUS or error.status == 200
                 or error.code in TRANSIENT_CODES | DAMAGED_CODES | AGED_CODES
                 or (error.code in EXPIRED_CODES and bool(error.signed)
-                    and error.signed[-1].renewable))    # there may be newer ones in a minute
+                    and error.signed[-1].worked))       # there may be newer ones in a minute
     if isinstance(error, NetworkError):         # of who gives us credentials
         return True
     if isinstance(error, OSError):
@@ -1799,30 +1796,40 @@ def duration(seconds):
 
 
 # ----------------------------------------------------------------------- Credentials
-# The key that requests are signed with: where it comes from, and how it is kept fresh.
+# Who signs a request: where its credentials come from, and how they are kept fresh.
 # Sources: AWS SDKs and Tools Reference Guide, "Standardized credential providers"; Amazon EC2
 # User Guide, "Use the Instance Metadata Service"; AWS STS API Reference.
 
 class Credentials:
-    """An access key.
+    """An access key id and its secret.
 
-    session_token: None where it isn't a temporary one; expires: seconds since the epoch, or
-    None; renewable: whether it is temporary, and there may be a newer one where it came from.
+    session_token: None unless they are temporary; expires: seconds since the epoch, or None;
+    margin: seconds before that in which no request is begun any more; worked: whether the server
+    has accepted them.
     """
-    renewable = False
 
     def __init__(self, access_key_id, secret_access_key, session_token=None, expires=None):
         self.access_key_id = access_key_id
         self.secret_access_key = secret_access_key
         self.session_token = session_token
-        self.expires = expires
+        self.expires, self.margin = expires, 0
+        self.worked = False
 
     def __repr__(self):
         return 'Credentials(%r)' % self.access_key_id
 
+    def seconds_left(self, now):
+        """How long they can be used from *now* on; negative if they have expired."""
+        return float('inf') if self.expires is None else self.expires - self.margin - now
+
+    def same_as(self, other):
+        """Whether *other* are no newer ones."""
+        return all(getattr(self, name) == getattr(other, name) for name in (
+            'access_key_id', 'secret_access_key', 'session_token', 'expires'))
+
 
 class Absent(Exception):
-    """A source of credentials isn't there: what is not."""
+    """This source is not configured; the message says what is missing."""
 
 
 def make_credentials(where, settings, names, expires=None):
@@ -1834,15 +1841,15 @@ def make_credentials(where, settings, names, expires=None):
     if not key and not secret:
         raise Absent('no %s in %s' % (names[0], where))
     if not key or not secret:
-        raise ConfigError('%s has half a key: %s is missing' % (
+        raise ConfigError('%s is incomplete: %s is missing' % (
             printable(where), names[1] if key else names[0]))
     for name, value, parse in zip(names, (key, secret, token), (
             parse_word, parse_secret, parse_word)):
         try:
             parse('none' if value is None else value)
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ConfigError(printable('%s in %s: %s' % (
-                name, where, error if isinstance(error, ValueError) else 'it is no text')))
+        except (ValueError, TypeError, AttributeError):
+            raise ConfigError(printable('%s in %s is not text that can be signed with' % (
+                name, where))) from None
     return Credentials(key, secret, token, expires)
 
 
@@ -1851,7 +1858,7 @@ def parse_credentials(where, body, token):
 
     Raises ConfigError, which nothing of the document is in.
     """
-    import json                     # here, for most keys stand in a file
+    import json                     # here, for most credentials stand in a file
     try:
         document = json.loads(body.decode())
         if document.get('Code', 'Success') != 'Success':
@@ -1860,7 +1867,7 @@ def parse_credentials(where, body, token):
         expires = parse_expiration(document.get('Expiration'))
         return make_credentials(where, document, ('AccessKeyId', 'SecretAccessKey', token), expires)
     except (ValueError, TypeError, AttributeError, RecursionError):
-        raise ConfigError('%s: the answer is no JSON document of a key'
+        raise ConfigError('%s: the answer is not a JSON document with credentials'
                           % printable(where)) from None
     except Absent as error:
         raise ConfigError(printable(str(error))) from None
@@ -1896,409 +1903,367 @@ def parse_expiration(text):
     return parse_time(text) - (-offset if sign == '-' else offset)
 
 
+# The sources, each a function that returns Credentials or raises Absent, ConfigError or
+# NetworkError.  What they are given: the settings, the environment, the region of STS, which
+# stays wherever the bucket turns out to be, and ask(), which is ask_service().
+Given = collections.namedtuple('Given', 'config environ region ask')
+
+PROCESS_TIMEOUT = 60                # seconds
+INSTANCE_TIMEOUT = 1                # of what is on this machine or not there
+CONTAINER_TIMEOUT = 5
+CONTAINER_HOSTS = ('169.254.170.2', '169.254.170.23', 'fd00:ec2::23', 'localhost')
+
+
+def from_configuration(given):
+    return make_credentials('the configuration', given.config, (
+        'access_key_id', 'secret_access_key', 'session_token'))
+
+
+def from_environment(given):
+    return make_credentials('the environment', given.environ, (
+        'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN'))
+
+
+def from_profile(given, name=None, users=()):
+    """Credentials from a profile; users: the profiles that refer to it."""
+    chosen = name or profile_name(given.config, given.environ)
+    name = chosen or 'default'
+    where = 'profile %s' % name
+    profile = read_profile(chosen, given.environ)
+    if profile is None:
+        missing = printable('no %s in %s or %s' % (where, *aws_files(given.environ)))
+        raise ConfigError('there is ' + missing) if chosen else Absent(missing)
+    if 'role_arn' in profile and name not in users:
+        return from_role(given, name, profile, users + (name,))
+    if 'aws_access_key_id' not in profile and 'credential_process' in profile:
+        return from_process('credential_process of ' + where, profile['credential_process'])
+    if 'aws_access_key_id' not in profile and ('sso_session' in profile
+                                               or 'sso_start_url' in profile):
+        raise ConfigError(printable(
+            '%s is of SSO: make one with the line `credential_process = aws configure '
+            'export-credentials --profile %s`, and use that' % (where, name)))
+    return make_credentials(where, profile, PROFILE_KEY)
+
+
+def from_role(given, name, profile, users):
+    """Credentials of the role that a profile names."""
+    where = printable('role_arn of profile %s' % name)
+    session = profile.get('role_session_name')
+    if 'web_identity_token_file' in profile:
+        return assume_web_role(given, where, profile['web_identity_token_file'],
+                               profile['role_arn'], session)
+    if 'mfa_serial' in profile:
+        raise ConfigError('%s wants a code (mfa_serial), which cannot be typed here: use '
+                          'credential_process' % where)
+    kinds = {'Environment': from_environment, 'EcsContainer': from_container,
+             'Ec2InstanceMetadata': from_instance}
+    source, kind = profile.get('source_profile'), profile.get('credential_source')
+    try:
+        if source in users[:-1]:
+            raise ConfigError('%s: the profiles refer to each other' % where)
+        if source:
+            signer = from_profile(given, source, users)
+        elif kind in kinds:
+            signer = kinds[kind](given)
+        else:
+            raise ConfigError('%s has neither source_profile nor a credential_source that '
+                              'there is' % where)
+    except Absent as reason:
+        raise ConfigError(printable('%s: %s' % (where, reason))) from None
+    more = {'ExternalId': profile.get('external_id'),
+            'DurationSeconds': profile.get('duration_seconds')}
+    return assume_role(given, where, signer, Action='AssumeRole', RoleArn=profile['role_arn'],
+                       RoleSessionName=session or 's3dump', **{
+                           name: value for name, value in more.items() if value})
+
+
+def from_web_identity(given):
+    path = given.environ.get('AWS_WEB_IDENTITY_TOKEN_FILE')
+    role = given.environ.get('AWS_ROLE_ARN')
+    if not path or not role:
+        raise Absent('no AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN')
+    return assume_web_role(given, 'web identity', path, role,
+                           given.environ.get('AWS_ROLE_SESSION_NAME'))
+
+
+def assume_web_role(given, where, path, role, session):
+    """Credentials of a role, for the token in the file *path*."""
+    return assume_role(given, where, None, Action='AssumeRoleWithWebIdentity', RoleArn=role,
+                       RoleSessionName=session or 's3dump',
+                       WebIdentityToken=read_text(path).strip())
+
+
+def assume_role(given, where, signer, **query):
+    """Credentials of a role, from STS; signer: those to ask with, or None."""
+    profile = read_profile(profile_name(given.config, given.environ), given.environ) or {}
+    url = configured_url('sts', given.environ, profile) or aws_url('sts', given.region)
+    body = canonical_query(dict(query, Version='2011-06-15')).encode()
+    answer = given.ask(where, url, 'POST', {'content-type': 'application/x-www-form-urlencoded'},
+                       body, signer=signer, region=given.region)
+    try:
+        if answer.status != 200:
+            error = next(Document(answer.body).all('Error'))
+            raise ConfigError(printable('%s: STS says %s (%d): %s' % (
+                where, error.get('Code'), answer.status, error.get('Message'))))
+        found = next(Document(answer.body).all('%sResult/Credentials' % query['Action']))
+        return make_credentials('the answer of STS', found, (
+            'AccessKeyId', 'SecretAccessKey', 'SessionToken'),
+            parse_expiration(found.get('Expiration')))
+    except (BadAnswer, StopIteration, ValueError, Absent):
+        raise ConfigError('%s: %s does not answer like STS (%d)' % (
+            where, masked(url), answer.status)) from None
+
+
+def from_process(where, command):
+    """Credentials that a program prints; it may ask on the terminal that it inherits."""
+    import shlex
+    import subprocess
+    where = printable(where)
+    try:
+        process = subprocess.Popen(
+            shlex.split(command), stdin=None if os.isatty(0) else subprocess.DEVNULL,
+            stdout=subprocess.PIPE, bufsize=0)
+    except (OSError, ValueError, IndexError) as error:
+        raise ConfigError('%s can not be run: %s' % (where, brief(error))) from None
+    try:
+        output = read_output(where, process)
+    except ChildProcessError:
+        raise ConfigError('%s: how it ended is not known' % where) from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+    if process.returncode:
+        raise ConfigError('%s ended with status %d' % (where, process.returncode))
+    return parse_credentials(where, output, 'SessionToken')
+
+
+def read_output(where, process, most=64 << 10):
+    """Return what a program writes until it ends, though others may keep its output open."""
+    output, end = b'', time.monotonic() + PROCESS_TIMEOUT
+    os.set_blocking(process.stdout.fileno(), False)
+    while True:
+        ended = exit_status(process) is not None    # asked first: then nothing more will come
+        piece = process.stdout.read(most)           # None: nothing yet
+        output += piece or b''
+        if ended and not piece:
+            return output
+        if len(output) > most:
+            raise ConfigError('%s writes more than credentials' % where)
+        if time.monotonic() > end:
+            raise NetworkError('%s does not end within %d s' % (where, PROCESS_TIMEOUT))
+        if not piece:
+            time.sleep(0.02)
+
+
+def from_container(given):
+    """Credentials from the endpoint in a container of ECS, or of EKS Pod Identity."""
+    relative = given.environ.get('AWS_CONTAINER_CREDENTIALS_RELATIVE_URI')
+    url = 'http://169.254.170.2' + relative if relative else \
+        given.environ.get('AWS_CONTAINER_CREDENTIALS_FULL_URI')
+    if not url:
+        raise Absent('no AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI')
+    try:
+        scheme, host, _, _ = split_url(url)
+    except ValueError:
+        raise ConfigError('AWS_CONTAINER_CREDENTIALS_FULL_URI is not a URL') from None
+    loopback = re.match(r'127(\.[0-9]{1,3}){3}\Z|::1\Z', host)
+    if scheme == 'http' and host not in CONTAINER_HOSTS and not loopback:
+        raise ConfigError('AWS_CONTAINER_CREDENTIALS_FULL_URI: plain http only to this '
+                          'machine, not to %s' % printable(host))
+    path = given.environ.get('AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE')
+    token = read_text(path).strip() if path else \
+        given.environ.get('AWS_CONTAINER_AUTHORIZATION_TOKEN')
+    if token and not re.match(r'[ -~]+\Z', token):
+        raise ConfigError('the container authorization token can not stand in a header')
+    answer = given.ask('the container endpoint', url,
+                       headers={'authorization': token} if token else {}, local=CONTAINER_TIMEOUT)
+    if answer.status != 200:
+        raise ConfigError('the container endpoint %s answers %d' % (masked(url), answer.status))
+    return parse_credentials('the container endpoint', answer.body, 'Token')
+
+
+def from_instance(given):
+    """Credentials of the role of an EC2 instance, through IMDSv2."""
+    name, environ = 'EC2 instance role', given.environ
+    if (environ.get('AWS_EC2_METADATA_DISABLED') or '').lower() == 'true':
+        raise Absent('no %s, as AWS_EC2_METADATA_DISABLED says' % name)
+    mode = (environ.get('AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE') or '').lower()
+    url = (environ.get('AWS_EC2_METADATA_SERVICE_ENDPOINT') or (
+        'http://[fd00:ec2::254]' if mode == 'ipv6' else 'http://169.254.169.254')).rstrip('/')
+    path = url + '/latest/meta-data/iam/security-credentials/'
+    try:
+        token = given.ask(name, url + '/latest/api/token', 'PUT', {
+            'x-aws-ec2-metadata-token-ttl-seconds': '21600'}, local=INSTANCE_TIMEOUT)
+    except NetworkError as error:
+        raise Absent('no %s (%s; in a container the hop limit of the metadata options must '
+                     'be 2)' % (name, error))
+    text = token.body.decode('latin-1')
+    if token.status != 200 or not re.match(r'[!-~]+\Z', text):
+        raise Absent('no %s (%s gives no token for IMDSv2: %d)' % (
+            name, masked(url), token.status))
+    headers = {'x-aws-ec2-metadata-token': text}
+    role = given.ask(name, path, headers=headers, local=INSTANCE_TIMEOUT)
+    names = role.body.decode('utf-8', 'replace').split()
+    if role.status not in (200, 404):
+        raise ConfigError('%s: the metadata service answers %d' % (name, role.status))
+    if role.status == 404 or not names:
+        raise Absent('no %s (the instance has none)' % name)
+    answer = given.ask(name, path + uri_encode(names[0]), headers=headers, local=INSTANCE_TIMEOUT)
+    if answer.status != 200:
+        raise ConfigError('%s %s: the metadata service answers %d' % (
+            name, printable(names[0], 100), answer.status))
+    return parse_credentials(name, answer.body, 'Token')
+
+
+SOURCES = (from_configuration, from_environment, from_profile, from_web_identity, from_container,
+           from_instance)
+
 Place = collections.namedtuple('Place', 'scheme host port authority')
+
+
+def ask_service(bucket, environ, where, url, method='GET', headers=(), body=b'', local=0,
+                signer=None, region=''):
+    """Return the Answer to a request, sent up to three times while nobody gives a sensible one.
+
+    bucket: for its clocks, pauses and TLS; local: if not 0, the service is never behind a
+    proxy, and answers within these seconds or not at all; signer: the Credentials to sign it
+    with, for STS in *region*.  Raises NetworkError, ConfigError.
+    """
+    try:
+        scheme, host, port, _ = split_url(url)
+    except ValueError:
+        raise ConfigError('%s: %s is not a URL' % (where, masked(url))) from None
+    authority, _, path = url.partition('//')[2].partition('/')
+    place = Place(scheme, host, port, authority)
+    connection = Connection(place, RateLimit(), bucket.tls, bucket.monotonic,
+                            {} if local else environ)
+    timeout, now, failure = local or CONNECT_TIMEOUT, bucket.now(), None
+    end = time.monotonic() + bucket.timeout
+    for attempt in (1, 2, 3):
+        if bucket.connection().cancelled:
+            raise Cancelled()
+        sent = dict(headers, host=authority)
+        if signer:
+            sign_headers(signer, region, 'sts', now, method, '/' + path, '', sent, sha256(body))
+        if method != 'GET':
+            sent['content-length'] = str(len(body))
+        try:
+            with connection.exchange(method, '/' + path, sent, body, timeout) as response:
+                answer = connection.read(response, 2 * timeout)
+            ahead = (parse_date(answer.headers.get('date')) or now) - now
+            if signer and answer.status != 200 and abs(ahead) > MAX_SKEW:
+                now += ahead        # our clock is wrong, and S3 has had no chance to say so
+                continue
+            if answer.status < 500 and answer.status != 429 and not re.search(
+                    b'<Code>(Throttling|IDPCommunicationError|RequestTimeout)', answer.body):
+                return answer
+            failure = BadAnswer('it answers %d' % answer.status)
+        except (OSError, http.client.HTTPException, BadAnswer) as error:
+            failure = error
+        finally:
+            connection.close()
+        if certificate_error(failure) or time.monotonic() > end:
+            break
+        if attempt < 3:
+            bucket.wait(bucket.connection(), random.uniform(0, 2 ** attempt))
+    raise network_error(where, place, connection.proxy, failure or BadAnswer('no sense'), 1,
+                        bucket.now())
 
 
 class Provider:
     """Finds credentials when they are first needed, and newer ones before they expire.
 
-    config: complete; bucket: the Bucket, for its clocks, pauses, reports and TLS.  One for all
-    threads of a Bucket: what changes is guarded by the lock, but may be read without.
+    config: complete; region: of STS.  One for all threads of a Bucket: what changes is guarded
+    by the lock, but may be read without.
     """
     EARLY = 900                     # seconds before the end, as AWS's own SDKs
-    AGAIN = 60                      # seconds after which one that doesn't answer is asked again
-    SOON = 5                        # the same when there is none that holds any more
-    INSTANCE_TIMEOUT = 1            # seconds, of what is on this machine or not there
-    CONTAINER_TIMEOUT = 5
-    MOST = 64 << 10                 # bytes of a program's output
-    CONTAINER_HOSTS = ('169.254.170.2', '169.254.170.23', 'fd00:ec2::23', 'localhost')
+    AGAIN = 60                      # seconds after which a source is asked again
+    SOON = 5                        # the same when the credentials don't hold any more
+    MARGIN = 5                      # seconds that a request may be under way
 
-    def __init__(self, config, environ, bucket):
-        self._config, self._environ, self._bucket = config, environ, bucket
-        self._region = bucket.endpoint.region       # of STS, wherever the bucket turns out to be
-        self._source = None         # the method that found the current ones
-        self._current, self._asked = None, None
-        self._failure = None        # the last one, and when it was
+    def __init__(self, config, environ, region):
+        self._given = Given(config, environ, region, None)
+        self._source = None         # the function that found the current ones
+        self._current = None
+        self._asked = None          # when the source was asked last, by the monotonic clock
+        self._failure = None        # why that brought no newer ones
         self._lock = threading.Lock()
 
-    def of(self, bucket):
-        """The same Provider for another Bucket."""
-        other = copy.copy(self)
-        other._bucket = bucket
-        return other
+    def get(self, bucket, refused=None):
+        """Return the Credentials to sign with now.
 
-    def get(self):
-        """The Credentials to sign with now.
-
-        Raises ConfigError, which lists what was tried, and NetworkError.
+        bucket: the Bucket, for its clocks, pauses, reports and TLS; refused: those that the
+        server calls expired or unknown, which are returned again where the source has no
+        others.  Raises ConfigError, which lists what was tried, and NetworkError where those
+        that worked have expired and there are no newer ones.
         """
-        current, now = self._current, self._bucket.now()
-        if current is None or (current.expires is not None and now > current.expires - self.EARLY):
-            usable = current is not None and now < current.expires
-            if self._acquire(wait=not usable):      # else somebody is at it already
-                try:
-                    self._refresh(current, usable)
-                finally:
-                    self._lock.release()
-        return self._current
+        current = self._current
+        left = current.seconds_left(bucket.now()) if current else 0
+        usable = left > 0 and current is not refused
+        if usable and left > self.EARLY:
+            return current
+        # If it is locked somebody is asking already, for a minute at most
+        if self._lock.acquire(timeout=0 if usable else 2 * bucket.timeout):
+            try:
+                if self._current is current:
+                    self._refresh(bucket, current, usable)
+            finally:
+                self._lock.release()
+        newer = self._current
+        if newer is current and not usable and (
+                current is not refused or (refused.worked and self._failure)):
+            raise NetworkError('the credentials have expired, and there are no newer ones: %s'
+                               % (self._failure or 'the source has the same'))
+        return newer
 
-    def _acquire(self, wait):
-        """Take the lock; raise Cancelled if the thread is to go home while it waits."""
-        while not self._lock.acquire(timeout=0.1 if wait else 0):
-            if not wait:
-                return False
-            self._check()
-        return True
-
-    def _check(self):
-        if self._bucket.connection().cancelled:
-            raise Cancelled()
-        if threading.current_thread() is threading.main_thread():
-            self._bucket.check()
-
-    def renew(self, refused):
-        """The Credentials to use in place of *refused*, which the server calls expired.
-
-        They are the same where there are no others.  Raises NetworkError.
-        """
-        self._acquire(wait=True)
-        try:
-            if self._current is refused:
-                self._asked = None
-                self._refresh(refused, False)
-        finally:
-            self._lock.release()
-        return self._current
-
-    def renew_if_due(self, refused):
-        """The same for a refusal that doesn't say why: *refused*, unless its time is near or
-        unknown, and others can be had."""
-        now = self._bucket.now()
-        if not refused.renewable or (refused.expires and now < refused.expires - self.EARLY) or (
-                self._asked is not None
-                and self._bucket.monotonic() - self._asked < self.AGAIN):
-            return self._current
-        try:
-            return self.renew(refused)
-        except NetworkError:
-            return refused
-
-    def _refresh(self, known, usable):
-        """Ask all sources again, unless *known* was replaced, or this was done just now."""
-        now = self._bucket.monotonic()
-        if self._current is not known or (
-                self._asked is not None and now - self._asked < self.AGAIN):
+    def _refresh(self, bucket, known, usable):
+        """Ask the source for others than *known*, unless it had none just now."""
+        now, barren = bucket.monotonic(), self._failure is not None
+        if self._asked is not None and now - self._asked < (
+                self.AGAIN if usable else self.SOON if barren else 0):
             return
-        if self._failure and not usable and now - self._failure[0] < self.SOON:
-            raise NetworkError(self._failure[1])    # as all threads ask at once
+        self._asked = now
         try:
-            found, self._asked, self._failure = self._find(), now, None
+            found = self._find(bucket)
         except (ConfigError, NetworkError) as error:
             if known is None:
                 raise
-            if not usable:          # it may be a matter of minutes
-                self._failure = (self._bucket.monotonic(), 'the key has expired, and there is no '
-                                 'newer one: %s' % error)
-                raise NetworkError(self._failure[1])
-            self._asked = now
-            self._bucket.report('warning', 'the key expires in %s, and there is no newer one yet: '
-                                '%s' % (duration(known.expires - self._bucket.now()), error))
+            self._failure = str(error)
+            if usable:
+                bucket.report('warning', 'the credentials expire in %s, and there are no newer '
+                              'ones yet: %s' % (duration(known.expires - bucket.now()), error))
             return
-        if known is None or vars(found) != vars(known):
-            self._current = found
+        if known is not None and found.same_as(known):
+            self._failure = ''
+            return
+        if found.expires is not None:
+            found.margin = min(self.MARGIN, (found.expires - bucket.now()) / 4)
+        self._current, self._failure = found, None
 
-    def _find(self):
+    def _find(self, bucket):
         """The Credentials of the first source that has any, or of that which had them before:
         another one would be somebody else."""
+        given = self._given._replace(
+            ask=functools.partial(ask_service, bucket, self._given.environ))
         if self._source:
             try:
-                return self._renewable(self._source(self))
+                return self._source(given)
             except Absent as reason:
                 raise NetworkError(printable(str(reason))) from None
-        cls = type(self)            # for of(), the methods are kept unbound
-        sources = [cls._configuration, cls._variables, cls._profile, cls._web_identity,
-                   cls._container, cls._instance]
-        if self._config.get('profile'):     # then it is the configuration that says so
-            sources[1:3] = cls._profile, cls._variables
-        missing = []
+        sources, missing = list(SOURCES), []
+        if given.config.get('profile'):     # then it is the configuration that says so
+            sources[1:3] = from_profile, from_environment
         for source in sources:
             try:
-                found = source(self)
+                found, self._source = source(given), source
+                return found
             except Absent as reason:
                 missing.append(str(reason))
-            else:
-                self._source = source
-                return self._renewable(found)
         raise ConfigError(printable(
             'no credentials: write access_key_id and secret_access_key into ~/.s3keys; there is '
             + '; '.join(missing), 2000))
-
-    def _renewable(self, found):
-        found.renewable = bool(found.session_token) and self._source not in (
-            type(self)._configuration, type(self)._variables)
-        return found
-
-    def _configuration(self):
-        return make_credentials('the configuration', self._config, (
-            'access_key_id', 'secret_access_key', 'session_token'))
-
-    def _variables(self):
-        return make_credentials('the environment', self._environ, (
-            'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN'))
-
-    def _profile(self, name=None, users=()):
-        """Of a profile; users: the profiles that refer to it."""
-        chosen = name or profile_name(self._config, self._environ)
-        name = chosen or 'default'
-        where = 'profile %s' % name
-        profile = read_profile(chosen, self._environ)
-        if profile is None:
-            if chosen:
-                raise ConfigError(printable('there is no %s in %s or %s' % (
-                    where, *aws_files(self._environ))))
-            raise Absent('no %s in %s or %s' % (where, *aws_files(self._environ)))
-        if 'role_arn' in profile and name not in users:
-            return self._role(name, profile, users + (name,))
-        if 'aws_access_key_id' not in profile and 'credential_process' in profile:
-            return self._process(where, profile['credential_process'])
-        if 'aws_access_key_id' not in profile and ('sso_session' in profile
-                                                   or 'sso_start_url' in profile):
-            raise ConfigError(printable(
-                '%s is of SSO: make one with the line `credential_process = aws configure '
-                'export-credentials --profile %s`, and use that' % (where, name)))
-        return make_credentials(where, profile, PROFILE_KEY)
-
-    def _role(self, name, profile, users):
-        """Of the role that a profile names."""
-        where = printable('role_arn of profile %s' % name)
-        session = profile.get('role_session_name')
-        if 'web_identity_token_file' in profile:
-            return self._web_role(where, profile['web_identity_token_file'], profile['role_arn'],
-                                  session)
-        if 'mfa_serial' in profile:
-            raise ConfigError('%s wants a code (mfa_serial), which cannot be typed here: use '
-                              'credential_process' % where)
-        sources = {'Environment': self._variables, 'EcsContainer': self._container,
-                   'Ec2InstanceMetadata': self._instance}
-        source, kind = profile.get('source_profile'), profile.get('credential_source')
-        try:
-            if source in users[:-1]:
-                raise ConfigError('%s: the profiles refer to each other' % where)
-            if source:
-                signer = self._profile(source, users)
-            elif kind in sources:
-                signer = sources[kind]()
-            else:
-                raise ConfigError('%s has neither source_profile nor a credential_source that '
-                                  'there is' % where)
-        except Absent as reason:
-            raise ConfigError(printable('%s: %s' % (where, reason)))
-        more = {'ExternalId': profile.get('external_id'),
-                'DurationSeconds': profile.get('duration_seconds')}
-        return self._assume(where, signer, Action='AssumeRole', RoleArn=profile['role_arn'],
-                            RoleSessionName=session or 's3dump', **{
-                                name: value for name, value in more.items() if value})
-
-    def _web_identity(self):
-        path = self._environ.get('AWS_WEB_IDENTITY_TOKEN_FILE')
-        role = self._environ.get('AWS_ROLE_ARN')
-        if not path or not role:
-            raise Absent('no AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN')
-        return self._web_role('web identity', path, role,
-                              self._environ.get('AWS_ROLE_SESSION_NAME'))
-
-    def _web_role(self, where, path, role, session):
-        return self._assume(where, None, Action='AssumeRoleWithWebIdentity', RoleArn=role,
-                            RoleSessionName=session or 's3dump',
-                            WebIdentityToken=read_text(path).strip())
-
-    def _assume(self, where, signer, **query):
-        """Of a role, by STS; signer: the Credentials to ask with, if they are needed."""
-        profile = read_profile(profile_name(self._config, self._environ), self._environ) or {}
-        url = configured_url('sts', self._environ, profile) or aws_url('sts', self._region)
-        body = canonical_query(dict(query, Version='2011-06-15')).encode()
-        headers = {'content-type': 'application/x-www-form-urlencoded'}
-        answer = self._ask(where, url, 'POST', headers, body, signer=signer)
-        try:
-            if answer.status != 200:
-                error = next(Document(answer.body).all('Error'))
-                raise ConfigError(printable('%s: STS says %s (%d): %s' % (
-                    where, error.get('Code'), answer.status, error.get('Message'))))
-            found = next(Document(answer.body).all('%sResult/Credentials' % query['Action']))
-            return make_credentials('the answer of STS', found, (
-                'AccessKeyId', 'SecretAccessKey', 'SessionToken'),
-                parse_expiration(found.get('Expiration')))
-        except (BadAnswer, StopIteration, ValueError, Absent):
-            raise ConfigError('%s: %s does not answer like STS (%d)' % (
-                where, masked(url), answer.status)) from None
-
-    def _process(self, where, command):
-        """Of the output of a program."""
-        import shlex
-        import subprocess
-        where = printable('credential_process of ' + where)
-        try:
-            process = subprocess.Popen(shlex.split(command), stdin=subprocess.DEVNULL,
-                                       stdout=subprocess.PIPE, bufsize=0, start_new_session=True)
-        except (OSError, ValueError, IndexError) as error:
-            raise ConfigError('%s can not be run: %s' % (where, brief(error))) from None
-        try:
-            output = self._output(where, process)
-        except ChildProcessError:
-            raise ConfigError('%s: how it ended is not known' % where) from None
-        finally:                    # and whatever it has left running
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except OSError:
-                pass
-            process.stdout.close()
-            process.wait()
-        if process.returncode:
-            raise ConfigError('%s ended with status %d' % (where, process.returncode))
-        return parse_credentials(where, output, 'SessionToken')
-
-    def _output(self, where, process):
-        """What a program writes until it ends, though others may keep its output open."""
-        output, seconds = b'', min(TIMEOUT, self._bucket.timeout)
-        end = time.monotonic() + seconds
-        poll = select.poll()
-        poll.register(process.stdout, select.POLLIN)
-        while True:
-            ended = exit_status(process) is not None    # asked first: then nothing more will come
-            piece = process.stdout.read(self.MOST) if poll.poll(0 if ended else 100) else None
-            if piece == b'' and not ended:
-                poll.unregister(process.stdout)
-            output += piece or b''
-            if ended and not piece:
-                return output
-            self._check()
-            if len(output) > self.MOST:
-                raise ConfigError('%s writes more than a key' % where)
-            if time.monotonic() > end:
-                raise NetworkError('%s does not end within %d s' % (where, seconds))
-
-    def _container(self):
-        """Of the endpoint in a container of ECS, or of EKS Pod Identity."""
-        relative = self._environ.get('AWS_CONTAINER_CREDENTIALS_RELATIVE_URI')
-        url = 'http://169.254.170.2' + relative if relative else \
-            self._environ.get('AWS_CONTAINER_CREDENTIALS_FULL_URI')
-        if not url:
-            raise Absent('no AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI')
-        try:
-            scheme, host, _, _ = split_url(url)
-        except ValueError:
-            raise ConfigError('AWS_CONTAINER_CREDENTIALS_FULL_URI is no URL')
-        loopback = re.match(r'127(\.[0-9]{1,3}){3}\Z|::1\Z', host)
-        if scheme == 'http' and host not in self.CONTAINER_HOSTS and not loopback:
-            raise ConfigError('AWS_CONTAINER_CREDENTIALS_FULL_URI: plain http only to this '
-                              'machine, not to %s' % printable(host))
-        path = self._environ.get('AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE')
-        token = read_text(path).strip() if path else \
-            self._environ.get('AWS_CONTAINER_AUTHORIZATION_TOKEN')
-        if token and not re.match(r'[ -~]+\Z', token):
-            raise ConfigError('the container authorization token is no text for a header')
-        answer = self._ask('the container endpoint', url,
-                           headers={'authorization': token} if token else {},
-                           local=self.CONTAINER_TIMEOUT)
-        if answer.status != 200:
-            raise ConfigError('the container endpoint %s answers %d' % (masked(url),
-                                                                        answer.status))
-        return parse_credentials('the container endpoint', answer.body, 'Token')
-
-    def _instance(self):
-        """Of the role of an EC2 instance, through IMDSv2."""
-        name = 'EC2 instance role'
-        if (self._environ.get('AWS_EC2_METADATA_DISABLED') or '').lower() == 'true':
-            raise Absent('no %s, as AWS_EC2_METADATA_DISABLED says' % name)
-        mode = (self._environ.get('AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE') or '').lower()
-        url = (self._environ.get('AWS_EC2_METADATA_SERVICE_ENDPOINT') or (
-            'http://[fd00:ec2::254]' if mode == 'ipv6' else 'http://169.254.169.254')).rstrip('/')
-        path = url + '/latest/meta-data/iam/security-credentials/'
-        try:
-            token = self._ask(name, url + '/latest/api/token', 'PUT', {
-                'x-aws-ec2-metadata-token-ttl-seconds': '21600'}, local=self.INSTANCE_TIMEOUT)
-        except NetworkError as error:
-            raise Absent('no %s (%s; in a container the hop limit of the metadata options must '
-                         'be 2)' % (name, error))
-        text = token.body.decode('latin-1')
-        if token.status != 200 or not re.match(r'[!-~]+\Z', text):
-            raise Absent('no %s (%s gives no token for IMDSv2: %d)' % (
-                name, masked(url), token.status))
-        headers = {'x-aws-ec2-metadata-token': text}
-        role = self._ask(name, path, headers=headers, local=self.INSTANCE_TIMEOUT)
-        names = role.body.decode('utf-8', 'replace').split()
-        if role.status not in (200, 404):
-            raise ConfigError('%s: the metadata service answers %d' % (name, role.status))
-        if role.status == 404 or not names:
-            raise Absent('no %s (the instance has none)' % name)
-        answer = self._ask(name, path + uri_encode(names[0]), headers=headers,
-                           local=self.INSTANCE_TIMEOUT)
-        if answer.status != 200:
-            raise ConfigError('%s %s: the metadata service answers %d' % (
-                name, printable(names[0], 100), answer.status))
-        return parse_credentials(name, answer.body, 'Token')
-
-    def _ask(self, where, url, method='GET', headers=(), body=b'', local=0, signer=None):
-        """The Answer to a request, sent up to three times while nobody gives a sensible one.
-
-        local: if not 0, it is never through a proxy, and answered within these seconds or not
-        at all; signer: the Credentials to sign it with, for STS.  Raises NetworkError,
-        ConfigError.
-        """
-        bucket = self._bucket
-        try:
-            scheme, host, port, _ = split_url(url)
-        except ValueError:
-            raise ConfigError('%s: %s is no URL' % (where, masked(url))) from None
-        authority, _, path = url.partition('//')[2].partition('/')
-        place = Place(scheme, host, port, authority)
-        connection = Connection(place, RateLimit(), bucket.tls, bucket.monotonic,
-                                {} if local else self._environ)
-        timeout, now, failure = local or CONNECT_TIMEOUT, bucket.now(), None
-        end = time.monotonic() + bucket.timeout
-        for attempt in (1, 2, 3):
-            sent = dict(headers, host=authority)
-            if signer:
-                sign_headers(signer, self._region, 'sts', now, method, '/' + path, '',
-                             sent, sha256(body))
-            if method != 'GET':
-                sent['content-length'] = str(len(body))
-            try:
-                answer = self._exchange(connection, method, '/' + path, sent, body, timeout)
-                ahead = (parse_date(answer.headers.get('date')) or now) - now
-                if not signer or answer.status == 200 or abs(ahead) <= MAX_SKEW:
-                    return answer
-                now += ahead        # our clock is wrong, and S3 has had no chance to say so
-                continue
-            except (OSError, http.client.HTTPException, BadAnswer) as error:
-                failure = error
-            self._check()
-            if certificate_error(failure) or time.monotonic() > end:
-                break
-            if attempt < 3:
-                bucket.wait(bucket.connection(), random.uniform(0, 2 ** attempt))
-        raise network_error(where, place, connection.proxy, failure or BadAnswer('no sense'), 1,
-                            bucket.now())
-
-    def _exchange(self, connection, method, target, headers, body, timeout):
-        """The Answer to one request, on a connection that ends when this thread's is cancelled.
-
-        Raises BadAnswer for one that may be another a little later, and what
-        Connection.exchange() does.
-        """
-        outer = self._bucket.connection()
-        outer.inner = connection
-        try:
-            self._check()           # from here on it is heard by the connection
-            with connection.exchange(method, target, headers, body, timeout) as response:
-                answer = connection.read(response, 2 * timeout)
-        finally:
-            outer.inner = None
-            connection.close()
-        if answer.status >= 500 or answer.status == 429 or re.search(
-                b'<Code>(Throttling|IDPCommunicationError|RequestTimeout)', answer.body):
-            raise BadAnswer('it answers %d' % answer.status)
-        return answer
 
 
 # -------------------------------------------------------------------------- Requests
@@ -2344,7 +2309,7 @@ class Request:
     def sign(self):
         """The arguments of Connection.exchange(), signed now."""
         bucket, endpoint = self._bucket, self._bucket.endpoint
-        credentials = bucket.credentials.get()
+        credentials = bucket.credentials.get(bucket)
         self._signed = bucket.signed_for(credentials)
         target, query = endpoint.target(self._key), canonical_query(self._query)
         headers = dict(self.headers, host=endpoint.authority)
@@ -2358,6 +2323,8 @@ class Request:
     def check(self, response):
         """Raise the ResponseError that *response* is, if it is one."""
         self._bucket.answered = True
+        if response.status < 300:
+            self._signed[-1].worked = True
         self._bucket.report('trace', '%s: %d' % (self.what, response.status))
         if response.status >= 300:
             raise parse_error(self.what, self._method, response.status, response.headers,
@@ -2382,6 +2349,8 @@ class Request:
         if not isinstance(error, NetworkError):     # of who gives us credentials: nothing was sent
             bucket.count(wasted=connection.sent)
         if isinstance(error, ResponseError):
+            if self._method == 'HEAD' and error.status == 400 and not error.region:
+                error = self._reason(error)
             error.signed = self._signed
             self.repeated = error.repeated = self.repeated or maybe_done(error)
             if error.status == 501 and self.headers.pop('if-none-match', None):
@@ -2418,6 +2387,22 @@ class Request:
         lacking = not digest.keys() <= self.headers.keys()
         self.headers.update(digest)
         return lacking
+
+    def _reason(self, error):
+        """Return what a HEAD was refused for: its answer has no words, but that of a GET has."""
+        self._method = 'GET'
+        self.headers['range'] = 'bytes=0-0'
+        try:
+            with self._connection.exchange(*self.sign()) as response:
+                self.check(response)
+        except ResponseError as told:
+            return told
+        except (OSError, http.client.HTTPException, Error):
+            pass
+        finally:
+            self._method = 'HEAD'
+            del self.headers['range']
+        return error
 
     def _patience_now(self):
         """The patience that holds now, in seconds."""
@@ -2585,8 +2570,8 @@ class Bucket:
         self._context = None        # of TLS, made when first needed, guarded by the lock
         self._lock = threading.Lock()
         self._local = threading.local()
-        self.credentials = Provider(config, environ, self)
-        self.credentials.get()      # before a stream is begun that could not be stored
+        self.credentials = Provider(config, environ, self.endpoint.region)
+        self.credentials.get(self)  # before a stream is begun that could not be stored
         find_proxy(environ, self.endpoint.scheme, self.endpoint.host)
 
     def __enter__(self):
@@ -2607,7 +2592,6 @@ class Bucket:
             min(value, ABORT_PATIENCE)
             for value in (self.timeout, self.patience, self.answer_timeout))
         hasty.limit, hasty.check, hasty._local = RateLimit(), lambda: None, threading.local()
-        hasty.credentials = self.credentials.of(hasty)
         return hasty
 
     # For a Request
@@ -2647,9 +2631,7 @@ class Bucket:
         or to ask for newer credentials."""
         credentials = error.signed[-1]
         if error.code in EXPIRED_CODES:
-            credentials = self.credentials.renew(credentials)
-        elif error.status in (400, 403) and not error.message:  # HEAD's answer doesn't say why
-            credentials = self.credentials.renew_if_due(credentials)
+            credentials = self.credentials.get(self, refused=credentials)
         with self._lock:
             if error.code == 'RequestTimeTooSkewed' or error.empty:
                 ahead = error.date - self.now() if error.date else 0
@@ -2931,7 +2913,7 @@ class Bucket:
         """A URL that anybody can GET the object with, for *expires* seconds."""
         target, authority = self.endpoint.target(key), self.endpoint.authority
         return '%s://%s%s?%s' % (self.endpoint.scheme, authority, target, presign(
-            self.credentials.get(), self.endpoint.region, self.service, self.now(), 'GET',
+            self.credentials.get(self), self.endpoint.region, self.service, self.now(), 'GET',
             authority, target, expires))
 
     # The bucket itself

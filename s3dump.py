@@ -878,7 +878,7 @@ def url(bucket, args):
     found = find_whole(bucket, args)
     for key in found.keys():
         bucket.head_whole(key, bool(found.ends))
-    expires = bucket.credentials.get().expires
+    expires = bucket.credentials.get(bucket).expires
     if expires is not None and expires < bucket.now() + args.expires:
         say('warning: the URLs end with the key that signs them, at %s' % utc(expires))
     for key in found.keys():

@@ -5021,9 +5021,9 @@ class CredentialTests(ClientTestCase):
 
     def test_half_a_key_and_no_key_are_said_with_what_was_tried(self):
         for config, environ, message in (
-                (dict(access_key_id='F'), {}, 'configuration has half a key: secret_access_key'),
-                (dict(secret_access_key='f'), {}, 'has half a key: access_key_id is missing'),
-                ({}, {'AWS_ACCESS_KEY_ID': 'E'}, 'environment has half a key: AWS_SECRET_ACCESS'),
+                (dict(access_key_id='F'), {}, 'configuration is incomplete: secret_access_key'),
+                (dict(secret_access_key='f'), {}, 'is incomplete: access_key_id is missing'),
+                ({}, {'AWS_ACCESS_KEY_ID': 'E'}, 'environment is incomplete: AWS_SECRET_ACCESS'),
                 ({}, {}, r'no credentials: write access_key_id and secret_access_key into '
                  r'~/.s3keys; there is no access_key_id in the configuration; no AWS_ACCESS_'
                  r'KEY_ID in the environment; no profile default in /dev/null or /dev/null; no '
@@ -5046,12 +5046,12 @@ class CredentialTests(ClientTestCase):
             sys.executable, script, output))
         bucket = self.of(environ)
         self.assertEqual(self.used(bucket), 'PROCESS')
-        self.assertEqual(bucket.credentials.get().expires, 7226582400 - 7200)
-        for text, message in (('', 'is no JSON document of a key'), ('[]', 'no JSON document'),
-                              (json.dumps(dict(answer, Expiration='soon')), 'no JSON document'),
-                              (json.dumps(dict(answer, SecretAccessKey='')), 'half a key'),
-                              (json.dumps(dict(answer, SessionToken=[5])), 'it is no text'),
-                              (json.dumps(dict(answer, AccessKeyId='a b')), 'only printable')):
+        self.assertEqual(bucket.credentials.get(bucket).expires, 7226582400 - 7200)
+        for text, message in (('', 'is not a JSON document with credentials'), ('[]', 'not a JSON document'),
+                              (json.dumps(dict(answer, Expiration='soon')), 'not a JSON document'),
+                              (json.dumps(dict(answer, SecretAccessKey='')), 'is incomplete'),
+                              (json.dumps(dict(answer, SessionToken=[5])), 'is not text that can be'),
+                              (json.dumps(dict(answer, AccessKeyId='a b')), 'is not text that can be')):
             self.file('a $HOME;b', text)
             with self.assertRaisesRegex(s3.ConfigError, message) as caught:
                 self.of(environ)
@@ -5075,10 +5075,10 @@ class CredentialTests(ClientTestCase):
                                % self.file('answer', self.answer('process')))
         self.assertEqual(self.used(self.of(environ)), 'PROCESS')    # whose child holds the pipe
         for command, error, message in (
-                ('cat /dev/zero', s3.ConfigError, 'writes more than a key'),
+                ('cat /dev/zero', s3.ConfigError, 'writes more than credentials'),
                 ('sh -c "sleep 60 | sleep 60"', s3.NetworkError, 'does not end within 0 s'),
                 ('', s3.ConfigError, 'can not be run')):
-            with unittest.mock.patch.object(s3, 'TIMEOUT', 0.2):
+            with unittest.mock.patch.object(s3, 'PROCESS_TIMEOUT', 0.2):
                 with self.assertRaisesRegex(error, message):
                     self.of(self.profile('[default]\ncredential_process = %s\n' % command))
 
@@ -5122,7 +5122,7 @@ class CredentialTests(ClientTestCase):
         bucket = self.of(dict(self.environ('role'), AWS_REGION='us-east-1'))
         first = self.services.log[-1].headers['authorization']
         bucket.endpoint.region = 'us-west-2'        # as the server may have corrected it
-        bucket.credentials.renew(bucket.credentials.get())
+        bucket.credentials.get(bucket, refused=bucket.credentials.get(bucket))
         for signed in (first, self.services.log[-1].headers['authorization']):
             self.assertRegex(signed, '/us-east-1/sts/aws4_request')
         self.assertEqual(len(self.services.log), 2)
@@ -5155,21 +5155,20 @@ class CredentialTests(ClientTestCase):
         self.assertEqual(len(services.log), 2)
 
     def test_the_token_of_a_container_goes_to_few_hosts_only(self):
-        provider = self.of(self.environ('environment')).credentials
         for url, message in (
                 ('http://evil.example.com/', 'not to evil.example.com'),
                 ('http://169.254.170.2.evil.example.com/', 'plain http only'),
                 ('http://127.0.0.1.evil.example.com/', 'plain http only'),
-                ('http://10.0.0.1/x', 'plain http only'), ('ftp://localhost/', 'no URL'),
-                ('http://u:p@localhost/', 'no URL')):
-            provider._environ = {self.CONTAINER: url, 'AWS_CONTAINER_AUTHORIZATION_TOKEN': 'x'}
+                ('http://10.0.0.1/x', 'plain http only'), ('ftp://localhost/', 'not a URL'),
+                ('http://u:p@localhost/', 'not a URL')):
+            environ = {self.CONTAINER: url, 'AWS_CONTAINER_AUTHORIZATION_TOKEN': 'x'}
             with self.assertRaisesRegex(s3.ConfigError, message):
-                provider._container()
+                self.of(environ)
         for token in ('a\r\nb', 'a\nHost: x'):
-            provider._environ = {self.CONTAINER: self.services.url,
-                                 'AWS_CONTAINER_AUTHORIZATION_TOKEN': token}
-            with self.assertRaisesRegex(s3.ConfigError, 'no text for a header'):
-                provider._container()
+            environ = {self.CONTAINER: self.services.url,
+                       'AWS_CONTAINER_AUTHORIZATION_TOKEN': token}
+            with self.assertRaisesRegex(s3.ConfigError, 'can not stand in a header'):
+                self.of(environ)
         self.assertEqual(self.services.log, [])
 
     def test_a_service_that_stumbles_is_asked_again_and_one_that_refuses_is_named(self):
@@ -5204,7 +5203,7 @@ class CredentialTests(ClientTestCase):
             environ = self.environ('instance')
             self.services.imds_token_status = None
             break_it(self.services)
-            with unittest.mock.patch.object(s3.Provider, 'INSTANCE_TIMEOUT', 0.1):
+            with unittest.mock.patch.object(s3, 'INSTANCE_TIMEOUT', 0.1):
                 with self.assertRaisesRegex(s3.ConfigError, 'no credentials: .*' + message):
                     self.of(environ)
 
@@ -5274,15 +5273,15 @@ class CredentialTests(ClientTestCase):
         self.clock.now += 61
         self.assertEqual(self.used(bucket), 'INSTANCE')
         self.assertEqual(len([text for kind, text in self.reports if kind == 'warning'
-                              and 'there is no newer one yet' in text]), 1)
+                              and 'there are no newer ones yet' in text]), 1)
         asked = len(self.services.log)
         self.assertEqual(self.used(bucket), 'INSTANCE')     # it is not asked for each request
         self.assertEqual(len(self.services.log), asked)
         bucket.offset = 1100            # and now they don't: that is an outage like any other
         self.clock.now += 61
         bucket.patience = 5
-        with self.assertRaisesRegex(s3.NetworkError, 'PutObject .*the key has expired, and there '
-                                    'is no newer one: '):
+        with self.assertRaisesRegex(s3.NetworkError, 'PutObject .*the credentials have expired, and '
+                                    'there are no newer ones: '):
             bucket.put_object('key', b'')
         bucket.patience = 900
         started = self.clock.now
@@ -5303,6 +5302,7 @@ class CredentialTests(ClientTestCase):
 
     def test_a_file_that_gets_its_newer_key_a_little_later_is_waited_for(self):
         bucket = self.of(self.environ('profile'))
+        self.assertEqual(self.used(bucket), 'PROFILE')
         self.store.users['PROFILE'].expired = True
 
         def rewrite(*_):
@@ -5310,7 +5310,7 @@ class CredentialTests(ClientTestCase):
                 self.key_file('new')
 
         self.store.report = rewrite
-        bucket.put_object('key', b'data')
+        bucket.put_object('other', b'data')
         self.assertEqual(self.store.log[-1].user, 'NEW')
         self.assertGreater(self.clock.now, 30)
 
@@ -5320,11 +5320,12 @@ class CredentialTests(ClientTestCase):
         self.store.users['PROFILE'].expired = True
         self.file('credentials', '')
         bucket.patience = 5
-        with self.assertRaisesRegex(s3.NetworkError, 'no newer one: no profile default'):
+        with self.assertRaisesRegex(s3.NetworkError, 'no newer ones: no profile default'):
             bucket.put_object('key', b'data')
 
     def test_threads_share_the_failure_of_a_renewal(self):
         bucket = self.of(self.environ('container'))
+        self.assertEqual(self.used(bucket), 'CONTAINER')
         self.store.users['CONTAINER'].expired = True
         self.services.fail('container', status=404, times=None)
         bucket.patience = 0.001
@@ -5351,7 +5352,6 @@ class CredentialTests(ClientTestCase):
         self.store.users['CONTAINER'].expired = True
         self.services.fail('container', stall=True, times=None)
         workers = s3.Workers(bucket, 10)
-        bucket.credentials.CONTAINER_TIMEOUT = 60
         for number in range(2):         # one asks, and the other waits for it
             workers.submit(bucket.put_object, '%d' % number, b'')
         self.until(lambda: self.services.log[-1].service == 'container'
