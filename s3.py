@@ -2520,8 +2520,9 @@ class Bucket:
 
     config: settings as from load_config(); environ: where the AWS variables are looked for;
     report: called by any thread with a kind and a line: 'trace' for each request, 'retry' for each
-    pause, 'warning' for what the user should know; it must not call the Bucket; clock: seconds
-    since the epoch; monotonic and wait(connection, seconds): for pauses.
+    pause, 'warning' for what the user should know, 'doubt' for a warning that an upload which
+    failed may be there all the same; it must not call the Bucket; clock: seconds since the
+    epoch; monotonic and wait(connection, seconds): for pauses.
 
     Methods raise ResponseError, NetworkError, BadAnswer; others are named where they can
     be raised.  The constructor looks for credentials, over the network if need be, and raises
@@ -3167,7 +3168,8 @@ class Upload:
             for key in (key for volume in volumes for key in volume.lost):
                 if not key.startswith(tuple(keys)):
                     keys.append(key)
-            bucket.report('warning', '%s of %s may be left behind: %s' % (
+            bucket.report('doubt' if first.completing else 'warning', '%s of %s may be left '
+                          'behind: %s' % (
                 'something' if error else 'an upload', ' and '.join(map(quoted, keys)), failure))
         finally:
             bucket.close()
@@ -3179,10 +3181,10 @@ class Upload:
             return False            # which the error says
         there = first.settle()
         if there:
-            self.bucket.report('warning', '%s had been completed already: it is whole if its '
+            self.bucket.report('doubt', '%s had been completed already: it is whole if its '
                                'stream was' % quoted(first.key))
         elif there is None:
-            self.bucket.report('warning', 'it is unknown whether %s was completed%s' % (
+            self.bucket.report('doubt', 'it is unknown whether %s was completed%s' % (
                 quoted(first.key),
                 first.upload_id and ', its upload id is ' + printable(first.upload_id)))
         return there is False

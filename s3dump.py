@@ -481,6 +481,7 @@ class Stopped(BaseException):
     """
     pending = None                  # its number, set by the handler
     deferred = False                # whether to leave the raising to check()
+    outcome = ''                    # of a dump that is ended: that nothing is stored, if so
 
     def __init__(self, number):
         BaseException.__init__(self, number)
@@ -733,6 +734,7 @@ def dump(bucket, args):
     """
     if not args.program and os.isatty(0):
         raise UsageError('dump reads a stream: pipe one into it, or give a program after --')
+    Stopped.outcome = ': nothing is stored'
     name = (lambda now: args.key) if args.key is not None else NewKey(
         Labels(args.host, args.fs, args.level, args.date, None), args.fixed_key)
     key = name(bucket.now())
@@ -1728,8 +1730,11 @@ def settle_host(args, config):
 def open_bucket(args):
     """The Bucket of the configuration and the options."""
     def report(kind, text):
-        if kind == 'warning' or args.verbose:
-            say(('warning: ' if kind == 'warning' else '') + text)
+        warning = kind in ('warning', 'doubt')
+        if kind == 'doubt':
+            Stopped.outcome = ''
+        if warning or args.verbose:
+            say(('warning: ' if warning else '') + text)
 
     config = s3.load_config(args.config, warn=lambda text: report('warning', text))
     settle_host(args, config)
@@ -1798,7 +1803,7 @@ def main():
         status = run(sys.argv[1:])
         ignore_signals()
     except Stopped as stopped:
-        say('ended by signal %d' % stopped.number)
+        say('ended by signal %d%s' % (stopped.number, stopped.outcome))
         status = 128 + stopped.number
     ignore_signals((signal.SIGUSR1, signal.SIGUSR2))
     return status

@@ -6216,7 +6216,7 @@ class UploadFaultTests(ClientTestCase):
             bucket.check = lambda: completed.event.is_set() and self.fail('by a signal')
             with self.assertRaisesRegex(AssertionError, 'by a signal'):
                 bucket.upload('key', io.BytesIO(pattern(2500)))
-            self.assertEqual([text for kind, text in self.reports if kind == 'warning'],
+            self.assertEqual([text for kind, text in self.reports if kind == 'doubt'],
                              ["'key' had been completed already: it is whole if its stream was"])
             del self.reports[:]
 

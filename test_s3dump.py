@@ -2527,7 +2527,8 @@ class SignalTests(ProgramTestCase):
                 process.send_signal(number)
                 result = self.end(process)
                 self.assertEqual((result.status, result.out), (128 + number, b''))
-                self.assertRegex(result.err, r'\As3dump: [^\n]*signal %d[^\n]*\n\Z' % number)
+                self.assertEqual(result.err, 's3dump: ended by signal %d: nothing is stored\n'
+                                 % number)
                 self.assertEqual((self.keys(), self.server.uploads), ([], {}))
 
     def test_a_signal_at_any_point_leaves_all_or_nothing(self):
@@ -2551,7 +2552,8 @@ class SignalTests(ProgramTestCase):
                 result = self.finish(process)
                 self.assertEqual((result.status, result.out), (128 + signal.SIGTERM, b''))
                 self.assertRegex(result.err, r'\A(s3dump: warning: [^\n]*%s[^\n]*\n)?'
-                                 r's3dump: [^\n]*signal 15[^\n]*\n\Z' % message)
+                                 r's3dump: ended by signal 15%s\n\Z' % (
+                                     message, '' if message else ': nothing is stored'))
                 self.assertIn(message, result.err)
                 self.assertEqual([len(found.data) for found in self.server.objects.values()],
                                  [size] if stored else [])
@@ -2567,7 +2569,8 @@ class SignalTests(ProgramTestCase):
         result = self.finish(process)
         finish.set()
         until(self.keys, 'the object appears')
-        self.assertRegex(result.err, 'warning: it is unknown whether .* was completed')
+        self.assertRegex(result.err, r'warning: it is unknown whether .* was completed\n'
+                         r's3dump: ended by signal 15\n\Z')
 
     def test_a_signal_while_a_failure_is_tidied_up_does_not_hide_it(self):
         self.server.fault('UploadPart', 'status', status=403, code='AccessDenied', times=None)
@@ -2649,7 +2652,8 @@ class SignalTests(ProgramTestCase):
         process.stdin.flush()
         until(lambda: not unread(process.stdin), 'what there is of the stream is read')
         process.send_signal(signal.SIGINT)
-        self.assertEqual(self.end(process).status, 128 + signal.SIGINT)
+        self.assertEqual(self.end(process), (128 + signal.SIGINT, b'', 's3dump: ended by signal 2: '
+                                             'nothing is stored\n'))
         self.assertEqual(self.keys(), [])
 
     def test_an_upload_whose_id_is_on_its_way_at_a_signal_is_aborted(self):
@@ -2668,7 +2672,8 @@ class SignalTests(ProgramTestCase):
         process.terminate()
         until(lambda: self.connections() < 2, 'that thread goes home')
         creation.release.set()
-        self.assertRegex(self.end(process).err, r'\As3dump: ended by signal 15\n\Z')
+        self.assertRegex(self.end(process).err, r'\As3dump: ended by signal 15: nothing '
+                         r'is stored\n\Z')
         self.assertEqual((self.keys(), self.server.uploads), ([], {}))
 
     def test_a_signal_ends_a_restore(self):
