@@ -236,6 +236,20 @@ def quoted(text, limit=1000):
     return printable(repr(text), limit)
 
 
+def write_error(text):
+    """Whether *text* could be written to standard error, as UTF-8.
+
+    Past sys.stderr: what that can't write it keeps, and at the end makes the status 120.
+    """
+    data = text.encode('utf-8', 'backslashreplace')
+    try:
+        while data and sys.stderr:  # None where it is closed, and 2 may be somebody else's
+            data = data[os.write(2, data):]
+    except OSError:
+        pass
+    return not data
+
+
 # --------------------------------------------------------------------- Configuration
 # Lines of `key value`.  What is wrong with them is said with file and line.
 
@@ -3916,8 +3930,8 @@ class BucketTest:
 def main(argv):
     """The self-test: `s3.py [-f FILE]`; returns the exit status."""
     if argv[:1] in (['-h'], ['--help']) or len(argv) not in (0, 2) or argv[:1] not in ([], ['-f']):
-        sys.stderr.write('usage: s3.py [-f FILE]    tests this Python, and the bucket that FILE, '
-                         '~/.s3keys or /etc/s3_keys configures\n')
+        write_error('usage: s3.py [-f FILE]    tests this Python, and the bucket that FILE, '
+                    '~/.s3keys or /etc/s3_keys configures\n')
         return 2
     load_network()
     test = SelfTest()
@@ -3943,7 +3957,12 @@ def main(argv):
 
 if __name__ == '__main__':
     try:
-        sys.exit(main(sys.argv[1:]))
-    except BrokenPipeError:         # nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(1)
+        os.fstat(1)                 # where it is closed, print() would say nothing
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
+    except OSError as error:        # of standard output
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)    # for what Python still has to write there
+        if not isinstance(error, BrokenPipeError):      # else nobody reads on
+            write_error('s3.py: %s\n' % error.strerror)
+        status = 1
+    sys.exit(status)

@@ -315,16 +315,7 @@ def recency(dump):
 
 def say(text):
     """A line on standard error."""
-    write_error('%ss3dump: %s\n' % (Status.CLEAR if Status.live else '', text))
-
-
-def write_error(text):
-    """Write to standard error; that nobody listens is no reason to fail."""
-    try:
-        sys.stderr.write(text)
-        sys.stderr.flush()
-    except (OSError, ValueError, AttributeError):
-        pass
+    s3.write_error('%ss3dump: %s\n' % (Status.CLEAR if Status.live else '', text))
 
 
 def answer(text):
@@ -652,7 +643,7 @@ class Status:
         self._running = threading.Lock()    # held until the end
         self._running.acquire()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        if not quiet and sys.stderr and sys.stderr.isatty() and os.environ.get('TERM') != 'dumb':
+        if not quiet and os.isatty(2) and os.environ.get('TERM') != 'dumb':
             Status.live = True
             try:
                 self._thread.start()
@@ -661,7 +652,7 @@ class Status:
 
     def _run(self):
         while not self._running.acquire(timeout=1):
-            write_error(self.CLEAR + self._line(time.monotonic())[:width() - 1] + '\r')
+            s3.write_error(self.CLEAR + self._line(time.monotonic())[:width() - 1] + '\r')
 
     def _line(self, now):
         """Bytes, rate over the last ten seconds, time, and what else is known."""
@@ -687,7 +678,7 @@ class Status:
         if Status.live:
             self._running.release()
             self._thread.join(1)
-            write_error(self.CLEAR)
+            s3.write_error(self.CLEAR)
             Status.live = False
 
     def summary(self, what, size, *facts):
@@ -718,10 +709,8 @@ def confirmed(args, question):
     """Whether to go on: asks only where somebody is there to answer."""
     if args.yes or args.dry_run or not os.isatty(0):
         return True
-    if sys.stderr is None:
+    if not s3.write_error('%s [y/N] ' % question):
         return False
-    sys.stderr.write('%s [y/N] ' % question)
-    sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ('y', 'yes')
 
 

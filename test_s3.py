@@ -6953,6 +6953,21 @@ class SelfTestTests(ClientTestCase):
         for name in ('list', 'put', 'multipart'):
             self.assertRegex(text, 'FAIL  %s .*InvalidArgument' % name)
 
+    @unittest.skipUnless(os.path.exists('/dev/full'), 'only Linux has /dev/full')
+    def test_an_answer_that_can_not_be_written_is_a_failure_and_a_line(self):
+        path = os.path.join(os.path.dirname(os.path.abspath(__file__)), 's3.py')
+        for arguments, script, status, said in (
+                ('', '>/dev/full', 1, 's3.py: No space left on device\n'),
+                ('', '>/dev/full 2>/dev/full', 1, ''), ('', '>/dev/full 2>&-', 1, ''),
+                ('', '>&-', 1, 's3.py: Bad file descriptor\n'), ('', '2>/dev/full', 2, ''),
+                ('-x', '2>/dev/full', 2, ''), ('-x', '2>&-', 2, '')):
+            done = subprocess.run(
+                ['sh', '-c', 'exec "$@" ' + script, 'sh', sys.executable, '-W', 'error', '-I', '-S',
+                 path] + arguments.split(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE, env={'S3DUMP_CONFIG': '/dev/null'})
+            self.assertEqual((script, done.returncode, done.stderr.decode()),
+                             (script, status, said))
+
     def test_without_a_configuration_it_tests_this_python_and_says_how_to_go_on(self):
         status, text = self.run_selftest()
         self.assertEqual(status, 2)

@@ -2791,6 +2791,38 @@ class PipeTests(ProgramTestCase):
             with self.subTest(argv), open('/dev/full', 'wb') as full:
                 self.must_fail(1, argv[0] + ': .*No space left', *argv, stdout=full)
 
+    @unittest.skipUnless(os.path.exists('/dev/full'), 'only Linux has /dev/full')
+    def test_a_full_disk_fails_what_is_asked_for_anything(self):
+        self.place(size=100)
+        for argv in (['--help'], ['--version'], ['list', '--json'], ['list', '--long'],
+                     ['check', '/home', '0'], ['verify', '/home', '0', '-q', '--json'],
+                     ['clean', '1', '-n'], ['url', '/home', '0'], ['--completion', 'zsh']):
+            with self.subTest(argv), open('/dev/full', 'wb') as full:
+                self.must_fail(1, 'No space left', *argv, stdout=full)
+
+    @unittest.skipUnless(os.path.exists('/dev/full'), 'only Linux has /dev/full')
+    def test_a_standard_error_that_takes_nothing_changes_no_status(self):
+        ours, theirs = os.pipe()
+        os.close(ours)
+        self.addCleanup(os.close, theirs)
+        for script, options in (('exec "$@" 2>/dev/full', {}), ('exec "$@" 2>&-', {}),
+                                ('exec "$@"', {'stderr': theirs})):
+            for status, argv in ((0, ['dump', '/home', '0']), (0, ['dump', '/home', '0', '-v']),
+                                 (0, ['restore', '/home', '0']), (0, ['restore', '-v', '-k', 'k']),
+                                 (0, ['clean', '1', '--force']), (0, ['clean', '1', '-v', '-a']),
+                                 (1, ['restore', '/none', '0']), (2, ['dump']), (2, [])):
+                with self.subTest(argv, script=script):
+                    self.server.objects.clear()
+                    self.server.put('k', b'data')
+                    old = self.place(date='2020-01-01')
+                    self.place(date='2020-01-02')
+                    result = self.run_program(*argv, data=b'data', prefix=in_shell(script),
+                                              **options)
+                    self.assertEqual((result.status, result.err), (status, ''))
+                    self.assertEqual(old in self.keys(), 'clean' not in argv)
+                    self.assertEqual(len(self.keys()), 4 if '0' in argv and 'dump' in argv else
+                                     2 if 'clean' in argv else 3)
+
     def test_a_disk_that_is_full_only_when_it_is_closed_fails(self):
         self.place(size=100)
         with tempfile.TemporaryFile() as file:
