@@ -621,6 +621,13 @@ def write_out(view):
         view = view[count:]
 
 
+def read_in():
+    """Some bytes of standard input, also where somebody made it not block; none at its end."""
+    import select
+    select.select([0], [], [])
+    return os.read(0, 1 << 16)
+
+
 class Status:
     """The line on standard error that tells how a transfer goes.
 
@@ -711,7 +718,7 @@ def confirmed(args, question):
         return True
     if not s3.write_error('%s [y/N] ' % question):
         return False
-    return sys.stdin.readline().strip().lower() in ('y', 'yes')
+    return read_in().strip().lower() in (b'y', b'yes')
 
 
 # -------------------------------------------------------------------------- Commands
@@ -891,8 +898,10 @@ def putacl(bucket, args):
     if os.isatty(0):
         raise UsageError('putacl reads XML as getacl writes it: pipe it in')
     found = find_whole(bucket, args)
-    with open(0, 'rb', closefd=False) as file:
-        acl = file.read(1 << 20)
+    acl = more = read_in()
+    while more and len(acl) < 1 << 20:
+        more = read_in()
+        acl += more
     try:
         s3.parse_document(acl, 'AccessControlPolicy')
     except s3.BadAnswer:
@@ -1789,6 +1798,7 @@ def main():
     ignore_signals((signal.SIGUSR1, signal.SIGUSR2))    # that mean a rate, before there is one
     try:
         catch_signals()
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # who started us may have blocked them
         status = run(sys.argv[1:])
         ignore_signals()
     except Stopped as stopped:

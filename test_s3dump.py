@@ -2732,6 +2732,25 @@ class SignalTests(ProgramTestCase):
         fault.release.set()
         self.assertEqual(self.finish(process).status, 0)
 
+    def test_signals_that_were_blocked_from_the_start_are_heard(self):
+        blocked = """if True:
+            import os, signal
+            signal.pthread_sigmask(signal.SIG_BLOCK, {
+                signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2,
+                signal.SIGCHLD, signal.SIGPIPE})
+            """
+        process, _ = self.stalled_dump(prefix=in_python(blocked))
+        process.send_signal(signal.SIGUSR1)
+        process.terminate()
+        self.assertEqual(self.end(process).status, 128 + signal.SIGTERM)
+        self.assertEqual((self.keys(), self.server.uploads), ([], {}))
+        self.must_fail(128 + signal.SIGHUP, 'ended by signal 1', 'list', prefix=in_python(
+            blocked + 'os.kill(os.getpid(), signal.SIGUSR2); os.kill(os.getpid(), signal.SIGHUP)'))
+        code = 'import signal; print(signal.pthread_sigmask(signal.SIG_BLOCK, ()))'
+        key = self.dump(None, '/home', '0', '--', sys.executable, '-c', code,
+                        prefix=in_python(blocked))
+        self.assertEqual(self.server.objects[key].data, b'set()\n')
+
     def test_rate_signals_do_not_end_a_dump(self):
         for options in (['-L', '300m'], []):
             process, fault = self.stalled_dump(*options)
@@ -2883,6 +2902,27 @@ class PipeTests(ProgramTestCase):
         os.close(theirs)
         self.assertEqual((self.finish(restore).status, self.finish(dump).status), (0, 0))
         self.assertTrue(self.succeed('restore', '/copy', '0').out == bytes(3 << 20))
+
+    def test_an_acl_may_come_through_a_pipe_that_does_not_block(self):
+        key = self.place()
+        acl = self.succeed('getacl', '-k', key).out
+        ours, theirs = os.pipe()
+        os.set_blocking(ours, False)
+        process = self.start('putacl', '-k', key, stdin=ours)
+        os.close(ours)
+        with open(theirs, 'wb', buffering=0) as pipe:
+            for half in (acl[:99], acl[99:]):
+                pipe.write(half)
+                until(lambda: not unread(pipe), 'it is read')
+        self.assertEqual(self.finish(process), (0, b'', ''))
+        self.assertEqual(self.asked('PutObjectAcl'), [key])
+
+    def test_a_limit_to_the_size_of_files_is_told_in_a_line(self):
+        self.place(size=3000)
+        for argv in (['restore', '/home', '0'], ['list', '--json']):
+            with tempfile.TemporaryFile() as file:
+                self.must_fail(1, 'File too large', *argv, stdout=file, prefix=in_python(
+                    'import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (99, 99))'))
 
     def closed(self, redirections):
         return in_shell('exec "$@" ' + redirections)
@@ -3070,6 +3110,7 @@ class TerminalTests(ProgramTestCase):
                     for day in (1, 2):
                         self.place(date='2020-01-0%d' % day)
                     terminal = self.open_terminal()
+                    os.set_blocking(terminal.slave, argv[0] == 'clean')
                     process = self.start(*argv, stdin=terminal.slave, stderr=terminal.slave)
                     terminal.read_until(r'\? ')
                     terminal.type(typed)
