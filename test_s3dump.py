@@ -2532,32 +2532,37 @@ class SignalTests(ProgramTestCase):
                 self.assertEqual((self.keys(), self.server.uploads), ([], {}))
 
     def test_a_signal_at_any_point_leaves_all_or_nothing(self):
-        for operation, when, size, stored, message in (
-                ('PutObject', 'start', 100, False, 'unknown'),
-                ('PutObject', 'body', 100, False, 'unknown'),
-                ('CreateMultipartUpload', 'reply', PART + 1, False, ''),
-                ('CreateMultipartUpload', 'done', PART + 1, False, ''),
-                ('UploadPart', 'start', PART + 1, False, ''),
-                ('UploadPart', 'reply', PART + 1, False, ''),
-                ('CompleteMultipartUpload', 'start', PART + 1, False, ''),
-                ('CompleteMultipartUpload', 'reply', PART + 1, False, ''),
-                ('CompleteMultipartUpload', 'done', PART + 1, True, 'completed already')):
+        cases = (
+            ('PutObject', 'start', 100, False, 'unknown'),
+            ('PutObject', 'body', 100, False, 'unknown'),
+            ('CreateMultipartUpload', 'reply', PART + 1, False, ''),
+            ('CreateMultipartUpload', 'done', PART + 1, False, ''),
+            ('UploadPart', 'start', PART + 1, False, ''),
+            ('UploadPart', 'reply', PART + 1, False, ''),
+            ('CompleteMultipartUpload', 'start', PART + 1, False, ''),
+            ('CompleteMultipartUpload', 'reply', PART + 1, False, ''),
+            ('CompleteMultipartUpload', 'done', PART + 1, True, 'completed already'))
+        started = []
+        for number, (operation, when, size, *_) in enumerate(cases):    # side by side: one wait
+            fault = self.server.fault(
+                operation, 'stall', when=when,
+                where=lambda exchange, label=':case%d:' % number: label in exchange.key)
+            process = self.start('dump', 'case%d' % number, '0')
+            self.feed(process, bytes(size))
+            self.assertTrue(fault.event.wait(PATIENCE))
+            process.terminate()
+            started.append(process)
+        for number, (operation, when, size, stored, message) in enumerate(cases):
             with self.subTest('%s %s' % (operation, when)):
-                self.server.objects.clear()
-                fault = self.server.fault(operation, 'stall', when=when)
-                process = self.start('dump', '/home', '0')
-                self.feed(process, bytes(size))
-                self.assertTrue(fault.event.wait(PATIENCE))
-                process.terminate()
-                result = self.finish(process)
+                result = self.finish(started[number])
                 self.assertEqual((result.status, result.out), (128 + signal.SIGTERM, b''))
                 self.assertRegex(result.err, r'\A(s3dump: warning: [^\n]*%s[^\n]*\n)?'
                                  r's3dump: ended by signal 15%s\n\Z' % (
                                      message, '' if message else ': nothing is stored'))
                 self.assertIn(message, result.err)
-                self.assertEqual([len(found.data) for found in self.server.objects.values()],
-                                 [size] if stored else [])
-                self.assertEqual(self.server.uploads, {})
+                self.assertEqual([len(found.data) for key, found in self.server.objects.items()
+                                  if ':case%d:' % number in key], [size] if stored else [])
+        self.assertEqual(self.server.uploads, {})
 
     def test_an_object_that_appears_after_a_signal_is_warned_of(self):
         working, finish = threading.Event(), threading.Event()
@@ -3019,7 +3024,9 @@ class TerminalTests(ProgramTestCase):
         self.server.fault('PutObject', 'status', status=500, code='InternalError', times=None)
         terminal = self.open_terminal()
         terminal.resize(200)
-        process = self.start_at(terminal, '-v', 'dump', '-k', 'key', data=bytes(44000))
+        process = self.start_at(
+            terminal, '-v', 'dump', '-k', 'key', data=bytes(44000),
+            prefix=in_python('import random; random.uniform = lambda *_: 1.2'))     # each pause
         terminal.read_until(r'0:\d\d  InternalError \(500\), next try in \d+ s\r')
         terminal.resize(20)
         terminal.text = ''
