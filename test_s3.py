@@ -6088,6 +6088,7 @@ class UploadFaultTests(ClientTestCase):
             self.assertEqual((error is not None, server.uploads), (fails, {}))
             self.assertNotIn('warning', str(self.reports))
 
+    @unittest.mock.patch('s3.GRACE', 0.1)     # nothing comes
     def test_such_an_upload_is_aborted_however_the_dump_ends(self):
         def success(server, bucket):
             asked = server.fault('ListMultipartUploads', 'status')
@@ -6206,6 +6207,7 @@ class UploadFaultTests(ClientTestCase):
         self.assertEqual(dict(server.objects), {})
         self.assertIn("an upload of 'key' may be left behind", str(self.reports))
 
+    @unittest.mock.patch('s3.GRACE', 0.1)     # nothing comes
     def test_what_was_completed_is_not_called_left_behind(self):
         for answer in (dict(status=403, code='AccessDenied'), dict(status=200, body=b'<html>')):
             server = self.server()
