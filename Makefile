@@ -17,6 +17,7 @@ help:
 	@echo 'make matrix       all tests on every Python 3.6 to 3.14 that is found'
 	@echo 'make interop      self-test and round trips against other S3 servers, from PyPI'
 	@echo 'make soak         500 dumps and restores while one request in five goes wrong (COUNT=)'
+	@echo 'make faults       dumps, restores and cleans of which one system call fails, each in turn'
 	@echo 'make bench        what dumps, restores and a listing cost (GIB=1 KEYS=100000 RUNS=3)'
 	@echo 'make lint         ruff, from PyPI'
 	@echo 'make install      s3dump.py and s3.py into PREFIX/bin (PREFIX=/usr/local, DESTDIR=)'
@@ -65,6 +66,9 @@ interop: .interop/ready
 soak:
 	@$(PYTHON) test_s3.py --soak $(COUNT)
 
+faults:
+	@$(PYTHON) test_s3dump.py --faults
+
 bench:
 	@$(PYTHON) test_s3dump.py --bench $(GIB) $(KEYS) $(ROWS) $(RUNS)
 
@@ -89,4 +93,4 @@ s3dump.pyz: s3.py s3dump.py
 clean:
 	rm -rf __pycache__ s3dump.pyz .interop .lint
 
-.PHONY: help demo serve test matrix interop soak bench lint install clean
+.PHONY: help demo serve test matrix interop soak faults bench lint install clean

@@ -11,6 +11,7 @@ traceback or the secret key, and the server may have nothing to object to.
     python3 test_s3dump.py                  runs the tests
     python3 test_s3dump.py --demo           shows the program at work, and checks that it is
     python3 test_s3dump.py --interop VENV   runs it against other S3 servers out of VENV
+    python3 test_s3dump.py --faults         lets each system call of some commands fail once
     python3 test_s3dump.py --bench GIB KEYS ROWS RUNS   shows what dumps and restores of that
                                             size, and a listing of so many keys, take
 """
@@ -21,6 +22,7 @@ import calendar
 import collections
 import contextlib
 import datetime
+import errno
 import fcntl
 import filecmp
 import hashlib
@@ -3371,6 +3373,186 @@ class FaultTests(ProgramTestCase):
                 self.assertEqual(status == 0, result.out == data)
 
 
+class SystemCallTests(ProgramTestCase):
+    """Any one system call of a dump, a restore or a clean fails, once: by .ci/faults.c where
+    there is a cc, else by strace, which can do so with calls that no Python makes as it starts.
+
+    Whichever it is: status 0 only if all was done, no object that is part of a dump, nothing
+    gone that stays, no traceback, no hang.
+    """
+
+    CALLS = collections.OrderedDict((       # in the order of faults.c, each with its errors
+        ('waitpid', ('ECHILD',)), ('mmap', ('ENOMEM',)), ('fork', ('EAGAIN', 'ENOMEM')),
+        ('pthread_create', ('EAGAIN',)), ('poll', ('ENOMEM',)),
+        ('recv', ('ECONNRESET', 'ETIMEDOUT')), ('send', ('EPIPE', 'ECONNRESET')),
+        ('connect', ('ECONNREFUSED', 'ETIMEDOUT')), ('read', ('EIO',)),
+        ('write', ('ENOSPC', 'EIO'))))
+    TRACED = {'waitpid': 'wait4', 'poll': 'poll', 'recv': 'recvfrom', 'send': 'sendto',
+              'connect': 'connect'}
+    COMMANDS = collections.OrderedDict((    # arguments, all calls to try, those that are a sample
+        ('dump', ('dump -k new -- cat stream', 'waitpid mmap fork pthread_create poll recv send '
+                  'connect read write', 'waitpid mmap fork pthread_create poll recv send connect '
+                  'read write')),
+        ('failing dump', ('dump -k new -- sh -c "cat stream; exit 1"', 'waitpid mmap fork poll',
+                          'waitpid')),
+        ('dump of a file', ('dump -k new', 'read', 'read')),
+        ('restore', ('restore -k old', 'mmap pthread_create poll recv send connect read write',
+                     'mmap recv write')),
+        ('clean', ('clean 2', 'mmap poll recv send connect read write', 'recv send'))))
+    DATA = some_bytes(4 * PART - 5)
+    LIMIT = 30                              # seconds
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.library = os.path.join(cls.home, 'faults.so')
+        if not cls.works('cc', '-shared', '-fPIC', '-o', cls.library,
+                         os.path.join(HERE, '.ci', 'faults.c'), '-ldl', '-lpthread'):
+            cls.library = None
+            if not cls.works('strace', '-qq', '-e', 'inject=poll:error=ENOMEM:when=99', 'true'):
+                cls.tearDownClass()
+                raise unittest.SkipTest('there is neither cc nor strace')
+        with open(os.path.join(cls.home, 'stream'), 'wb') as file:
+            file.write(cls.DATA)
+        cls.old = cls.server.put('old', cls.DATA, parts=PART)
+
+    @staticmethod
+    def works(*command):
+        return sys.platform.startswith('linux') and shutil.which(command[0]) and not (
+            subprocess.call(command, stderr=subprocess.DEVNULL))
+
+    def setUp(self):
+        super().setUp()
+        self.configure(part_size='5m')
+
+    def strike(self, command, call='none', number=0, error='0'):
+        """Run a command of which the call of this number fails; returns how many of each it made.
+
+        AssertionError says what is wrong then.
+        """
+        objects = self.server.objects
+        for kept in (objects, self.server.uploads, self.server.log):
+            kept.clear()
+        if command == 'restore':
+            objects['old'] = self.old
+        elif command == 'clean':
+            for day in range(10, 14):
+                self.place(date='2020-01-%d' % day)
+        dumps = self.keys()
+        counts = os.path.join(self.home, 'counts')
+        prefix, env = PYTHON + ['-X', 'faulthandler', '-c', """if True:
+            import os, sys
+            sys.argv[0] = %r
+            sys.path.insert(0, os.path.dirname(sys.argv[0]))
+            import s3dump
+            s3dump.s3.CONNECT_TIMEOUT = 1   # after a send() that failed, for the server's reason
+            if %r:
+                os.write(-77, b'')          # here the counts begin
+            sys.exit(s3dump.main())""" % (PROGRAM, self.library)], {}
+        if self.library:
+            env = {'LD_PRELOAD': self.library, 'FAULT_COUNTS': counts,
+                   'FAULT': '%s:%d:%d' % (call, number, getattr(errno, error, 0))}
+        else:
+            prefix = ['strace', '-f', '-qq', '-o', counts, '-e', 'trace=' + ','.join(
+                self.TRACED.values())] + (['-e', 'inject=%s:error=%s:when=%d' % (
+                    self.TRACED[call], error, number)] if number else []) + prefix
+        with open(os.path.join(self.home, 'stream'), 'rb') as stream, \
+                tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            process = self.start(*shlex.split(self.COMMANDS[command][0]), stdin=stream,
+                                 stdout=out, stderr=err, prefix=prefix, env=env,
+                                 start_new_session=True)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(self.LIMIT)
+            hangs = process.poll() is None
+            if hangs:
+                os.killpg(process.pid, signal.SIGABRT)      # to see where
+                process.wait()
+            out.seek(0)
+            err.seek(0)
+            said = err.read().decode()
+            self.assertFalse(hangs, 'it hangs\n' + said)
+            self.assertNotRegex(said, 'Traceback|Exception ignored|Warning:|internal error|Fatal')
+            status, same = process.returncode, out.read() == self.DATA
+        self.assertGreaterEqual(status, 0, said)
+        if command == 'restore':
+            self.assertTrue(same or status, 'status 0, but its data are not whole')
+        elif command == 'clean':
+            self.assertEqual(self.keys()[-2:], dumps[-2:], 'what stays is gone')
+            self.assertTrue(status or self.keys() == dumps[-2:], 'status 0, but not all is gone')
+        else:
+            for found in objects.values():
+                self.assertNotEqual(command, 'failing dump', 'it is stored all the same')
+                self.assertTrue(found.data == self.DATA, 'what is stored is not whole')
+            self.assertTrue(status or self.keys() == ['new'], 'status 0, but nothing is stored')
+            self.assertTrue(status or not self.server.uploads, 'status 0, but an upload is left')
+        if not number:                      # else nothing of that would mean anything
+            self.assertEqual(status, int(command == 'failing dump'), said)
+        self.assertEqual(self.server.violations, [])
+        with open(counts, 'rb') as file:
+            text = file.read()
+        if self.library:
+            return dict(zip(self.CALLS, array.array('i', text)))
+        # strace counts in each thread
+        calls = collections.Counter(re.findall(r'(?m)^(\d+) +(\w+)\(', text.decode()))
+        return {call: max([count for (_, name), count in calls.items()
+                           if name == self.TRACED.get(call)] or [0]) for call in self.CALLS}
+
+    def faults(self, sample=False):
+        """All that can be, or a sample: (command, call, number, error), its errors in turn."""
+        found = []
+        for command, (_, *calls) in self.COMMANDS.items():
+            counts = self.strike(command)
+            for call in calls[sample].split():
+                numbers = range(counts[call])
+                if sample and counts[call]:
+                    numbers = [zlib.crc32((command + call).encode()) % counts[call]]
+                errors = self.CALLS[call]
+                found += [(command, call, number + 1, errors[number % len(errors)])
+                          for number in numbers]
+        return found
+
+    def test_a_call_that_fails_is_survived_or_named(self):
+        struck = 0
+        for fault in self.faults(sample=True):
+            with self.subTest('%s: %s %d %s' % fault):
+                struck += self.strike(*fault)[fault[1]] >= fault[2]
+        self.assertGreater(struck, 0)
+
+
+def faults():
+    """Let each call fail, two at a time; returns an exit status."""
+    todo, results = collections.deque(), []
+
+    def work(tests):
+        while todo:
+            fault = todo.popleft()
+            try:
+                tests.strike(*fault)
+                results.append(True)
+            except AssertionError as error:
+                results.append(False)
+                print('FAIL %s: %s %d %s: %s' % (
+                    *fault, ' | '.join(str(error).splitlines())), flush=True)
+            tests.doCleanups()
+
+    with contextlib.ExitStack() as stack:
+        both = []
+        for name in 'ab':
+            kind = type(name, (SystemCallTests,), {})       # each has a server of its own
+            kind.setUpClass()
+            stack.callback(kind.tearDownClass)
+            both.append(kind('strike'))
+            both[-1].setUp()
+        todo.extend(both[0].faults())
+        threads = [threading.Thread(target=work, args=(tests,)) for tests in both]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    print('%d passed, %d failed' % (results.count(True), results.count(False)))
+    return 0 if all(results) else 1
+
+
 # --- The sources -------------------------------------------------------------
 
 @unittest.skipUnless(shutil.which('make'), 'there is no make')
@@ -4005,6 +4187,8 @@ if __name__ == '__main__':
         sys.exit(demo())
     if sys.argv[1:2] == ['--interop'] and len(sys.argv) == 3:
         sys.exit(interop(sys.argv[2]))
+    if sys.argv[1:] == ['--faults']:
+        sys.exit(faults())
     if sys.argv[1:2] == ['--bench'] and len(sys.argv) == 6:
         sys.exit(bench(*sys.argv[2:]))
     if sys.argv[1:2] == ['--floor']:
