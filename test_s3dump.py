@@ -31,6 +31,7 @@ import itertools
 import json
 import os
 import pty
+import random
 import re
 import select
 import shlex
@@ -3133,20 +3134,27 @@ class TerminalTests(ProgramTestCase):
             self.assertNotIn('?', result.err)
 
 
+def crontab():
+    """The variables in README's section on cron, and its lines: (when, command)."""
+    with open(os.path.join(HERE, 'README'), encoding='utf-8') as file:
+        section = file.read().partition('\nRUNNING FROM CRON\n')[2]
+    section = section.partition('\nCOMING FROM')[0]
+    return (dict(re.findall(r'^    ([A-Z]+)=(.*)$', section, re.MULTILINE)),
+            re.findall(r'^    ([0-9]\S* \S+ \S+ \S+ \S+) +(.*)$', section, re.MULTILINE))
+
+
+def of_this_host(command):
+    """Return a command of README's crontab with this host's label."""
+    return re.sub(r'(-q?h) mail', r'\1 ' + HOST, command)
+
+
 class ReadmeTests(ProgramTestCase):
     """The crontab lines of the README, each through sh -c with what cron gives it."""
 
-    def crontab(self):
-        """Return the variables and the commands in its section on cron."""
-        with open(os.path.join(HERE, 'README'), encoding='utf-8') as file:
-            section = file.read().partition('\nRUNNING FROM CRON\n')[2]
-        section = section.partition('\nCOMING FROM')[0]
-        return (dict(re.findall(r'^    ([A-Z]+)=(.*)$', section, re.MULTILINE)),
-                re.findall(r'^    [0-9]\S* \S+ \S+ \S+ \S+ +(.*)$', section, re.MULTILINE))
-
     @unittest.skipUnless(shutil.which('tar') and shutil.which('bash'), 'there is no tar or bash')
     def test_the_crontab_works(self):
-        variables, commands = self.crontab()
+        variables, lines = crontab()
+        commands = [command for _, command in lines]
         self.assertEqual((len(variables), len(commands)), (5, 7))
         tools, tree = os.path.join(self.home, 'bin'), os.path.join(self.home, 'tree')
         os.makedirs(os.path.join(tree, 'home'))
@@ -3179,10 +3187,135 @@ class ReadmeTests(ProgramTestCase):
 
     def cron(self, command, environment):
         """Run a line of the crontab on this host; returns its status, and what cron would mail."""
-        done = subprocess.run(['sh', '-c', re.sub(r'(-q?h) mail', r'\1 ' + HOST, command)],
-                              env=environment, cwd=self.home, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE)
+        done = subprocess.run(['sh', '-c', of_this_host(command)], env=environment, cwd=self.home,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=PATIENCE)
         return done.returncode, done.stdout
+
+
+# Runs one command after the other, each at its time.  Its input: lines of JSON, [seconds by which
+# the clock is ahead, arguments...]; its output: all that a command says, a NUL and its status.
+CRON = '''if True:
+    import json, os, sys, time
+    real, ahead = time.time, 0
+    time.time = lambda: real() + ahead
+    sys.path.insert(0, %r)
+    import s3dump
+    for line in sys.stdin:
+        ahead, *argv = json.loads(line)
+        os.write(1, b'\\0%%d\\n' %% s3dump.run(argv))
+''' % HERE
+
+
+class YearTests(ProgramTestCase):
+    """README's crontab from one January to the next, with the sizes that a mail server has."""
+
+    FIRST = datetime.date(2026, 1, 4)       # a Sunday
+    COPIED = datetime.date(2026, 5, 13)     # the Wednesday when somebody copies 60 GB
+    GB = 10 ** 9
+
+    def setUp(self):
+        ProgramTestCase.setUp(self)
+        self.random = random.Random(20260104)
+        self.full, self.changed, self.pg = 40 * self.GB, 0, 2 * self.GB
+        self.placed = collections.defaultdict(list)     # (FS, LEVEL): [(time, key)], all there were
+        self.complaints = []
+        self.dump(b'data', '/', '0')
+        self.metadata = self.server.objects.popitem()[1].metadata
+        self.cron = self.start(prefix=PYTHON + ['-c', CRON], stderr=subprocess.STDOUT,
+                               env={'TZ': 'UTC'})
+
+    def tearDown(self):
+        self.server.offset = 0
+        ProgramTestCase.tearDown(self)
+
+    def size(self, fs, level, day):
+        """How large the dump of that day is."""
+        if fs == 'pg':
+            self.pg += self.random.randrange(self.GB // 200)
+            return self.pg
+        if level == '0':                    # takes in what the differences had
+            self.full += self.changed if self.changed > 50 * self.GB else self.changed // 10
+            self.changed = 0
+            return self.full
+        self.changed += self.random.randrange(self.GB // 5, self.GB // 2)
+        if day == self.COPIED:
+            self.changed += 60 * self.GB
+        return self.changed
+
+    def store(self, fs, level, day, now):
+        """Place a dump that begins now, as `dump` would; its data are only a length."""
+        key = '%s:%s:%s:%s:%s-%016d' % (HOST, fs, level, day, time.strftime(
+            '%Y%m%dT%H%M%S.123Z', time.gmtime(now)), next(self.serial))
+        self.server.put(key, b'', modified=now, metadata=self.metadata)
+        self.server.objects[key].data = Zeros(self.size(fs, level, day))
+        self.placed[fs, level].append((now, key))
+
+    def run_at(self, now, argv):
+        """Run a command; cron would mail what it says."""
+        self.server.offset = now - time.time()
+        self.cron.stdin.write(json.dumps([self.server.offset] + argv).encode() + b'\n')
+        self.cron.stdin.flush()
+        said = b''
+        while not re.search(br'\0\d+\n\Z', said):
+            self.assertTrue(select.select([self.cron.stdout], [], [], PATIENCE)[0], argv)
+            more = os.read(self.cron.stdout.fileno(), 1 << 16)
+            self.assertTrue(more, said)
+            said += more
+        if said != b'\x000\n':
+            self.complaints.append('%s: %s: %s' % (
+                time.strftime('%Y-%m-%d', time.gmtime(now)), ' '.join(argv), said.decode()))
+
+    def look(self, day):
+        """What must be restorable on each day is there."""
+        fulls, differences = self.placed['/home', '0'], self.placed['/home', '1']
+        for one in fulls[-1:] + self.placed['pg', '0'][-1:] + [
+                one for one in differences[-1:] if one > fulls[-1]]:
+            if one[1] not in self.server.objects:
+                self.complaints.append('%s: %s is gone' % (day, one[1]))
+
+        # A full dump, unless a later one is kept of that month: that is what one goes back to.
+        def month(one):
+            return time.gmtime(one[0])[:2]
+
+        kept = {one for one in fulls if one[1] in self.server.objects}
+        for one in differences:
+            if one[1] in self.server.objects:
+                base = max(full for full in fulls if full < one)
+                if base not in kept and not any(
+                        full > one and month(full) == month(one) for full in kept):
+                    self.complaints.append('%s: %s lacks its base, %s' % (day, one[1], base[1]))
+
+    def test_in_a_year_cron_has_nothing_to_mail_and_every_dump_that_matters_is_there(self):
+        variables, lines = crontab()
+        table = []                  # (seconds after midnight, days of the week, command's words)
+        for when, command in lines:
+            minute, hour, day, month, weekdays = when.split()
+            self.assertEqual((day, month), ('*', '*'))
+            first, _, last = weekdays.replace('*', '0-6').partition('-')
+            command = re.sub(r'\$([A-Z]+)', lambda match: variables[match.group(1)], command)
+            words = shlex.split(of_this_host(command).partition('s3dump.py ')[2])
+            table.append((3600 * int(hour) + 60 * int(minute),
+                          range(int(first), int(last or first) + 1), words))
+        self.assertEqual(sum('dump' in words for _, _, words in table), 3)
+        self.assertEqual(sum('clean' in words for _, _, words in table), 1)
+        self.assertEqual(sum('check' in words for _, _, words in table), 3)
+        for number in range(370):
+            day = self.FIRST + datetime.timedelta(number)
+            # All checks when the 60 GB come and when these go, else those of a day a week.
+            eventful = (day - self.COPIED).days in (*range(-1, 14), *range(28, 40))
+            for seconds, weekdays, words in sorted(table, key=lambda line: line[0]):
+                now = calendar.timegm(day.timetuple()) + seconds
+                if day.isoweekday() % 7 not in weekdays:
+                    continue
+                if 'dump' in words:
+                    self.store(*words[words.index('dump') + 1:][:2], day, now)
+                elif 'clean' in words or eventful or number % 8 == 0:
+                    self.run_at(now, words)
+            self.look(day)
+        self.assertEqual(self.complaints, [])
+        # What is left: the last five of each, and of the months before those the last.
+        self.assertLess(len(self.keys()), 70)
 
 
 class CronTests(ProgramTestCase):
