@@ -3837,6 +3837,7 @@ class Interop:
     """The program, the self-test and the AWS CLI against one server; counts what passed."""
 
     access_key, secret_key = 'INTEROPKEY', 'interop-secret-key'
+    VOLUMES, FULL = 'part_size 5m\nmax_parts 3\n', 3 * PART     # and what fills one volume
     # Servers, and how they are reached.  All but moto check signatures.
     WAYS = (('moto', ''), ('rclone', ''), ('seaweedfs', ''), ('rclone', 'over TLS'),
             ('seaweedfs', 'through a proxy'), ('rclone', 'over TLS through a proxy'))
@@ -3964,18 +3965,37 @@ class Interop:
         return self.run([self.tool('aws'), '--endpoint-url', self.url, 's3', 'cp', '--quiet']
                         + list(argv), **files)
 
+    def keys(self):
+        """The keys of all objects that the bucket lists."""
+        return sorted(json.loads(self.run(PYTHON + ['-c', """if True:
+            import json, sys
+            sys.path.insert(0, sys.argv[1])
+            import s3
+            with s3.Bucket(s3.load_config(sys.argv[2])) as bucket:
+                print(json.dumps([entry.key for entry in bucket.list_objects()]))
+            """, HERE, self.path('default')])))
+
+    def equal(self, one, other):
+        if one != other:
+            raise AssertionError('%r is not %r' % (one, other))
+
     def same(self, one, other):
         if not filecmp.cmp(self.path(one), self.path(other), shallow=False):
             raise AssertionError('%s and %s differ' % (one, other))
 
+    def configure(self, name, more='', bucket='bucket'):
+        """Write a configuration of that name."""
+        with open(self.path(name), 'w') as file:
+            file.write('endpoint %s\nregion us-east-1\nbucket_name %s\naccess_key_id %s\n'
+                       'secret_access_key %s\n%s%s' % (self.url, bucket, self.access_key,
+                                                       self.secret_key, self.settings, more))
+        os.chmod(file.name, 0o600)
+
     def everything(self):
         """All checks, against the running server."""
-        for name, more in (('default', ''), ('small', 'part_size 5m\n')):
-            with open(self.path(name), 'w') as file:
-                file.write('endpoint %s\nregion us-east-1\nbucket_name bucket\naccess_key_id %s\n'
-                           'secret_access_key %s\n%s%s' % (self.url, self.access_key,
-                                                           self.secret_key, self.settings, more))
-            os.chmod(file.name, 0o600)
+        self.configure('default')
+        self.configure('small', 'part_size 5m\n')
+        self.configure('volumes', self.VOLUMES)
         self.check('init', self.s3dump, 'default', 'init')
         if self.server != 'moto':
             self.check('a wrong key is refused', self.wrong_key)
@@ -3985,6 +4005,10 @@ class Interop:
                                    ('small', PART + 1, 'one part and a byte'),
                                    ('default', 200 * 10**6, '200 MB')):
             self.check('round trip of ' + what, self.round_trip, config, size)
+        for size, objects in ((self.FULL, 2), (40 * 10**6, 4)):
+            self.check('round trip of %d bytes in volumes' % size, self.round_trip, 'volumes',
+                       size, objects)
+        self.check('clean deletes all volumes of what goes, and no others', self.clean_volumes)
         self.check("the AWS CLI's upload is restored", self.from_aws)
         self.check('the AWS CLI reads a dump', self.to_aws)
         self.check('tar -c, restore | tar -d', self.tar)
@@ -4021,7 +4045,7 @@ class Interop:
                 file.write(b'%8d' % number + block[8:])
             file.write(block[:size % len(block)])
 
-    def round_trip(self, config, size):
+    def round_trip(self, config, size, objects=1):
         self.make(size)
         labels = ['/some where+else', '0']
         said = json.loads(self.s3dump(config, 'dump', '--json', *labels,
@@ -4030,11 +4054,25 @@ class Interop:
         self.same('data.in', 'data.out')
         self.s3dump(config, 'verify', *labels)
         listed = json.loads(self.s3dump(config, 'list', '--json'))
-        if (listed['key'], listed['size']) != (said['key'], size):
-            raise AssertionError('list shows %r' % listed)
+        self.equal((listed['key'], listed['size'], listed['objects']), (said['key'], size, objects))
+        if size:
+            self.equal(json.loads(self.s3dump(config, 'check', '--json', *labels))['ok'], True)
         self.s3dump(config, 'delete', *labels)
-        if self.s3dump(config, 'list', '--json'):
-            raise AssertionError('it is still there after delete')
+        self.equal(self.keys(), [])
+
+    def clean_volumes(self):
+        """Of two dumps the older one goes, with all its volumes."""
+        self.make(40 * 10**6)
+        for date in ('2026-01-05', '2026-01-06'):
+            self.s3dump('volumes', 'dump', '/home', '0', '-w', date, source=self.path('data.in'))
+        before = self.keys()
+        self.equal(len(before), 8)
+        self.s3dump('volumes', 'clean', '1')
+        self.equal(self.keys(), [key for key in before if ':2026-01-06:' in key])
+        self.s3dump('volumes', 'restore', '/home', '0', target=self.path('data.out'))
+        self.same('data.in', 'data.out')
+        self.s3dump('volumes', 'delete', '/home', '0', '-w', '2026-01-06')
+        self.equal(self.keys(), [])
 
     def from_aws(self):
         self.make(30 * 10**6)           # four parts of 8 MiB
