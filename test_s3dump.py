@@ -3841,6 +3841,8 @@ class Interop:
     # Servers, and how they are reached.  All but moto check signatures.
     WAYS = (('moto', ''), ('rclone', ''), ('seaweedfs', ''), ('rclone', 'over TLS'),
             ('seaweedfs', 'through a proxy'), ('rclone', 'over TLS through a proxy'))
+    # Which server's bucket is copied to which other one, and back.
+    COPIES = (('moto', 'rclone'), ('rclone', 'seaweedfs'), ('seaweedfs', 'moto'))
 
     def __init__(self, venv, folder, name, way):
         self.venv, self.folder, self.server = venv, folder, name
@@ -3907,7 +3909,7 @@ class Interop:
         return [self.tool('weed'), 'server', '-ip=127.0.0.1', '-ip.bind=127.0.0.1',
                 '-dir=' + self.path('data'), '-filer', '-s3', '-s3.port=%d' % self.port,
                 '-s3.port.grpc=%d' % self.ports.pop(), '-s3.config=' + file.name,
-                '-volume.max=10', '-master.volumeSizeLimitMB=512',
+                '-volume.max=50', '-master.volumeSizeLimitMB=512',
                 '-master.telemetry=false'] + ports
 
     def log(self, name):
@@ -3948,14 +3950,14 @@ class Interop:
         with open(source, 'rb') as stdin, open(target or self.path('output'), 'wb') as stdout:
             done = subprocess.run(command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE,
                                   env=self.environment, cwd=self.folder, timeout=300)
-        output = ''
+        output, self.warnings = '', done.stderr.decode('utf-8', 'replace')
         if target is None:
             with open(self.path('output'), 'rb') as file:
                 output = file.read().decode('utf-8')
         if done.returncode:
             raise AssertionError('%s: exit status %d\n%s%s' % (
                 ' '.join(map(os.path.basename, command[-5:])), done.returncode, output,
-                done.stderr.decode('utf-8', 'replace')))
+                self.warnings))
         return output
 
     def s3dump(self, config, *argv, **files):
@@ -4099,6 +4101,96 @@ class Interop:
         self.run(['sh', '-c', '%s dump tree 1 -- tar -c tree' % program])
         self.run(['sh', '-c', '%s restore tree 1 | tar -d' % program])
 
+    # Copies of the bucket.
+
+    # (FS, LEVEL, time by the stamp, bytes): none is stored in the order of the stamps.
+    OLD = (('/home', '0', '2026-01-05 22:10:03', 300), ('/home', '0', '2026-01-05 02:10:03', 200),
+           ('/home', '0', '2025-12-29 02:10:03', 400), ('/home', '1', '2026-01-06 02:10:03', 500),
+           ('/', '0', '2026-01-12 02:10:03', 32 * 10**6), ('/', '0', '2026-01-05 02:10:03', FULL),
+           ('pg', '0', '2026-01-05 02:10:03', 9 * 10**6))
+    NEWEST = (('/home', '0', OLD[0]), ('/home', '1', OLD[3]), ('/', '0', OLD[4]),
+              ('pg', '0', OLD[6]), ('new', '0', None))
+
+    def copies(self, other):
+        """What is said of dumps stays what it was when *other* holds a copy of the bucket."""
+        self.configure('default')
+        self.configure('volumes', self.VOLUMES)
+        self.check('dumps with old stamps are stored', self.store_old)
+        before = {}
+        self.check('they are as old as their stamps, and in that order', lambda: before.update(
+            self.said_of_dumps('default', warnings=False)))
+        for what, options in (('rclone copy -M', ['-M']), ('rclone copy', [])):
+            name = 'copy' + '-m' * len(options)
+            for one, bucket, target, copy in ((self, 'bucket', other, name),
+                                              (other, name, self, name + '-back')):
+                self.check('%s %s: the same is said of all' % (
+                    what, 'and back' if target is self else 'to ' + other.name),
+                    self.copy, [self.tool('rclone'), '--config', '', '--retries', '1', 'copy',
+                                *options, 'A:' + bucket, 'B:' + copy],
+                    dict(one.rclone_remote('A'), **target.rclone_remote('B')), target, copy,
+                    before, not options)
+
+    def rclone_remote(self, name):
+        """The environment variables by which rclone knows this server as *name*."""
+        providers = {'moto': 'Other', 'rclone': 'Rclone', 'seaweedfs': 'SeaweedFS'}
+        return {'RCLONE_CONFIG_%s_%s' % (name, key): value for key, value in (
+            ('TYPE', 's3'), ('PROVIDER', providers[self.server]), ('ENDPOINT', self.url),
+            ('REGION', 'us-east-1'), ('ACCESS_KEY_ID', self.access_key),
+            ('SECRET_ACCESS_KEY', self.secret_key))}
+
+    def store_old(self):
+        self.s3dump('default', 'init')
+        for fs, level, stored, size in self.OLD:
+            self.make(size)
+            key = '%s:%s:%s:%s:%s.512Z-%016d' % (
+                HOST, fs, level, stored[:10], re.sub('[-:]', '', stored).replace(' ', 'T'), size)
+            self.s3dump('volumes', 'dump', '-k', key, source=self.path('data.in'))
+        self.make(100)
+        self.s3dump('default', 'dump', 'new', '0', source=self.path('data.in'))
+
+    def copy(self, command, environment, target, bucket, before, warnings):
+        """Copy a bucket by a command; what is said of the copy must be what was said *before*."""
+        if not before:
+            raise AssertionError('there is nothing to compare with')
+        self.environment.update(environment)
+        self.run(command)
+        target.configure(bucket, bucket=bucket)
+        after = target.said_of_dumps(bucket, warnings)
+        for what in before:
+            if before[what] != after[what]:
+                raise AssertionError('%s says\n%s\nand said\n%s' % (what, after[what],
+                                                                    before[what]))
+
+    def said_of_dumps(self, config, warnings):
+        """What all commands say of the dumps of OLD: {command: output}; only warnings beside it,
+        if any."""
+        said = {}
+
+        def tell(*argv, **files):
+            said[' '.join(argv)] = output = self.s3dump(config, '-q', *argv, **files)
+            for line in self.warnings.splitlines():
+                if not warnings or 'warning: ' not in line:
+                    raise AssertionError('%s says %s' % (' '.join(argv), line))
+            return output
+
+        tell('list')
+        tell('list', '--json')
+        tell('clean', '-n', '1')
+        for fs, level, newest in self.NEWEST:
+            self.make(newest[3] if newest else 100)
+            tell('restore', fs, level, target=self.path('data.out'))
+            self.same('data.in', 'data.out')
+            tell('verify', '--json', fs, level)
+            found = json.loads(tell('check', '--json', '--max-age', '9999d', '--min-ratio', '0',
+                                    fs, level))
+            age = found.pop('age_seconds')
+            stored = newest and calendar.timegm(time.strptime(newest[2], '%Y-%m-%d %H:%M:%S'))
+            if not 0 <= age - (time.time() - stored if stored else 0) + 300 <= 600:
+                raise AssertionError('%s level %s is said to be %d s old' % (fs, level, age))
+            said['check %s %s' % (fs, level)] = found
+            del said['check --json --max-age 9999d --min-ratio 0 %s %s' % (fs, level)]
+        return said
+
 
 def end_process(process):
     process.terminate()
@@ -4112,22 +4204,28 @@ def end_process(process):
 def interop(venv):
     """Run against the servers that are installed in *venv*; returns an exit status."""
     passed = failed = 0
-    for name, way in Interop.WAYS:
-        folder = tempfile.mkdtemp()
-        tests = Interop(os.path.abspath(venv), folder, name, way)
+    for ways in [[way] for way in Interop.WAYS] + [
+            [(one, ''), (other, '')] for one, other in Interop.COPIES]:
+        servers = [Interop(os.path.abspath(venv), tempfile.mkdtemp(), *way) for way in ways]
+        tests = servers[0]
         try:
-            tests.serve()
-            tests.everything()
+            for server in servers:
+                server.serve()
+            if len(servers) == 1:
+                tests.everything()
+            else:
+                tests.copies(servers[1])
         except (AssertionError, OSError) as error:
             tests.failed += 1
             print('FAIL %s: %s' % (tests.name, error), flush=True)
         finally:
-            for process in tests.processes:
-                end_process(process)
-            if tests.failed and os.path.exists(tests.path('server.log')):
-                with open(tests.path('server.log'), errors='replace') as file:
-                    print('The end of its log:\n' + file.read()[-2000:])
-            shutil.rmtree(folder)
+            for server in servers:
+                for process in server.processes:
+                    end_process(process)
+                if tests.failed and os.path.exists(server.path('server.log')):
+                    with open(server.path('server.log'), errors='replace') as file:
+                        print('The end of the log of %s:\n%s' % (server.name, file.read()[-2000:]))
+                shutil.rmtree(server.folder)
         passed, failed = passed + tests.passed, failed + tests.failed
     print('%d passed, %d failed' % (passed, failed))
     return 1 if failed else 0
