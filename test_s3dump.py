@@ -4129,6 +4129,12 @@ class Interop:
                                 *options, 'A:' + bucket, 'B:' + copy],
                     dict(one.rclone_remote('A'), **target.rclone_remote('B')), target, copy,
                     before, not options)
+        if self.server == 'moto':
+            self.configure('synced', bucket='synced')
+            self.check('a bucket to copy to', self.s3dump, 'synced', 'init')
+            self.check('aws s3 sync: the same is said of all', self.copy, [
+                self.tool('aws'), '--endpoint-url', self.url, 's3', 'sync', '--quiet',
+                's3://bucket', 's3://synced'], {}, self, 'synced', before, False)
 
     def rclone_remote(self, name):
         """The environment variables by which rclone knows this server as *name*."""
