@@ -980,24 +980,6 @@ def unquote(text):
     return urllib.parse.unquote(text) if '%' in text else text
 
 
-class EndlessListing:
-    """Notices a listing that never ends: one that goes round, or stands still."""
-    EMPTY = 1000                    # pages in a row that may have nothing in them
-
-    def __init__(self, operation):
-        self._operation, self._seen, self._last, self._empty = operation, set(), None, 0
-
-    def check(self, marker, last):
-        """Raise BadAnswer unless a page that ends with *last* (None if it is empty), and says
-        that it goes on at *marker*, is a new one."""
-        self._empty = 0 if last else self._empty + 1
-        if not marker or marker in self._seen or self._empty > self.EMPTY or (
-                last and last == self._last):
-            raise BadAnswer('%s: the listing has no end' % self._operation)
-        self._seen.add(marker)
-        self._last = last
-
-
 def list_entries(listing):
     """Yield the ListEntries of a page (a Document) of ListObjectsV2."""
     decode = decoder(listing)
@@ -2868,50 +2850,44 @@ class Bucket:
         headers = {}
         if self.endpoint.aws:       # to hear of archived objects whether they can be read
             headers['x-amz-optional-object-attributes'] = 'RestoreStatus'
-        ends = EndlessListing('ListObjectsV2')
-        while True:
-            page = self._page('ListObjectsV2', query, 'ListBucketResult', headers)
-            entry = None
-            for entry in list_entries(page):
-                yield entry
-            if page.get('IsTruncated') != 'true':
-                return
-            query['continuation-token'] = page.get('NextContinuationToken')
-            ends.check(query['continuation-token'], entry and entry.key)
+        for page in self._pages('ListObjectsV2', query, 'ListBucketResult', lambda page: {
+                'continuation-token': page.get('NextContinuationToken')}, headers):
+            yield from list_entries(page)
 
     def list_multipart_uploads(self, prefix=''):
         """Yield an UploadEntry for each unfinished upload of a key that begins with prefix."""
         query = {'uploads': '', 'prefix': prefix, 'encoding-type': 'url'}
-        ends = EndlessListing('ListMultipartUploads')
-        while True:
-            page = self._page('ListMultipartUploads', query, 'ListMultipartUploadsResult')
-            entry = None
-            for entry in upload_entries(page):
-                yield entry
-            if page.get('IsTruncated') != 'true':
-                return
-            marker = decoder(page)(page.get('NextKeyMarker')), page.get('NextUploadIdMarker')
-            ends.check(marker[0] and marker, entry and entry[:2])
-            query['key-marker'], query['upload-id-marker'] = marker
+        for page in self._pages('ListMultipartUploads', query, 'ListMultipartUploadsResult',
+                                lambda page: {
+                                    'key-marker': decoder(page)(page.get('NextKeyMarker')),
+                                    'upload-id-marker': page.get('NextUploadIdMarker')}):
+            yield from upload_entries(page)
 
     def list_parts(self, upload):
         """Yield the sizes of the parts of an unfinished upload (ListParts)."""
-        query = {'uploadId': upload.upload_id}
-        while True:
-            page = self._page('ListParts', query, 'ListPartsResult', key=upload.key)
+        for page in self._pages('ListParts', {'uploadId': upload.upload_id}, 'ListPartsResult',
+                                lambda page: {
+                                    'part-number-marker': page.get('NextPartNumberMarker')},
+                                key=upload.key):
             for texts in page.all('Part'):
                 yield int(texts['Size']) if re.match(r'[0-9]{1,18}\Z', texts.get('Size', '')) else 0
-            marker = page.get('NextPartNumberMarker')
+
+    def _pages(self, operation, query, name, following, headers=(), key=''):
+        """Yield the pages of a listing, each a Document whose root is called *name*.
+
+        following: the function that reads from a page where the next one begins, as a query.
+        """
+        last = None
+        while True:
+            page = Request(self, operation, 'GET', key, query, headers).run(
+                lambda answer: parse_document(answer.body, name))
+            yield page
             if page.get('IsTruncated') != 'true':
                 return
-            if not marker or marker == query.get('part-number-marker'):
-                raise BadAnswer('ListParts: the listing has no end')
-            query['part-number-marker'] = marker
-
-    def _page(self, operation, query, name, headers=(), key=''):
-        """A page of a listing, as a Document."""
-        return Request(self, operation, 'GET', key, query, headers).run(
-            lambda answer: parse_document(answer.body, name))
+            marker = following(page)
+            if not any(marker.values()) or marker == last:
+                raise BadAnswer('%s: the listing has no end' % operation)
+            last, query = marker, dict(query, **marker)
 
     def get_object_acl(self, key):
         """The ACL of an object: XML, as bytes."""

@@ -141,8 +141,8 @@ class Dump:
         self.labels = labels
         self.pieces, self.ends, self.strays = {}, {}, ()
         self.volume_size = 0        # that its first object tells; 0 where that is unknown
-        self.bare = False           # whether none of its objects has our metadata
-        self.doubtful = False       # whether some have, but the first one hasn't
+        self.bare = False           # whether its first object has none of our metadata
+        self.doubtful = False       # whether the others have some that don't agree
         self.unreadable = False     # whether its first object is known to be archived
 
     def add(self, number, entry, is_end=False):
@@ -206,8 +206,8 @@ class Dump:
         if not self.pieces:
             return '%s is missing' % self.name_of(0)
         if self.doubtful:
-            return 'its first object has lost its metadata, and not all others have: it is ' \
-                'unknown which belong together'
+            return 'its first object has lost its metadata, and those of the others do not ' \
+                'agree: it is unknown which belong together'
         for number, found in enumerate(sorted(self.pieces)):
             if number != found:
                 return '%s is missing' % self.name_of(number)
@@ -243,9 +243,11 @@ class Dump:
         self.volume_size = head.number('volume-size')
         heads = {entry: bucket.head_object(entry.key) for entry in self.all_entries()
                  if entry is not self.first}
-        if not head.has_metadata:
-            self.doubtful = any(other.has_metadata for other in heads.values())
-            self.bare = not self.doubtful
+        if not head.has_metadata:   # it was copied; `aws s3 sync` leaves them to small objects
+            told = {(other.dump_id, other.number('volume-size')) for other in heads.values()
+                    if other.has_metadata}
+            self.bare, self.doubtful = True, len(told) > 1
+            self.volume_size = max(told)[1] if told else 0
         elif head.dump_id or head.alone:
             self.strays = [entry for entry, other in heads.items()
                            if not other.dump_id or other.dump_id != head.dump_id]
@@ -388,17 +390,30 @@ def find(bucket, args):
 
 
 def tell_base(one, section, quiet):
-    """Say what a dump builds upon, the newest before it of a lower level, and warn of a newer
-    one: upon that `tar -g /dev/null` would delete files."""
-    lower = [other for other in section if int(other.labels.level) < int(one.labels.level)
-             and not other.misdated()]
-    older = [other for other in lower if recency(other) < recency(one)]
+    """Say what a dump builds upon, and warn of a newer one of a lower level: upon that
+    `tar -g /dev/null` would delete files."""
+    section = [other for other in section if not other.misdated()]
+    base = base_of(one, section)
+    newest = max(lower_ones(one, section), key=recency, default=None)
     if not quiet:
-        say('%s builds upon %s' % (s3.printable(one.key), s3.printable(
-            max(older, key=recency).key) if older else 'no dump that is here'))
-    if len(lower) > len(older):
+        say('%s builds upon %s' % (s3.printable(one.key), s3.printable(base.key) if base else
+                                   'no dump that is here'))
+    if newest is not base:
         say('warning: %s is newer, and %s does not build upon it' % (
-            s3.printable(max(lower, key=recency).key), s3.printable(one.key)))
+            s3.printable(newest.key), s3.printable(one.key)))
+
+
+def lower_ones(one, dumps):
+    """Those of *dumps* that have the host and file system of *one*, and a lower level."""
+    return [other for other in dumps if other.labels[:2] == one.labels[:2]
+            and int(other.labels.level) < int(one.labels.level)]
+
+
+def base_of(one, dumps):
+    """The Dump that a dump builds upon, the newest before it of a lower level; None if there is
+    none.  Levels are those of dump(8)."""
+    return max((other for other in lower_ones(one, dumps) if recency(other) < recency(one)),
+               key=recency, default=None)
 
 
 def well_dated(dumps):
@@ -788,8 +803,8 @@ def find_whole(bucket, args):
     if problem:
         raise s3.IntegrityError('%s: %s' % (s3.quoted(found.key), problem))
     if found.bare:
-        say('warning: the objects of %s have no metadata, as if copied without: it is taken for '
-            'whole by their names and sizes' % s3.printable(found.key))
+        say('warning: %s has no metadata, as if copied without: it is taken for whole by the '
+            'names and sizes of its objects' % s3.printable(found.key))
     return found
 
 
@@ -1224,9 +1239,9 @@ def clean(bucket, args):
     if not args.quiet:
         point_out_minimums(bucket, doomed)
         point_out_bases(groups, doomed)
-    stale = [one for one in orphans if one.youngest < bucket.now() - STALE]
+    stale = [one for one in orphans if one.youngest < bucket.now() - STALE
+             and not locked(bucket, one, args.quiet)]
     size = human(sum(one.size for one in doomed))
-    stale = [one for one in stale if not locked(bucket, one, args.quiet)]
     if doomed and not confirmed(args, 'Delete %d dumps, %s?' % (len(doomed), size)):
         raise s3.Error('nothing was deleted')
     for one in doomed + stale:
@@ -1300,21 +1315,14 @@ def point_out_minimums(bucket, doomed):
 
 
 def point_out_bases(groups, doomed):
-    """Say which incremental dumps that are kept lack the dump that they build upon.
-
-    That is the newest older one of a lower level; levels are those of dump(8).
-    """
-    gone = {one.key for one in doomed}
-    for (host, fs, level), members in sorted(groups.items()):
-        lower = [one for labels, others in groups.items() for one in others
-                 if labels[:2] == (host, fs) and int(labels[2]) < int(level)]
-        for one in sorted(members, key=recency) if int(level) > 0 else ():
-            base = max((other for other in lower if recency(other) < recency(one)), key=recency,
-                       default=None)
-            if one.key not in gone and (base is None or base.key in gone):
-                say('%s is kept, but %s' % (s3.printable(one.key), (
-                    'its base goes: ' + s3.printable(base.key)) if base else
-                    'there is no older dump of a lower level'))
+    """Say which incremental dumps that are kept lack the dump that they build upon."""
+    gone, dumps = {one.key for one in doomed}, [one for group in groups.values() for one in group]
+    for one in sorted(dumps, key=lambda one: (one.labels[:3], recency(one))):
+        base = base_of(one, dumps) if int(one.labels.level) > 0 and one.key not in gone else one
+        if base is None or base.key in gone:
+            say('%s is kept, but %s' % (s3.printable(one.key), (
+                'its base goes: ' + s3.printable(base.key)) if base else
+                'there is no older dump of a lower level'))
 
 
 def median(dumps):

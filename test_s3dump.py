@@ -771,23 +771,36 @@ class VolumeTests(ProgramTestCase):
         for labels in (['/home', '0'], ['-k', key]):
             result = self.succeed('restore', *labels)
             self.assertTrue(result.out == data)
-            self.assertIn('warning: the objects of %s have no metadata' % key, result.err)
+            self.assertIn('warning: %s has no metadata' % key, result.err)
         self.assertIn(b'Level 0 2020-01-10:      450\n', self.succeed('list').out)
         self.assertIn(b' good', self.succeed('check', '/home', '0', '--max-age', '99999d').out)
         self.place(date='2020-01-11', size=450)
         self.succeed('clean', '1')
         self.assertEqual(len(self.keys()), 1)
 
-    def test_a_set_that_lost_some_of_its_metadata_or_a_volume_is_not_restored_in_part(self):
+    def test_a_copy_whose_small_objects_kept_their_metadata_is_whole(self):
+        """As `aws s3 sync` makes it."""
+        self.configure(part_size='5m', max_parts='1')
+        data = some_bytes(2 * PART + 9)
+        key = self.dump(data, '/home', '0')
+        for name in ('', '.volume_000001'):
+            self.server.objects[key + name].metadata.clear()
+        self.assertTrue(self.succeed('restore', '/home', '0').out == data)
+        self.server.put(key, bytes(PART - 1))       # and this one has never had any
+        self.must_fail(1, 'has %d bytes, but a full volume' % (PART - 1), 'restore', '/home', '0')
+
+    def test_a_set_whose_metadata_do_not_agree_or_that_lost_an_object_is_not_restored(self):
         names = ['', '.volume_000001', '.volume_000002', '.end_000002']
-        for bare, lost in ([names[:1], []], [names[:3], []], [names, names[1:2]],
-                           [names, names[3:]], [names, names[2:3]]):
+        for bare, lost in ([names[:1], []], [names, names[1:2]], [names, names[3:]],
+                           [names, names[2:3]]):
             self.server.objects.clear()
             key, _ = self.place_set()
             for name in bare:
                 self.server.objects[key + name].metadata.clear()
             for name in lost:
                 del self.server.objects[key + name]
+            if not lost:
+                self.server.objects[key + names[2]].metadata['x-amz-meta-dump-id'] = 'another'
             for labels in (['/home', '0'], ['-k', key]):
                 with self.subTest(bare, lost=lost, labels=labels):
                     result = self.run_program('restore', *labels)
@@ -3314,8 +3327,12 @@ class YearTests(ProgramTestCase):
                     self.run_at(now, words)
             self.look(day)
         self.assertEqual(self.complaints, [])
-        # What is left: the last five of each, and of the months before those the last.
-        self.assertLess(len(self.keys()), 70)
+        for (fs, level), placed in self.placed.items():     # and of each month one is left
+            months = {key.split(':')[3][:7] for _, key in placed}
+            left = [key.split(':')[3][:7] for key in self.keys() if key.split(':')[1:3] == [
+                fs, level]]
+            self.assertEqual(sorted(set(left)), sorted(months)[-12:])
+            self.assertLess(len(left), 5 + 12 + 7, 'since the last Sunday there were up to seven')
 
 
 class CronTests(ProgramTestCase):
