@@ -52,6 +52,7 @@ Credentials, Requests, Bucket, Uploads, Checks and downloads, Self-test.
 Python 3.6 or newer.  `python3 s3.py` is the self-test: it tells whether this Python,
 this clock, this key and this bucket work.
 """
+import _thread
 import base64
 import binascii
 import collections
@@ -110,12 +111,14 @@ PART_SIZE = 16 << 20                # 10,000 of them are 156 GiB, five in memory
 JOBS = 4
 BLOCK = 256 << 10                   # bytes moved by one system call
 CONNECT_TIMEOUT = 10                # seconds
+BEGIN_TIMEOUT = 10                  # seconds after which a new thread has died unseen
 TIMEOUT = 60                        # seconds without a single byte
 COMPLETE_TIMEOUT = 900              # S3 may take minutes to put 10,000 parts together
 PATIENCE = 900                      # seconds without progress before a request fails
 FIRST_PATIENCE = 60                 # the same before the server ever answered
 GRACE = 1                           # for an answer that is awaited when all else is given up
-ABORT_PATIENCE = 10                 # tidying up must not hold up the bad news
+TIDY_TIME = 3                       # tidying up must not hold up the bad news
+LOOK_PATIENCE = 10                  # of what asks whether an object is there
 IDLE = 4                            # seconds after which a connection isn't trusted
 MAX_MESSAGE = 4 << 20               # bytes of an XML answer; 1,000 keys take 3.4 MB at most
 MAX_ERROR = 64 << 10                # bytes of an error document
@@ -1301,6 +1304,7 @@ class Connection:
         self._spoiled = False       # half a request was sent
         self.reused = False         # whether the request under way found it open
         self.begun = False          # whether any of the request under way was sent
+        self.requests = 0           # that were begun so far
         self.cancelled = False
         self._alarm = threading.Lock()      # held until cancel(), which ends pause() so
         self._alarm.acquire()
@@ -1371,6 +1375,7 @@ class Connection:
                 target = 'http://%s%s' % (headers['host'], target)
                 headers = dict(headers, **self.proxy.headers)
             self.begun, self._throttled.sent, self._throttled.broken = True, 0, None
+            self.requests += 1
             try:
                 connection.putrequest(method, target, skip_host=True)
                 for name, value in headers.items():
@@ -1478,6 +1483,46 @@ def tls_context(ca_bundle):
 
 # --------------------------------------------------------------------------- Workers
 
+class Thread:
+    """A thread that calls *function*, and doesn't keep the program from ending.
+
+    threading.Thread.start() would wait for ever for one that finds no memory to begin.
+    """
+
+    def __init__(self, function):
+        self._function, self._due = function, time.monotonic() + BEGIN_TIMEOUT
+        self.begun, self._running = False, threading.Lock()     # the latter is held until the end
+        self._running.acquire()
+
+    def start(self):
+        """Raises RuntimeError where the system has no more threads."""
+        _thread.start_new_thread(self._run, ())
+
+    def _run(self):
+        try:
+            self.begun = True
+            self._function()
+        except BaseException:       # which whoever waits for it will notice
+            pass
+        finally:
+            self._running.release()
+
+    def join(self, seconds):
+        """Wait for its end."""
+        if self._running.acquire(timeout=seconds):
+            self._running.release()
+
+    @property
+    def alive(self):
+        """Whether it runs, or may still begin."""
+        return self._running.locked() and (self.begun or time.monotonic() < self._due)
+
+
+def in_main_thread():
+    """Whether it is the main thread that asks; current_thread() knows no Thread of ours."""
+    return threading.get_ident() == threading.main_thread().ident
+
+
 class Task:
     """A call in a worker's thread; value and error are the worker's until it is done.
 
@@ -1508,7 +1553,7 @@ class Workers:
     def __init__(self, bucket, size, heard=lambda: None):
         self._bucket, self._size, self._jobs, self._heard = bucket, size, bucket.jobs, heard
         self._free, self._made = collections.deque(), 0
-        self._threads, self._starting = [], False
+        self._threads = []
         self._stopped = self._cancelled = False
         self._queue = collections.deque()
         self._unfinished = collections.deque()      # as many as tasks: += would be no atomic count
@@ -1560,16 +1605,14 @@ class Workers:
             os.write(self._order, b'.')
 
     def _add_thread(self):
-        thread = threading.Thread(target=self._work, daemon=True)
-        self._starting = True       # a signal may keep one that runs out of _threads
+        thread = Thread(self._work)
+        self._threads.append(thread)    # first, for a signal may come when it runs
         try:
             thread.start()
-            self._threads.append(thread)
         except RuntimeError:        # the system has no more; fewer do as well
-            self._starting = False
+            self._threads.remove(thread)
             if not self._threads:
                 raise Error('cannot start a thread: ulimit -u, or memory, is too small') from None
-        self._starting = False
 
     def wait(self, task):
         """The value of *task*, when it is done."""
@@ -1592,6 +1635,8 @@ class Workers:
         ready = []
         while not ready:
             self._bucket.check()
+            if self._bereaved():
+                raise MemoryError('a thread died')
             ready = [found for found, _ in poll.poll(250)]
         if self._news in ready:
             os.read(self._news, 4096)
@@ -1603,11 +1648,17 @@ class Workers:
         if self._failures:
             raise self._failures[0]
 
-    def stop(self, worth_waiting=lambda: False):
-        """Break off what is under way, and return when no thread talks to the server, or after
-        2 x CONNECT_TIMEOUT, if one still looks up a name, say.
+    def _bereaved(self):
+        """Whether a thread died, maybe with a task, or none began."""
+        return bool(self._threads) and not self._stopped and (
+            any(thread.begun and not thread.alive for thread in self._threads)
+            or not self._alive())
 
-        worth_waiting: whether there is something that had better end by itself, within GRACE.
+    def stop(self, worth_waiting=lambda: False):
+        """Break off what is under way, and return when no thread can send anything any more.
+
+        One that still looks up a name, or connects, will do no more than that, and isn't waited
+        for.  worth_waiting: whether there is something that had better end by itself, within GRACE.
         """
         if self._cancelled:
             return
@@ -1619,15 +1670,16 @@ class Workers:
         for connection in list(self._connections):
             connection.cancel()
         self._cancelled = True
-        end = time.monotonic() + 2 * CONNECT_TIMEOUT
-        for thread in self._threads:
-            thread.join(max(0, end - time.monotonic()))
-        if not self._alive() and not self._starting:
+        start = time.monotonic()
+        while self._alive() and time.monotonic() < start + (
+                GRACE if any(each.begun for each in list(self._connections)) else GRACE / 5):
+            time.sleep(0.01)
+        if not self._alive():
             for descriptor in (self._orders, self._order, self._news, self._tell):
                 os.close(descriptor)
 
     def _alive(self):
-        return any(thread.is_alive() for thread in self._threads)
+        return any(thread.alive for thread in self._threads)
 
     def _work(self):
         connection = self._bucket.connection()
@@ -1650,6 +1702,7 @@ class Workers:
             except BlockingIOError:
                 pass
         connection.close()
+        self._connections.remove(connection)
 
 
 # --------------------------------------------------------------------------- Retries
@@ -2411,7 +2464,7 @@ class Request:
         bucket, connection = self._bucket, self._connection
         bucket.count(retries=1)
         bucket.report('retry', '%s: %s; next try in %.1f s' % (self.what, brief(error), pause))
-        if threading.current_thread() is threading.main_thread():
+        if in_main_thread():
             bucket.check()
         bucket.pauses[connection] = bucket.monotonic() + pause, brief(error)
         try:
@@ -2582,11 +2635,11 @@ class Bucket:
         self.connection().close()
 
     def hasty(self):
-        """The same Bucket for the calling thread, for tidying up: with little patience, no rate
-        limit, and a connection and counts of its own."""
+        """The same Bucket for one thread, for tidying up: with little patience, no rate limit,
+        and a connection and counts of its own."""
         hasty = copy.copy(self)
         hasty.timeout, hasty.patience, hasty.answer_timeout = (
-            min(value, ABORT_PATIENCE)
+            min(value, 2 * TIDY_TIME / 3)
             for value in (self.timeout, self.patience, self.answer_timeout))
         hasty.limit, hasty.check, hasty._local = RateLimit(), lambda: None, threading.local()
         return hasty
@@ -2733,7 +2786,7 @@ class Bucket:
     def is_ours(self, key, dump_id, size):
         """Whether the object that is there is the one we wrote; None if we can't look."""
         try:
-            head = self.head_object(key, patience=ABORT_PATIENCE)
+            head = self.head_object(key, patience=min(self.patience, LOOK_PATIENCE))
         except ResponseError as error:
             return False if error.status == 404 else None
         except (NetworkError, BadAnswer):
@@ -2988,15 +3041,9 @@ class Bucket:
         key, upload_id = upload.key, upload.upload_id
         request = Request(self, 'CompleteMultipartUpload', 'POST', key, {'uploadId': upload_id},
                           headers, completion_body(parts), timeout=self.complete_timeout)
-        said = False
-
-        def completed():
-            nonlocal said
-            before, said = said, True
-            return before and self.is_ours(key, dump_id, size)
-
         try:
-            request.run(lambda answer: check_completion(request.what, answer), completed)
+            request.run(lambda answer: check_completion(request.what, answer),
+                        lambda: request.repeated and self.is_ours(key, dump_id, size))
         except (ResponseError, NetworkError, BadAnswer) as error:
             self._look_into(error, key, dump_id, size, unique, upload_id)
 
@@ -3004,7 +3051,8 @@ class Bucket:
         """Give up an upload and its parts; returns whether there was one."""
         try:
             Request(self, 'AbortMultipartUpload', 'DELETE', upload.key,
-                    {'uploadId': upload.upload_id}, patience=ABORT_PATIENCE).run(nothing)
+                    {'uploadId': upload.upload_id}, patience=min(
+                        self.patience, LOOK_PATIENCE)).run(nothing)
         except ResponseError as error:
             if error.status != 404 or (error.message and not error.document):   # that is a page
                 raise
@@ -3142,27 +3190,42 @@ class Upload:
         """Leave nothing behind: of a dump that failed by *error*, unless it turns out to be there,
         and whole; of one that didn't (None), but for the uploads whose ids were lost.
 
-        That takes seconds, whatever the server does, is not slowed down by a rate limit, and
-        not broken off by a signal.
+        That takes TIDY_TIME at most, whatever the server does, is not slowed down by a rate
+        limit, and not broken off by a signal.
         """
+        volumes, outcome = self._volumes, []
+        for volume in volumes:
+            volume.take_back()
         self.bucket = bucket = self.bucket.hasty()
-        self.hopeless = bucket.monotonic() + 1.5 * ABORT_PATIENCE
-        first, volumes = self._volumes[0], self._volumes
+        self.hopeless = bucket.monotonic() + TIDY_TIME
+        thread = Thread(lambda: self._leave_nothing(error, outcome))
         try:
-            for volume in volumes if error and self._failed(error) else ():
-                volume.give_up()
-            for volume in volumes:
-                volume.forget_lost()
-        except Error as failure:
-            keys = [first.key] * bool(error)
+            thread.start()
+            thread.join(TIDY_TIME)
+        except RuntimeError:        # the system has no more
+            self._leave_nothing(error, outcome)
+        report, bucket.report = bucket.report, lambda kind, text: None  # of one that goes on
+        failure = outcome[0] if outcome else 'no answer in time'
+        if failure:
+            keys = [volumes[0].key] * bool(error)
             for key in (key for volume in volumes for key in volume.lost):
                 if not key.startswith(tuple(keys)):
                     keys.append(key)
-            bucket.report('doubt' if first.completing else 'warning', '%s of %s may be left '
-                          'behind: %s' % (
+            report('doubt' if volumes[0].completing else 'warning', '%s of %s may be left behind: %s' % (
                 'something' if error else 'an upload', ' and '.join(map(quoted, keys)), failure))
-        finally:
-            bucket.close()
+
+    def _leave_nothing(self, error, outcome):
+        """Talk to the server, and add to *outcome* the Error that made it end early, or None."""
+        failure = None
+        try:
+            for volume in self._volumes if error and self._failed(error) else ():
+                volume.give_up()
+            for volume in self._volumes:
+                volume.forget_lost()
+        except Error as reason:
+            failure = reason
+        self.bucket.close()
+        outcome.append(failure)
 
     def _failed(self, error):
         """Whether the dump isn't there; where it is, or that can't be known, somebody is told."""
@@ -3184,8 +3247,8 @@ class Volume:
     """An object of an Upload: a multipart upload, or with a *body* one PutObject.
 
     name: the key, or a function as for Bucket.upload().  Threads create and complete the object,
-    and meanwhile key, upload_id, lost, _parts and _state are theirs; settle(), give_up() and
-    forget_lost() talk to the server themselves, when they have stopped.
+    and meanwhile key, upload_id, lost, _parts and _state are theirs.  When they have stopped
+    comes take_back(); then settle(), give_up() and forget_lost() talk to the server themselves.
 
     lost: the keys under which there may be an upload whose id never reached us.
     """
@@ -3202,6 +3265,7 @@ class Volume:
         self._tasks, self._parts = collections.deque(), []
         self._crc32 = 0 if upload.bucket.checksum else None
         self._state = 'new'         # then open, completing, complete
+        self._sent = lambda: False  # whether anything was sent of what creates or completes it
 
     @property
     def _bucket(self):
@@ -3215,7 +3279,7 @@ class Volume:
     @property
     def awaited(self):
         """Whether the server is about to say what there is."""
-        return any(task and not task.done for task in (self._creation, self._completion))
+        return self._sent() and any(task and not task.done for task in (self._creation, self._completion))
 
     def add(self, buffer, count):
         """Have the first *count* bytes of *buffer* sent as the next part, and it released.
@@ -3264,7 +3328,13 @@ class Volume:
         self._named(self._begin)
         self._state = 'open'
 
+    def _watch(self):
+        connection = self._bucket.connection()
+        before = connection.requests
+        self._sent = lambda: connection.requests > before
+
     def _begin(self, key, timed):
+        self._watch()
         self.lost.append(key)
         try:
             self.upload_id, repeated = self._bucket.create_multipart_upload(
@@ -3277,6 +3347,7 @@ class Volume:
             self.lost.pop()
 
     def _complete(self):
+        self._watch()
         bucket, before, self._state = self._bucket, self._state, 'completing'
         try:
             if self._body is None:
@@ -3303,6 +3374,16 @@ class Volume:
                 if last or not may_change or error.signed[0] == self._bucket.offset:
                     raise
             self.key = self._name(self._bucket.now())
+
+    def take_back(self):
+        """Know that what a thread was about to ask for, and can't any more, isn't there."""
+        if self._sent():
+            return
+        if self._state == 'completing':
+            self._state = 'open' if self.upload_id else 'new'
+        elif self._state == 'new' and self._creation and (
+                not self._creation.done or isinstance(self._creation.error, Cancelled)):
+            self.lost = self.lost[:-1]
 
     def settle(self):
         """Whether the object is there, after a signal, say; None if that can't be known."""

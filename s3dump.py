@@ -664,7 +664,7 @@ class Status:
         self._recent = collections.deque([(self._start, 0)], 10)
         self._running = threading.Lock()    # held until the end
         self._running.acquire()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = s3.Thread(self._run)
         if not quiet and os.isatty(2) and os.environ.get('TERM') != 'dumb':
             Status.live = True
             try:

@@ -29,6 +29,7 @@ credential services and the proxy, of s3.py in the order of its sections, and
 the soak.
 """
 
+import _thread
 import base64
 import bisect
 import collections
@@ -4822,6 +4823,20 @@ class WorkerTests(ClientTestCase):
         self.assertLess(time.monotonic() - start, 10)
         self.assertIsInstance(task.error, s3.Cancelled)
 
+    def test_a_thread_that_connects_is_not_waited_for(self):
+        with socket.socket() as listener:
+            listener.bind(('127.0.0.1', 0))
+            listener.listen(5)
+            bucket = self.bucket(self.server(), endpoint='https://127.0.0.1:%d'
+                                 % listener.getsockname()[1])
+            workers = s3.Workers(bucket, 10)
+            workers.submit(bucket.put_object, 'key', b'')
+            accepted, _ = listener.accept()     # which TLS waits for a word from
+            start = time.monotonic()
+            workers.stop()
+            self.assertLess(time.monotonic() - start, 3)
+            accepted.close()
+
 
 class RetriesTests(unittest.TestCase):
 
@@ -5696,21 +5711,18 @@ class UploadTests(ClientTestCase):
         class Signal(BaseException):
             pass
 
-        def start(thread, original=threading.Thread.start):
-            work = thread._target
-            thread._target = lambda: (stopped.wait(10), ended.append(work()))
-            original(thread)
-            threads.append(thread)
+        def start(function, _, original=_thread.start_new_thread):
+            original(lambda: stopped.wait(10) and function(), ())
             raise Signal()
 
-        stopped, threads, ended = threading.Event(), [], []
+        stopped, ended = threading.Event(), []
         workers = s3.Workers(self.bucket(self.server()), 10)
-        with unittest.mock.patch('threading.Thread.start', start):
+        workers._work = lambda work=workers._work: ended.append(work())
+        with unittest.mock.patch('_thread.start_new_thread', start):
             self.assertRaises(Signal, workers.submit, bytes)
         workers.stop()
         stopped.set()
-        threads[0].join(10)
-        self.assertEqual(ended, [None])         # and not by an exception
+        self.until(lambda: ended == [None])     # and not by an exception
 
     def descriptors(self):
         """Return the numbers of all open files; one that accept4() only reserved is none."""
@@ -5723,12 +5735,43 @@ class UploadTests(ClientTestCase):
 
     def test_without_threads_nothing_is_sent_and_nothing_said_of_it(self):
         server = self.server()
-        with unittest.mock.patch('threading.Thread.start', side_effect=RuntimeError):
+        with unittest.mock.patch('_thread.start_new_thread', side_effect=RuntimeError):
             before = self.descriptors()
             with self.assertRaisesRegex(s3.Error, 'cannot start a thread'):
                 self.bucket(server).upload('key', io.BytesIO(pattern(2500)))
             self.assertEqual(self.descriptors() - before, set())
         self.assertEqual((server.log, self.reports), ([], []))
+
+    def test_threads_that_die_before_they_begin_are_not_waited_for(self):
+        def start(function, arguments):
+            if len(started) in living:
+                original(function, arguments)
+            started.append(function)
+
+        original = _thread.start_new_thread
+        for living in ((), (0,), (2,)):
+            server, started = self.server(), []
+            with unittest.mock.patch('_thread.start_new_thread', start), \
+                    unittest.mock.patch.object(s3, 'BEGIN_TIMEOUT', 0.3):
+                bucket = self.bucket(server, jobs=3)
+                if living:          # fewer do as well
+                    bucket.upload('key', io.BytesIO(pattern(9500)))
+                else:
+                    self.assertRaises(MemoryError, bucket.upload, 'key', io.BytesIO(bytes(9500)))
+                self.assertEqual(list(server.objects), ['key'] * bool(living))
+
+    def test_a_thread_that_dies_with_its_task_is_not_waited_for(self):
+        def fail(*_):
+            raise MemoryError()
+
+        server = self.server()
+        workers = s3.Workers(self.bucket(server), 10)
+        workers._failures = None        # so that no word of it gets through
+        task = workers.submit(fail)
+        self.until(lambda: not workers._threads[0].alive)
+        workers._failures = ()
+        self.assertRaises(MemoryError, workers.wait, task)
+        workers.stop()
 
     def test_an_upload_whose_id_could_not_be_read_is_not_begun(self):
         server = self.server()
@@ -6170,6 +6213,15 @@ class UploadFaultTests(ClientTestCase):
         self.assertLess(self.clock.now - times[-abort.hits], 40)    # at 1 B/s it were 500
         # other threads may be at work with this Bucket
         self.assertEqual(set(state), {(s3.COMPLETE_TIMEOUT, 1, s3.PATIENCE)})
+
+    def test_giving_up_takes_seconds_though_the_server_says_nothing(self):
+        server = self.server()
+        server.fault('UploadPart', 'status', times=None, status=403, code='AccessDenied')
+        server.fault('AbortMultipartUpload', 'stall', when='start', times=None)
+        bucket, start = self.bucket(server), time.monotonic()
+        self.outcome(server, bucket, 2500)
+        self.assertLess(time.monotonic() - start, 5)
+        self.assertIn("'key' may be left behind: ", str(self.reports))
 
     def test_giving_up_many_volumes_takes_seconds_too(self):
         server = self.server()

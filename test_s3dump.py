@@ -2580,6 +2580,74 @@ class SignalTests(ProgramTestCase):
                                   if ':case%d:' % number in key], [size] if stored else [])
         self.assertEqual(self.server.uploads, {})
 
+    def listen(self):
+        listener = socket.socket()
+        self.addCleanup(listener.close)
+        listener.bind(('127.0.0.1', 0))
+        listener.listen(0)
+        return listener, listener.getsockname()[1]
+
+    def connecting(self, port):
+        """Return how many connections to a port are answered by nothing."""
+        with open('/proc/net/tcp') as file:
+            return len(re.findall(r':%04X 02 ' % port, file.read()))
+
+    def ended_soon(self, process):
+        """End the program by a signal; returns what it said."""
+        start = time.monotonic()
+        process.terminate()
+        process.wait(PATIENCE)
+        self.assertLess(time.monotonic() - start, 5)
+        self.assertEqual(process.returncode, 128 + signal.SIGTERM)
+        return self.finish(process).err
+
+    def test_a_signal_before_the_server_ever_answered_ends_it_at_once(self):
+        for size in (100, 2 * PART):
+            for scheme in ('http', 'https'):
+                with self.subTest(scheme, size=size):
+                    listener, port = self.listen()
+                    self.configure(endpoint='%s://127.0.0.1:%d' % (scheme, port), part_size='5m')
+                    process = self.start('dump', '/home', '0')
+                    self.feed(process, bytes(size))
+                    accepted, _ = listener.accept()
+                    with accepted:
+                        accepted.recv(1)
+                        err = self.ended_soon(process)
+                    if scheme == 'https':       # it has said nothing but hello
+                        self.assertEqual(err, 's3dump: ended by signal 15\n')
+                    else:
+                        self.assertRegex(err, 'unknown whether|may be left behind')
+
+    @unittest.skipUnless(os.path.exists('/proc/net/tcp'), 'not Linux')
+    def test_a_signal_while_the_server_is_connected_to_ends_it_at_once(self):
+        listener, port = self.listen()
+        for _ in range(4):          # more than it has room for
+            client = socket.socket()
+            self.addCleanup(client.close)
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        waiting = self.connecting(port)
+        self.configure(endpoint='http://127.0.0.1:%d' % port, part_size='5m')
+        for size in (100, 2 * PART):
+            process = self.start('dump', '/home', '0')
+            self.feed(process, bytes(size))
+            until(lambda: self.connecting(port) > waiting, 'it connects')
+            self.assertEqual(self.ended_soon(process), 's3dump: ended by signal 15\n')
+
+    def test_a_signal_while_a_name_is_looked_up_ends_it_at_once(self):
+        process = self.start('dump', '/home', '0', prefix=in_python(
+            'import os, socket, time; socket.getaddrinfo = lambda *_, **__: '
+            'os.write(1, b"looks") and time.sleep(100)'))
+        self.feed(process, b'data')
+        self.assertEqual(process.stdout.read(5), b'looks')
+        self.assertEqual(self.ended_soon(process), 's3dump: ended by signal 15\n')
+
+    def test_a_signal_while_the_server_stands_still_ends_it_soon(self):
+        self.server.fault('AbortMultipartUpload', 'stall', when='start', times=None)
+        process, _ = self.stalled_dump()
+        self.assertRegex(self.ended_soon(process), "'.*' may be left behind: [^\n]+\n"
+                         's3dump: ended by signal 15\n')
+
     def test_an_object_that_appears_after_a_signal_is_warned_of(self):
         working, finish = threading.Event(), threading.Event()
         self.server.on('PutObject', lambda *_: working.set() or finish.wait(PATIENCE))
@@ -2711,19 +2779,22 @@ class SignalTests(ProgramTestCase):
         self.place(size=2 * PART)
         self.server.fault('GetObject', 'stall', times=None)
         result = self.run_program('-j', '2', 'restore', '/home', '0', prefix=in_python("""if True:
-            import atexit, signal, sys, threading
+            import _thread, atexit, signal, sys, time
 
             def profile(frame, event, argument):
-                if event == 'return' and frame.f_code is threading.Thread.start.__code__:
-                    if len(threading.enumerate()) == 3:
+                if event == 'c_return' and argument is _thread.start_new_thread:
+                    started.append(1)
+                    if len(started) == 2:
                         sys.setprofile(None)
-                        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+                        signal.pthread_kill(_thread.get_ident(), signal.SIGTERM)
 
             def count():
-                threads = [each for each in threading.enumerate() if each.daemon]
-                for each in threads:
-                    each.join(10)
-                print(sum(each.is_alive() for each in threads))
+                end = time.monotonic() + 10
+                while _thread._count() and time.monotonic() < end:
+                    time.sleep(0.01)
+                print(_thread._count())
+
+            started = []
 
             sys.setprofile(profile)
             atexit.register(count)"""))
@@ -3061,12 +3132,12 @@ class TerminalTests(ProgramTestCase):
         self.place(size=1000)
         process = self.start('restore', '/home', '0', stderr=terminal.slave, prefix=in_python(
             """if True:
-            import threading
+            import _thread
 
-            def start(thread):
+            def start(function, arguments):
                 raise RuntimeError('no more threads')
 
-            threading.Thread.start = start"""))
+            _thread.start_new_thread = start"""))
         self.assertEqual(self.finish(process)[:2], (1, b''))
         self.assertEqual(terminal.read_until(None), 's3dump: restore: cannot start a thread: '
                          'ulimit -u, or memory, is too small\r\n')
