@@ -85,16 +85,16 @@ def load_network():
     Called by Endpoint, which all that talks to a server has; before that, what reads answers
     (parse_time, say) raises NameError.
     """
-    global calendar, email, http, random, socket, ssl
+    global calendar, email, http, no_ssl, random, socket, ssl
+    try:
+        import ssl                  # before http.client, which would go without it, too
+    except ImportError as error:    # a Python built without it can still talk http
+        ssl, no_ssl = None, printable(str(error), 100)
     import calendar
     import email.utils
     import http.client
     import random
     import socket
-    try:
-        import ssl
-    except ImportError:             # a Python built without it can still talk http
-        ssl = None
 
 
 # ---------------------------------------------------------------------------- Limits
@@ -563,7 +563,8 @@ class Endpoint:
             raise ConfigError('endpoint %s is no URL like https://s3.example.com or '
                               'http://127.0.0.1:9000' % masked(url)) from None
         if scheme == 'https' and ssl is None:
-            raise ConfigError('this Python was built without ssl: it can only do http://')
+            raise ConfigError('this Python was built without ssl, or is out of memory (%s): it can '
+                              'only do http://' % no_ssl)
         self.scheme, self.domain, self.port, self.path = scheme, host, port, path.rstrip('/')
 
     def _leave_bucket_out(self, certain):
@@ -3279,7 +3280,8 @@ class Volume:
     @property
     def awaited(self):
         """Whether the server is about to say what there is."""
-        return self._sent() and any(task and not task.done for task in (self._creation, self._completion))
+        return self._sent() and any(
+            task and not task.done for task in (self._creation, self._completion))
 
     def add(self, buffer, count):
         """Have the first *count* bytes of *buffer* sent as the next part, and it released.

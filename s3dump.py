@@ -12,9 +12,21 @@ The names of dumps, the commands and what is printed are in this file; s3.py, wh
 lie beside it, talks to the server.
 """
 import signal
+import sys
 
-if __name__ == '__main__' and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)    # no traceback while the rest is loaded
+
+def explain(kind, error, place):
+    """What stands in for a traceback where the rest can't be loaded."""
+    if issubclass(kind, (ImportError, MemoryError)):
+        sys.stderr.write('s3dump: out of memory, or not all of it is here: %s\n' % (error or kind))
+    else:
+        sys.__excepthook__(kind, error, place)
+
+
+if __name__ == '__main__':
+    sys.excepthook = explain
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)    # no traceback while the rest is loaded
 
 import argparse  # noqa: E402
 import collections  # noqa: E402
@@ -23,7 +35,6 @@ import itertools  # noqa: E402
 import os  # noqa: E402
 import re  # noqa: E402
 import stat  # noqa: E402
-import sys  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
 
@@ -1788,6 +1799,10 @@ def run(argv):
         say('%s: out of memory; fewer jobs (-j) or a smaller part_size need less' % args.name)
         return 1
     except Exception as error:      # its text may hold anything, a secret too
+        if isinstance(error, ImportError) or type(error) is LookupError:    # of a codec
+            say('%s: out of memory, or this Python is not complete: %s' % (
+                args.name, s3.printable(str(error))))
+            return 1
         place = error.__traceback__
         while place.tb_next:
             place = place.tb_next

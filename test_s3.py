@@ -5358,7 +5358,7 @@ class CredentialTests(ClientTestCase):
         started = time.monotonic()
         workers.stop()
         self.assertLess(time.monotonic() - started, 10)
-        self.assertFalse(any(thread.is_alive() for thread in workers._threads))
+        self.until(lambda: not any(thread.alive for thread in workers._threads))
 
     def test_sts_that_is_busy_is_asked_again(self):
         for code in ('Throttling', 'IDPCommunicationError'):

@@ -3577,6 +3577,32 @@ class FaultTests(ProgramTestCase):
                                  [] if status else [size])
                 self.assertEqual(self.server.uploads, {})
 
+    def test_with_little_memory_it_ends_with_a_line(self):
+        self.configure(part_size='5m')
+        least = next(mib for mib in range(8, 1000, 2) if self.run_program(
+            '--help', prefix=in_shell('ulimit -v %d; "$@" 2>&1 || exit 9' % (mib << 10)), stdout=(
+                subprocess.DEVNULL)).status == 0)
+        data = bytes(2 * PART + 1)
+        for mib in range(least, least + 60, 6):
+            with self.subTest(mib):
+                result = self.run_program('dump', '-k', 'key%d' % mib, data=data,
+                                          prefix=in_shell('ulimit -v %d; exec "$@"' % (mib << 10)))
+                self.assertRegex(result.err, r'\As3dump: [^\n]*\n\Z')
+                self.assertEqual('key%d' % mib in self.keys(), result.status == 0)
+                if result.status:
+                    self.assertRegex(result.err, 'memory')
+
+    def test_what_can_not_be_loaded_is_told_of_in_a_line(self):
+        for code in ('sys.modules["argparse"] = None', 'collections.namedtuple = fail'):
+            self.must_fail(1, 'out of memory, or not all of it is here', '--help', prefix=in_python(
+                'import collections, pkgutil, runpy, sys\ndef fail(*_):\n    raise MemoryError()\n'
+                + code))
+
+    def test_a_module_that_is_not_there_is_not_certainly_out_of_memory(self):
+        for name in ('xml.etree.ElementTree', 'encodings.idna'):
+            self.must_fail(1, 'out of memory, or this Python is not complete', 'list',
+                           prefix=in_python('import sys; sys.modules[%r] = None' % name))
+
     def test_restores_give_the_exact_bytes_or_an_error(self):
         data = os.urandom(2 * PART)
         self.configure(part_size='5m', jobs='1')
