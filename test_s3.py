@@ -6258,6 +6258,17 @@ class UploadFaultTests(ClientTestCase):
                              ["'key' had been completed already: it is whole if its stream was"])
             del self.reports[:]
 
+    def test_a_server_that_is_gone_in_the_middle_of_a_completion_leaves_a_doubt(self):
+        server = self.server()
+        server.fault('AbortMultipartUpload', 'hangup', times=None)
+        completed = server.fault('CompleteMultipartUpload', 'stall', when='done')
+        bucket = self.bucket(server)
+        bucket.check = lambda: completed.event.is_set() and self.fail('by a signal')
+        with self.assertRaisesRegex(AssertionError, 'by a signal'):
+            bucket.upload('key', io.BytesIO(pattern(2500)))
+        self.assertRegex(str([text for kind, text in self.reports if kind == 'doubt']),
+                         "something of 'key' may be left behind")
+
     def test_a_page_in_place_of_an_answer_to_an_abort_is_no_proof(self):
         server = self.server()
         server.fault('UploadPart', 'status', times=None, status=403, code='AccessDenied')
