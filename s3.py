@@ -67,7 +67,6 @@ import mmap
 import os
 import re
 import select
-import signal
 import stat
 import sys
 import threading
@@ -3085,9 +3084,12 @@ class Bucket:
         """
         workers = Workers(self, self.part_size)
         try:
-            heads = [self.head_whole(key, len(keys) > 1 or ended) for key in keys]
+            tasks = [workers.submit(self.head_whole, key, len(keys) > 1 or ended) for key in keys]
+            heads = [workers.wait(task) for task in tasks]
+            dump_id = heads[0].dump_id or max(head.dump_id for head in heads)
             for key, head in zip(keys, heads):
-                if head.dump_id != heads[0].dump_id:
+                # a copy may have left the metadata out, of large objects first
+                if head.dump_id != dump_id and (head.dump_id or heads[0].dump_id):
                     raise IntegrityError('%s belongs to another dump than %s: one was replaced, '
                                          'or is not whole' % (quoted(key), quoted(keys[0])))
             proofs = [download_object(self, workers, key, head, write)
@@ -3120,6 +3122,7 @@ class Bucket:
         except ArchivedError:
             return False
         return True
+
 
 # -------------------------------------------------------------------------- Uploads
 
@@ -3212,8 +3215,9 @@ class Upload:
             for key in (key for volume in volumes for key in volume.lost):
                 if not key.startswith(tuple(keys)):
                     keys.append(key)
-            report('doubt' if volumes[0].completing else 'warning', '%s of %s may be left behind: %s' % (
-                'something' if error else 'an upload', ' and '.join(map(quoted, keys)), failure))
+            report('doubt' if volumes[0].completing else 'warning', '%s of %s may be left '
+                   'behind: %s' % ('something' if error else 'an upload',
+                                   ' and '.join(map(quoted, keys)), failure))
 
     def _leave_nothing(self, error, outcome):
         """Talk to the server, and add to *outcome* the Error that made it end early, or None."""

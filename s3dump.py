@@ -1329,7 +1329,9 @@ def point_out_bases(groups, doomed):
     """Say which incremental dumps that are kept lack the dump that they build upon."""
     gone, dumps = {one.key for one in doomed}, [one for group in groups.values() for one in group]
     for one in sorted(dumps, key=lambda one: (one.labels[:3], recency(one))):
-        base = base_of(one, dumps) if int(one.labels.level) > 0 and one.key not in gone else one
+        if int(one.labels.level) <= 0 or one.key in gone:
+            continue
+        base = base_of(one, dumps)
         if base is None or base.key in gone:
             say('%s is kept, but %s' % (s3.printable(one.key), (
                 'its base goes: ' + s3.printable(base.key)) if base else
@@ -1817,6 +1819,7 @@ def run(argv):
 def main():
     """The program; returns its exit status."""
     hold_descriptors()
+    sys.unraisablehook = lambda failure: None   # of a thread that finds no memory to begin
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)       # ignored, it would hide how PROGRAM ended
     ignore_signals((signal.SIGUSR1, signal.SIGUSR2))    # that mean a rate, before there is one
     try:

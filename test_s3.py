@@ -3339,6 +3339,8 @@ class FaultTests(ServerTestCase):
                 client('GET', '/bucket/g').body, client('POST', '/bucket/g?restore').status),
              (200, b'x', 501)),
             ('wants-content-md5', lambda client: client('PUT', '/bucket/0', b'').status, 400),
+            ('directories', lambda client: client('PUT', '/bucket/0/x', b'').status, 500),
+            ('object-for-bucket', lambda client: client('GET', '/bucket?list-type=2').status, 404),
         )
         self.assertEqual({name for name, _, _ in checks} - {None}, QUIRKS)
         for quirk, ask, expected in checks:
@@ -5046,11 +5048,12 @@ class CredentialTests(ClientTestCase):
         bucket = self.of(environ)
         self.assertEqual(self.used(bucket), 'PROCESS')
         self.assertEqual(bucket.credentials.get(bucket).expires, 7226582400 - 7200)
-        for text, message in (('', 'is not a JSON document with credentials'), ('[]', 'not a JSON document'),
+        for text, message in (('', 'is not a JSON document with credentials'),
+                              ('[]', 'not a JSON document'),
                               (json.dumps(dict(answer, Expiration='soon')), 'not a JSON document'),
                               (json.dumps(dict(answer, SecretAccessKey='')), 'is incomplete'),
-                              (json.dumps(dict(answer, SessionToken=[5])), 'is not text that can be'),
-                              (json.dumps(dict(answer, AccessKeyId='a b')), 'is not text that can be')):
+                              (json.dumps(dict(answer, SessionToken=[5])), 'is not text that can'),
+                              (json.dumps(dict(answer, AccessKeyId='a b')), 'is not text')):
             self.file('a $HOME;b', text)
             with self.assertRaisesRegex(s3.ConfigError, message) as caught:
                 self.of(environ)
@@ -5279,8 +5282,8 @@ class CredentialTests(ClientTestCase):
         bucket.offset = 1100            # and now they don't: that is an outage like any other
         self.clock.now += 61
         bucket.patience = 5
-        with self.assertRaisesRegex(s3.NetworkError, 'PutObject .*the credentials have expired, and '
-                                    'there are no newer ones: '):
+        with self.assertRaisesRegex(s3.NetworkError, 'PutObject .*the credentials have expired, '
+                                    'and there are no newer ones: '):
             bucket.put_object('key', b'')
         bucket.patience = 900
         started = self.clock.now
@@ -6717,7 +6720,7 @@ class DownloadTests(ClientTestCase):
 
     def test_that_a_later_object_can_not_be_read_is_known_before_the_first_byte(self):
         server = self.server()
-        server.put('k', pattern(5000))
+        server.put('k', pattern(5000), metadata={'x-amz-meta-dump-id': 'a'})
         for attributes, kind in ((dict(storage_class='GLACIER'), s3.ArchivedError),
                                  (dict(metadata={'x-amz-meta-dump-id': 'b'}), s3.IntegrityError)):
             server.put('l', b'data', **attributes)
@@ -6866,7 +6869,7 @@ class QuirkTests(ClientTestCase):
     """Servers differ: a sound dump is stored and restored on each, an unsound one on none."""
 
     def test_a_dump_is_stored_and_restored_with_every_quirk(self):
-        for quirk in sorted(QUIRKS):
+        for quirk in sorted(QUIRKS - {'object-for-bucket'}):    # where a listing is an object
             for size in (0, 500, 3500):
                 with self.subTest('%s, %d bytes' % (quirk, size)):
                     server = self.server(quirks=[quirk])
