@@ -59,6 +59,10 @@ import s3dump
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROGRAM = os.path.join(HERE, 's3dump.py')
 PYTHON = [sys.executable, '-W', 'error', '-bb', '-I', '-S']
+# As s3dump.pyz runs it: Python keeps what it has compiled, which a program of its own is not, and
+# a test that starts it ten times takes a third less time.
+COMPILED = PYTHON + ['-c', 'import sys; sys.path.insert(0, %r); import s3dump; '
+                     'sys.exit(s3dump.main())' % HERE]
 HOST = os.uname().nodename.split('.')[0] or 'localhost'
 PART = 5 << 20
 PATIENCE = 60           # seconds after which what has not happened will not
@@ -161,7 +165,7 @@ class ProgramTestCase(unittest.TestCase):
 
     # Running the program.
 
-    def start(self, *argv, prefix=(*PYTHON, PROGRAM), bare=False, env={}, **options):
+    def start(self, *argv, prefix=COMPILED, bare=False, env={}, **options):
         """Start the program with the arguments argv (they are UTF-8, whatever our locale).
 
         Options: prefix, what runs it, in place of Python with all it can complain of; env,
@@ -2616,7 +2620,7 @@ class SignalTests(ProgramTestCase):
                         accepted.recv(1)
                         err = self.ended_soon(process)
                     if scheme == 'https':       # it has said nothing but hello
-                        self.assertEqual(err, 's3dump: ended by signal 15\n')
+                        self.assertEqual(err, 's3dump: ended by signal 15: nothing is stored\n')
                     else:
                         self.assertRegex(err, 'unknown whether|may be left behind')
 
@@ -2634,7 +2638,8 @@ class SignalTests(ProgramTestCase):
             process = self.start('dump', '/home', '0')
             self.feed(process, bytes(size))
             until(lambda: self.connecting(port) > waiting, 'it connects')
-            self.assertEqual(self.ended_soon(process), 's3dump: ended by signal 15\n')
+            self.assertEqual(self.ended_soon(process),
+                             's3dump: ended by signal 15: nothing is stored\n')
 
     def test_a_signal_while_a_name_is_looked_up_ends_it_at_once(self):
         process = self.start('dump', '/home', '0', prefix=in_python(
@@ -2642,13 +2647,14 @@ class SignalTests(ProgramTestCase):
             'os.write(1, b"looks") and time.sleep(100)'))
         self.feed(process, b'data')
         self.assertEqual(process.stdout.read(5), b'looks')
-        self.assertEqual(self.ended_soon(process), 's3dump: ended by signal 15\n')
+        self.assertEqual(self.ended_soon(process),
+                         's3dump: ended by signal 15: nothing is stored\n')
 
     def test_a_signal_while_the_server_stands_still_ends_it_soon(self):
         self.server.fault('AbortMultipartUpload', 'stall', when='start', times=None)
         process, _ = self.stalled_dump()
         self.assertRegex(self.ended_soon(process), "'.*' may be left behind: [^\n]+\n"
-                         's3dump: ended by signal 15\n')
+                         's3dump: ended by signal 15: nothing is stored\n')
 
     def test_an_object_that_appears_after_a_signal_is_warned_of(self):
         working, finish = threading.Event(), threading.Event()
@@ -2808,7 +2814,11 @@ class SignalTests(ProgramTestCase):
 
             class Last:
                 def __del__(self):      # whatever it raises is ignored
-                    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+                    try:
+                        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+                    except BaseException:
+                        print('lost', file=sys.stderr)
+                        raise
 
             def profile(frame, event, argument):
                 if event == 'c_call' and argument is os.write:
@@ -2817,7 +2827,7 @@ class SignalTests(ProgramTestCase):
 
             sys.setprofile(profile)"""))
         out, err = process.communicate(timeout=PATIENCE)
-        self.assertIn(b'Exception ignored', err)
+        self.assertIn(b'lost', err)
         self.assertEqual((process.returncode, out.count(b'\n')), (128 + signal.SIGTERM, 1))
 
     def test_hangup_is_ignored_under_nohup(self):
@@ -3639,12 +3649,12 @@ class SystemCallTests(ProgramTestCase):
     TRACED = {'waitpid': 'wait4', 'poll': 'poll', 'recv': 'recvfrom', 'send': 'sendto',
               'connect': 'connect'}
     COMMANDS = collections.OrderedDict((    # arguments, all calls to try, those that are a sample
-        ('dump', ('dump -k new -- cat stream', 'waitpid mmap fork pthread_create poll recv send '
+        ('dump', ('dump /home 0 -- cat stream', 'waitpid mmap fork pthread_create poll recv send '
                   'connect read write', 'waitpid mmap fork pthread_create poll recv send connect '
                   'read write')),
-        ('failing dump', ('dump -k new -- sh -c "cat stream; exit 1"', 'waitpid mmap fork poll',
+        ('failing dump', ('dump /home 0 -- sh -c "cat stream; exit 1"', 'waitpid mmap fork poll',
                           'waitpid')),
-        ('dump of a file', ('dump -k new', 'read', 'read')),
+        ('dump of a file', ('dump /home 0', 'read', 'read')),
         ('restore', ('restore -k old', 'mmap pthread_create poll recv send connect read write',
                      'mmap recv write')),
         ('clean', ('clean 2', 'mmap poll recv send connect read write', 'recv send'))))
@@ -3732,7 +3742,7 @@ class SystemCallTests(ProgramTestCase):
             for found in objects.values():
                 self.assertNotEqual(command, 'failing dump', 'it is stored all the same')
                 self.assertTrue(found.data == self.DATA, 'what is stored is not whole')
-            self.assertTrue(status or self.keys() == ['new'], 'status 0, but nothing is stored')
+            self.assertTrue(status or len(objects) == 1, 'status 0, but not one dump is stored')
             self.assertTrue(status or not self.server.uploads, 'status 0, but an upload is left')
         if not number:                      # else nothing of that would mean anything
             self.assertEqual(status, int(command == 'failing dump'), said)
