@@ -118,7 +118,7 @@ FIRST_PATIENCE = 60                 # the same before the server ever answered
 GRACE = 1                           # for an answer that is awaited when all else is given up
 TIDY_TIME = 3                       # tidying up must not hold up the bad news
 LOOK_PATIENCE = 10                  # of what asks whether an object is there
-IDLE = 4                            # seconds after which a connection isn't trusted
+IDLE_TIME = 4                       # seconds after which a connection isn't trusted
 MAX_MESSAGE = 4 << 20               # bytes of an XML answer; 1,000 keys take 3.4 MB at most
 MAX_ERROR = 64 << 10                # bytes of an error document
 SOCKET_BUFFER = 4 << 20             # bytes that a kernel may take though nothing moves
@@ -130,7 +130,6 @@ MAX_SKEW = 300                      # seconds that a clock may be off without co
 
 class Error(Exception):
     """Base of all: str() is one line that says what failed."""
-    repeated = False                # whether some attempt may have done the work all the same
 
 
 class ConfigError(Error):
@@ -162,25 +161,28 @@ class ResponseError(Error):
 
     status: of HTTP; code, message, request_id: of S3's error document ('' where there is
     none); region, location: where the server sends us, or ''; retry_after: seconds that
-    it asks us to wait; date: its clock, in seconds since the epoch, or None.
+    it asks us to wait; date: its clock, in seconds since the epoch, or None; from_s3: whether it
+    came with an error document, as S3's do.
 
     Source: Amazon S3 API Reference, "Error responses".
     """
 
-    def __init__(self, what, status, code, message, request_id='', region='', location='',
-                 retry_after=0, date=None):
-        self.what, self.status, self.code, self.message = what, status, code, message
+    def __init__(self, label, status, code, message, request_id='', region='', location='',
+                 retry_after=0, date=None, from_s3=True):
+        self.label, self.status, self.code, self.message = label, status, code, message
         self.request_id, self.region, self.location = request_id, region, location
-        self.retry_after, self.date = retry_after, date
-        self.empty = status == 403 and not message and code == 'Forbidden'
+        self.retry_after, self.date, self.from_s3 = retry_after, date, from_s3
         self.hint = HINTS.get(code, '').replace('ACTION', ACTIONS.get(
-            what.partition(' ')[0], 'this'))
-        self.document = True        # whether it came with an error document, as S3's do
-        self.signed = None          # Bucket.signed_for() of the request
+            label.partition(' ')[0], 'this'))
         Error.__init__(self, status, code)
 
+    @property
+    def bare_403(self):
+        """Whether it doesn't say why, as the answer to a HEAD, which has no body."""
+        return self.status == 403 and not self.message and self.code == 'Forbidden'
+
     def __str__(self):
-        text = '%s: %s (%d)' % (self.what, self.code, self.status)
+        text = '%s: %s (%d)' % (self.label, self.code, self.status)
         if self.message:
             text += ': ' + self.message.rstrip('.')
         if self.request_id:
@@ -518,7 +520,8 @@ SERVERS = (
 # the providers' pages on endpoints.
 VIRTUAL_HOSTS = ('.digitaloceanspaces.com', '.linodeobjects.com', '.r2.cloudflarestorage.com',
                  '.vultrobjects.com', '.your-objectstorage.com', '.contabostorage.com',
-                 '.exo.io', '.upcloudobjects.com', '.storjshare.io', 'storage.googleapis.com')
+                 '.exo.io', '.upcloudobjects.com', '.storjshare.io', 'storage.googleapis.com',
+                 '.aliyuncs.com', '.myqcloud.com', '.myhuaweicloud.com', 'localhost')
 
 
 class Endpoint:
@@ -537,6 +540,8 @@ class Endpoint:
                               'file, for -f), or set S3DUMP_BUCKET')
         if not re.match(r'[!-.0-~]+\Z', self.bucket):
             raise ConfigError('%s is no name of a bucket' % quoted(self.bucket, 100))
+        self.answered = False       # whether the server ever said anything
+        self.wants_md5 = False      # whether it wants Content-MD5 with what is written
         self.region = config.get('region') or 'us-east-1'
         if not valid_region(self.region):
             raise ConfigError('%s is no region' % quoted(self.region))
@@ -544,7 +549,7 @@ class Endpoint:
         self._locate(config.get('endpoint') or aws_url('s3', self.region))
         style = config.get('addressing', 'auto')
         label = re.match(r'[a-z0-9][a-z0-9-]{1,61}[a-z0-9]\Z', self.bucket)
-        named = self.custom and style != 'path' and self._leave_bucket_out(style == 'virtual')
+        named = self.custom and self._leave_bucket_out(style)
         self.virtual = style == 'virtual' or named or (
             style == 'auto' and self.aws and bool(label))
         if self.virtual and not re.match(r'[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\Z',
@@ -566,18 +571,18 @@ class Endpoint:
                               'only do http://' % no_ssl)
         self.scheme, self.domain, self.port, self.path = scheme, host, port, path.rstrip('/')
 
-    def _leave_bucket_out(self, certain):
+    def _leave_bucket_out(self, style):
         """Take the bucket out of a URL that names it already, as the pages of some providers
         show it; returns whether it stood in the host.
 
-        certain: whether BUCKET.HOST must mean that; else HOST has to look like one of S3, since
-        a bucket may bear its server's name: backup at https://backup.example.com.
+        With `addressing virtual` BUCKET.HOST must mean that; else HOST has to look like one of
+        S3, since a bucket may bear its server's name: backup at https://backup.example.com.
         """
         if self.path.endswith('/' + self.bucket):
             self.path = self.path[:-len(self.bucket) - 1]
         first, _, rest = self.domain.partition(self.bucket + '.')
-        if first or not rest or not (certain or re.match(r's3\b', rest) or rest.endswith(
-                VIRTUAL_HOSTS) or rest == 'localhost'):
+        if first or not rest or style == 'path' or not (
+                style == 'virtual' or re.match(r's3\b', rest) or rest.endswith(VIRTUAL_HOSTS)):
             return False
         self.domain = rest
         return True
@@ -594,11 +599,18 @@ class Endpoint:
 
     @property
     def authority(self):
-        """The Host header: with the port only where it isn't the scheme's own."""
-        host = '[%s]' % self.host if ':' in self.host else self.host
-        if self.port == (443 if self.scheme == 'https' else 80):
-            return host
-        return '%s:%d' % (host, self.port)
+        """The Host header."""
+        return self._with_port(self.host)
+
+    @property
+    def server(self):
+        """The Host header of a request that names no bucket."""
+        return self._with_port(self.domain)
+
+    def _with_port(self, host):
+        host = '[%s]' % host if ':' in host else host
+        return host if self.port == (443 if self.scheme == 'https' else 80) else '%s:%d' % (
+            host, self.port)
 
     def target(self, key):
         """The path of the request line: of the object *key*, or of the bucket ('')."""
@@ -861,7 +873,7 @@ def parse_date(text):
     return seconds if BIRTH_OF_S3 < seconds < 2 * 10**10 else None
 
 
-def parse_error(what, method, status, headers, body):
+def parse_error(label, method, status, headers, body):
     """The ResponseError that an answer of *status* >= 300 is."""
     try:
         get = parse_document(body, 'Error').get
@@ -874,26 +886,25 @@ def parse_error(what, method, status, headers, body):
             status, http.client.responses.get(status, 'unknown error'))
         if body and method != 'HEAD':
             message = 'no S3 error but ' + quoted(body[:80])
-    error = ResponseError(
-        what, status, code, message,
+    return ResponseError(
+        label, status, code, message,
         request_id=get('RequestId') or headers.get('x-amz-request-id') or '',
         region=headers.get('x-amz-bucket-region') or get('Region') or '',
         location=headers.get('location') or get('Endpoint') or '',
-        retry_after=retry_after(headers), date=server_time(headers, get('ServerTime') or ''))
-    error.document = bool(get('Code'))
-    return error
+        retry_after=retry_after(headers), date=server_time(headers, get('ServerTime') or ''),
+        from_s3=bool(get('Code')))
 
 
 def maybe_done(error):
     """Whether a ResponseError leaves open if the work was done: gateways lose answers, too."""
     return (error.status in (200, 408, 499) or (error.status >= 500 and error.status != 501)
-            or (error.status == 409 and not error.document))
+            or (error.status == 409 and not error.from_s3))
 
 
 def gone(error):
     """Whether a ResponseError says that what is to be deleted isn't there; a page doesn't."""
     return error.status == 404 and error.code != 'NoSuchBucket' and (
-        error.document or not error.message)
+        error.from_s3 or not error.message)
 
 
 def server_time(headers, text):
@@ -938,24 +949,24 @@ def parse_upload_id(answer):
     return upload_id
 
 
-def check_completion(what, answer):
+def check_completion(label, answer):
     """Raise the error that the Answer to a CompleteMultipartUpload is in spite of its status."""
     document = Document(answer.body.strip())
     if document.name == 'Error':
-        raise parse_error(what, 'POST', answer.status, answer.headers, answer.body)
+        raise parse_error(label, 'POST', answer.status, answer.headers, answer.body)
     if document.name != 'CompleteMultipartUploadResult':
         raise BadAnswer('the server does not say that the upload is complete')
 
 
-def acknowledged(answer):
+def require_etag(answer):
     """The ETag, without which the answer to a write isn't S3's (but a captive portal's)."""
     etag = answer.headers.get('etag')
     if not etag:
-        raise BadAnswer('the server acknowledged nothing: its answer has no ETag')
+        raise BadAnswer('the server require_etag nothing: its answer has no ETag')
     return etag
 
 
-def nothing(answer):
+def require_empty(answer):
     """For requests whose success has no body (but a captive portal's has)."""
     if answer.body.strip():
         raise BadAnswer('the server sends a page where S3 says nothing: %s'
@@ -1164,18 +1175,42 @@ def read_blocks(response, view):
 # rate limit, and because a socket's time-out bounds a whole sendall(); in slices it means
 # what it should, that nothing moves.
 
+class NoSignals:
+    """What may end the program while its main thread waits: nothing.
+
+    A Bucket's `signals` may be something else with these methods.  poll() raises what ends the
+    program; in the context the main thread waits for the outside and holds nothing, so a signal
+    handler may raise.
+    """
+
+    def poll(self):
+        """Called now and then while the main thread waits for other threads."""
+
+    def __enter__(self):
+        pass
+
+    def __exit__(self, *_):
+        pass
+
+
+NO_SIGNALS = NoSignals()
+
+# Where an exchange is
+IDLE, SENDING, HEAD, BODY = range(4)
+
+
 class ThrottledSocket:
     """The three methods of a socket that http.client uses after the connection is made.
 
-    take: called with a count of bytes, waits until they may pass.
+    take: called with a count of bytes, waits until they may pass; signals: as a Bucket's.
     """
 
-    def __init__(self, sock, limit, take):
-        self._sock, self.limit, self.take = sock, limit, take
-        self.in_head = False        # whether the head of an answer is being read
+    def __init__(self, sock, limit, take, signals):
+        self.sock, self.limit, self.take, self.signals = sock, limit, take, signals
+        self.state = IDLE
         self.deadline = None        # when the answer must have come, in monotonic seconds
-        self.sent = 0               # bytes of the request under way
         self.broken = None          # the OSError that ended the answer's body
+        self.sent = None            # bytes of the request under way; None before it is begun
 
     def sendall(self, data):
         """Send *data* (bytes-like)."""
@@ -1185,21 +1220,22 @@ class ThrottledSocket:
             self.take(len(piece))
             view = view[len(piece):]
             while len(piece):       # not sendall(), whose time-out is for all of it
-                count = self._sock.send(piece)
+                with self.signals:
+                    count = self.sock.send(piece)
                 self.sent += count
                 piece = piece[count:]
 
     def makefile(self, mode):
-        """What the answer is read from.
+        """Return what the answer is read from.
 
         It keeps the socket open after close(), as http.client counts on where the server
         says `Connection: close`: so it wraps the socket's own file and doesn't call recv().
         """
-        return io.BufferedReader(ThrottledReader(self._sock.makefile(mode, buffering=0), self))
+        return io.BufferedReader(ThrottledReader(self.sock.makefile(mode, buffering=0), self))
 
     def close(self):
         """Close the socket, as soon as its files are closed."""
-        self._sock.close()
+        self.sock.close()
 
 
 class ThrottledReader(io.RawIOBase):
@@ -1222,7 +1258,8 @@ class ThrottledReader(io.RawIOBase):
                 while count < len(view) and not owner.broken:
                     if owner.deadline is not None and time.monotonic() > owner.deadline:
                         raise socket.timeout('timed out')
-                    got = self._raw.readinto(view[count:])
+                    with owner.signals:
+                        got = self._raw.readinto(view[count:])
                     count += got or 0
                     # What goes past the buffer is wanted whole, but TLS gives 16 KiB at a time,
                     # and to pay for each is a fifth of the CPU at 10 MB/s
@@ -1231,10 +1268,10 @@ class ThrottledReader(io.RawIOBase):
             finally:
                 owner.limit.give_back(len(view) - count)
         except OSError as error:
-            if owner.in_head:
+            if owner.state in (SENDING, HEAD):
                 raise
             owner.broken = error    # the buffer above would forget what came before
-        if not count and owner.in_head:
+        if not count and owner.state in (SENDING, HEAD):
             raise ConnectionResetError(errno.ECONNRESET, 'the server broke off')
         return count
 
@@ -1287,40 +1324,45 @@ class Cancelled(Exception):
 class Connection:
     """The connection of one thread: made when needed, kept alive, never trusted when old.
 
-    Belongs to its thread, but for cancel(), which any thread may call.  endpoint: has scheme,
+    Belongs to its thread, but for cancel(), which any thread may call.  origin: has scheme,
     host and port; context: makes the ssl.SSLContext; clock: monotonic; environ: where a proxy is
-    looked for.
+    looked for; signals: as a Bucket's, if this is the main thread.
     """
 
-    def __init__(self, endpoint, limit, context, clock, environ):
-        self._endpoint, self._limit, self._context = endpoint, limit, context
-        self._clock, self._environ = clock, environ
+    def __init__(self, origin, limit, context, clock, environ, signals=NO_SIGNALS):
+        self._origin, self._limit, self._context = origin, limit, context
+        self._clock, self._environ, self._signals = clock, environ, signals
         self.proxy = None           # that the connection goes through
         self._http = None           # http.client's connection
-        self._sock = None           # the socket under it, kept for cancel()
-        self._place = None          # what it is connected to
-        self._throttled = None      # what stands between the two
-        self._used = 0              # when, by the clock
-        self._spoiled = False       # half a request was sent
+        self._throttled = None      # what stands between that and the socket
+        self._used = None           # what it is connected to, and when it was used, by the clock
         self.reused = False         # whether the request under way found it open
-        self.begun = False          # whether any of the request under way was sent
-        self.requests = 0           # that were begun so far
         self.cancelled = False
         self._alarm = threading.Lock()      # held until cancel(), which ends pause() so
         self._alarm.acquire()
 
+    @property
+    def sent(self):
+        """Bytes that were sent of the request under way or the last one that failed; None if that
+        wasn't begun."""
+        return self._throttled.sent if self._throttled else None
+
+    def forget_sent(self):
+        """What was sent is accounted for."""
+        if self._throttled:
+            self._throttled.sent = None
+
     def _open(self, timeout):
         """http.client's connection, freshly made or proven to be alive."""
-        place = (self._endpoint.scheme, self._endpoint.host, self._endpoint.port,
-                 self._limit.rate is None)
-        self.begun = False
-        if self.cancelled:
-            raise Cancelled()
-        self.reused = bool(self._http and self._http.sock and self._place == place
-                           and self._clock() - self._used < IDLE and not self._readable())
+        scheme, host, port = self._origin.scheme, self._origin.host, self._origin.port
+        place = scheme, host, port, self._limit.rate is None
+        self.forget_sent()
+        self._go_home_if_cancelled()
+        self.reused = bool(self._http and self._http.sock and self._used[0] == place
+                           and self._clock() - self._used[1] < IDLE_TIME and not self._readable())
         if not self.reused:
             self.close()
-            scheme, host, port, _ = place
+            self._throttled = None
             self.proxy = proxy = find_proxy(self._environ, scheme, host)
             kind = http.client.HTTPConnection if scheme == 'http' else http.client.HTTPSConnection
             more = {} if scheme == 'http' else {'context': self._context()}
@@ -1328,36 +1370,38 @@ class Connection:
                               timeout=min(CONNECT_TIMEOUT, timeout), **more)
             if proxy and scheme == 'https':
                 self._http.set_tunnel(host, port, proxy.headers)
-            self._http.connect()
-            self._place, self._sock = place, self._http.sock
+            with self._signals:
+                self._http.connect()
             self._throttled = self._http.sock = ThrottledSocket(
-                self._sock, self._limit, self._take)
-            self._spoiled = False
+                self._http.sock, self._limit, self._take, self._signals)
+        self._used = place, self._clock()
         self._keep_short()
-        self._sock.settimeout(timeout)
-        if self.cancelled:
-            raise Cancelled()
+        self._throttled.sock.settimeout(timeout)
+        self._go_home_if_cancelled()
         return self._http
 
     def _keep_short(self):
         """Let the kernel receive no more ahead of the rate limit than an eighth of a second's
         worth, else it would be megabytes; but two segments, or TCP waits for its timers."""
-        rate = self._limit.rate
+        rate, sock = self._limit.rate, self._throttled.sock
         if rate is not None:
             share = min(BLOCK, int(rate * RateLimit.SPAN / self._limit.sharers))
-            segment = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, max(2 * segment, share))
+            segment = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, max(2 * segment, share))
 
     def _take(self, count):
         """Wait until so many bytes may pass, but not when the transfer has failed elsewhere."""
         self._limit.take(count, self.pause)
+        self._go_home_if_cancelled()
+
+    def _go_home_if_cancelled(self):
         if self.cancelled:
             raise Cancelled()
 
     def _readable(self):
         """Whether an idle connection has something to say: then it is its end."""
         poll = select.poll()        # not select(), which ends at descriptor 1023
-        poll.register(self._sock, select.POLLIN)
+        poll.register(self._throttled.sock, select.POLLIN)
         return bool(poll.poll(0))
 
     @contextlib.contextmanager
@@ -1368,43 +1412,44 @@ class Connection:
         target: with the query; headers: a dict; body: bytes-like; timeout: seconds of
         silence.  Raises OSError, http.client.HTTPException and BadAnswer.
         """
-        response = None
+        response, whole = None, False
         try:
             connection = self._open(timeout)
-            if self.proxy and self._endpoint.scheme == 'http':      # RFC 7230, section 5.3.2
+            if self.proxy and self._origin.scheme == 'http':        # RFC 9112, section 3.2.2
                 target = 'http://%s%s' % (headers['host'], target)
                 headers = dict(headers, **self.proxy.headers)
-            self.begun, self._throttled.sent, self._throttled.broken = True, 0, None
-            self.requests += 1
+            throttled = self._throttled
+            throttled.state, throttled.sent, throttled.broken = SENDING, 0, None
             try:
                 connection.putrequest(method, target, skip_host=True)
                 for name, value in headers.items():
                     connection.putheader(name, value)
                 connection.endheaders(body if len(body) else None)
             except OSError as broken:
-                response = self._last_words(connection, broken)
+                response = self._last_words(broken)
             else:
-                response = self._answer(connection, timeout)
+                whole, response = True, self._answer(timeout)
             yield response
+            throttled.sent = None
         except (OSError, http.client.HTTPException) as error:
-            raise (self._throttled.broken if self.begun else None) or error     # what came first
+            raise (self._throttled and self._throttled.broken) or error     # what came first
         except ValueError as error:     # http.client trips over some nonsense
             if certificate_error(error):    # which is one in Python 3.6
                 raise ssl.SSLError(1, 'CERTIFICATE_VERIFY_FAILED: %s' % error)
             raise BadAnswer('the server does not speak HTTP: %s' % printable(str(error), 100))
         finally:
-            self._used = self._clock()
-            if response is None or not response.isclosed() or self._spoiled \
-                    or self._throttled.broken:
-                self.close()        # http.client can't go on after half an answer
+            if whole and response and response.isclosed() and not self._throttled.broken:
+                self._throttled.state, self._used = IDLE, (self._used[0], self._clock())
+            else:
+                self.close()        # http.client can't go on after half an exchange
             if response is not None:
                 response.close()
 
-    def _answer(self, connection, timeout):
+    def _answer(self, timeout):
         """The response, its head read to the end, and in time."""
-        self._throttled.in_head = True
+        self._throttled.state = HEAD
         self._throttled.deadline = time.monotonic() + 2 * timeout
-        response = connection.getresponse()
+        response = self._http.getresponse()
         try:
             while response.status in range(102, 200):   # RFC 9110, 15.2; http.client skips 100 only
                 response.headers = response.msg = None
@@ -1414,28 +1459,21 @@ class Connection:
         except BaseException:
             response.close()
             raise
-        self._throttled.in_head, self._throttled.deadline = False, None
+        self._throttled.state, self._throttled.deadline = BODY, None
         return response
 
-    def _last_words(self, connection, broken):
+    def _last_words(self, broken):
         """The answer of a server that hung up while we were sending: the true reason."""
-        if self.cancelled:
-            raise Cancelled()
+        self._go_home_if_cancelled()
         try:
-            self._sock.settimeout(CONNECT_TIMEOUT)
-            response = self._answer(connection, CONNECT_TIMEOUT)
+            self._throttled.sock.settimeout(CONNECT_TIMEOUT)
+            response = self._answer(CONNECT_TIMEOUT)
         except (OSError, http.client.HTTPException, BadAnswer):
             raise broken
         if response.status < 300:
             response.close()
             raise broken            # praise for half a request is worth nothing
-        self._spoiled = True
         return response
-
-    @property
-    def sent(self):
-        """Bytes of the request under way, or of the last, that were sent."""
-        return self._throttled.sent if self.begun else 0
 
     def read(self, response, seconds):
         """The whole Answer, the rest of which must come within so many seconds."""
@@ -1449,24 +1487,38 @@ class Connection:
         """The next request will make a new connection."""
         if self._http is not None:
             self._http.close()
-        self._http = self._sock = None
+        self._http = None
 
     def pause(self, seconds):
         """Sleep, unless cancelled."""
-        if self._alarm.acquire(timeout=seconds):
-            self._alarm.release()
+        with self._signals:
+            if self._alarm.acquire(timeout=seconds):
+                self._alarm.release()
 
     def cancel(self):
         """Make the thread, wherever it sends, receives or waits, raise at once."""
         self.cancelled = True
         self._alarm.release()
-        sock = self._sock
-        if sock is not None:
+        throttled = self._throttled
+        if throttled is not None:
             try:
                 # not SSLSocket.shutdown(), which would let the thread go on in clear text
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                socket.socket.shutdown(throttled.sock, socket.SHUT_RDWR)
             except OSError:
                 pass
+
+
+class Tls:
+    """Makes the ssl.SSLContext that all connections share, when it is first needed."""
+
+    def __init__(self, ca_bundle):
+        self._ca_bundle, self._context, self._lock = ca_bundle, None, threading.Lock()
+
+    def __call__(self):
+        with self._lock:
+            if self._context is None:
+                self._context = tls_context(self._ca_bundle)
+            return self._context
 
 
 def tls_context(ca_bundle):
@@ -1526,17 +1578,20 @@ def in_main_thread():
 class Task:
     """A call in a worker's thread; value and error are the worker's until it is done.
 
-    frees: the buffer that nobody needs after it; waiting: the Tasks that come after it.
+    frees: the buffer that nobody needs after it.
     """
-    __slots__ = ('call', 'frees', 'waiting', 'done', 'value', 'error')
+    __slots__ = ('call', 'frees', 'done', 'value', 'error')
 
     def __init__(self, call, frees):
-        self.call, self.frees, self.waiting = call, frees, collections.deque()
+        self.call, self.frees = call, frees
         self.done, self.value, self.error = False, None, None
 
 
+Pipe = collections.namedtuple('Pipe', 'reader writer')
+
+
 class Workers:
-    """*jobs* threads with a connection each, and jobs + 1 buffers of *size* bytes.
+    """The threads of a Bucket, `jobs` at most, and jobs + 1 buffers of *size* bytes.
 
     A buffer belongs to the main thread, which got it from buffer(), until it is submitted; then to
     the Task, whose thread releases it when that has succeeded, or gives it back by ending, for
@@ -1544,28 +1599,26 @@ class Workers:
     failure of any task is raised by whatever the main thread asks for next.
 
     The threads wait for tasks, and the main thread for news of them, by reading from pipes.
-    With locks, a signal could make the main thread leave while it holds one; and of a pipe
-    the main thread can hear while it waits for its stream.  What they share are deques,
-    whose operations are atomic, and Tasks.  Whenever the main thread waits, it calls the
-    Bucket's check() four times a second, and heard() when a task was done.
+    With locks, a signal whose handler raises could make the main thread leave while it holds
+    one; and of a pipe the main thread can hear while it waits for its stream.  What they share
+    are deques, whose operations are atomic, and Tasks.
     """
 
-    def __init__(self, bucket, size, heard=lambda: None):
-        self._bucket, self._size, self._jobs, self._heard = bucket, size, bucket.jobs, heard
+    def __init__(self, bucket, size):
+        self._bucket, self._size = bucket, size
         self._free, self._made = collections.deque(), 0
-        self._threads = []
-        self._stopped = self._cancelled = False
+        self._threads, self._stopped = [], False
         self._queue = collections.deque()
-        self._unfinished = collections.deque()      # as many as tasks: += would be no atomic count
+        self._unfinished = collections.deque()      # one entry per open task: += is not atomic
         self._connections = collections.deque()
         self._failures = collections.deque()
-        self._orders, self._order = os.pipe()       # a byte per task, to the threads
-        self._news, self._tell = os.pipe()          # a byte when something has changed
-        os.set_blocking(self._tell, False)          # full, it says enough
+        self._tasks = Pipe(*os.pipe())      # a byte per task, to the threads
+        self._news = Pipe(*os.pipe())       # a byte when something has changed
+        os.set_blocking(self._news.writer, False)   # full, it says enough
 
     def buffer(self):
-        """A memoryview of *size* bytes, as soon as one is free."""
-        if not self._free and self._made <= self._jobs:
+        """Return a memoryview of *size* bytes, as soon as one is free."""
+        if not self._free and self._made <= self._bucket.jobs:
             self._made += 1
             try:                    # not a bytearray, which takes its pages before they are used
                 return memoryview(mmap.mmap(-1, self._size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
@@ -1580,42 +1633,28 @@ class Workers:
         """Give a buffer back."""
         self._free.append(buffer)
 
-    def submit(self, function, *args, frees=None, after=None):
-        """Have function(*args) called by a thread, if the Task *after* succeeds, and not before;
-        returns the Task."""
+    def submit(self, function, *args, frees=None):
+        """Have function(*args) called by a thread; returns the Task."""
         task = Task(functools.partial(function, *args), frees)
         self._unfinished.append(None)
-        if len(self._threads) < min(self._jobs, len(self._unfinished)):
+        if len(self._threads) < min(self._bucket.jobs, len(self._unfinished)):
             self._add_thread()
-        if after is None:
-            self._hand_out(collections.deque([task]))
-        else:
-            after.waiting.append(task)
-            if after.done and after.error is None:
-                self._hand_out(after.waiting)
+        self._queue.append(task)
+        os.write(self._tasks.writer, b'.')
         return task
-
-    def _hand_out(self, tasks):
-        """Let the threads have the deque *tasks*, which another thread may empty as well."""
-        while tasks:
-            try:
-                self._queue.append(tasks.popleft())
-            except IndexError:
-                break
-            os.write(self._order, b'.')
 
     def _add_thread(self):
         thread = Thread(self._work)
         self._threads.append(thread)    # first, for a signal may come when it runs
         try:
             thread.start()
-        except RuntimeError:        # the system has no more; fewer do as well
+        except RuntimeError:        # no more threads to be had; those we have will do
             self._threads.remove(thread)
             if not self._threads:
                 raise Error('cannot start a thread: ulimit -u, or memory, is too small') from None
 
     def wait(self, task):
-        """The value of *task*, when it is done."""
+        """Return the value of *task*, when it is done."""
         while not task.done:
             self._listen()
         self._raise()
@@ -1627,21 +1666,21 @@ class Workers:
             pass
 
     def _listen(self, *descriptors):
-        """Wait until something has changed, or one of *descriptors* can be read; these."""
+        """Wait for news from a thread, or until one of *descriptors* can be read; returns the
+        readable ones."""
         self._raise()
         poll = select.poll()
-        for descriptor in (self._news,) + descriptors:
+        for descriptor in (self._news.reader,) + descriptors:
             poll.register(descriptor, select.POLLIN)
         ready = []
         while not ready:
-            self._bucket.check()
+            self._bucket.signals.poll()
             if self._bereaved():
                 raise MemoryError('a thread died')
             ready = [found for found, _ in poll.poll(250)]
-        if self._news in ready:
-            os.read(self._news, 4096)
+        if self._news.reader in ready:
+            os.read(self._news.reader, 4096)
             self._raise()
-            self._heard()
         return ready
 
     def _raise(self):
@@ -1660,22 +1699,22 @@ class Workers:
         One that still looks up a name, or connects, will do no more than that, and isn't waited
         for.  worth_waiting: whether there is something that had better end by itself, within GRACE.
         """
-        if self._cancelled:
+        if self._stopped:
             return
         self._stopped = True
-        os.write(self._order, b'.' * self._jobs)
+        os.write(self._tasks.writer, b'.' * self._bucket.jobs)
         end = time.monotonic() + GRACE
         while worth_waiting() and self._alive() and time.monotonic() < end:
             time.sleep(0.01)
         for connection in list(self._connections):
             connection.cancel()
-        self._cancelled = True
         start = time.monotonic()
         while self._alive() and time.monotonic() < start + (
-                GRACE if any(each.begun for each in list(self._connections)) else GRACE / 5):
+                GRACE if any(each.sent is not None for each in list(self._connections))
+                else GRACE / 5):
             time.sleep(0.01)
         if not self._alive():
-            for descriptor in (self._orders, self._order, self._news, self._tell):
+            for descriptor in self._tasks + self._news:
                 os.close(descriptor)
 
     def _alive(self):
@@ -1684,7 +1723,7 @@ class Workers:
     def _work(self):
         connection = self._bucket.connection()
         self._connections.append(connection)
-        while os.read(self._orders, 1) and not self._stopped:
+        while os.read(self._tasks.reader, 1) and not self._stopped:
             task = self._queue.popleft()
             try:
                 task.value = task.call()
@@ -1694,11 +1733,9 @@ class Workers:
                 task.error = error
                 self._failures.append(error)
             task.call, task.frees, task.done = None, None, True
-            if task.error is None:
-                self._hand_out(task.waiting)
             self._unfinished.pop()
             try:
-                os.write(self._tell, b'.')
+                os.write(self._news.writer, b'.')
             except BlockingIOError:
                 pass
         connection.close()
@@ -1719,21 +1756,23 @@ class Retries:
     def __init__(self, patience, clock):
         self._patience, self._clock = patience, clock
         self.attempts = 0
+        self.lessons = 3            # how often a refusal may still teach us something
+        self.moved = False          # whether bytes came that need not come again
         self._failures, self._wrong, self._since = 0, 0, None
 
-    def pause(self, error, progress=0, sent=0):
+    def pause(self, error, sent=0, renewable=False):
         """Count an attempt that ended in *error*; returns the seconds to wait before the next,
         or None where it is final.
 
-        progress: bytes of the answer that need not come again; sent: bytes of the request.
+        sent: bytes of the request; renewable: whether newer credentials may be had.
         """
         self.attempts += 1
         now = self._clock()
-        if self._since is None or progress:
-            self._failures, self._since = 0, now
+        if self._since is None or self.moved:
+            self._failures, self._since, self.moved = 0, now, False
         elif sent > SOCKET_BUFFER and self._failures < 100:     # but not for ever
             self._since = now       # a long part on a slow link: it did move, if for nothing
-        if not transient(error):
+        if not transient(error, renewable):
             return None
         self._wrong += senseless(error)
         left = self._since + self._patience() - now
@@ -1768,13 +1807,13 @@ def senseless(error):
         error, (http.client.IncompleteRead, http.client.RemoteDisconnected))
 
 
-def transient(error):
-    """Whether the same request may succeed a little later."""
+def transient(error, renewable=False):
+    """Whether the same request may succeed a little later, with newer credentials if these are
+    *renewable*."""
     if isinstance(error, ResponseError):
         return (error.status in TRANSIENT_STATUS or error.status == 200
                 or error.code in TRANSIENT_CODES | DAMAGED_CODES | AGED_CODES
-                or (error.code in EXPIRED_CODES and bool(error.signed)
-                    and error.signed[-1].worked))       # there may be newer ones in a minute
+                or (renewable and error.code in EXPIRED_CODES))
     if isinstance(error, NetworkError):         # of who gives us credentials
         return True
     if isinstance(error, OSError):
@@ -2169,7 +2208,7 @@ def from_instance(given):
 SOURCES = (from_configuration, from_environment, from_profile, from_web_identity, from_container,
            from_instance)
 
-Place = collections.namedtuple('Place', 'scheme host port authority')
+Origin = collections.namedtuple('Origin', 'scheme host port authority')       # RFC 6454
 
 
 def ask_service(bucket, environ, where, url, method='GET', headers=(), body=b'', local=0,
@@ -2185,11 +2224,11 @@ def ask_service(bucket, environ, where, url, method='GET', headers=(), body=b'',
     except ValueError:
         raise ConfigError('%s: %s is not a URL' % (where, masked(url))) from None
     authority, _, path = url.partition('//')[2].partition('/')
-    place = Place(scheme, host, port, authority)
-    connection = Connection(place, RateLimit(), bucket.tls, bucket.monotonic,
-                            {} if local else environ)
+    origin = Origin(scheme, host, port, authority)
+    connection = Connection(origin, RateLimit(), bucket.tls, bucket.monotonic,
+                            {} if local else environ, bucket.signals_here())
     timeout, now, failure = local or CONNECT_TIMEOUT, bucket.now(), None
-    end = time.monotonic() + bucket.timeout
+    end = time.monotonic() + bucket.times.timeout
     for attempt in (1, 2, 3):
         if bucket.connection().cancelled:
             raise Cancelled()
@@ -2217,7 +2256,7 @@ def ask_service(bucket, environ, where, url, method='GET', headers=(), body=b'',
             break
         if attempt < 3:
             bucket.wait(bucket.connection(), random.uniform(0, 2 ** attempt))
-    raise network_error(where, place, connection.proxy, failure or BadAnswer('no sense'), 1,
+    raise network_error(where, origin, connection.proxy, failure or BadAnswer('no sense'), 1,
                         bucket.now())
 
 
@@ -2254,7 +2293,7 @@ class Provider:
         if usable and left > self.EARLY:
             return current
         # If it is locked somebody is asking already, for a minute at most
-        if self._lock.acquire(timeout=0 if usable else 2 * bucket.timeout):
+        if self._lock.acquire(timeout=0 if usable else 2 * bucket.times.timeout):
             try:
                 if self._current is current:
                     self._refresh(bucket, current, usable)
@@ -2322,40 +2361,47 @@ class Request:
 
     operation: its name in S3's documentation; key: of the object, '' for the bucket; query,
     headers: dicts; body: bytes-like; payload_hash: what is signed in place of its SHA-256;
-    timeout: seconds of silence; patience: seconds without progress; None: the Bucket's;
-    timed: the key tells the time, so a corrected clock is not acted upon here but raised.
+    timeout: seconds of silence; patience: seconds without progress; None: the Bucket's.
 
     It belongs to the thread that makes it, and uses its Connection.
     """
 
     def __init__(self, bucket, operation, method, key='', query=(), headers=(), body=b'',
-                 payload_hash=None, timeout=None, patience=None, timed=False):
-        self.what = operation + (' ' + quoted(key, 300) if key else '')     # as messages call it
+                 payload_hash=None, timeout=None, patience=None):
+        self.label = operation + (' ' + quoted(key, 300) if key else '')    # as messages call it
         self.headers = dict(headers)
         self._bucket, self._connection = bucket, bucket.connection()
         self._method, self._key, self._query, self._body = method, key, dict(query), body
         self._payload_hash = payload_hash or sha256(body)
-        self._timeout, self._patience = timeout or bucket.timeout, patience
-        self._timed = timed
-        self._retries = Retries(self._patience_now, bucket.monotonic)
-        self._signed = None         # what the last attempt was signed with and for
-        self._lessons = 0           # how often a refusal taught us something
-        self.repeated = False       # whether an attempt that failed may have done the work
+        self._timeout = timeout or bucket.times.timeout
+        self.retries = Retries(lambda: patience or bucket.patience_now(), bucket.monotonic)
+        self._signed = None         # what the last attempt was signed for and with
+        self._doubt = False         # whether an attempt that failed may have done the work
+
+    @property
+    def in_doubt(self):
+        """Whether an attempt may have done the work although its answer was lost, or has not come
+        yet."""
+        return self._doubt or self._connection.sent is not None
 
     def run(self, accept=lambda answer: answer, before=lambda: False):
-        """accept(Answer) of the first attempt that it doesn't raise BadAnswer for.
+        """Repeat the request until accept() takes the Answer; returns what accept() returned."""
+        return self.stream(lambda response: accept(self.answer(response)), before)
+
+    def stream(self, use, before=lambda: False):
+        """Repeat the request until use() takes the response; returns what use() returned.
 
         before: called before each attempt; where it returns true there is nothing left to do,
         and None is returned.  Raises ResponseError, NetworkError, BadAnswer.
         """
         while not before():
             try:
-                with self._connection.exchange(*self.sign()) as response:
-                    return accept(self.answer(response))
+                with self._connection.exchange(*self._sign()) as response:
+                    return use(response)
             except (OSError, http.client.HTTPException, Error) as error:
-                self.failed(error)
+                self._failed(error)
 
-    def sign(self):
+    def _sign(self):
         """The arguments of Connection.exchange(), signed now."""
         bucket, endpoint = self._bucket, self._bucket.endpoint
         credentials = bucket.credentials.get(bucket)
@@ -2369,81 +2415,74 @@ class Request:
             headers['content-length'] = str(len(self._body))
         return self._method, target + (query and '?' + query), headers, self._body, self._timeout
 
-    def check(self, response):
+    def raise_for_status(self, response):
         """Raise the ResponseError that *response* is, if it is one."""
-        self._bucket.answered = True
-        if response.status < 300:
-            self._signed[-1].worked = True
-        self._bucket.report('trace', '%s: %d' % (self.what, response.status))
+        self._bucket.endpoint.answered = True
+        self._bucket.report('trace', '%s: %d' % (self.label, response.status))
         if response.status >= 300:
-            raise parse_error(self.what, self._method, response.status, response.headers,
+            raise parse_error(self.label, self._method, response.status, response.headers,
                               self._read(response).body)
+        self._signed.credentials.worked = True
 
     def answer(self, response):
         """The whole Answer; raises the ResponseError that it is, if it is one."""
-        self.check(response)
+        self.raise_for_status(response)
         return self._read(response)
 
     def _read(self, response):
-        return self._connection.read(response, self._bucket.answer_timeout)
+        return self._connection.read(response, self._bucket.times.answer_timeout)
 
-    def failed(self, error, progress=0):
-        """Return when the request may be sent again after *error*, or raise what is final.
-
-        progress: bytes of the answer that need not come again.
-        """
-        bucket, connection, sent = self._bucket, self._connection, 0
+    def _failed(self, error):
+        """Return when the request may be sent again after *error*, or raise what is final."""
+        connection = self._connection
         if connection.cancelled:
             raise Cancelled()
-        if not isinstance(error, NetworkError):     # of who gives us credentials: nothing was sent
-            bucket.count(wasted=connection.sent)
+        sent = connection.sent
+        self._bucket.tally.add(wasted=sent or 0)
+        if isinstance(error, ResponseError):
+            self._doubt = self._doubt or maybe_done(error)
+        elif isinstance(error, (OSError, http.client.HTTPException, BadAnswer)):
+            self._doubt = self._doubt or sent is not None
+        connection.forget_sent()
         if isinstance(error, ResponseError):
             if self._method == 'HEAD' and error.status == 400 and not error.region:
-                error = self._reason(error)
-            error.signed = self._signed
-            self.repeated = error.repeated = self.repeated or maybe_done(error)
-            if error.status == 501 and self.headers.pop('if-none-match', None):
-                return
-            if self._digested(error):
-                return
+                error = self._ask_why(error)
             try:
-                learnt = self._lessons < 3 and bucket.learn(error)
+                if self._learn(error):
+                    return
             except NetworkError as failure:     # no new credentials to be had now
-                error, learnt = failure, False
-            if learnt:
-                self._lessons += 1
-                if self._timed and error.signed[0] != bucket.offset:
-                    raise error
-                return
-        elif isinstance(error, (OSError, http.client.HTTPException, BadAnswer)):
-            self.repeated, sent = self.repeated or connection.begun, connection.sent
-            if connection.reused and not self._retries.attempts and not progress \
-                    and isinstance(error, OSError):
-                self._retries.attempts += 1     # it had idled too long: no fault, no pause
-                return
-        pause = self._retries.pause(error, progress, sent)
+                error = failure
+        elif isinstance(error, OSError) and connection.reused and not (
+                self.retries.attempts or self.retries.moved):
+            self.retries.attempts = 1       # it had idled too long: no fault, no pause
+            return
+        pause = self.retries.pause(error, sent or 0, bool(self._signed
+                                                          and self._signed.credentials.worked))
         if pause is None:
-            error = self._final(error)
-            error.repeated = self.repeated
-            raise error
+            raise self._final(error)
         self._wait(error, pause)
 
-    def _digested(self, error):
-        """Whether a server that wants Content-MD5 gets it now; then it does for the whole run."""
-        if error.status != 400 or 'content-md5' not in error.message.lower():
+    def _learn(self, error):
+        """Learn from a refusal; returns whether repeating the request can help, so that it is."""
+        if error.status == 501 and self.headers.pop('if-none-match', None):
+            return True
+        if error.status == 400 and 'content-md5' in error.message.lower():
+            self._bucket.endpoint.wants_md5, digest = True, digest_header(self._body)
+            lacking = not digest.keys() <= self.headers.keys()
+            self.headers.update(digest)
+            return lacking
+        if not self.retries.lessons or not self._bucket.learn(error, self._signed):
             return False
-        self._bucket.content_md5, digest = True, digest_header(self._body)
-        lacking = not digest.keys() <= self.headers.keys()
-        self.headers.update(digest)
-        return lacking
+        self.retries.lessons -= 1
+        return True
 
-    def _reason(self, error):
+    def _ask_why(self, error):
         """Return what a HEAD was refused for: its answer has no words, but that of a GET has."""
         self._method = 'GET'
         self.headers['range'] = 'bytes=0-0'
         try:
-            with self._connection.exchange(*self.sign()) as response:
-                self.check(response)
+            with self._connection.exchange(*self._sign()) as response:
+                self.raise_for_status(response)
         except ResponseError as told:
             return told
         except (OSError, http.client.HTTPException, Error):
@@ -2451,45 +2490,77 @@ class Request:
         finally:
             self._method = 'HEAD'
             del self.headers['range']
+            self._connection.forget_sent()
         return error
-
-    def _patience_now(self):
-        """The patience that holds now, in seconds."""
-        patience = self._bucket.patience
-        return self._patience or (
-            patience if self._bucket.answered else min(patience, FIRST_PATIENCE))
 
     def _wait(self, error, pause):
         """Sleep for *pause* seconds, and say why."""
         bucket, connection = self._bucket, self._connection
-        bucket.count(retries=1)
-        bucket.report('retry', '%s: %s; next try in %.1f s' % (self.what, brief(error), pause))
-        if in_main_thread():
-            bucket.check()
-        bucket.pauses[connection] = bucket.monotonic() + pause, brief(error)
+        bucket.report('retry', '%s: %s; next try in %.1f s' % (self.label, brief(error), pause))
+        bucket.tally.add(retries=1)
+        bucket.tally.pauses[connection] = bucket.monotonic() + pause, brief(error)
         try:
             bucket.wait(connection, pause)
         finally:
-            del bucket.pauses[connection]
+            del bucket.tally.pauses[connection]
         if connection.cancelled:
             raise Cancelled()
 
     def _final(self, error):
-        """*error* as it is raised to the caller."""
-        attempts = self._retries.attempts
+        """Return *error* as it is raised to the caller."""
+        attempts = self.retries.attempts
         if isinstance(error, ResponseError):
             if attempts > 1:
                 error.message += ' (gave up after %d attempts)' % attempts
             return error
         if isinstance(error, (BadAnswer, NetworkError)):
-            return type(error)('%s: %s' % (self.what, error))
+            return type(error)('%s: %s' % (self.label, error))
         if isinstance(error, Error):
             return error
-        return network_error(self.what, self._bucket.endpoint, self._connection.proxy, error,
+        return network_error(self.label, self._bucket.endpoint, self._connection.proxy, error,
                              attempts, self._bucket.now())
 
 
 # ---------------------------------------------------------------------------- Bucket
+
+class Times:
+    """How long a Bucket waits, in seconds.
+
+    patience: without progress; timeout: without a byte; complete_timeout: for the answer to a
+    completion; answer_timeout: for the rest of any answer.
+    """
+
+    def __init__(self, patience=PATIENCE, timeout=TIMEOUT, complete_timeout=COMPLETE_TIMEOUT,
+                 answer_timeout=COMPLETE_TIMEOUT):
+        self.patience, self.timeout = patience, timeout
+        self.complete_timeout, self.answer_timeout = complete_timeout, answer_timeout
+
+    def at_most(self, seconds):
+        """Return the same, none of them longer than this."""
+        return Times(*(min(value, seconds) for value in (
+            self.patience, self.timeout, self.complete_timeout, self.answer_timeout)))
+
+
+class Tally:
+    """What a Bucket counts, for who shows how a transfer goes.
+
+    retries: requests that were tried again; wasted: bytes that were sent in vain; pauses:
+    {Connection: (when it tries again, by the monotonic clock, and why)}, an entry of its own for
+    each thread.
+    """
+
+    def __init__(self):
+        self.retries = self.wasted = 0
+        self.pauses, self._lock = {}, threading.Lock()
+
+    def add(self, retries=0, wasted=0):
+        """Count more of them."""
+        with self._lock:
+            self.retries += retries
+            self.wasted += wasted
+
+
+Signed = collections.namedtuple('Signed', 'offset region scheme domain port credentials')
 
 # size: bytes; objects: how many they became, the end mark among them.
 Stored = collections.namedtuple('Stored', 'key size parts objects')
@@ -2578,48 +2649,29 @@ class Bucket:
     ConfigError, NetworkError.  One Bucket may be used by several threads: each has its own
     connection.
 
-    Attributes of use to a caller: jobs, part_size and max_parts; patience, timeout,
-    complete_timeout and answer_timeout, in seconds (see Limits); limit, the RateLimit;
-    check, called while the main thread waits in a transfer, which may raise what ends it;
-    retain, None or the mode and the days of an Object Lock for what is stored;
-    wasted and retries, the bytes that were sent in vain and the requests that were tried again
-    so far (guarded by the lock); pauses, {Connection: (when it tries again, by monotonic, and
-    why)}, of which each thread has an entry of its own; offset, the seconds that the server's
-    clock is ahead of ours (guarded by the lock); answered and content_md5 (whether the server wants
-    that header), set by any thread, once.
+    Attributes of use to a caller: jobs, part_size and max_parts; times, a Times; limit, the
+    RateLimit; retain, None or the mode and the days of an Object Lock for what is stored;
+    tally, a Tally; offset, the seconds that the server's clock is ahead of ours (guarded by the
+    lock); signals, as NoSignals.
     """
 
     def __init__(self, config, environ=os.environ, report=lambda kind, text: None,
-                 clock=time.time, monotonic=time.monotonic,
-                 wait=Connection.pause):
+                 clock=time.time, monotonic=time.monotonic, wait=Connection.pause,
+                 signals=NO_SIGNALS):
         config = with_environment(config, environ)
         self.endpoint = Endpoint(config)
-        config = dict(self.endpoint.defaults(), **{
+        self._config = config = dict(self.endpoint.defaults(), **{
             name: value for name, value in config.items() if value != 'auto'})
-        self.service = config.get('service', 's3')
         self.jobs = config.get('jobs', JOBS)
         self.part_size = config.get('part_size', PART_SIZE)
         self.max_parts = config.get('max_parts', MAX_PARTS)
-        self.storage_class = config.get('storage_class')
+        self.checksum = config.get('checksum', 'crc32' if self.endpoint.aws else 'none') == 'crc32'
         self.limit = RateLimit(config.get('limit_rate'), sharers=self.jobs)
-        self.patience = PATIENCE
-        self.timeout, self.complete_timeout = TIMEOUT, COMPLETE_TIMEOUT
-        self.answer_timeout = COMPLETE_TIMEOUT
-        self.report = report
-        self.check = lambda: None
-        self.retain = None
-        self.retries = self.offset = self.wasted = 0
-        self.pauses = {}
-        checksum = config.get('checksum', 'auto')
-        self.checksum = checksum == 'crc32' or (checksum == 'auto' and self.endpoint.aws)
-        self.opaque_etags = config.get('etag') == 'opaque'
-        self._config, self._environ = config, environ
+        self.times, self.tally, self.retain = Times(), Tally(), None
+        self.report, self.signals, self.offset = report, signals, 0
         self._clock, self.monotonic, self.wait = clock, monotonic, wait
-        self.answered = False       # whether the server ever said anything
-        self.content_md5 = False
-        self._context = None        # of TLS, made when first needed, guarded by the lock
-        self._lock = threading.Lock()
-        self._local = threading.local()
+        self._environ, self.tls = environ, Tls(config.get('ca_bundle'))
+        self._lock, self._local = threading.Lock(), threading.local()
         self.credentials = Provider(config, environ, self.endpoint.region)
         self.credentials.get(self)  # before a stream is begun that could not be stored
         find_proxy(environ, self.endpoint.scheme, self.endpoint.host)
@@ -2635,92 +2687,124 @@ class Bucket:
         self.connection().close()
 
     def hasty(self):
-        """The same Bucket for one thread, for tidying up: with little patience, no rate limit,
-        and a connection and counts of its own."""
+        """Return the same Bucket for one thread, for tidying up: with little patience, no rate
+        limit, and a connection of its own."""
         hasty = copy.copy(self)
-        hasty.timeout, hasty.patience, hasty.answer_timeout = (
-            min(value, 2 * TIDY_TIME / 3)
-            for value in (self.timeout, self.patience, self.answer_timeout))
-        hasty.limit, hasty.check, hasty._local = RateLimit(), lambda: None, threading.local()
+        hasty.times = self.times.at_most(2 * TIDY_TIME / 3)
+        hasty.limit, hasty.signals, hasty._local = RateLimit(), NO_SIGNALS, threading.local()
         return hasty
 
     # For a Request
+
+    @property
+    def service(self):
+        """The signing service name."""
+        return self._config.get('service', 's3')
+
+    @property
+    def opaque_etags(self):
+        """Whether ETags say nothing about the data."""
+        return self._config.get('etag') == 'opaque'
 
     def now(self):
         """Seconds since the epoch, by the server's clock as far as it is known."""
         return self._clock() + self.offset
 
+    def patience_now(self):
+        """Seconds without progress after which a request fails now."""
+        return self.times.patience if self.endpoint.answered else min(
+            self.times.patience, FIRST_PATIENCE)
+
+    def signals_here(self):
+        """The signals if this is the main thread; others hear of none."""
+        return self.signals if in_main_thread() else NO_SIGNALS
+
     def connection(self):
         """The Connection of the calling thread."""
         if not hasattr(self._local, 'connection'):
-            self._local.connection = Connection(self.endpoint, self.limit, self.tls,
-                                                self.monotonic, self._environ)
+            self._local.connection = Connection(
+                self.endpoint, self.limit, self.tls, self.monotonic, self._environ,
+                self.signals_here())
         return self._local.connection
 
-    def tls(self):
-        with self._lock:
-            if self._context is None:
-                self._context = tls_context(self._config.get('ca_bundle'))
-            return self._context
-
     def signed_for(self, credentials):
-        """What a request is signed for and with: the clock's offset comes first, the
-        credentials last."""
+        """What a request is signed for and with."""
         endpoint = self.endpoint
-        return (self.offset, endpoint.region, endpoint.scheme, endpoint.domain, endpoint.port,
-                credentials)
+        return Signed(self.offset, endpoint.region, endpoint.scheme, endpoint.domain,
+                      endpoint.port, credentials)
 
-    def count(self, retries=0, wasted=0):
-        """So many requests are tried again, and so many bytes were sent for nothing."""
-        with self._lock:
-            self.retries += retries
-            self.wasted += wasted
+    def learn(self, error, signed):
+        """Learn from a refusal: clock, region, host, credentials.
 
-    def learn(self, error):
-        """Whether a refusal taught us, or another thread, the server's clock, region or host,
-        or to ask for newer credentials."""
-        credentials = error.signed[-1]
+        signed: what the request was signed for.  Returns whether anything has changed since,
+        by this thread or another, so that repeating the request can help.
+        """
+        credentials = signed.credentials
         if error.code in EXPIRED_CODES:
             credentials = self.credentials.get(self, refused=credentials)
         with self._lock:
-            if error.code == 'RequestTimeTooSkewed' or error.empty:
-                ahead = error.date - self.now() if error.date else 0
-                if abs(ahead) > MAX_SKEW:
-                    self.offset += ahead
-                    self.report('warning', "this machine's clock is off by %s: going by the "
-                                "server's" % duration(abs(self.offset)))
+            if error.code == 'RequestTimeTooSkewed' or error.bare_403:
+                self._correct_clock(error.date)
             elif error.status in (301, 307, 400) and (error.region or error.location):
                 try:
                     self.endpoint.move(error.region, error.location)
                 except BadAnswer as refusal:
-                    refusal = BadAnswer('%s: %s' % (error.what, refusal))
-                    refusal.repeated = error.repeated
-                    raise refusal
-            return error.signed != self.signed_for(credentials)
+                    raise BadAnswer('%s: %s' % (error.label, refusal)) from None
+            return signed != self.signed_for(credentials)
+
+    def _correct_clock(self, date):
+        """Go by the server's clock if it says *date* and ours is off by more than MAX_SKEW."""
+        ahead = date - self.now() if date else 0
+        if abs(ahead) > MAX_SKEW:
+            self.offset += ahead
+            self.report('warning', "this machine's clock is off by %s: going by the server's"
+                        % duration(abs(self.offset)))
+
+    def learn_clock(self):
+        """Ask the server what time it is, for what bears the time in its key.
+
+        Nobody signs this request, and it names no bucket, so no log says that somebody was
+        refused; and a server that has no answer, or no Date, is no failure.
+        """
+        endpoint = self.endpoint
+        origin = Origin(endpoint.scheme, endpoint.domain, endpoint.port, endpoint.server)
+        connection = Connection(origin, self.limit, self.tls, self.monotonic, self._environ,
+                                self.signals_here())
+        try:
+            with connection.exchange('HEAD', '/', {'host': origin.authority}, b'',
+                                     min(CONNECT_TIMEOUT, self.times.timeout)) as response:
+                with self._lock:
+                    self._correct_clock(parse_date(response.headers.get('date')))
+        except (OSError, http.client.HTTPException, BadAnswer):
+            pass
+        finally:
+            connection.close()
 
     # Objects
 
     def put_object(self, key, body, overwrite=False, unique=False, dump_id=None,
-                   storage_class=None, timed=False):
+                   storage_class=None, watch=lambda request: None):
         """Store *body* (bytes-like) as the object *key*.
 
         overwrite: whether an existing one may be replaced; unique: the key is a random one,
         so an object that is there after a repetition can only be ours; dump_id: None: a new
-        one; storage_class: None: the configured one; timed: as for Request.  Raises
-        UnknownOutcome.
+        one; storage_class: None: the configured one; watch: gets the Request before it is sent.
+        Raises UnknownOutcome.
         """
         dump_id = dump_id or random_name()
-        headers = self._object_headers(dump_id, storage_class or self.storage_class)
+        headers = self._object_headers(dump_id, storage_class)
         payload_hash = self._protect(headers, body)
         if not overwrite:
             headers['if-none-match'] = '*'
+        request = Request(self, 'PutObject', 'PUT', key, headers=headers, body=body,
+                          payload_hash=payload_hash)
+        watch(request)
         try:
-            Request(self, 'PutObject', 'PUT', key, headers=headers, body=body,
-                    payload_hash=payload_hash, timed=timed).run(acknowledged)
+            request.run(require_etag)
         except (ResponseError, NetworkError, BadAnswer) as error:
-            self._look_into(error, key, dump_id, len(body), unique)
+            self._look_into(request.in_doubt, error, key, dump_id, len(body), unique)
 
-    def _look_into(self, error, key, dump_id, size, unique, upload_id=''):
+    def _look_into(self, in_doubt, error, key, dump_id, size, unique, upload_id=''):
         """Return if the object is there though its creation ended in *error*; else raise that.
 
         An attempt before this one may have done the work, or, where a name that nobody else can
@@ -2729,26 +2813,26 @@ class Bucket:
         Raises UnknownOutcome.
         """
         taken = getattr(error, 'status', 0) == 412
-        if not error.repeated and not taken:
+        if not in_doubt and not taken:
             raise error
         ours = self.is_ours(key, dump_id, size)
         completing = upload_id and getattr(error, 'code', '') in ('NoSuchUpload', 'NotFound')
-        end, pause = self.monotonic() + self.patience, 1
+        end, pause = self.monotonic() + self.times.patience, 1
         while completing and ours is False and self.monotonic() < end:
             self.wait(self.connection(), pause)
             if self.connection().cancelled:
                 raise Cancelled()
             ours, pause = self.is_ours(key, dump_id, size), min(20, 2 * pause)
-        if ours or (ours is None and taken and unique and error.repeated):
+        if ours or (ours is None and taken and unique and in_doubt):
             return
-        if (ours is None and (error.repeated or unique)) or (error.repeated and completing):
+        if (ours is None and (in_doubt or unique)) or (in_doubt and completing):
             error.hint = ''         # as it says what is not known
             raise UnknownOutcome('%s; it is unknown whether the object was stored: see if %s is '
                                  'there%s' % (error, quoted(key), upload_id and (
                                      ', its upload id is ' + printable(upload_id))))
         raise error
 
-    def _object_headers(self, dump_id, storage_class):
+    def _object_headers(self, dump_id, storage_class=None):
         """The headers of an object that comes into being.
 
         The metadata let a restore see that volumes or parts are missing or somebody else's, and
@@ -2757,7 +2841,8 @@ class Bucket:
         headers = {'x-amz-meta-volume-size': str(self.part_size * self.max_parts),
                    'x-amz-meta-part-size': str(self.part_size),
                    'x-amz-meta-dump-id': dump_id}
-        if storage_class and storage_class != 'STANDARD':
+        storage_class = storage_class or self._config.get('storage_class', 'STANDARD')
+        if storage_class != 'STANDARD':
             headers['x-amz-storage-class'] = storage_class
         if self._config.get('sse'):
             headers['x-amz-server-side-encryption'] = self._config['sse']
@@ -2775,7 +2860,7 @@ class Bucket:
 
         Over TLS the CRC32 is enough for the server to find damage, at a third of the cost.
         """
-        if self.content_md5 or (self.retain and not self.checksum):
+        if self.endpoint.wants_md5 or (self.retain and not self.checksum):
             headers.update(digest_header(body))     # for Object Lock the SHA-256 is not enough
         if self.checksum:
             headers['x-amz-checksum-crc32'] = crc32_text(zlib.crc32(body))
@@ -2786,7 +2871,7 @@ class Bucket:
     def is_ours(self, key, dump_id, size):
         """Whether the object that is there is the one we wrote; None if we can't look."""
         try:
-            head = self.head_object(key, patience=min(self.patience, LOOK_PATIENCE))
+            head = self.head_object(key, patience=min(self.times.patience, LOOK_PATIENCE))
         except ResponseError as error:
             return False if error.status == 404 else None
         except (NetworkError, BadAnswer):
@@ -2820,30 +2905,34 @@ class Bucket:
         changed, ArchivedError.
         """
         request, got = Request(self, 'GetObject', 'GET', key), 0
-        replaced = IntegrityError('%s: the object was replaced while it was read' % request.what)
-        if head and not head.etag.startswith('W/'):     # RFC 7232: it would never match
+        replaced = IntegrityError('%s: the object was replaced while it was read' % request.label)
+        if head and not head.etag.startswith('W/'):     # RFC 9110, 13.1.1: it would never match
             request.headers['if-match'] = head.etag
-        while got < len(view):
-            start = got
+
+        def full():
             request.headers['range'] = 'bytes=%d-%d' % (first + got, first + len(view) - 1)
+            return got == len(view)
+
+        def fill(response):
+            nonlocal got
             try:
-                with self.connection().exchange(*request.sign()) as response:
-                    request.check(response)
-                    size = seek_range(response, first + got, len(view) - got)
-                    if head and (response.headers.get('etag', head.etag) != head.etag
-                                 or size not in (None, head.size)):
-                        raise replaced
-                    for count in read_blocks(response, view[got:]):
-                        got += count
+                request.raise_for_status(response)
             except ResponseError as error:
                 if error.status == 412:
                     raise replaced
                 if error.code == 'InvalidObjectState':
                     raise ArchivedError('%s: it is in an archive class and not readable now'
-                                        % request.what)
-                request.failed(error)
-            except (OSError, http.client.HTTPException, Error) as error:
-                request.failed(error, got - start)
+                                        % request.label)
+                raise
+            size = seek_range(response, first + got, len(view) - got)
+            if head and (response.headers.get('etag', head.etag) != head.etag
+                         or size not in (None, head.size)):
+                raise replaced
+            for count in read_blocks(response, view[got:]):
+                got += count
+                request.retries.moved = True
+
+        request.stream(fill, full)
 
     def delete_object(self, key, etag=''):
         """Delete an object; that there is none is no error.
@@ -2852,7 +2941,7 @@ class Bucket:
         """
         headers = {'if-match': etag} if etag else {}
         try:
-            Request(self, 'DeleteObject', 'DELETE', key, headers=headers).run(nothing)
+            Request(self, 'DeleteObject', 'DELETE', key, headers=headers).run(require_empty)
         except ResponseError as error:
             if gone(error):         # by an attempt whose answer was lost, say
                 return
@@ -2891,7 +2980,7 @@ class Bucket:
                 % ('<Days>%d</Days>' % days if days else '', tier)).encode()
         try:
             Request(self, 'RestoreObject', 'POST', key, {'restore': ''},
-                    {'content-type': 'application/xml'}, body).run(nothing)
+                    {'content-type': 'application/xml'}, body).run(require_empty)
         except ResponseError as error:
             if error.code != 'RestoreAlreadyInProgress':
                 raise
@@ -2916,12 +3005,12 @@ class Bucket:
                                     'upload-id-marker': page.get('NextUploadIdMarker')}):
             yield from upload_entries(page)
 
-    def list_parts(self, upload):
+    def list_parts(self, multipart):
         """Yield the sizes of the parts of an unfinished upload (ListParts)."""
-        for page in self._pages('ListParts', {'uploadId': upload.upload_id}, 'ListPartsResult',
+        for page in self._pages('ListParts', {'uploadId': multipart.upload_id}, 'ListPartsResult',
                                 lambda page: {
                                     'part-number-marker': page.get('NextPartNumberMarker')},
-                                key=upload.key):
+                                key=multipart.key):
             for texts in page.all('Part'):
                 yield int(texts['Size']) if re.match(r'[0-9]{1,18}\Z', texts.get('Size', '')) else 0
 
@@ -2951,7 +3040,7 @@ class Bucket:
     def put_object_acl(self, key, body):
         """Set the ACL of an object; body: XML, as bytes."""
         headers = dict(digest_header(body), **{'content-type': 'application/xml'})
-        Request(self, 'PutObjectAcl', 'PUT', key, {'acl': ''}, headers, body).run(nothing)
+        Request(self, 'PutObjectAcl', 'PUT', key, {'acl': ''}, headers, body).run(require_empty)
 
     def presigned_url(self, key, expires):
         """A URL that anybody can GET the object with, for *expires* seconds."""
@@ -2979,45 +3068,47 @@ class Bucket:
                     '<LocationConstraint>%s</LocationConstraint></CreateBucketConfiguration>'
                     % escape(region)).encode()
         try:
-            made = Request(self, 'CreateBucket', 'PUT', body=body).run(
-                lambda answer: nothing(answer) or answer.headers.get('etag'))
+            request = Request(self, 'CreateBucket', 'PUT', body=body)
+            made = request.run(lambda answer: require_empty(answer) or answer.headers.get('etag'))
         except ResponseError as error:
-            if error.code != 'BucketAlreadyOwnedByYou' or not error.repeated:
+            if error.code != 'BucketAlreadyOwnedByYou' or not request.in_doubt:
                 raise               # else it was we, and the answer was lost
             return
         if made:
-            Request(self, 'DeleteBucket', 'DELETE').run(nothing)
+            Request(self, 'DeleteBucket', 'DELETE').run(require_empty)
             raise ConfigError('the server made an object where a bucket was asked for (it is '
                               'deleted again): leave the bucket out of `endpoint`, or say '
                               '`addressing virtual`')
 
-    # Multipart uploads: *upload* is a Volume or an UploadEntry, whose key and upload_id are used
+    # Multipart uploads: *multipart* is a Volume or an UploadEntry, of which key and upload_id are
+    # used
 
-    def create_multipart_upload(self, key, dump_id='', timed=False):
-        """Begin an upload; returns its id, and whether there may be another, whose id was lost.
+    def create_multipart_upload(self, key, dump_id='', watch=lambda request: None):
+        """Begin an upload; returns its id.
 
-        timed: as for Request.
+        If the answer is lost another is begun, and the first one, which is empty, stays.  watch:
+        as for put_object().
         """
-        headers = self._object_headers(dump_id, self.storage_class)
+        headers = self._object_headers(dump_id)
         if self.checksum:
             headers['x-amz-checksum-algorithm'] = 'CRC32'
             headers['x-amz-checksum-type'] = 'FULL_OBJECT'
         import xml.etree.ElementTree    # noqa: F401  what can't read the answer must not ask
-        request = Request(self, 'CreateMultipartUpload', 'POST', key, {'uploads': ''}, headers,
-                          timed=timed)
-        return request.run(parse_upload_id), request.repeated
+        request = Request(self, 'CreateMultipartUpload', 'POST', key, {'uploads': ''}, headers)
+        watch(request)
+        return request.run(parse_upload_id)
 
-    def upload_part(self, upload, number, body):
+    def upload_part(self, multipart, number, body):
         """Send one part (bytes-like); returns its ETag and its CRC32 (None where unused)."""
         headers = {}
         payload_hash = self._protect(headers, body)
-        etag = Request(self, 'UploadPart', 'PUT', upload.key,
-                       {'partNumber': str(number), 'uploadId': upload.upload_id}, headers, body,
-                       payload_hash=payload_hash).run(acknowledged)
+        etag = Request(self, 'UploadPart', 'PUT', multipart.key,
+                       {'partNumber': str(number), 'uploadId': multipart.upload_id}, headers, body,
+                       payload_hash=payload_hash).run(require_etag)
         return etag, headers.get('x-amz-checksum-crc32')
 
-    def complete_multipart_upload(self, upload, parts, size, crc32=None, dump_id='',
-                                  overwrite=False, unique=False):
+    def complete_multipart_upload(self, multipart, parts, size, crc32=None, dump_id='',
+                                  overwrite=False, unique=False, watch=lambda request: None):
         """Make the object appear.
 
         parts: as upload_part() returned them, in order; size: of the object, in bytes; crc32:
@@ -3038,41 +3129,41 @@ class Bucket:
                             'x-amz-mp-object-size': str(size)})
         if not overwrite:
             headers['if-none-match'] = '*'
-        key, upload_id = upload.key, upload.upload_id
+        key, upload_id = multipart.key, multipart.upload_id
         request = Request(self, 'CompleteMultipartUpload', 'POST', key, {'uploadId': upload_id},
-                          headers, completion_body(parts), timeout=self.complete_timeout)
+                          headers, completion_body(parts),
+                          timeout=self.times.complete_timeout)
+        watch(request)
         try:
-            request.run(lambda answer: check_completion(request.what, answer),
-                        lambda: request.repeated and self.is_ours(key, dump_id, size))
+            request.run(lambda answer: check_completion(request.label, answer),
+                        lambda: request.in_doubt and self.is_ours(key, dump_id, size))
         except (ResponseError, NetworkError, BadAnswer) as error:
-            self._look_into(error, key, dump_id, size, unique, upload_id)
+            self._look_into(request.in_doubt, error, key, dump_id, size, unique, upload_id)
 
-    def abort_multipart_upload(self, upload):
+    def abort_multipart_upload(self, multipart):
         """Give up an upload and its parts; returns whether there was one."""
         try:
-            Request(self, 'AbortMultipartUpload', 'DELETE', upload.key,
-                    {'uploadId': upload.upload_id}, patience=min(
-                        self.patience, LOOK_PATIENCE)).run(nothing)
+            Request(self, 'AbortMultipartUpload', 'DELETE', multipart.key,
+                    {'uploadId': multipart.upload_id}, patience=min(
+                        self.times.patience, LOOK_PATIENCE)).run(require_empty)
         except ResponseError as error:
-            if error.status != 404 or (error.message and not error.document):   # that is a page
+            if error.status != 404 or (error.message and not error.from_s3):   # that is a page
                 raise
             return False
         return True
 
     # Whole streams: see the sections Uploads, and Checks and downloads
 
-    def upload(self, name, stream, overwrite=False, unique=False):
+    def upload(self, key, stream, overwrite=False, unique=False):
         """Store *stream*, to its end, as one object or a set of volumes; returns a Stored.
 
-        name: the key, or a function that makes it of the time by the server's clock, called
-        again, by any thread, if that clock turns out to differ from ours; stream: has
-        readinto(), and raises rather than ends if it is not whole; overwrite, unique: as for
-        put_object().
+        stream: has readinto(), and raises rather than ends if it is not whole; key, overwrite,
+        unique: as for put_object().
 
         Whatever it raises, nothing is left under the key, but where the message says that
         this is unknown.
         """
-        return Upload(self, overwrite, unique).run(name, stream)
+        return Upload(self, key, overwrite, unique).run(stream)
 
     def download(self, keys, write, ended=False):
         """Write the objects *keys*, one after the other, to write(view); say how it was checked.
@@ -3129,152 +3220,120 @@ class Bucket:
 class Upload:
     """A stream that becomes one object, or a set of volumes.
 
-    overwrite, unique: as for Bucket.put_object().  All of it is the main thread's; what other
-    threads do are tasks of its Workers.
+    key, overwrite, unique: as for Bucket.put_object().  All of it is the main thread's; what
+    other threads do are tasks of its Workers.
     """
 
-    def __init__(self, bucket, overwrite, unique):
-        self.bucket, self.unique = bucket, unique
-        self.workers = Workers(bucket, bucket.part_size, self._complete_full)
+    def __init__(self, bucket, key, overwrite, unique):
+        self.bucket, self.key, self.overwrite, self.unique = bucket, key, overwrite, unique
+        self.workers = Workers(bucket, bucket.part_size)
         self.dump_id = random_name()
-        self._overwrite, self._volumes = overwrite, []
-        self._next = 1              # the first volume whose completion isn't under way
-        self.hopeless = 0           # when a failure ends the tidying up, in monotonic seconds
+        self._volumes = []
 
-    def run(self, name, stream):
+    def run(self, stream):
         """Store the stream, as Bucket.upload() says; returns a Stored."""
-        volumes, error = self._volumes, None
+        volumes = self._volumes
         try:
-            self._store(name, stream)
-        except BaseException as failure:
-            error = failure
-            # what is fully sent may appear, or begin, even after we hung up: rather hear the answer
+            self._store(stream)
+        except BaseException as error:
+            # what was sent completely may still succeed: its answer gets a moment
             self.workers.stop(lambda: any(volume.awaited for volume in volumes))
+            if volumes:
+                self._tidy_up(error)
             raise
         finally:
             self.workers.stop()
-            if volumes and (error or any(volume.lost for volume in volumes)):
-                self._tidy_up(error)
-        return Stored(volumes[0].key, sum(volume.size for volume in volumes),
+        return Stored(self.key, sum(volume.size for volume in volumes),
                       sum(volume.count for volume in volumes) or 1, len(volumes))
 
-    def _store(self, name, stream):
-        """What is done where nothing goes wrong; _volumes tells how far it came."""
-        volumes, part_size, max_parts = self._volumes, self.bucket.part_size, self.bucket.max_parts
-        count = part_size
+    def _store(self, stream):
+        """Do what is done where nothing goes wrong; _volumes tells how far it came."""
+        bucket, workers, volumes, completions = self.bucket, self.workers, self._volumes, []
+        part_size, count = bucket.part_size, bucket.part_size
         while count == part_size:   # less is the end; a terminal or a tape might go on after it
-            buffer = self.workers.buffer()
-            count = read_part(stream, buffer, self.workers)
-            self.bucket.check()     # a signal may be what made the stream end
+            buffer = workers.buffer()
+            count = read_part(stream, buffer, workers)
+            bucket.signals.poll()   # a signal may be what made the stream end
             if not volumes and count < part_size:
-                volumes.append(Volume(self, name, self._overwrite, buffer[:count]))
-                break
-            if not volumes:
-                volumes.append(Volume(self, name, self._overwrite))
-            elif count and volumes[-1].count == max_parts:
-                volumes.append(Volume(self, volume_key(volumes[0].final_key(), len(volumes))))
-            if count:
+                volumes.append(Volume(self, self.key, buffer[:count]))
+            elif count and (not volumes or volumes[-1].count == bucket.max_parts):
+                completions += self._finish_last()
+                volumes.append(Volume(self, volume_key(self.key, len(volumes))))
+                workers.wait(workers.submit(volumes[-1].create))
+            if volumes[-1].upload_id and count:
                 volumes[-1].add(buffer, count)
-            self._complete_full()
-        for volume in volumes[1:]:
-            volume.complete()
+        for task in completions + self._finish_last():
+            workers.wait(task)
         last = len(volumes) - 1
-        if last or volumes[0].size == part_size * max_parts:
-            volumes.append(Volume(self, end_key(volumes[0].final_key(), last), body=b'',
-                                  storage_class='STANDARD'))
-            volumes[-1].complete()
-        volumes[0].complete()       # with it the dump is there
+        if last or volumes[0].size == part_size * bucket.max_parts:
+            volumes.append(Volume(self, end_key(self.key, last), b'', 'STANDARD'))
+            workers.wait(workers.submit(volumes[-1].complete))
+        workers.wait(workers.submit(volumes[0].complete))       # with it the dump is there
 
-    def _complete_full(self):
-        """Complete the volumes before the last one, whose next part may be hours away."""
-        while self._next < len(self._volumes) - 1 and self._volumes[self._next].complete_soon():
-            self._next += 1
+    def _finish_last(self):
+        """Wait for the parts of the last volume; returns the Tasks that make it appear, none for
+        the first one, whose turn comes last of all."""
+        for volume in self._volumes[-1:]:
+            volume.wait_for_parts()
+        return [self.workers.submit(volume.complete) for volume in self._volumes[1:][-1:]]
 
     def _tidy_up(self, error):
-        """Leave nothing behind: of a dump that failed by *error*, unless it turns out to be there,
-        and whole; of one that didn't (None), but for the uploads whose ids were lost.
+        """Remove every trace of the dump, which failed by *error*, unless it proves to be whole.
 
         That takes TIDY_TIME at most, whatever the server does, is not slowed down by a rate
-        limit, and not broken off by a signal.
+        limit, and not broken off by a signal.  An upload whose id was lost stays: it is empty.
         """
-        volumes, outcome = self._volumes, []
-        for volume in volumes:
-            volume.take_back()
-        self.bucket = bucket = self.bucket.hasty()
-        self.hopeless = bucket.monotonic() + TIDY_TIME
-        thread = Thread(lambda: self._leave_nothing(error, outcome))
+        bucket, done = self.bucket.hasty(), []
+        thread = Thread(lambda: done.append(self._remove(bucket, error)))
         try:
             thread.start()
             thread.join(TIDY_TIME)
-        except RuntimeError:        # the system has no more
-            self._leave_nothing(error, outcome)
+        except RuntimeError:        # no thread to be had
+            done.append(self._remove(bucket, error))
         report, bucket.report = bucket.report, lambda kind, text: None  # of one that goes on
-        failure = outcome[0] if outcome else 'no answer in time'
-        if failure:
-            keys = [volumes[0].key] * bool(error)
-            for key in (key for volume in volumes for key in volume.lost):
-                if not key.startswith(tuple(keys)):
-                    keys.append(key)
-            report('doubt' if volumes[0].completing else 'warning', '%s of %s may be left '
-                   'behind: %s' % ('something' if error else 'an upload',
-                                   ' and '.join(map(quoted, keys)), failure))
+        if not done:
+            report('doubt' if self._volumes[0].completing else 'warning',
+                   'something of %s may be left behind: no answer in time' % quoted(self.key))
 
-    def _leave_nothing(self, error, outcome):
-        """Talk to the server, and add to *outcome* the Error that made it end early, or None."""
-        failure = None
-        try:
-            for volume in self._volumes if error and self._failed(error) else ():
-                volume.give_up()
-            for volume in self._volumes:
-                volume.forget_lost()
-        except Error as reason:
-            failure = reason
-        self.bucket.close()
-        outcome.append(failure)
-
-    def _failed(self, error):
-        """Whether the dump isn't there; where it is, or that can't be known, somebody is told."""
+    def _remove(self, bucket, error):
+        """Ask the server what there is, and remove it."""
         first = self._volumes[0]
-        if isinstance(error, UnknownOutcome) and first.completing:
-            return False            # which the error says
-        there = first.settle()
-        if there:
-            self.bucket.report('doubt', '%s had been completed already: it is whole if its '
-                               'stream was' % quoted(first.key))
-        elif there is None:
-            self.bucket.report('doubt', 'it is unknown whether %s was completed%s' % (
-                quoted(first.key),
-                first.upload_id and ', its upload id is ' + printable(first.upload_id)))
-        return there is False
+        try:
+            if isinstance(error, UnknownOutcome) and first.completing:
+                return              # which the error says
+            there = first.settle(bucket)
+            if there is False:
+                for volume in self._volumes:
+                    volume.remove(bucket)
+            elif there:
+                bucket.report('doubt', '%s had been completed already: it is whole if its stream '
+                              'was' % quoted(self.key))
+            else:
+                bucket.report('doubt', 'it is unknown whether %s was completed%s' % (
+                    quoted(self.key),
+                    first.upload_id and ', its upload id is ' + printable(first.upload_id)))
+        except Error as failure:
+            bucket.report('doubt' if first.completing else 'warning',
+                          'something of %s may be left behind: %s' % (quoted(self.key), failure))
+        finally:
+            bucket.close()
 
 
 class Volume:
     """An object of an Upload: a multipart upload, or with a *body* one PutObject.
 
-    name: the key, or a function as for Bucket.upload().  Threads create and complete the object,
-    and meanwhile key, upload_id, lost, _parts and _state are theirs.  When they have stopped
-    comes take_back(); then settle(), give_up() and forget_lost() talk to the server themselves.
-
-    lost: the keys under which there may be an upload whose id never reached us.
+    Threads create and complete the object, and meanwhile upload_id, _parts and _state are
+    theirs.  When they have stopped, settle() and remove() talk to the server for it.
     """
 
-    def __init__(self, upload, name, overwrite=False, body=None, storage_class=None):
-        self._name = name
-        self.key = name(upload.bucket.now()) if callable(name) else name
+    def __init__(self, upload, key, body=None, storage_class=None):
+        self.key, self.upload_id = key, ''
         self.size, self.count = len(body or b''), 0     # of bytes, and of parts
-        self.upload_id, self.lost = '', []
-        self._upload, self._workers = upload, upload.workers
-        self._overwrite, self._body, self._storage_class = overwrite, body, storage_class
-        self._unique, self._dump_id = upload.unique, upload.dump_id
-        self._creation = self._completion = None    # their Tasks
+        self._upload, self._body, self._storage_class = upload, body, storage_class
         self._tasks, self._parts = collections.deque(), []
         self._crc32 = 0 if upload.bucket.checksum else None
-        self._state = 'new'         # then open, completing, complete
-        self._sent = lambda: False  # whether anything was sent of what creates or completes it
-
-    @property
-    def _bucket(self):
-        return self._upload.bucket  # another one while the upload is given up
+        self._state = 'new'         # then creating, open, completing, complete
+        self._request = None        # that creates or completes it
 
     @property
     def completing(self):
@@ -3284,8 +3343,13 @@ class Volume:
     @property
     def awaited(self):
         """Whether the server is about to say what there is."""
-        return self._sent() and any(
-            task and not task.done for task in (self._creation, self._completion))
+        return self._state in ('creating', 'completing') and self._in_doubt()
+
+    def _in_doubt(self):
+        return bool(self._request) and self._request.in_doubt
+
+    def _watch(self, request):
+        self._request = request
 
     def add(self, buffer, count):
         """Have the first *count* bytes of *buffer* sent as the next part, and it released.
@@ -3296,73 +3360,43 @@ class Volume:
         view = buffer[:count]
         self.size += count
         self.count += 1
-        if self._creation is None:
-            self._creation = self._workers.submit(self._create)
         if self._crc32 is not None:
             self._crc32 = zlib.crc32(view, self._crc32)
-        self._tasks.append(self._workers.submit(
-            self._bucket.upload_part, self, self.count, view, frees=buffer, after=self._creation))
-        self._take_parts()
-
-    def _take_parts(self):
+        self._tasks.append(self._upload.workers.submit(
+            self._upload.bucket.upload_part, self, self.count, view, frees=buffer))
         while self._tasks and self._tasks[0].done:      # 10,000 would take 2 MiB
-            self._parts.append(self._workers.wait(self._tasks.popleft()))
+            self._take_part()
 
-    def final_key(self):
-        """The key, when the server had its say about our clock."""
-        self._workers.wait(self._creation)
-        return self.key
+    def _take_part(self):
+        self._parts.append(self._upload.workers.wait(self._tasks.popleft()))
 
-    def complete_soon(self):
-        """Make the object appear, if all its parts are sent; returns whether they are."""
-        self._take_parts()
-        if not self._tasks and self._completion is None:
-            self._completion = self._workers.submit(self._complete)
-        return not self._tasks
-
-    def complete(self):
-        """Make the object appear."""
+    def wait_for_parts(self):
+        """Return when all parts are sent."""
         while self._tasks:
-            self._workers.wait(self._tasks[0])
-            self._take_parts()
-        self.complete_soon()
-        self._workers.wait(self._completion)
+            self._take_part()
 
     # What the threads do
 
-    def _create(self):
-        self._named(self._begin)
+    def create(self):
+        """Begin the multipart upload."""
+        self._state = 'creating'
+        self.upload_id = self._upload.bucket.create_multipart_upload(
+            self.key, self._upload.dump_id, self._watch)
         self._state = 'open'
 
-    def _watch(self):
-        connection = self._bucket.connection()
-        before = connection.requests
-        self._sent = lambda: connection.requests > before
-
-    def _begin(self, key, timed):
-        self._watch()
-        self.lost.append(key)
-        try:
-            self.upload_id, repeated = self._bucket.create_multipart_upload(
-                key, self._dump_id, timed)
-        except (Error, ImportError) as error:
-            if not getattr(error, 'repeated', False):
-                self.lost.pop()
-            raise
-        if not repeated:
-            self.lost.pop()
-
-    def _complete(self):
-        self._watch()
-        bucket, before, self._state = self._bucket, self._state, 'completing'
+    def complete(self):
+        """Make the object appear."""
+        upload, before, self._state = self._upload, self._state, 'completing'
+        overwrite = upload.overwrite and self.key == upload.key
+        self._request = None
         try:
             if self._body is None:
-                bucket.complete_multipart_upload(
-                    self, self._parts, self.size, self._crc32, self._dump_id, self._overwrite,
-                    self._unique)
+                upload.bucket.complete_multipart_upload(
+                    self, self._parts, self.size, self._crc32, upload.dump_id, overwrite,
+                    upload.unique, self._watch)
             else:
-                self._named(bucket.put_object, self._body, self._overwrite, self._unique,
-                            self._dump_id, self._storage_class)
+                upload.bucket.put_object(self.key, self._body, overwrite, upload.unique,
+                                         upload.dump_id, self._storage_class, self._watch)
         except UnknownOutcome:
             raise
         except Error:
@@ -3370,83 +3404,45 @@ class Volume:
             raise
         self._state, self._parts = 'complete', []
 
-    def _named(self, create, *args):
-        """create(key, ...): under another key if the server corrects our clock."""
-        may_change = callable(self._name)
-        for last in (False, False, True):
-            try:
-                return create(self.key, *args, timed=may_change)
-            except ResponseError as error:
-                if last or not may_change or error.signed[0] == self._bucket.offset:
-                    raise
-            self.key = self._name(self._bucket.now())
+    # What is done when they have stopped
 
-    def take_back(self):
-        """Know that what a thread was about to ask for, and can't any more, isn't there."""
-        if self._sent():
-            return
-        if self._state == 'completing':
-            self._state = 'open' if self.upload_id else 'new'
-        elif self._state == 'new' and self._creation and (
-                not self._creation.done or isinstance(self._creation.error, Cancelled)):
-            self.lost = self.lost[:-1]
-
-    def settle(self):
-        """Whether the object is there, after a signal, say; None if that can't be known."""
-        if self._state == 'completing':
+    def settle(self, bucket):
+        """Find out whether the object is there; returns that, None if it can't be known."""
+        if self.completing and not self._in_doubt():
+            self._state = 'open' if self.upload_id else 'new'   # nothing of the request was sent
+        if self.completing:
             aborted = refusal = None
             try:
-                aborted = self.upload_id and self._bucket.abort_multipart_upload(self)
+                aborted = self.upload_id and bucket.abort_multipart_upload(self)
             except (ResponseError, BadAnswer) as error:
                 refusal = error
-            there = self._bucket.is_ours(self.key, self._dump_id, self.size)
+            there = bucket.is_ours(self.key, self._upload.dump_id, self.size)
             if there:
                 self._state = 'complete'
             elif there is False and aborted:
                 self._state = 'new'     # else the server may be at it just now
             elif refusal:
-                self._left('an upload of ', self.key, refusal)
-        return None if self._state == 'completing' else self._state == 'complete'
+                self._left(bucket, 'an upload of ', refusal)
+        return None if self.completing else self._state == 'complete'
 
-    def give_up(self):
-        """Leave nothing behind, as far as the network and the key's rights allow."""
-        if self._state == 'open':
-            self._try('an upload of ', self.key, self._bucket.abort_multipart_upload, self)
-        else:
-            there = self.settle()
-            if there or (there is None and self._unique):
-                self._try('', self.key, self._bucket.delete_object, self.key)
-            elif there is None:         # and under such a key it may be somebody else's
-                self._left('', self.key)
-
-    def forget_lost(self):
-        """Abort the uploads whose ids never reached us; with a random key they must be ours."""
-        def abort():
-            count = 0
-            for upload in self._bucket.list_multipart_uploads(key):
-                if upload.key == key and upload.upload_id != self.upload_id:
-                    count += self._bucket.abort_multipart_upload(upload)
-            return count
-
-        while self.lost:
-            key = self.lost[0]
-            found = self._unique and self._try('an upload of ', key, abort)
-            if not self._unique or (found == 0 and not self.upload_id):
-                self._left('an upload of ', key)
-            self.lost = [other for other in self.lost if other != key]
-
-    def _try(self, what, key, function, *args):
+    def remove(self, bucket):
+        """Leave nothing behind, as far as the rights of the credentials allow."""
+        there = self.settle(bucket)
         try:
-            return function(*args)
+            if self._state == 'open':
+                bucket.abort_multipart_upload(self)
+            elif there or (there is None and self._upload.unique):
+                bucket.delete_object(self.key)
+            elif there is None:         # and under such a key it may be somebody else's
+                self._left(bucket, '')
+        except NetworkError:
+            raise                       # nothing else will work either
         except Error as error:
-            if isinstance(error, NetworkError) or (
-                    self._bucket.monotonic() > self._upload.hopeless):
-                raise               # nothing else will work either
-            self._left(what, key, error)
+            self._left(bucket, 'an upload of ' * (self._state == 'open'), error)
 
-    def _left(self, what, key, error=''):
-        self._bucket.report('warning', '%s%s may be left behind%s' % (
-            what, quoted(key), error and ': %s' % error))
+    def _left(self, bucket, part, error=''):
+        bucket.report('warning', '%s%s may be left behind%s' % (
+            part, quoted(self.key), error and ': %s' % error))
 
 
 # -------------------------------------------------------------- Checks and downloads
@@ -3629,8 +3625,8 @@ def find_part_sizes(bucket, key, head, count):
     try:
         told = bucket.head_object(key, part=1).size
         if count in part_counts(head.size, told):
-            last = bucket.head_object(key, part=count).size
-            if told * (count - 1) + last == head.size:
+            if told < head.size == told * (count - 1) or told * (
+                    count - 1) + bucket.head_object(key, part=count).size == head.size:
                 return [told], True
             if told < head.size:    # else the server ignores partNumber
                 return [], False
@@ -3808,7 +3804,7 @@ class BucketTest:
 
     def _bucket(self, config):
         bucket = Bucket(config, report=self._report)
-        bucket.patience = 10        # somebody is waiting for the answer
+        bucket.times.patience = 10  # somebody is waiting for the answer
         return bucket
 
     def delete(self):
@@ -3817,7 +3813,7 @@ class BucketTest:
             for key in self.written:
                 self.bucket.delete_object(key)
         except ResponseError as error:
-            error.what = '%s* stays behind, %s' % (self.key, error.what)
+            error.label = '%s* stays behind, %s' % (self.key, error.label)
             raise
         finally:
             self.bucket.close()
@@ -3836,8 +3832,9 @@ class BucketTest:
         start = time.monotonic()
         self.bucket.put_object(self.key, self.data, unique=True)
         self.written.append(self.key)
-        return speed(len(self.data), time.monotonic() - start) + (
-            '; this server wants Content-MD5, and gets it' if self.bucket.content_md5 else '')
+        remark = speed(len(self.data), time.monotonic() - start)
+        return remark + ('; this server wants Content-MD5, and gets it'
+                         if self.bucket.endpoint.wants_md5 else '')
 
     def get(self):
         """HEAD, GET, and what there is to check against."""
@@ -3912,7 +3909,7 @@ class BucketTest:
     def abort(self):
         """An upload that is aborted is gone."""
         key = self.key + '-aborted'
-        upload = UploadEntry(key, self.bucket.create_multipart_upload(key)[0], None)
+        upload = UploadEntry(key, self.bucket.create_multipart_upload(key), None)
         self.bucket.abort_multipart_upload(upload)
         try:
             self.bucket.upload_part(upload, 1, b'late')
@@ -3941,7 +3938,7 @@ class BucketTest:
         """A part that is damaged on its way is refused."""
         try:
             Request(self.bucket, 'PutObject', 'PUT', self.key + '-damaged', body=b'damaged',
-                    payload_hash=sha256(b'as it was')).run(acknowledged)
+                    payload_hash=sha256(b'as it was')).run(require_etag)
         except ResponseError as error:
             if error.code not in DAMAGED_CODES:
                 raise

@@ -115,27 +115,14 @@ def this_host():
     return os.uname().nodename.split('.')[0] or 'localhost'
 
 
-class NewKey:
-    """The key of a new dump: a function of the time by the server's clock.
-
-    The same key as long as that clock agrees with ours, so that a repeated request is
-    about the same object; s3.Volume calls it again when that clock turns out to be another.
-    """
-
-    def __init__(self, labels, fixed):
-        self._labels, self._fixed = labels, fixed
-        self._random, self._time, self._key = s3.random_name(), None, None
-
-    def __call__(self, now):
-        if self._time is None or abs(now - self._time) > s3.MAX_SKEW:
-            self._time = now
-            host, fs, level, date, _ = self._labels
-            fields = [host, fs, level, date or time.strftime('%Y-%m-%d', time.localtime(now))]
-            if not self._fixed:
-                stamp = time.strftime('%Y%m%dT%H%M%S', time.gmtime(now))
-                fields.append('%s.%03dZ-%s' % (stamp, now % 1 * 1000, self._random))
-            self._key = ':'.join(fields)
-        return self._key
+def new_key(labels, fixed, now):
+    """Return the key of a new dump; now: seconds since the epoch, by the server's clock."""
+    host, fs, level, date, _ = labels
+    fields = [host, fs, level, date or time.strftime('%Y-%m-%d', time.localtime(now))]
+    if not fixed:
+        stamp = time.strftime('%Y%m%dT%H%M%S', time.gmtime(now))
+        fields.append('%s.%03dZ-%s' % (stamp, now % 1 * 1000, s3.random_name()))
+    return ':'.join(fields)
 
 
 class Dump:
@@ -231,7 +218,9 @@ class Dump:
                     '%d' % (last, next(end for end in self.ends if end != last))
             full = self.volume_size or self.first.size
             for number, entry in sorted(self.pieces.items()):
-                if entry.size > full or (entry.size < full and number < last):
+                # The end mark of one object alone says that it is full
+                if entry.size > full or (entry.size < full and (number < last or not last)) or (
+                        number and not entry.size):
                     return '%s has %d bytes, but a full volume %d' % (
                         self.name_of(number), entry.size, full)
         return ''
@@ -275,10 +264,11 @@ class Dump:
 def stamp_time(stamp, otherwise):
     """Seconds since the epoch of a key's stamp; *otherwise* if there is none that can be true."""
     try:
-        return s3.parse_time('%s-%s-%sT%s:%s:%s' % (
+        seconds = s3.parse_time('%s-%s-%sT%s:%s:%s' % (
             stamp[0:4], stamp[4:6], stamp[6:8], stamp[9:11], stamp[11:13], stamp[13:15]))
     except (TypeError, ValueError):     # none, or somebody made this key by hand
         return otherwise
+    return seconds if seconds > s3.BIRTH_OF_S3 else otherwise
 
 
 def group(entries):
@@ -397,7 +387,7 @@ def find(bucket, args):
     newest = max(dumps, key=recency)
     if section:
         tell_base(newest, section, args.quiet)
-    return without_strays(bucket, newest)
+    return without_strays(bucket, newest, alone=True)
 
 
 def tell_base(one, section, quiet):
@@ -436,9 +426,10 @@ def well_dated(dumps):
     return [one for one in dumps if not one.misdated()]
 
 
-def without_strays(bucket, dump):
-    """The same Dump, without strays, as far as the key may look."""
-    if dump.layout == '.volume_' and dump.count > 1:
+def without_strays(bucket, dump, alone=False):
+    """The same Dump, without strays, as far as we may look; alone: look also at one of a single
+    object, which may be all that was copied."""
+    if dump.layout == '.volume_' and (dump.count > 1 or alone):
         try:
             dump.look_closer(bucket.head_object(dump.key), bucket)
         except s3.ResponseError as error:
@@ -467,7 +458,8 @@ def find_by_key(bucket, key, may_list=True):
             found.add(number, entry, layout == '.end_')
         if found.pieces and found is not dump:
             return found
-    if head and dump.count > 1:
+    dump.labels = parse_key(key)
+    if head:
         dump.look_closer(head, bucket)
     if not dump.count:
         raise s3.Error('there is no object %s' % s3.quoted(key))
@@ -490,41 +482,57 @@ def pieces_of(bucket, key, layout, tolerant):
 # --------------------------------------------------------------------------- Signals
 
 class Stopped(BaseException):
-    """A signal asks us to end; a second one is not asked about.
-
-    Raised by the handler itself, but while a dump is under way by check(), which is called
-    wherever the dump waits: in between, an exception from nowhere could be lost, or leave
-    things half done.
-    """
-    pending = None                  # its number, set by the handler
-    deferred = False                # whether to leave the raising to check()
+    """Raised when a signal asks the program to end.  A second signal kills it at once."""
     outcome = ''                    # of a dump that is ended: that nothing is stored, if so
 
     def __init__(self, number):
         BaseException.__init__(self, number)
         self.number = number
 
-    @classmethod
-    def check(cls):
+
+class Signals:
+    """The signals that end us: see s3.NoSignals.
+
+    Their handler only notes them, and raises where the main thread waits for the outside and
+    holds nothing: anywhere else an exception from nowhere could leave things half done.
+    """
+
+    def __init__(self):
+        self.pending = None         # the number of one that came
+        self.before_end = lambda: None      # what is done before the program ends
+        self._waiting = False       # whether the handler may raise
+
+    def catch(self):
+        """Let them end us, but those that are ignored, as under nohup or in a job with &."""
+        def stop(number, frame):
+            for each in caught:
+                signal.signal(each, signal.SIG_DFL)
+            self.pending = number
+            if self._waiting:
+                raise Stopped(number)
+
+        caught = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+                  if signal.getsignal(number) != signal.SIG_IGN]
+        for number in caught:
+            signal.signal(number, stop)
+
+    def poll(self):
         """Raise what the handler didn't, or did in a finalizer, where it is lost."""
-        number, cls.pending = cls.pending, None
+        number, self.pending = self.pending, None
         if number:
-            raise cls(number)
-
-
-def catch_signals():
-    """Make the signals that end us raise Stopped, so that an upload is aborted."""
-    def stop(number, frame):
-        for each in caught:
-            signal.signal(each, signal.SIG_DFL)
-        Stopped.pending = number
-        if not Stopped.deferred:
+            self._waiting = False
+            self.before_end()
             raise Stopped(number)
 
-    caught = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-              if signal.getsignal(number) != signal.SIG_IGN]    # nohup, or a job with &
-    for number in caught:
-        signal.signal(number, stop)
+    def __enter__(self):
+        self._waiting = True
+        self.poll()
+
+    def __exit__(self, *_):
+        self._waiting = False
+
+
+SIGNALS = Signals()
 
 
 def ignore_signals(numbers=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
@@ -567,7 +575,7 @@ class Source:
 
     def __init__(self, program, accepted, min_size):
         self._program, self._accepted, self._min_size = program, accepted, min_size
-        self._process = None
+        self._process, self._due = None, None       # the latter: when it must have ended
         self.size = 0
         self.total = None           # bytes, where it can be known
         if program:
@@ -611,7 +619,7 @@ class Source:
                 raise s3.Error('how %s ended is not known: nothing is stored' % name)
             if status is None:
                 return False
-            Stopped.check()         # then it is no wonder that the program failed
+            SIGNALS.poll()          # then it is no wonder that the program failed
             if status < 0:
                 raise s3.Error('%s was ended by signal %d: nothing is stored' % (name, -status))
             if status and status not in self._accepted:
@@ -622,13 +630,19 @@ class Source:
                            % (self.size, self._min_size))
         return True
 
+    def terminate(self):
+        """Ask the program to end, if it still runs, within 5 s."""
+        if self._process and self._due is None and self._process.poll() is None:
+            self._due = time.monotonic() + 5
+            self._process.terminate()
+
     def close(self):
         """End the program, if it still runs."""
         self._raw.close()
-        if self._process and self._process.poll() is None:
-            self._process.terminate()
+        self.terminate()
+        if self._due:
             try:
-                self._process.wait(5)
+                self._process.wait(max(0.1, self._due - time.monotonic()))
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
@@ -637,21 +651,22 @@ class Source:
 def write_out(view):
     """Write all of *view* to standard output."""
     while len(view):
-        Stopped.check()
-        try:
-            count = os.write(1, view)
-        except BlockingIOError:     # somebody made our standard output not block
-            import select
-            select.select([], [1], [])
-            continue
+        with SIGNALS:
+            try:
+                count = os.write(1, view)
+            except BlockingIOError:     # somebody made our standard output not block
+                import select
+                select.select([], [1], [])
+                continue
         view = view[count:]
 
 
 def read_in():
     """Some bytes of standard input, also where somebody made it not block; none at its end."""
     import select
-    select.select([0], [], [])
-    return os.read(0, 1 << 16)
+    with SIGNALS:
+        select.select([0], [], [])
+        return os.read(0, 1 << 16)
 
 
 class Status:
@@ -670,7 +685,7 @@ class Status:
     def __init__(self, bucket, quiet, total=None):
         self._bucket, self._total = bucket, total
         self._start = time.monotonic()
-        self._before = bucket.limit.moved - bucket.wasted
+        self._before = bucket.limit.moved - bucket.tally.wasted
         self._quiet = quiet
         self._recent = collections.deque([(self._start, 0)], 10)
         self._running = threading.Lock()    # held until the end
@@ -689,7 +704,7 @@ class Status:
 
     def _line(self, now):
         """Bytes, rate over the last ten seconds, time, and what else is known."""
-        moved = max(0, self._bucket.limit.moved - self._bucket.wasted - self._before)
+        moved = max(0, self._bucket.limit.moved - self._bucket.tally.wasted - self._before)
         then, moved_then = self._recent[0]
         rate = max(0, moved - moved_then) / (now - then)
         self._recent.append((now, moved))
@@ -698,12 +713,12 @@ class Status:
             words.append('%d%%' % min(100, 100 * moved // self._total))
             if rate > 0:
                 words.append(clock(max(0, self._total - moved) / rate) + ' left')
-        pauses = sorted(self._bucket.pauses.copy().values())
+        pauses = sorted(self._bucket.tally.pauses.copy().values())
         if pauses:
             again, why = pauses[0]
             words.append('%s, next try in %d s' % (why, max(0, again - now) + 0.9))
-        elif self._bucket.retries:
-            words.append(counted(self._bucket.retries, 'retry', 'retries'))
+        elif self._bucket.tally.retries:
+            words.append(counted(self._bucket.tally.retries, 'retry', 'retries'))
         return '  '.join(words).encode('ascii', 'replace').decode()
 
     def stop(self):
@@ -723,7 +738,7 @@ class Status:
                 what, human(size), counted(size, 'byte'),
                 clock(seconds) if seconds >= 60 else '%.2f s' % seconds,
                 human(size / seconds), ', '.join(facts),
-                counted(self._bucket.retries, 'retry', 'retries')))
+                counted(self._bucket.tally.retries, 'retry', 'retries')))
 
     def seconds(self):
         """Since the start."""
@@ -757,26 +772,28 @@ def dump(bucket, args):
     if not args.program and os.isatty(0):
         raise UsageError('dump reads a stream: pipe one into it, or give a program after --')
     Stopped.outcome = ': nothing is stored'
-    name = (lambda now: args.key) if args.key is not None else NewKey(
-        Labels(args.host, args.fs, args.level, args.date, None), args.fixed_key)
-    key = name(bucket.now())
-    if len(key.encode()) > MAX_KEY:
-        raise UsageError('the key %s has more than %d bytes' % (s3.printable(key), MAX_KEY))
+    key, labels = args.key, Labels(args.host, args.fs, args.level, args.date, None)
+    if len((key or new_key(labels, args.fixed_key, 0)).encode()) > MAX_KEY:
+        raise UsageError('the key %s has more than %d bytes' % (s3.printable(
+            key or ':'.join(labels[:3])), MAX_KEY))
+    if key is None:
+        bucket.learn_clock()
+        key = new_key(labels, args.fixed_key, bucket.now())
     if args.key is not None or args.fixed_key:
-        refuse_existing(bucket, args, name)
+        refuse_existing(bucket, args, key)
     if args.retain:
         bucket.retain = args.retain_mode.upper(), args.retain
-    Stopped.deferred = True
     source = Source(args.program, args.accept_status, args.min_size)
+    SIGNALS.before_end = source.terminate       # tidying up gives it a while
     status = Status(bucket, args.quiet, source.total)
     try:
-        stored = bucket.upload(name, source, overwrite=args.overwrite,
+        stored = bucket.upload(key, source, overwrite=args.overwrite,
                                unique=args.key is None and not args.fixed_key)
     finally:
         status.stop()
         source.close()
     ignore_signals()
-    Stopped.pending = None          # it came too late
+    SIGNALS.pending = None          # it came too late
     if not stored.size:
         say('warning: the stream was empty, and so is the dump %s' % s3.printable(stored.key))
     status.summary('dump %s' % s3.printable(stored.key), stored.size,
@@ -786,19 +803,15 @@ def dump(bucket, args):
     if args.json:
         try:
             answer_json(key=stored.key, size=stored.size, seconds=round(status.seconds(), 3),
-                        parts=stored.parts, objects=stored.objects, retries=bucket.retries)
+                        parts=stored.parts, objects=stored.objects, retries=bucket.tally.retries)
         except OSError as error:
             raise s3.Error('%s is stored, but its JSON could not be written: %s' % (
                 s3.quoted(stored.key), error.strerror))
 
 
-def refuse_existing(bucket, args, name):
-    """Find out before the stream is read that its key is taken, where the key may look."""
-    key, exists = None, False
-    while key != name(bucket.now()):    # as long as the server corrects our clock, and the date
-        key = name(bucket.now())
-        exists = not args.overwrite and bucket.exists(key)
-    if exists:
+def refuse_existing(bucket, args, key):
+    """Find out before the stream is read that its key is taken, as far as we may look."""
+    if not args.overwrite and bucket.exists(key):
         raise s3.Error('%s exists, and nothing was changed; --overwrite replaces it'
                        % s3.quoted(key))
     for layout in ('.volume_', '.end_'):
@@ -813,7 +826,7 @@ def find_whole(bucket, args):
     problem = found.problem()
     if problem:
         raise s3.IntegrityError('%s: %s' % (s3.quoted(found.key), problem))
-    if found.bare:
+    if found.bare and (found.count > 1 or (found.labels and found.labels.stamp)):
         say('warning: %s has no metadata, as if copied without: it is taken for whole by the '
             'names and sizes of its objects' % s3.printable(found.key))
     return found
@@ -869,7 +882,8 @@ def thaw(bucket, args, found):
             raise s3.ArchivedError(text + '; say the same again then')
         if pause == 1 and not args.quiet:
             say(text)
-        time.sleep(pause)
+        with SIGNALS:
+            time.sleep(pause)
         pause = min(300, 2 * pause)
 
 
@@ -1732,7 +1746,7 @@ def hold_descriptors():
 
 def settle_host(args, config):
     """Set here, this machine's host label, and host, if -h didn't, to the same."""
-    where, name = '$S3DUMP_HOST', os.environ.get('S3DUMP_HOST')
+    where, name = '$S3DUMP_HOST', os.environ.get('S3DUMP_HOST', '').strip()
     if not name:
         where, name = "this machine's name", this_host()
     args.here = None
@@ -1760,9 +1774,7 @@ def open_bucket(args):
     for name in ('limit_rate', 'jobs', 'storage_class'):
         if getattr(args, name) is not None:
             config[name] = getattr(args, name)
-    bucket = s3.Bucket(config, report=report)
-    bucket.check = Stopped.check
-    return bucket
+    return s3.Bucket(config, report=report, signals=SIGNALS)
 
 
 def run(argv):
@@ -1823,7 +1835,7 @@ def main():
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)       # ignored, it would hide how PROGRAM ended
     ignore_signals((signal.SIGUSR1, signal.SIGUSR2))    # that mean a rate, before there is one
     try:
-        catch_signals()
+        SIGNALS.catch()
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # who started us may have blocked them
         status = run(sys.argv[1:])
         ignore_signals()
