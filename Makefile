@@ -8,7 +8,7 @@ ROWS ?= 6
 RUNS ?= 3
 UNITTEST = $(PYTHON) -W error -bb -m unittest
 SHOW = awk '{ print } /^a share failed$$/ { bad = 1 } END { exit bad }'
-SOURCES = s3.py s3dump.py test_s3.py test_s3dump.py
+SOURCES = s3.py s3dump.py test_s3.py test_s3dump.py .ci/*.py
 
 help:
 	@echo 'make demo         dump, list, verify, restore and clean, against a server of our own'
@@ -25,7 +25,7 @@ help:
 	@echo 'make clean'
 
 demo:
-	@$(PYTHON) test_s3dump.py --demo
+	@$(PYTHON) .ci/demo.py
 
 serve:
 	@$(PYTHON) test_s3.py --serve $(PORT)
@@ -57,20 +57,20 @@ matrix:
 	@touch $@
 
 interop: .interop/ready
-	@$(PYTHON) test_s3dump.py --interop .interop
+	@$(PYTHON) .ci/interop.py .interop
 
 .lint/ready:
 	$(PYTHON) -m venv .lint && .lint/bin/pip install -qq --disable-pip-version-check ruff
 	@touch $@
 
 soak:
-	@$(PYTHON) test_s3.py --soak $(COUNT)
+	@$(PYTHON) .ci/soak.py $(COUNT)
 
 faults:
-	@$(PYTHON) test_s3dump.py --faults
+	@$(PYTHON) .ci/faults.py
 
 bench:
-	@$(PYTHON) test_s3dump.py --bench $(GIB) $(KEYS) $(ROWS) $(RUNS)
+	@$(PYTHON) .ci/bench.py $(GIB) $(KEYS) $(ROWS) $(RUNS)
 
 lint: .lint/ready
 	.lint/bin/ruff check --isolated --no-cache --select E,W,F --line-length 100 $(SOURCES)
@@ -91,6 +91,6 @@ s3dump.pyz: s3.py s3dump.py
 	@chmod 755 $@
 
 clean:
-	rm -rf __pycache__ s3dump.pyz .interop .lint
+	rm -rf __pycache__ .ci/__pycache__ s3dump.pyz .interop .lint
 
 .PHONY: help demo serve test matrix interop soak faults bench lint install clean

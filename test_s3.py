@@ -18,9 +18,8 @@ A test may ask it to misbehave: a *fault* strikes one request (a lost answer,
 a flipped bit, a full stop in mid-body), a *quirk* is the habit of a whole
 server (an opaque ETag, every connection closed after its answer).
 
-    python3 test_s3.py                          runs the tests
-    python3 test_s3.py --serve [PORT]           serves until Ctrl-C, to try things by hand
-    python3 test_s3.py --soak [COUNT [SEED]]    dumps and restores while everything goes wrong
+    python3 test_s3.py                   runs the tests
+    python3 test_s3.py --serve [PORT]    serves until Ctrl-C, to try things by hand
 
 In reading order: Signature Version 4; operations; errors and documents;
 objects, uploads, users; the rules of S3; faults; HTTP; the server; serving by
@@ -6945,17 +6944,8 @@ class SoakTests(unittest.TestCase):
         self.assertGreater(results['dump stored'], 0)
 
 
-def soak(count, seed):
-    """`python3 test_s3.py --soak [COUNT [SEED]]`: the same for longer."""
-    print('%d dumps and restores, seed %d' % (count, seed))
-    for name, number in sorted(Soak().rounds(count, seed).items()):
-        print('%-16s %d' % (name, number))
-
-
 if __name__ == '__main__':
     if '--serve' in sys.argv:
         serve(int((sys.argv[sys.argv.index('--serve') + 1:] or [0])[0]))
-    elif sys.argv[1:2] == ['--soak']:
-        soak(int((sys.argv[2:] or [500])[0]), int((sys.argv[3:] or [random.randrange(10**9)])[0]))
     else:
         unittest.main()
