@@ -197,12 +197,16 @@ class ProgramTestCase(unittest.TestCase):
     def finish(self, process, data=None):
         """Wait for the end of the program; returns its Result, which is fit to be seen."""
         out, err = process.communicate(data, timeout=PATIENCE)
-        out, err = out or b'', (err or b'').decode('utf-8')
+        return Result(process.returncode, out or b'', self.readable(out or b'', err or b''))
+
+    def readable(self, out, err):
+        """Return as text what was said on standard error, which is fit to be seen, as is out."""
+        err = err.decode('utf-8')
         for text in (out.decode('latin-1'), err):
             self.assertNotIn(self.server.secret_key, text)
         self.assertNotRegex(err, 'Traceback|Exception ignored|Warning:|internal error|Fatal')
         self.assertNotRegex(err, '[^\n\r\x20-\x7e\x80-\U0010ffff]')
-        return Result(process.returncode, out, err)
+        return err
 
     def run_program(self, *argv, data=None, **options):
         return self.finish(self.start(*argv, **options), data)
@@ -981,13 +985,39 @@ class UsageTests(ProgramTestCase):
         with self.subTest(argv=ascii(argv)):
             self.refused(message, self.run_program(*argv, **options))
 
+    # Runs the program in a child for each of many command lines, and says how each went.
+    MANY = """if True:
+        import ast, os, sys, tempfile
+        sys.path.insert(0, sys.argv[1])
+        import s3dump
+        results = []
+        for argv in ast.literal_eval(sys.stdin.read()):
+            files = [tempfile.TemporaryFile() for _ in range(3)]
+            files[0].write(b'data')
+            files[0].seek(0)
+            child = os.fork()
+            if not child:
+                for number, file in enumerate(files):
+                    os.dup2(file.fileno(), number)
+                    file.close()
+                sys.argv[1:] = map(os.fsdecode, argv)
+                sys.exit(s3dump.main())
+            status = os.waitpid(child, 0)[1] >> 8
+            for file in files:
+                file.seek(0)
+            results.append((status, files[1].read(), files[2].read()))
+            for file in files:
+                file.close()
+        print(results)"""
+
     def refuse_all(self, cases):
-        """Run a table of (message, argv), some at a time."""
-        for start in range(0, len(cases), 4):
-            some = [(case, self.start(*case[1])) for case in cases[start:start + 4]]
-            for (message, argv), process in some:
-                with self.subTest(argv=ascii(argv)):
-                    self.refused(message, self.finish(process, b'data'))
+        """Run a table of (message, argv)."""
+        argvs = [[word if isinstance(word, bytes) else word.encode('utf-8') for word in argv]
+                 for _, argv in cases]
+        done = self.succeed(prefix=PYTHON + ['-c', self.MANY, HERE], data=repr(argvs).encode())
+        for (message, argv), (status, out, err) in zip(cases, ast.literal_eval(done.out.decode())):
+            with self.subTest(argv=ascii(argv)):
+                self.refused(message, Result(status, out, self.readable(out, err)))
 
     def refused(self, message, result):
         self.assertEqual((result.status, result.out), (2, b''), result)
