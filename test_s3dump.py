@@ -3518,7 +3518,7 @@ class SystemCallTests(ProgramTestCase):
         ('restore', ('restore -k old', 'mmap pthread_create poll recv send connect read write',
                      'mmap recv write')),
         ('clean', ('clean 2', 'mmap poll recv send connect read write', 'recv send'))))
-    DATA = some_bytes(4 * PART - 5)
+    DATA = some_bytes(3 * PART - 5)
     LIMIT = 30                              # seconds
 
     @classmethod
