@@ -103,15 +103,14 @@ def url_path(key):
     return '/bucket/' + urllib.parse.quote(key, safe='/-._~')
 
 
-def in_shell(script):
+def in_shell(script, program=COMPILED):
     """What runs the program, "$@", by a line of sh."""
-    return ['sh', '-c', script, 'sh'] + PYTHON + [PROGRAM]
+    return ['sh', '-c', script, 'sh'] + program
 
 
 def in_python(code):
     """What runs the program in an interpreter where *code* has made something different."""
-    return PYTHON + ['-c', '%s\nimport runpy, sys\nsys.argv[0] = %r\n'
-                     'runpy.run_path(sys.argv[0], run_name="__main__")' % (code, PROGRAM)]
+    return PYTHON + ['-c', '%s\n%s' % (code, COMPILED[-1])]
 
 
 def clean_environment(home):
@@ -3452,23 +3451,25 @@ class FaultTests(ProgramTestCase):
     def test_with_little_memory_it_ends_with_a_line(self):
         self.configure(part_size='5m')
         least = next(mib for mib in range(8, 1000, 2) if self.run_program(
-            '--help', prefix=in_shell('ulimit -v %d; "$@" 2>&1 || exit 9' % (mib << 10)), stdout=(
-                subprocess.DEVNULL)).status == 0)
+            '--help', prefix=in_shell('ulimit -v %d; "$@" 2>&1 || exit 9' % (mib << 10),
+                                      PYTHON + [PROGRAM]), stdout=subprocess.DEVNULL).status == 0)
         data = bytes(2 * PART + 1)
         for mib in range(least, least + 60, 6):
             with self.subTest(mib):
                 result = self.run_program('dump', '-k', 'key%d' % mib, data=data,
-                                          prefix=in_shell('ulimit -v %d; exec "$@"' % (mib << 10)))
+                                          prefix=in_shell('ulimit -v %d; exec "$@"' % (mib << 10),
+                                                          PYTHON + [PROGRAM]))
                 self.assertRegex(result.err, r'\As3dump: [^\n]*\n\Z')
                 self.assertEqual('key%d' % mib in self.keys(), result.status == 0)
                 if result.status:
                     self.assertRegex(result.err, 'memory')
 
     def test_what_can_not_be_loaded_is_told_of_in_a_line(self):
-        for code in ('sys.modules["argparse"] = None', 'collections.namedtuple = fail'):
-            self.must_fail(1, 'out of memory, or not all of it is here', '--help', prefix=in_python(
-                'import collections, pkgutil, runpy, sys\ndef fail(*_):\n    raise MemoryError()\n'
-                + code))
+        for change in ('sys.modules["argparse"] = None', 'collections.namedtuple = fail'):
+            code = ('import collections, pkgutil, runpy, sys\ndef fail(*_):\n'
+                    '    raise MemoryError()\n%s\nrunpy.run_path(%r, run_name="__main__")')
+            self.must_fail(1, 'out of memory, or not all of it is here', '--help',
+                           prefix=PYTHON + ['-c', code % (change, PROGRAM)])
 
     def test_a_module_that_is_not_there_is_not_certainly_out_of_memory(self):
         for name in ('xml.etree.ElementTree', 'encodings.idna'):
