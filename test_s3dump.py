@@ -3478,7 +3478,7 @@ class FaultTests(ProgramTestCase):
                            prefix=in_python('import sys; sys.modules[%r] = None' % name))
 
     def test_restores_give_the_exact_bytes_or_an_error(self):
-        data = os.urandom(2 * PART)
+        data = os.urandom(PART + 1000)
         self.configure(part_size='5m', jobs='1')
         key = self.dump(data, '/home', '0')
         kept = self.server.objects[key]
