@@ -529,9 +529,8 @@ class KeyTests(ProgramTestCase):
         for host, fs, level, date in (
                 (HOST, '/', '+1', '2020-02-29'), ('a host', '//srv // a+b', '007', '0001-01-01'),
                 ('h%41~', '/%2F%zz~', '9' * 30, '2020-01-01'),
-                ("it's", '/"\'`$x\\', '-1', '2020-01-01'),
-                ('hôst', '/ünï→日本/😀', '0', '2020-12-31'),
-                ('?#', '../&a=b<c>;{d}|[e]^*!@(),', '0', '2020-01-01')):
+                ("it's?#", '../"\'`$x\\&a=b<c>;{d}|[e]^*!@(),', '-1', '2020-01-01'),
+                ('hôst', '/ünï→日本/😀', '0', '2020-12-31')):
             labels = [fs, level, '-h', host, '-w', date]
             with self.subTest(labels=ascii(labels)):
                 self.server.objects.clear()
@@ -543,8 +542,9 @@ class KeyTests(ProgramTestCase):
                 shown = json.loads(line)
                 self.assertEqual((shown['key'], shown['host'], shown['fs'], shown['level'],
                                   shown['date']), (key, host, fs, level, date))
-                self.assertIn('\n%s\nLevel %s %s:' % (fs, level, date),
-                              self.succeed('list', fs, '-h', host).out.decode('utf-8'))
+                if host == 'hôst':
+                    self.assertIn('\n%s\nLevel %s %s:' % (fs, level, date),
+                                  self.succeed('list', fs, '-h', host).out.decode('utf-8'))
                 self.succeed('delete', *labels)
                 self.assertEqual(self.keys(), [])
 
