@@ -3338,7 +3338,7 @@ class CronTests(ProgramTestCase):
         for limit in ('ulimit -n 64', 'ulimit -v 200000', 'umask 777', 'cd /proc'):
             with self.subTest(limit):
                 self.server.objects.clear()
-                data = bytes(2 * PART + 1)
+                data = bytes(PART + 1)
                 result = self.limited(limit, '-j', '1', 'dump', '-k', 'key', data=data)
                 self.assertEqual(result.status, 0, result)
                 result = self.limited(limit, '-j', '1', 'restore', '-k', 'key')
@@ -3450,7 +3450,7 @@ class FaultTests(ProgramTestCase):
 
     def test_with_little_memory_it_ends_with_a_line(self):
         self.configure(part_size='5m')
-        least = next(mib for mib in range(8, 1000, 2) if self.run_program(
+        least = next(mib for mib in range(8, 1000, 4) if self.run_program(
             '--help', prefix=in_shell('ulimit -v %d; "$@" 2>&1 || exit 9' % (mib << 10),
                                       PYTHON + [PROGRAM]), stdout=subprocess.DEVNULL).status == 0)
         data = bytes(2 * PART + 1)
