@@ -721,7 +721,7 @@ class VolumeTests(ProgramTestCase):
                     result = self.must_fail(1, message, 'restore', *labels)
                     self.assertEqual(result.out, b'')
                     self.assertEqual(self.asked('GetObject'), [])
-                    if way == 'labels':
+                    if way == 'labels' and len(lost) == 3:
                         self.must_fail(1, message, 'verify', *labels)
 
     def test_a_full_first_object_with_its_end_mark_is_whole(self):
@@ -828,9 +828,9 @@ class VolumeTests(ProgramTestCase):
                 if bare and not name:       # then it is the others that are too long
                     message = ' bytes, but a full volume %d' % size
                 with self.subTest(name, size=size, bare=bare):
-                    for labels in (['/home', '0'], ['-k', key]):
-                        self.assertEqual(self.must_fail(1, message, 'restore', *labels).out, b'')
+                    self.assertEqual(self.must_fail(1, message, 'restore', '-k', key).out, b'')
                     if size == PART - 1:
+                        self.must_fail(1, message, 'restore', '/home', '0')
                         self.assertRegex(self.succeed('list').out.decode(), message)
                         self.assertRegex(self.run_program('check', '/home', '0').out.decode(),
                                          'FAILED.* not whole.*' + message)
@@ -855,7 +855,7 @@ class VolumeTests(ProgramTestCase):
             self.server.objects.clear()
             self.dump(bytes(size), '-k', 'key')
             before = dict(self.server.objects)
-            for other in (1, PART, PART + 7):
+            for other in (1, PART + 7):
                 self.must_fail(1, 'has volumes of an earlier dump: `delete -k` that first',
                                'dump', '-k', 'key', '--overwrite', data=bytes(other))
             self.assertEqual(dict(self.server.objects), before)
