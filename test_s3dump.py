@@ -43,7 +43,7 @@ import urllib.request
 import zlib
 
 from test_s3 import (CERTIFICATE, WRITE_ONLY, CredentialServices, Proxy, S3Server, SigningClient,
-                     Upload, Zeros, s3, ssl)
+                     Upload, Zeros, load_tests, s3, ssl)
 
 import s3dump
 
@@ -62,18 +62,14 @@ DAY = 86400
 Result = collections.namedtuple('Result', 'status out err')
 
 
+assert load_tests       # that is for unittest
+
+
 def setUpModule():
     """Let the signals of these tests reach the program, though we run under nohup or with &."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
-
-
-def load_tests(loader, tests, pattern):
-    """With SHARE=1, 2 or 3 in the environment a part of the classes; 1 is the least."""
-    share = os.environ.get('SHARE')
-    return unittest.TestSuite(each for number, each in enumerate(tests) if share not in (
-        '1', '2', '3') or '232313'[number % 6] == share)
 
 
 def until(condition, what):
