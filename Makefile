@@ -6,9 +6,9 @@ GIB ?= 1
 KEYS ?= 100000
 ROWS ?= 6
 RUNS ?= 3
-UNITTEST = $(PYTHON) -W error -bb -m unittest
+TESTS = $(PYTHON) -W error -bb -m unittest test_s3 test_s3dump </dev/null 2>&1
 SHOW = awk '{ print } /^a share failed$$/ { bad = 1 } END { exit bad }'
-SOURCES = s3.py s3dump.py test_s3.py test_s3dump.py
+SOURCES = s3.py s3dump.py test_s3.py test_s3dump.py .ci/*.py
 
 help:
 	@echo 'make demo         dump, list, verify, restore and clean, against a server of our own'
@@ -25,18 +25,18 @@ help:
 	@echo 'make clean'
 
 demo:
-	@$(PYTHON) test_s3dump.py --demo
+	@$(PYTHON) .ci/demo.py
 
 serve:
 	@$(PYTHON) test_s3.py --serve $(PORT)
 
-# In three shares, side by side, for half of it is waiting; what the first two say is kept in
-# their pipes until the third has finished.
+# In four shares, side by side, for half of it is waiting; what the first three say is kept in
+# their pipes until the fourth has finished.
 test:
-	@{ $(UNITTEST) test_s3 2>&1 && SHARE=1 $(UNITTEST) test_s3dump </dev/null 2>&1 || \
-	    echo 'a share failed'; } | { { SHARE=2 $(UNITTEST) test_s3dump </dev/null 2>&1 || \
-	    echo 'a share failed'; } | { SHARE=3 $(UNITTEST) test_s3dump </dev/null; status=$$?; \
-	    $(SHOW) && exit $$status; }; status=$$?; $(SHOW) && exit $$status; }
+	@{ SHARE=1 $(TESTS) || echo 'a share failed'; } | { { SHARE=2 $(TESTS) || \
+	    echo 'a share failed'; } | { { SHARE=3 $(TESTS) || echo 'a share failed'; } | { \
+	    SHARE=4 $(TESTS); status=$$?; $(SHOW) && exit $$status; }; \
+	    status=$$?; $(SHOW) && exit $$status; }; status=$$?; $(SHOW) && exit $$status; }
 
 # python3.N where that works, else the one of pyenv.
 matrix:
@@ -57,20 +57,20 @@ matrix:
 	@touch $@
 
 interop: .interop/ready
-	@$(PYTHON) test_s3dump.py --interop .interop
+	@$(PYTHON) .ci/interop.py .interop
 
 .lint/ready:
 	$(PYTHON) -m venv .lint && .lint/bin/pip install -qq --disable-pip-version-check ruff
 	@touch $@
 
 soak:
-	@$(PYTHON) test_s3.py --soak $(COUNT)
+	@$(PYTHON) .ci/soak.py $(COUNT)
 
 faults:
-	@$(PYTHON) test_s3dump.py --faults
+	@$(PYTHON) .ci/faults.py
 
 bench:
-	@$(PYTHON) test_s3dump.py --bench $(GIB) $(KEYS) $(ROWS) $(RUNS)
+	@$(PYTHON) .ci/bench.py $(GIB) $(KEYS) $(ROWS) $(RUNS)
 
 lint: .lint/ready
 	.lint/bin/ruff check --isolated --no-cache --select E,W,F --line-length 100 $(SOURCES)
@@ -91,6 +91,6 @@ s3dump.pyz: s3.py s3dump.py
 	@chmod 755 $@
 
 clean:
-	rm -rf __pycache__ s3dump.pyz .interop .lint
+	rm -rf __pycache__ .ci/__pycache__ s3dump.pyz .interop .lint
 
 .PHONY: help demo serve test matrix interop soak faults bench lint install clean

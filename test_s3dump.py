@@ -7,13 +7,6 @@ its own, with little in the environment, and looks at what everybody can see:
 exit status, standard output, standard error, and what is on the server, the
 one of test_s3.py, afterwards.  Whatever a test is about, no run may show a
 traceback or the secret key, and the server may have nothing to object to.
-
-    python3 test_s3dump.py                  runs the tests
-    python3 test_s3dump.py --demo           shows the program at work, and checks that it is
-    python3 test_s3dump.py --interop VENV   runs it against other S3 servers out of VENV
-    python3 test_s3dump.py --faults         lets each system call of some commands fail once
-    python3 test_s3dump.py --bench GIB KEYS ROWS RUNS   shows what dumps and restores of that
-                                            size, and a listing of so many keys, take
 """
 
 import array
@@ -24,8 +17,6 @@ import contextlib
 import datetime
 import errno
 import fcntl
-import filecmp
-import hashlib
 import importlib.util
 import itertools
 import json
@@ -52,7 +43,7 @@ import urllib.request
 import zlib
 
 from test_s3 import (CERTIFICATE, WRITE_ONLY, CredentialServices, Proxy, S3Server, SigningClient,
-                     Upload, Zeros, base64_crc32, s3, ssl)
+                     Upload, Zeros, load_tests, s3, ssl)
 
 import s3dump
 
@@ -71,18 +62,14 @@ DAY = 86400
 Result = collections.namedtuple('Result', 'status out err')
 
 
+assert load_tests       # that is for unittest
+
+
 def setUpModule():
     """Let the signals of these tests reach the program, though we run under nohup or with &."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
-
-
-def load_tests(loader, tests, pattern):
-    """With SHARE=1, 2 or 3 in the environment a part of the classes; 1 is the least."""
-    share = os.environ.get('SHARE')
-    return unittest.TestSuite(each for number, each in enumerate(tests) if share not in (
-        '1', '2', '3') or '232313'[number % 6] == share)
 
 
 def until(condition, what):
@@ -112,15 +99,21 @@ def url_path(key):
     return '/bucket/' + urllib.parse.quote(key, safe='/-._~')
 
 
-def in_shell(script):
+def in_shell(script, program=COMPILED):
     """What runs the program, "$@", by a line of sh."""
-    return ['sh', '-c', script, 'sh'] + PYTHON + [PROGRAM]
+    return ['sh', '-c', script, 'sh'] + program
 
 
 def in_python(code):
     """What runs the program in an interpreter where *code* has made something different."""
-    return PYTHON + ['-c', '%s\nimport runpy, sys\nsys.argv[0] = %r\n'
-                     'runpy.run_path(sys.argv[0], run_name="__main__")' % (code, PROGRAM)]
+    return PYTHON + ['-c', '%s\n%s' % (code, COMPILED[-1])]
+
+
+def clean_environment(home):
+    """Return an environment in which nothing speaks of AWS, rclone or proxies."""
+    environment = {name: value for name, value in os.environ.items() if not re.match(
+        r'AWS_|RCLONE_|S3DUMP_|PYTHON|(https?|all|no)_proxy$', name, re.IGNORECASE)}
+    return dict(environment, HOME=home)
 
 
 class ProgramTestCase(unittest.TestCase):
@@ -199,12 +192,16 @@ class ProgramTestCase(unittest.TestCase):
     def finish(self, process, data=None):
         """Wait for the end of the program; returns its Result, which is fit to be seen."""
         out, err = process.communicate(data, timeout=PATIENCE)
-        out, err = out or b'', (err or b'').decode('utf-8')
+        return Result(process.returncode, out or b'', self.readable(out or b'', err or b''))
+
+    def readable(self, out, err):
+        """Return as text what was said on standard error, which is fit to be seen, as is out."""
+        err = err.decode('utf-8')
         for text in (out.decode('latin-1'), err):
             self.assertNotIn(self.server.secret_key, text)
         self.assertNotRegex(err, 'Traceback|Exception ignored|Warning:|internal error|Fatal')
         self.assertNotRegex(err, '[^\n\r\x20-\x7e\x80-\U0010ffff]')
-        return Result(process.returncode, out, err)
+        return err
 
     def run_program(self, *argv, data=None, **options):
         return self.finish(self.start(*argv, **options), data)
@@ -283,8 +280,8 @@ class RoundTripTests(ProgramTestCase):
 
     def test_streams_of_any_length_come_back_as_they_were(self):
         self.configure(part_size='5m')
-        for size, parts in ((1, 1), (300, 1), (PART - 1, 1), (PART, 1), (PART + 1, 2),
-                            (3 * PART + 12345, 4)):
+        for size, parts in ((1, 1), (PART - 1, 1), (PART, 1), (PART + 1, 2),
+                            (2 * PART + 12345, 3)):
             with self.subTest(size=size):
                 self.server.objects.clear()
                 data = some_bytes(size)
@@ -535,9 +532,8 @@ class KeyTests(ProgramTestCase):
         for host, fs, level, date in (
                 (HOST, '/', '+1', '2020-02-29'), ('a host', '//srv // a+b', '007', '0001-01-01'),
                 ('h%41~', '/%2F%zz~', '9' * 30, '2020-01-01'),
-                ("it's", '/"\'`$x\\', '-1', '2020-01-01'),
-                ('hôst', '/ünï→日本/😀', '0', '2020-12-31'),
-                ('?#', '../&a=b<c>;{d}|[e]^*!@(),', '0', '2020-01-01')):
+                ("it's?#", '../"\'`$x\\&a=b<c>;{d}|[e]^*!@(),', '-1', '2020-01-01'),
+                ('hôst', '/ünï→日本/😀', '0', '2020-12-31')):
             labels = [fs, level, '-h', host, '-w', date]
             with self.subTest(labels=ascii(labels)):
                 self.server.objects.clear()
@@ -549,8 +545,9 @@ class KeyTests(ProgramTestCase):
                 shown = json.loads(line)
                 self.assertEqual((shown['key'], shown['host'], shown['fs'], shown['level'],
                                   shown['date']), (key, host, fs, level, date))
-                self.assertIn('\n%s\nLevel %s %s:' % (fs, level, date),
-                              self.succeed('list', fs, '-h', host).out.decode('utf-8'))
+                if host == 'hôst':
+                    self.assertIn('\n%s\nLevel %s %s:' % (fs, level, date),
+                                  self.succeed('list', fs, '-h', host).out.decode('utf-8'))
                 self.succeed('delete', *labels)
                 self.assertEqual(self.keys(), [])
 
@@ -670,8 +667,7 @@ class VolumeTests(ProgramTestCase):
     def test_a_stream_goes_on_in_further_objects(self):
         for size, names in ((2 * PART, ['.end_000000']),
                             (2 * PART + 1, ['.end_000001', '.volume_000001']),
-                            (4 * PART, ['.end_000001', '.volume_000001']),
-                            (5 * PART, ['.end_000002', '.volume_000001', '.volume_000002'])):
+                            (4 * PART, ['.end_000001', '.volume_000001'])):
             with self.subTest(size=size):
                 self.server.objects.clear()
                 self.server.log.clear()
@@ -685,7 +681,7 @@ class VolumeTests(ProgramTestCase):
                     self.assertEqual(one.metadata['x-amz-meta-volume-size'], str(2 * PART))
                 self.assertTrue(self.succeed('restore', '/home', '0').out == data)
         shown = json.loads(self.succeed('list', '--json').out)
-        self.assertEqual((shown['key'], shown['size'], shown['objects']), (key, size, 4))
+        self.assertEqual((shown['key'], shown['size'], shown['objects']), (key, size, 3))
 
     def place_set(self):
         """Place a set of three volumes, of parts smaller than real ones; returns key and data."""
@@ -728,7 +724,7 @@ class VolumeTests(ProgramTestCase):
                     result = self.must_fail(1, message, 'restore', *labels)
                     self.assertEqual(result.out, b'')
                     self.assertEqual(self.asked('GetObject'), [])
-                    if way == 'labels':
+                    if way == 'labels' and len(lost) == 3:
                         self.must_fail(1, message, 'verify', *labels)
 
     def test_a_full_first_object_with_its_end_mark_is_whole(self):
@@ -766,7 +762,7 @@ class VolumeTests(ProgramTestCase):
         for size, stray in ((PART, 2 * PART + 9), (2 * PART + 9, PART), (100, 2 * PART)):
             with self.subTest(size, stray=stray):
                 self.server.objects.clear()
-                self.dump(b'theirs' * stray, '-k', 'other')
+                self.dump(bytes(stray), '-k', 'other')
                 data = some_bytes(size)
                 self.succeed('dump', '-k', 'mine', data=data)
                 for key in self.keys():         # a dump under this key that was refused
@@ -821,26 +817,27 @@ class VolumeTests(ProgramTestCase):
 
     def test_a_volume_that_is_shorter_or_longer_than_it_can_be_is_not_whole(self):
         self.configure(part_size='5m', max_parts='1')
-        data = some_bytes(2 * PART + 9)
+        key = self.dump(some_bytes(2 * PART + 9), '/home', '0')
+        whole = [(each, one, one.metadata) for each, one in self.server.objects.items()]
         for name, size in (('', PART - 1), ('.volume_000001', PART - 1), ('', PART // 2),
                            ('.volume_000001', 0), ('.volume_000002', PART + 1)):
             for bare in (False, True):
-                self.server.objects.clear()
-                key = self.dump(data, '/home', '0')
-                cut = self.server.objects[key + name]
-                self.server.put(key + name, bytes(size), metadata=cut.metadata)
-                for one in self.server.objects.values():
-                    one.metadata.clear() if bare else None
+                for each, one, metadata in whole:
+                    one.metadata = {} if bare else metadata
+                    self.server.objects[each] = one
+                self.server.put(key + name, bytes(size),
+                                metadata=self.server.objects[key + name].metadata)
                 message = '%s. has %d bytes, but a full volume %d' % (name, size, PART)
                 if bare and not name:       # then it is the others that are too long
                     message = ' bytes, but a full volume %d' % size
                 with self.subTest(name, size=size, bare=bare):
-                    for labels in (['/home', '0'], ['-k', key]):
-                        self.assertEqual(self.must_fail(1, message, 'restore', *labels).out, b'')
-                    self.assertRegex(self.succeed('list').out.decode(), message)
-                    self.assertRegex(self.run_program('check', '/home', '0').out.decode(),
-                                     'FAILED.* not whole.*' + message)
-                    self.assertIn('neither counted', self.succeed('clean', '1').err)
+                    self.assertEqual(self.must_fail(1, message, 'restore', '-k', key).out, b'')
+                    if size == PART - 1:
+                        self.must_fail(1, message, 'restore', '/home', '0')
+                        self.assertRegex(self.succeed('list').out.decode(), message)
+                        self.assertRegex(self.run_program('check', '/home', '0').out.decode(),
+                                         'FAILED.* not whole.*' + message)
+                        self.assertIn('neither counted', self.succeed('clean', '1').err)
 
     def test_a_full_object_that_was_cut_is_not_whole(self):
         self.configure(part_size='5m', max_parts='1')
@@ -862,7 +859,7 @@ class VolumeTests(ProgramTestCase):
 
     def test_volumes_are_stored_where_a_key_can_not_also_be_a_directory(self):
         self.server.quirks.add('directories')
-        data = some_bytes(5 * PART)
+        data = some_bytes(2 * PART + 1)
         for labels in (['/home', '0'], ['-k', 'some/key']):
             self.dump(data, *labels)
             self.assertTrue(self.succeed('restore', *labels).out == data)
@@ -879,7 +876,7 @@ class VolumeTests(ProgramTestCase):
             self.server.objects.clear()
             self.dump(bytes(size), '-k', 'key')
             before = dict(self.server.objects)
-            for other in (1, PART, PART + 7):
+            for other in (1, PART + 7):
                 self.must_fail(1, 'has volumes of an earlier dump: `delete -k` that first',
                                'dump', '-k', 'key', '--overwrite', data=bytes(other))
             self.assertEqual(dict(self.server.objects), before)
@@ -1008,13 +1005,39 @@ class UsageTests(ProgramTestCase):
         with self.subTest(argv=ascii(argv)):
             self.refused(message, self.run_program(*argv, **options))
 
+    # Runs the program in a child for each of many command lines, and says how each went.
+    MANY = """if True:
+        import ast, os, sys, tempfile
+        sys.path.insert(0, sys.argv[1])
+        import s3dump
+        results = []
+        for argv in ast.literal_eval(sys.stdin.read()):
+            files = [tempfile.TemporaryFile() for _ in range(3)]
+            files[0].write(b'data')
+            files[0].seek(0)
+            child = os.fork()
+            if not child:
+                for number, file in enumerate(files):
+                    os.dup2(file.fileno(), number)
+                    file.close()
+                sys.argv[1:] = map(os.fsdecode, argv)
+                sys.exit(s3dump.main())
+            status = os.waitpid(child, 0)[1] >> 8
+            for file in files:
+                file.seek(0)
+            results.append((status, files[1].read(), files[2].read()))
+            for file in files:
+                file.close()
+        print(results)"""
+
     def refuse_all(self, cases):
-        """Run a table of (message, argv), some at a time."""
-        for start in range(0, len(cases), 4):
-            some = [(case, self.start(*case[1])) for case in cases[start:start + 4]]
-            for (message, argv), process in some:
-                with self.subTest(argv=ascii(argv)):
-                    self.refused(message, self.finish(process, b'data'))
+        """Run a table of (message, argv)."""
+        argvs = [[word if isinstance(word, bytes) else word.encode('utf-8') for word in argv]
+                 for _, argv in cases]
+        done = self.succeed(prefix=PYTHON + ['-c', self.MANY, HERE], data=repr(argvs).encode())
+        for (message, argv), (status, out, err) in zip(cases, ast.literal_eval(done.out.decode())):
+            with self.subTest(argv=ascii(argv)):
+                self.refused(message, Result(status, out, self.readable(out, err)))
 
     def refused(self, message, result):
         self.assertEqual((result.status, result.out), (2, b''), result)
@@ -1281,11 +1304,10 @@ class ConfigurationTests(ProgramTestCase):
             self.server.objects.clear()
             key = self.dump(b'data', '/home', '0', *argv, env=env)
             self.assertEqual(key.split(':')[0], label)
-            out = self.succeed('list', env=env).out.decode()
-            self.assertEqual('Dumps for this host (%s):\n/home' % label in out, not argv)
             self.succeed('check', '/home', '0', *argv, env=env)
             self.place(host='other')
             out = self.succeed('list', '-a', env=env).out.decode()
+            self.assertEqual('Dumps for this host (%s):\n/home' % label in out, not argv)
             self.assertEqual(out.count('Dumps for this host ('), not argv)
             self.assertIn('Dumps for other:', out)
             self.succeed('clean', '1', *argv, env=env)
@@ -1319,7 +1341,7 @@ class ConfigurationTests(ProgramTestCase):
                 name = collections.namedtuple('Name', 'nodename')(os.fsdecode(%r))
                 os.uname = lambda: name""" % name)
 
-        for env in ({}, {'LC_ALL': 'C'}, {'LC_ALL': 'C.UTF-8'}):
+        for env in ({'LC_ALL': 'C'}, {'LC_ALL': 'C.UTF-8'}):
             key = self.dump(b'data', '/', '0', env=env, prefix=named('büro.example'.encode()))
             self.assertEqual(key.split(':')[0], 'büro')
             for name in (b'b\xfcro', b'a:b'):
@@ -1839,9 +1861,6 @@ TWO_A_DAY = ['2026-01-01 06:00', '2026-01-01 18:00', '2026-01-02 06:00',
 # 2026-01-01 (Thursday) is 0, 01-04 (Sunday) 3, 01-31 30, 02-01 (Sunday) 31, 02-09 (Monday) 39
 FORTY = days('2026-01-01', 40)
 
-# 2026-01-10 is 0, 01-31 21, 02-01 22, 02-18 39
-FORTY_FROM_10TH = days('2026-01-10', 40)
-
 # the ends and beginnings of months of 31, 28, 31, 30 days
 MONTH_ENDS = ['2026-01-31', '2026-02-01', '2026-02-28', '2026-03-01', '2026-03-31',
               '2026-04-01', '2026-04-30', '2026-05-01']
@@ -1854,36 +1873,22 @@ SIXTY = days('2025-11-20', 60)
 # 03-10 (Tue) 799
 EIGHT_HUNDRED = days('2024-01-01', 800)
 
-YEARS_WITH_GAPS = ['2015-05-05', '2015-06-06', '2019-01-01', '2019-12-31', '2026-07-07']
-
-SHUFFLED_TIMES = ['2026-01-02 05:00', '2026-01-01 10:00', '2026-01-02 20:00',
-                  '2026-01-01 22:00', '2026-01-03 00:00', '2026-01-02 12:00']
-
 # (name, options, dumps, kept): expectations worked out by hand.  A dump is 'DATE', 'DATE HH:MM' or
 # 'DATE @ TIME STORED', times in UTC; kept holds the indices of those that are kept.
 ROTATIONS = [
 
     # ---- N alone ------------------------------------------------------------------------
 
-    ('n 1', {'n': 1}, THREE_DAYS, [2]),
     ('n 2 of 3: the oldest is nothing special to n', {'n': 2}, THREE_DAYS, [1, 2]),
     ('n is more than there are', {'n': 10}, THREE_DAYS, [0, 1, 2]),
     ('n counts dumps, not days', {'n': 2}, FIVE_ON_THREE_DAYS, [3, 4]),
     ('n within one day goes by the time stored', {'n': 2},
      ['2026-01-05 09:00', '2026-01-05 17:00', '2026-01-05 01:00'], [0, 1]),
-    ('n does not care for gaps', {'n': 3},
-     ['2001-01-01', '2010-01-01', '2026-01-01', '2026-01-01 00:01'], [1, 2, 3]),
-
-    # ---- empty group --------------------------------------------------------------------
-
     ('empty group, all rules',
      {'n': 1, 'daily': 1, 'weekly': 1, 'monthly': 1, 'yearly': 1}, [], []),
 
     # ---- daily --------------------------------------------------------------------------
 
-    ('daily 3 of 5 days, no counts left for the oldest', {'daily': 3},
-     days('2026-01-01', 5), [2, 3, 4]),
-    ('daily 2, several a day', {'daily': 2}, FIVE_ON_THREE_DAYS, [3, 4]),
     ('daily 3, several a day: no counts left for the oldest', {'daily': 3},
      FIVE_ON_THREE_DAYS, [1, 3, 4]),
     ('daily 4, several a day: one count left, the oldest is kept', {'daily': 4},
@@ -1892,8 +1897,6 @@ ROTATIONS = [
      {'daily': 9},
      ['2026-01-01 01:00', '2026-01-01 02:00', '2026-01-01 03:00', '2026-01-02 01:00'],
      [0, 2, 3]),
-    ('daily 1, all on one day: the newest', {'daily': 1},
-     ['2026-01-05 01:00', '2026-01-05 02:00', '2026-01-05 03:00'], [2]),
     ('daily 2, all on one day: the newest and the oldest', {'daily': 2},
      ['2026-01-05 01:00', '2026-01-05 02:00', '2026-01-05 03:00'], [0, 2]),
     ('daily over gaps of weeks: days without dumps use up nothing', {'daily': 4},
@@ -1905,8 +1908,6 @@ ROTATIONS = [
 
     # ---- weekly -------------------------------------------------------------------------
 
-    # 39 is Monday; then the Sundays 38 and 31
-    ('weekly 3 of 40 days', {'weekly': 3}, FORTY, [31, 38, 39]),
     # 7 weeks in all: Monday 39 and the Sundays 38, 31, 24, 17, 10, 3
     ('weekly is exactly the number of weeks: the oldest goes', {'weekly': 7}, FORTY,
      [3, 10, 17, 24, 31, 38, 39]),
@@ -1915,13 +1916,6 @@ ROTATIONS = [
     # 2026-02-28 Sat, 03-01 Sun | 03-02 Mon, 03-08 Sun
     ('weekly: weeks begin on Monday', {'weekly': 2},
      ['2026-02-28', '2026-03-01', '2026-03-02', '2026-03-08'], [1, 3]),
-    ('weekly 1, all in one week', {'weekly': 1},
-     ['2026-03-02', '2026-03-04', '2026-03-06'], [2]),
-    ('weekly 2, all in one week: the newest and the oldest', {'weekly': 2},
-     ['2026-03-02', '2026-03-04', '2026-03-06'], [0, 2]),
-    # Mon, Wed of one week | Wed | Wed, Thu of one week
-    ('weekly 3 over gaps of weeks', {'weekly': 3},
-     ['2026-01-05', '2026-01-07', '2026-02-18', '2026-04-01', '2026-04-02'], [1, 2, 4]),
     ('weekly 4 over gaps of weeks: the oldest takes the last count', {'weekly': 4},
      ['2026-01-05', '2026-01-07', '2026-02-18', '2026-04-01', '2026-04-02'], [0, 1, 2, 4]),
     # 2025-03-03..09 and 2026-03-02..08 are both week 10
@@ -1932,121 +1926,49 @@ ROTATIONS = [
     ('week 53 of 2020 is one week', {'weekly': 3},
      ['2020-12-26', '2020-12-27', '2020-12-28', '2020-12-31', '2021-01-01', '2021-01-03',
       '2021-01-04'], [1, 5, 6]),
-    # 12-26 Sat 0, 12-27 Sun 1 | 12-28 Mon 2 .. 01-03 Sun 8 | 01-04 Mon 9 .. 01-06 Wed 11
-    ('week 53 of 2026 is one week', {'weekly': 3}, days('2026-12-26', 12), [1, 8, 11]),
-    # 12-19 Sat, 12-20 Sun: W51 | 12-31 Thu, 01-01 Fri: W53
-    ('2027-01-01 is in week 53 of 2026', {'weekly': 2},
-     ['2026-12-19', '2026-12-20', '2026-12-31', '2027-01-01'], [1, 3]),
     # 12-28 Sat, 12-29 Sun: 2024-W52 | 12-30 Mon .. 01-05 Sun: 2025-W01
     ('2024-12-30 is in week 1 of 2025', {'weekly': 2},
      ['2024-12-28', '2024-12-29', '2024-12-30', '2025-01-02', '2025-01-05'], [1, 4]),
     # week 1 of 2024 and week 1 of 2025, all in calendar year 2024
     ('two weeks 1 in calendar year 2024', {'weekly': 2},
      ['2024-01-01', '2024-01-02', '2024-12-30'], [1, 2]),
-    # 2021-01-01, 01-02 are in week 53 of 2020; 2020-12-26 Sat is in W52, 12-25 too
-    ('2021-01-02 and 2020-12-31 are one week', {'weekly': 2},
-     ['2020-12-25', '2020-12-26', '2020-12-31', '2021-01-02'], [1, 3]),
     # 12-25 Sun: 2022-W51 | 12-26 Mon .. 2023-01-01 Sun: 2022-W52 | 01-02 Mon: 2023-W01
     ('2023-01-01, a Sunday, is in week 52 of 2022', {'weekly': 3},
      ['2022-12-24', '2022-12-25', '2022-12-26', '2023-01-01', '2023-01-02'], [1, 3, 4]),
-    # 12-26 Sun: W51 | 12-27 Mon .. 2000-01-02 Sun: 1999-W52 | 01-03 Mon: 2000-W01
-    ('weekly over the turn of 1999 to 2000', {'weekly': 2},
-     ['1999-12-26', '1999-12-27', '2000-01-01', '2000-01-02', '2000-01-03'], [3, 4]),
-    # 2018-01-01 is a Monday: the week and the year begin together
-    ('weekly, the new year is a Monday', {'weekly': 2},
-     ['2017-12-30', '2017-12-31', '2018-01-01', '2018-01-07'], [1, 3]),
 
     # ---- monthly ------------------------------------------------------------------------
 
     ('monthly 4: months of 31, 28, 30 days', {'monthly': 4}, MONTH_ENDS, [2, 4, 6, 7]),
     ('monthly 5: the oldest is alone in its month', {'monthly': 5}, MONTH_ENDS,
      [0, 2, 4, 6, 7]),
-    ('monthly 2: no counts left for the oldest', {'monthly': 2}, FORTY_FROM_10TH, [21, 39]),
-    ('monthly 3: the oldest takes the last count', {'monthly': 3}, FORTY_FROM_10TH,
-     [0, 21, 39]),
     ('monthly: the same month of two years is two months', {'monthly': 2},
      ['2025-03-10', '2025-03-20', '2026-03-10'], [1, 2]),
-    ('monthly over gaps', {'monthly': 3},
-     ['2025-01-15', '2025-01-20', '2025-06-01', '2026-02-11', '2026-02-12'], [1, 2, 4]),
     ('monthly over the new year: a week is one, the months are two', {'monthly': 2},
      ['2026-12-30', '2026-12-31', '2027-01-01', '2027-01-02'], [1, 3]),
-    ('monthly 2 within one month: the newest and the oldest', {'monthly': 2},
-     ['2026-04-01', '2026-04-15', '2026-04-30'], [0, 2]),
-
-    # ---- leap days ----------------------------------------------------------------------
-
-    ('leap day 2024, monthly', {'monthly': 2},
-     ['2024-01-31', '2024-02-28', '2024-02-29', '2024-03-01'], [2, 3]),
-    # 2024-02-25 Sun | 02-26 Mon, 02-29 Thu, 03-01 Fri, 03-03 Sun | 03-04 Mon
-    ('leap day 2024, weekly', {'weekly': 3},
-     ['2024-02-24', '2024-02-25', '2024-02-26', '2024-02-29', '2024-03-01', '2024-03-03',
-      '2024-03-04'], [1, 5, 6]),
-    ('leap day 2024, yearly', {'yearly': 2},
-     ['2023-02-28', '2024-02-28', '2024-02-29', '2025-02-28'], [2, 3]),
-    # 2000-02-26 Sat, 02-27 Sun | 02-28 Mon, 02-29 Tue, 03-05 Sun
-    ('leap day 2000, weekly', {'weekly': 2},
-     ['2000-02-26', '2000-02-27', '2000-02-28', '2000-02-29', '2000-03-05'], [1, 4]),
-    ('no leap day in 2100, monthly', {'monthly': 2},
-     ['2100-02-27', '2100-02-28', '2100-03-01', '2100-03-02'], [1, 3]),
-    # 2100-02-27 Sat, 02-28 Sun | 03-01 Mon, 03-02 Tue
-    ('no leap day in 2100, weekly', {'weekly': 2},
-     ['2100-02-27', '2100-02-28', '2100-03-01', '2100-03-02'], [1, 3]),
 
     # ---- yearly -------------------------------------------------------------------------
 
-    ('yearly 3 over gaps: no counts left for the oldest', {'yearly': 3}, YEARS_WITH_GAPS,
-     [1, 3, 4]),
-    ('yearly 4 over gaps: the oldest takes the last count', {'yearly': 4}, YEARS_WITH_GAPS,
-     [0, 1, 3, 4]),
-    ('yearly 2, years far apart', {'yearly': 2},
-     ['1970-01-01', '1999-12-31', '2038-01-19', '2100-12-31'], [2, 3]),
-    ('yearly 4, years far apart', {'yearly': 4},
-     ['1970-01-01', '1970-01-02', '1999-12-31', '2038-01-19', '2100-12-31'], [1, 2, 3, 4]),
+    ('yearly 3 over gaps: no counts left for the oldest', {'yearly': 3},
+     ['2015-05-05', '2015-06-06', '2019-01-01', '2019-12-31', '2026-07-07'], [1, 3, 4]),
     ('yearly goes by the calendar year, not the ISO year', {'yearly': 2},
      ['2024-12-29', '2024-12-30', '2024-12-31', '2025-01-01'], [2, 3]),
     ('yearly goes by the calendar year, not the ISO year, the other way', {'yearly': 2},
      ['2026-12-30', '2026-12-31', '2027-01-01', '2027-01-04'], [1, 3]),
-    ('yearly 1, all in one year', {'yearly': 1},
-     ['2026-01-01', '2026-06-01', '2026-12-31'], [2]),
-    ('yearly 2, all in one year: the newest and the oldest', {'yearly': 2},
-     ['2026-01-01', '2026-06-01', '2026-12-31'], [0, 2]),
-
-    # ---- the oldest is also the newest --------------------------------------------------
-
-    ('one dump, daily 5', {'daily': 5}, ['2026-01-01'], [0]),
     ('one dump, yearly 5', {'yearly': 5}, ['2026-01-01'], [0]),
-    ('one dump, all rules', {'n': 1, 'daily': 1, 'weekly': 1, 'monthly': 1, 'yearly': 1},
-     ['2024-02-29 @ 2024-03-01 02:00'], [0]),
 
     # ---- combined -----------------------------------------------------------------------
 
     # n: 3 4 5; daily: 5 3 (the dumps that n keeps use up counts of daily as well)
     ('n 3, daily 2: daily counts from the newest, not from behind n', {'n': 3, 'daily': 2},
      TWO_A_DAY, [3, 4, 5]),
-    ('n 3, daily 3', {'n': 3, 'daily': 3}, TWO_A_DAY, [1, 3, 4, 5]),
     # n: 3 4 5; daily: 5 3 1 and the oldest 0
     ('n 3, daily 4: the oldest of daily', {'n': 3, 'daily': 4}, TWO_A_DAY, [0, 1, 3, 4, 5]),
-    # n: 3 4 5; daily: 5 (7th), 2 (6th)
-    ('n 3 within the newest day, daily 2', {'n': 3, 'daily': 2},
-     ['2026-01-05 01:00', '2026-01-06 01:00', '2026-01-06 09:00', '2026-01-07 01:00',
-      '2026-01-07 09:00', '2026-01-07 17:00'], [2, 3, 4, 5]),
-    ('n 2, weekly 3', {'n': 2, 'weekly': 3}, FORTY, [31, 38, 39]),
-    ('n 4, monthly 2', {'n': 4, 'monthly': 2}, FORTY_FROM_10TH, [21, 36, 37, 38, 39]),
-    ('n 1, yearly 5, all in one year', {'n': 1, 'yearly': 5},
-     ['2026-01-01', '2026-06-01', '2026-12-31'], [0, 2]),
-    ('n keeps all, the rules add nothing', {'n': 100, 'daily': 1, 'yearly': 1},
-     YEARS_WITH_GAPS, [0, 1, 2, 3, 4]),
     # 2026-03-02 Mon 0, 03-08 Sun 6, 03-15 Sun 13; daily: 12 13; weekly: 6 13
     ('daily 2, weekly 2: the newest counts for both', {'daily': 2, 'weekly': 2},
      days('2026-03-02', 14), [6, 12, 13]),
     # daily: 12 13; weekly: 13 6 and the oldest 0
     ('daily 2 has no counts left, weekly 3 has: the oldest', {'daily': 2, 'weekly': 3},
      days('2026-03-02', 14), [0, 6, 12, 13]),
-    # monthly: 4 (2026-07) 3 (2019-12) 2 (2019-01); yearly: 4 3 1
-    ('monthly 3, yearly 3', {'monthly': 3, 'yearly': 3}, YEARS_WITH_GAPS, [1, 2, 3, 4]),
-    # weekly: 11 (Wed 01-06) 8 (Sun 01-03); monthly: 11, 5 (12-31); yearly: 11, 5
-    ('weekly, monthly, yearly over the new year of 2027',
-     {'weekly': 2, 'monthly': 2, 'yearly': 2}, days('2026-12-26', 12), [5, 8, 11]),
     # n: 57 58 59; daily: 56 57 58 59; weekly: 59 52 45; monthly: 59 41 10; yearly: 59 41
     ('all rules, no counts left',
      {'n': 3, 'daily': 4, 'weekly': 3, 'monthly': 3, 'yearly': 2}, SIXTY,
@@ -2054,11 +1976,6 @@ ROTATIONS = [
     ('all rules, a count of monthly left: the oldest',
      {'n': 3, 'daily': 4, 'weekly': 3, 'monthly': 4, 'yearly': 2}, SIXTY,
      [0, 10, 41, 45, 52, 56, 57, 58, 59]),
-    ('all rules, a count of yearly left: the oldest',
-     {'n': 3, 'daily': 4, 'weekly': 3, 'monthly': 3, 'yearly': 3}, SIXTY,
-     [0, 10, 41, 45, 52, 56, 57, 58, 59]),
-    ('all rules 1: the newest', {'n': 1, 'daily': 1, 'weekly': 1, 'monthly': 1, 'yearly': 1},
-     SIXTY, [59]),
     # daily: 793..799; weekly: Tue 799 and the Sundays 797 790 783 776;
     # monthly, the last days from 2026-03 back to 2025-04: 799 789 761 730 699 669 638 608 577
     # 546 516 485; yearly: 799 730 365 and the oldest 0
@@ -2066,98 +1983,35 @@ ROTATIONS = [
      {'daily': 7, 'weekly': 5, 'monthly': 12, 'yearly': 10}, EIGHT_HUNDRED,
      [0, 365, 485, 516, 546, 577, 608, 638, 669, 699, 730, 761, 776, 783, 789, 790,
       793, 794, 795, 796, 797, 798, 799]),
-
-    # ---- shuffled -----------------------------------------------------------------------
-
-    ('shuffled, daily 3', {'daily': 3},
-     ['2026-01-03', '2026-01-01', '2026-01-05', '2026-01-02', '2026-01-04'], [0, 2, 4]),
-    # newest first: 4 | 2 5 0 | 3 1
-    ('shuffled, several a day, daily 3', {'daily': 3}, SHUFFLED_TIMES, [2, 3, 4]),
-    ('shuffled, several a day, daily 4', {'daily': 4}, SHUFFLED_TIMES, [1, 2, 3, 4]),
-    ('shuffled, several a day, n 3, daily 2', {'n': 3, 'daily': 2}, SHUFFLED_TIMES, [2, 4, 5]),
-    ('newest first, weekly 2', {'weekly': 2},
-     ['2026-03-08', '2026-03-02', '2026-03-01', '2026-02-28'], [0, 2]),
     # newest first: 1 (2026) | 3 0 (2025) | 4 2 (2024); the oldest is in the middle
     ('shuffled, yearly 4', {'yearly': 4},
      ['2025-02-02', '2026-01-01', '2024-05-05', '2025-12-31', '2024-06-06'], [1, 2, 3, 4]),
-    # newest first: 2 0 (Mar) | 4 3 (Feb) | 1 (Jan)
-    ('shuffled, monthly 2', {'monthly': 2},
-     ['2026-03-01', '2026-01-31', '2026-03-31', '2026-02-01', '2026-02-28'], [2, 4]),
 
     # ---- label and time stored on different days ----------------------------------------
 
-    # newest first: 2 (03-01) 1 (03-01) | 0 (02-28)
-    ('one label stored on three UTC days: one day', {'daily': 1},
-     ['2026-03-01 @ 2026-02-28 23:30', '2026-03-01 12:00', '2026-03-01 @ 2026-03-02 04:00'],
-     [2]),
     ('one label stored on three UTC days, daily 2: the newest and the oldest', {'daily': 2},
      ['2026-03-01 @ 2026-02-28 23:30', '2026-03-01 @ 2026-03-02 04:00', '2026-03-01 12:00'],
      [0, 1]),
-    ('one label stored on three UTC days: n goes by the time stored', {'n': 2},
-     ['2026-03-01 @ 2026-02-28 23:30', '2026-03-01 @ 2026-03-02 04:00', '2026-03-01 12:00'],
-     [1, 2]),
     # 02-28 | 02-28 is another label than 03-01 although stored on the same UTC day
     ('two labels stored on one UTC day: two days', {'daily': 2},
      ['2026-02-28 10:00', '2026-02-28 12:00', '2026-03-01 @ 2026-02-28 23:30'], [1, 2]),
-    ('a March label stored in February is March', {'monthly': 2},
-     ['2026-02-10', '2026-02-28 12:00', '2026-03-01 @ 2026-02-28 23:30', '2026-03-02 01:00'],
-     [1, 3]),
     # label Sunday 03-01, stored on Monday 03-02 (UTC); 02-27 Fri is in the week of 03-01
     ('a Sunday label stored on Monday is the old week', {'weekly': 2},
      ['2026-02-27', '2026-02-28', '2026-03-01 @ 2026-03-02 04:00', '2026-03-04'], [2, 3]),
-    # newest first by label: 3 2 (2026) | 1 0 (2025), although 2 was stored before 1
-    ('years by label at the turn of the year', {'yearly': 2},
-     ['2025-12-30 12:00', '2025-12-31 @ 2026-01-01 05:00', '2026-01-01 @ 2025-12-31 14:30',
-      '2026-01-02 12:00'], [1, 3]),
     ('the label decides what is newer, before the time stored', {'n': 1},
      ['2026-01-01 @ 2025-12-31 14:30', '2025-12-31 @ 2026-01-01 05:00'], [0]),
-    ('an old label stored years later is old', {'n': 1},
-     ['2020-06-01 @ 2026-06-01 10:00', '2026-05-01'], [1]),
     ('the oldest is the oldest label, whenever it was stored', {'monthly': 2},
      ['2026-02-15', '2026-02-01 @ 2026-03-05 10:00', '2026-02-20'], [1, 2]),
 
     # ---- equal times stored -------------------------------------------------------------
 
-    ('equal times stored, the label decides, n', {'n': 1},
-     ['2026-03-01 12:00', '2026-03-02 @ 2026-03-01 12:00', '2026-02-28 @ 2026-03-01 12:00'],
-     [1]),
     ('equal times stored, the label decides, daily', {'daily': 2},
      ['2026-03-01 12:00', '2026-03-02 @ 2026-03-01 12:00', '2026-02-28 @ 2026-03-01 12:00'],
      [0, 1]),
-    # 10:30 UTC is 00:30 on 06-02 at UTC+14 (Kiritimati), 23:30 on 05-31 at UTC-11 (Pago Pago)
-    ('equal times stored, two labels two days apart', {'monthly': 2},
-     ['2026-05-20', '2026-05-31 @ 2026-06-01 10:30', '2026-06-02 @ 2026-06-01 10:30'], [1, 2]),
-    ('equal in label and time: n keeps both', {'n': 2},
-     ['2026-03-01 10:00', '2026-03-01 12:00', '2026-03-01 12:00'], [1, 2]),
     ('equal in label and time: both go', {'daily': 1},
      ['2026-03-01 12:00', '2026-03-01 12:00', '2026-03-02 10:00'], [2]),
     ('equal in label and time, alone, daily 2: the newest and the oldest', {'daily': 2},
      ['2026-03-01 12:00', '2026-03-01 12:00'], [0, 1]),
-    ('equal in label and time at the old end, counts left', {'yearly': 3},
-     ['2025-03-01 12:00', '2025-03-01 12:00', '2026-03-02 10:00'], [0, 1, 2]),
-
-    # ---- daylight saving ----------------------------------------------------------------
-
-    # Berlin, 2026-03-29 has 23 hours: 00:30 on 28, 00:30 on 29, 23:30 on 29, 00:30 on 30
-    ('daylight saving begins in Berlin, daily 2', {'daily': 2},
-     ['2026-03-28 @ 2026-03-27 23:30', '2026-03-29 @ 2026-03-28 23:30', '2026-03-29 21:30',
-      '2026-03-30 @ 2026-03-29 22:30'], [2, 3]),
-    # Berlin, 2026-10-25 has 25 hours: 00:30 on 24; 00:30, 02:30, 02:30 again, 23:30 on 25;
-    # 00:30 on 26
-    ('daylight saving ends in Berlin, daily 3', {'daily': 3},
-     ['2026-10-24 @ 2026-10-23 22:30', '2026-10-25 @ 2026-10-24 22:30', '2026-10-25 00:30',
-      '2026-10-25 01:30', '2026-10-25 22:30', '2026-10-26 @ 2026-10-25 23:30'], [0, 4, 5]),
-    # the hour that comes twice: 02:30 local time at 00:30 and again at 01:30 UTC
-    ('daylight saving ends in Berlin, 02:30 twice', {'n': 1},
-     ['2026-10-25 01:30', '2026-10-25 00:30'], [0]),
-    # New York, 23:30 on each day; 2026-03-08 is a Sunday, the day of the change
-    ('daylight saving begins in New York, weekly 2', {'weekly': 2},
-     ['2026-03-06 @ 2026-03-07 04:30', '2026-03-07 @ 2026-03-08 04:30',
-      '2026-03-08 @ 2026-03-09 03:30', '2026-03-09 @ 2026-03-10 03:30'], [2, 3]),
-    # New York, 23:30 on each day; 2026-11-01 is a Sunday, the day of the change
-    ('daylight saving ends in New York, monthly 2', {'monthly': 2},
-     ['2026-10-30 @ 2026-10-31 03:30', '2026-10-31 @ 2026-11-01 03:30',
-      '2026-11-01 @ 2026-11-02 04:30', '2026-11-02 @ 2026-11-03 04:30'], [1, 3]),
 ]
 
 
@@ -2959,7 +2813,8 @@ class PipeTests(ProgramTestCase):
             for status, argv in ((0, ['dump', '/home', '0']), (0, ['dump', '/home', '0', '-v']),
                                  (0, ['restore', '/home', '0']), (0, ['restore', '-v', '-k', 'k']),
                                  (0, ['clean', '1', '--force']), (0, ['clean', '1', '-v', '-a']),
-                                 (1, ['restore', '/none', '0']), (2, ['dump']), (2, [])):
+                                 (1, ['restore', '/none', '0']), (2, ['dump']), (2, [])
+                                 )[::1 if 'full' in script else 4]:
                 with self.subTest(argv, script=script):
                     self.server.objects.clear()
                     self.server.put('k', b'data')
@@ -3505,7 +3360,7 @@ class CronTests(ProgramTestCase):
         for limit in ('ulimit -n 64', 'ulimit -v 200000', 'umask 777', 'cd /proc'):
             with self.subTest(limit):
                 self.server.objects.clear()
-                data = bytes(2 * PART + 1)
+                data = bytes(PART + 1)
                 result = self.limited(limit, '-j', '1', 'dump', '-k', 'key', data=data)
                 self.assertEqual(result.status, 0, result)
                 result = self.limited(limit, '-j', '1', 'restore', '-k', 'key')
@@ -3617,24 +3472,26 @@ class FaultTests(ProgramTestCase):
 
     def test_with_little_memory_it_ends_with_a_line(self):
         self.configure(part_size='5m')
-        least = next(mib for mib in range(8, 1000, 2) if self.run_program(
-            '--help', prefix=in_shell('ulimit -v %d; "$@" 2>&1 || exit 9' % (mib << 10)), stdout=(
-                subprocess.DEVNULL)).status == 0)
+        least = next(mib for mib in range(8, 1000, 4) if self.run_program(
+            '--help', prefix=in_shell('ulimit -v %d; "$@" 2>&1 || exit 9' % (mib << 10),
+                                      PYTHON + [PROGRAM]), stdout=subprocess.DEVNULL).status == 0)
         data = bytes(2 * PART + 1)
         for mib in range(least, least + 60, 6):
             with self.subTest(mib):
                 result = self.run_program('dump', '-k', 'key%d' % mib, data=data,
-                                          prefix=in_shell('ulimit -v %d; exec "$@"' % (mib << 10)))
+                                          prefix=in_shell('ulimit -v %d; exec "$@"' % (mib << 10),
+                                                          PYTHON + [PROGRAM]))
                 self.assertRegex(result.err, r'\As3dump: [^\n]*\n\Z')
                 self.assertEqual('key%d' % mib in self.keys(), result.status == 0)
                 if result.status:
                     self.assertRegex(result.err, 'memory')
 
     def test_what_can_not_be_loaded_is_told_of_in_a_line(self):
-        for code in ('sys.modules["argparse"] = None', 'collections.namedtuple = fail'):
-            self.must_fail(1, 'out of memory, or not all of it is here', '--help', prefix=in_python(
-                'import collections, pkgutil, runpy, sys\ndef fail(*_):\n    raise MemoryError()\n'
-                + code))
+        for change in ('sys.modules["argparse"] = None', 'collections.namedtuple = fail'):
+            code = ('import collections, pkgutil, runpy, sys\ndef fail(*_):\n'
+                    '    raise MemoryError()\n%s\nrunpy.run_path(%r, run_name="__main__")')
+            self.must_fail(1, 'out of memory, or not all of it is here', '--help',
+                           prefix=PYTHON + ['-c', code % (change, PROGRAM)])
 
     def test_a_module_that_is_not_there_is_not_certainly_out_of_memory(self):
         for name in ('xml.etree.ElementTree', 'encodings.idna'):
@@ -3642,7 +3499,7 @@ class FaultTests(ProgramTestCase):
                            prefix=in_python('import sys; sys.modules[%r] = None' % name))
 
     def test_restores_give_the_exact_bytes_or_an_error(self):
-        data = os.urandom(2 * PART)
+        data = os.urandom(PART + 1000)
         self.configure(part_size='5m', jobs='1')
         key = self.dump(data, '/home', '0')
         kept = self.server.objects[key]
@@ -3684,7 +3541,7 @@ class SystemCallTests(ProgramTestCase):
         ('restore', ('restore -k old', 'mmap pthread_create poll recv send connect read write',
                      'mmap recv write')),
         ('clean', ('clean 2', 'mmap poll recv send connect read write', 'recv send'))))
-    DATA = some_bytes(4 * PART - 5)
+    DATA = some_bytes(3 * PART - 5)
     LIMIT = 30                              # seconds
 
     @classmethod
@@ -3804,40 +3661,6 @@ class SystemCallTests(ProgramTestCase):
         self.assertGreater(struck, 0)
 
 
-def faults():
-    """Let each call fail, two at a time; returns an exit status."""
-    todo, results = collections.deque(), []
-
-    def work(tests):
-        while todo:
-            fault = todo.popleft()
-            try:
-                tests.strike(*fault)
-                results.append(True)
-            except AssertionError as error:
-                results.append(False)
-                print('FAIL %s: %s %d %s: %s' % (
-                    *fault, ' | '.join(str(error).splitlines())), flush=True)
-            tests.doCleanups()
-
-    with contextlib.ExitStack() as stack:
-        both = []
-        for name in 'ab':
-            kind = type(name, (SystemCallTests,), {})       # each has a server of its own
-            kind.setUpClass()
-            stack.callback(kind.tearDownClass)
-            both.append(kind('strike'))
-            both[-1].setUp()
-        todo.extend(both[0].faults())
-        threads = [threading.Thread(target=work, args=(tests,)) for tests in both]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    print('%d passed, %d failed' % (results.count(True), results.count(False)))
-    return 0 if all(results) else 1
-
-
 # --- The sources -------------------------------------------------------------
 
 @unittest.skipUnless(shutil.which('make'), 'there is no make')
@@ -3876,7 +3699,11 @@ class InstallTests(ProgramTestCase):
 class SourceTests(unittest.TestCase):
 
     files = {'s3.py': set(), 's3dump.py': {'s3'}, 'test_s3.py': {'s3'},
-             'test_s3dump.py': {'s3dump', 'test_s3'}}
+             'test_s3dump.py': {'s3dump', 'test_s3'},
+             '.ci/demo.py': {'test_s3', 'test_s3dump'},
+             '.ci/interop.py': {'demo', 'test_s3', 'test_s3dump'},
+             '.ci/soak.py': {'test_s3'}, '.ci/faults.py': {'test_s3dump'},
+             '.ci/bench.py': {'s3dump', 'test_s3', 'test_s3dump'}}
 
     def test_only_the_standard_library_is_imported(self):
         library = [os.path.realpath(sysconfig.get_path(name)) for name in ('stdlib', 'platstdlib')]
@@ -3919,705 +3746,5 @@ class SourceTests(unittest.TestCase):
             self.assertTrue(os.access(os.path.join(HERE, name), os.X_OK), name)
 
 
-# --- A demonstration ---------------------------------------------------------
-
-def demo():
-    """Show the program at work on a real directory tree; returns an exit status."""
-    folder = tempfile.mkdtemp()
-    try:
-        with S3Server() as server:
-            os.mkdir(os.path.join(folder, 'bin'))
-            os.symlink(sys.executable, os.path.join(folder, 'bin', 'python3'))
-            os.symlink(PROGRAM, os.path.join(folder, 's3dump.py'))
-            copy_library(os.path.join(folder, 'tree'), 'email', 'json')
-            with open(os.path.join(folder, 'demo.conf'), 'w') as file:
-                file.write(server.config())
-            os.chmod(file.name, 0o600)
-            print('An S3 server on this machine (%s), and a directory tree to save:\n' % server.url)
-            return show(folder, (
-                'cat demo.conf',
-                'du -sk tree',
-                'tar -c tree | ./s3dump.py -f demo.conf dump tree 0',
-                './s3dump.py -f demo.conf list',
-                './s3dump.py -f demo.conf verify tree 0',
-                'mkdir back',
-                './s3dump.py -f demo.conf restore tree 0 | tar -x -C back',
-                'diff -r tree back/tree && echo identical',
-                'date > tree/news',
-                'tar -c tree | ./s3dump.py -f demo.conf dump tree 0',
-                './s3dump.py -f demo.conf list',
-                './s3dump.py -f demo.conf clean 1',
-                './s3dump.py -f demo.conf list',
-                './s3dump.py -f demo.conf restore tree 0 | tar -t | grep news'))
-    finally:
-        shutil.rmtree(folder)
-
-
-def copy_library(folder, *packages):
-    """Make a directory tree out of packages of the standard library."""
-    for package in packages:
-        shutil.copytree(os.path.join(sysconfig.get_path('stdlib'), package),
-                        os.path.join(folder, package), ignore=shutil.ignore_patterns('__pycache__'))
-
-
-def show(folder, commands):
-    """Run shell commands as if they were typed, up to the first that fails."""
-    environment = clean_environment(folder)
-    environment['PATH'] = os.path.join(folder, 'bin') + ':' + environment['PATH']
-    for command in commands:
-        print('$ ' + command, flush=True)
-        status = subprocess.call(['sh', '-c', command], cwd=folder, env=environment,
-                                 stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT,
-                                 timeout=PATIENCE)
-        if status:
-            print('\nThis should not have happened: exit status %d' % status)
-            return 1
-        print(flush=True)
-    return 0
-
-
-def clean_environment(home):
-    """Return an environment in which nothing speaks of AWS, rclone or proxies."""
-    environment = {name: value for name, value in os.environ.items() if not re.match(
-        r'AWS_|RCLONE_|S3DUMP_|PYTHON|(https?|all|no)_proxy$', name, re.IGNORECASE)}
-    return dict(environment, HOME=home)
-
-
-# --- Against other servers ---------------------------------------------------
-
-class Interop:
-    """The program, the self-test and the AWS CLI against one server; counts what passed."""
-
-    access_key, secret_key = 'INTEROPKEY', 'interop-secret-key'
-    VOLUMES, FULL = 'part_size 5m\nmax_parts 3\n', 3 * PART     # and what fills one volume
-    # Servers, and how they are reached.  All but moto check signatures.
-    WAYS = (('moto', ''), ('rclone', ''), ('seaweedfs', ''), ('rclone', 'over TLS'),
-            ('seaweedfs', 'through a proxy'), ('rclone', 'over TLS through a proxy'))
-    # Which server's bucket is copied to which other one, and back.
-    COPIES = (('moto', 'rclone'), ('rclone', 'seaweedfs'), ('seaweedfs', 'moto'))
-
-    def __init__(self, venv, folder, name, way):
-        self.venv, self.folder, self.server = venv, folder, name
-        self.name = ('%s %s' % (name, way)).rstrip()
-        self.secure, self.proxied = 'TLS' in way, 'proxy' in way
-        self.passed = self.failed = 0
-        self.processes = []
-        self.ports = self.free_ports(10)
-        self.port = self.ports.pop()
-        self.url = '%s://127.0.0.1:%d' % ('https' if self.secure else 'http', self.port)
-        self.settings = 'ca_bundle %s\n' % self.path('certificate') if self.secure else ''
-        with open(self.path('certificate'), 'w') as file:
-            file.write(CERTIFICATE)
-        self.environment = dict(
-            clean_environment(folder), AWS_ACCESS_KEY_ID=self.access_key,
-            AWS_SECRET_ACCESS_KEY=self.secret_key, AWS_DEFAULT_REGION='us-east-1',
-            AWS_CONFIG_FILE=os.devnull, AWS_SHARED_CREDENTIALS_FILE=os.devnull,
-            AWS_EC2_METADATA_DISABLED='true', AWS_REQUEST_CHECKSUM_CALCULATION='when_required',
-            AWS_RESPONSE_CHECKSUM_VALIDATION='when_required', **{
-                'AWS_CA_BUNDLE': self.path('certificate')} if self.secure else {})
-
-    def free_ports(self, count):
-        with contextlib.ExitStack() as stack:
-            sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-            for each in sockets:
-                each.bind(('127.0.0.1', 0))
-            return [each.getsockname()[1] for each in sockets]
-
-    def tool(self, name):
-        return os.path.join(self.venv, 'bin', name)
-
-    def path(self, name):
-        return os.path.join(self.folder, name)
-
-    def serve(self):
-        """Start the server, and the proxy if there is to be one."""
-        os.makedirs(self.path('data'))
-        self.start(getattr(self, self.server)(), self.port, 'server.log')
-        if self.server == 'seaweedfs':      # its parts find each other after they listen
-            until(lambda: b'added volume server' in self.log('server.log'), 'it has a volume')
-        if self.proxied:
-            port = self.ports.pop()
-            self.start([self.tool('proxy'), '--hostname', '127.0.0.1', '--port', str(port),
-                        '--data-dir', self.path('proxy')], port, 'proxy.log')
-            self.environment.update(HTTP_PROXY='http://127.0.0.1:%d' % port,
-                                    HTTPS_PROXY='http://127.0.0.1:%d' % port)
-
-    def moto(self):
-        return [self.tool('moto_server'), '-H', '127.0.0.1', '-p', str(self.port)]
-
-    def rclone(self):
-        return [self.tool('rclone'), '--config', '', '--cache-dir', self.path('cache'),
-                'serve', 's3', '--addr', '127.0.0.1:%d' % self.port,
-                '--auth-key', '%s,%s' % (self.access_key, self.secret_key)] + self.secure * [
-                    '--cert', self.path('certificate'), '--key', self.path('certificate')
-                ] + [self.path('data')]
-
-    def seaweedfs(self):
-        with open(self.path('identities'), 'w') as file:
-            json.dump({'identities': [{'name': 'interop', 'actions': ['Admin'], 'credentials': [
-                {'accessKey': self.access_key, 'secretKey': self.secret_key}]}]}, file)
-        ports = ['-%s.port%s=%d' % (part, kind, self.ports.pop()) for part in (
-            'master', 'volume', 'filer') for kind in ('', '.grpc')]
-        return [self.tool('weed'), 'server', '-ip=127.0.0.1', '-ip.bind=127.0.0.1',
-                '-dir=' + self.path('data'), '-filer', '-s3', '-s3.port=%d' % self.port,
-                '-s3.port.grpc=%d' % self.ports.pop(), '-s3.config=' + file.name,
-                '-volume.max=50', '-master.volumeSizeLimitMB=512',
-                '-master.telemetry=false'] + ports
-
-    def log(self, name):
-        with open(self.path(name), 'rb') as file:
-            return file.read()
-
-    def start(self, command, port, log):
-        """Start a process that listens at a port."""
-        with open(self.path(log), 'wb') as file:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
-                                       env=clean_environment(self.folder), cwd=self.folder)
-        self.processes.append(process)
-
-        def up():
-            if process.poll() is not None:
-                raise AssertionError('%s ended with status %d' % (self.name, process.returncode))
-            try:
-                socket.create_connection(('127.0.0.1', port), 5).close()
-                return True
-            except OSError:
-                return False
-
-        until(up, '%s listens' % self.name)
-
-    def check(self, what, function, *args):
-        """Print whether function(*args) went without an exception."""
-        try:
-            function(*args)
-        except (AssertionError, OSError, ValueError, subprocess.SubprocessError) as error:
-            self.failed += 1
-            print('FAIL %s: %s: %s' % (self.name, what, error), flush=True)
-        else:
-            self.passed += 1
-            print('ok   %s: %s' % (self.name, what), flush=True)
-
-    def run(self, command, source=os.devnull, target=None):
-        """Run a command from and to a file; its output, where target is None."""
-        with open(source, 'rb') as stdin, open(target or self.path('output'), 'wb') as stdout:
-            done = subprocess.run(command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE,
-                                  env=self.environment, cwd=self.folder, timeout=300)
-        output, self.warnings = '', done.stderr.decode('utf-8', 'replace')
-        if target is None:
-            with open(self.path('output'), 'rb') as file:
-                output = file.read().decode('utf-8')
-        if done.returncode:
-            raise AssertionError('%s: exit status %d\n%s%s' % (
-                ' '.join(map(os.path.basename, command[-5:])), done.returncode, output,
-                self.warnings))
-        return output
-
-    def s3dump(self, config, *argv, **files):
-        return self.run(PYTHON + [PROGRAM, '-f', self.path(config)] + list(argv), **files)
-
-    def aws(self, *argv, **files):
-        return self.run([self.tool('aws'), '--endpoint-url', self.url, 's3', 'cp', '--quiet']
-                        + list(argv), **files)
-
-    def keys(self):
-        """The keys of all objects that the bucket lists."""
-        return sorted(json.loads(self.run(PYTHON + ['-c', """if True:
-            import json, sys
-            sys.path.insert(0, sys.argv[1])
-            import s3
-            with s3.Bucket(s3.load_config(sys.argv[2])) as bucket:
-                print(json.dumps([entry.key for entry in bucket.list_objects()]))
-            """, HERE, self.path('default')])))
-
-    def equal(self, one, other):
-        if one != other:
-            raise AssertionError('%r is not %r' % (one, other))
-
-    def same(self, one, other):
-        if not filecmp.cmp(self.path(one), self.path(other), shallow=False):
-            raise AssertionError('%s and %s differ' % (one, other))
-
-    def configure(self, name, more='', bucket='bucket'):
-        """Write a configuration of that name."""
-        with open(self.path(name), 'w') as file:
-            file.write('endpoint %s\nregion us-east-1\nbucket_name %s\naccess_key_id %s\n'
-                       'secret_access_key %s\n%s%s' % (self.url, bucket, self.access_key,
-                                                       self.secret_key, self.settings, more))
-        os.chmod(file.name, 0o600)
-
-    def everything(self):
-        """All checks, against the running server."""
-        self.configure('default')
-        self.configure('small', 'part_size 5m\n')
-        self.configure('volumes', self.VOLUMES)
-        self.check('init', self.s3dump, 'default', 'init')
-        if self.server != 'moto':
-            self.check('a wrong key is refused', self.wrong_key)
-        self.check('self-test', self.self_test)
-        for config, size, what in (('default', 0, 'no byte'), ('default', 1, 'a byte'),
-                                   ('small', PART, 'one part'),
-                                   ('small', PART + 1, 'one part and a byte'),
-                                   ('default', 200 * 10**6, '200 MB')):
-            self.check('round trip of ' + what, self.round_trip, config, size)
-        for size, objects in ((self.FULL, 2), (40 * 10**6, 4)):
-            self.check('round trip of %d bytes in volumes' % size, self.round_trip, 'volumes',
-                       size, objects)
-        self.check('clean deletes all volumes of what goes, and no others', self.clean_volumes)
-        self.check("the AWS CLI's upload is restored", self.from_aws)
-        self.check('the AWS CLI reads a dump', self.to_aws)
-        self.check('tar -c, restore | tar -d', self.tar)
-        if self.proxied:
-            self.check('all this went through the proxy', self.through_proxy)
-
-    def wrong_key(self):
-        with open(self.path('default')) as file, open(self.path('wrong'), 'w') as wrong:
-            wrong.write(file.read().replace(self.secret_key, 'another'))
-        os.chmod(wrong.name, 0o600)
-        try:
-            self.s3dump('wrong', 'list')
-        except AssertionError as error:
-            if 'SignatureDoesNotMatch' not in str(error):
-                raise
-        else:
-            raise AssertionError('this server checks no signatures')
-
-    def through_proxy(self):
-        requests = self.log('proxy.log').count(b':%d' % self.port)
-        if requests < 20:
-            raise AssertionError('it had %d requests only' % requests)
-
-    def self_test(self):
-        output = self.run([sys.executable, os.path.join(HERE, 's3.py'), '-f', self.path('default')])
-        if not re.search(r'(?m)^\d+ passed, 0 failed', output) or 'FAIL' in output:
-            raise AssertionError('the self-test says\n' + output)
-
-    def make(self, size):
-        """Write the file data.in, of that size."""
-        block = some_bytes(1 << 20)
-        with open(self.path('data.in'), 'wb') as file:
-            for number in range(size // len(block)):
-                file.write(b'%8d' % number + block[8:])
-            file.write(block[:size % len(block)])
-
-    def round_trip(self, config, size, objects=1):
-        self.make(size)
-        labels = ['/some where+else', '0']
-        said = json.loads(self.s3dump(config, 'dump', '--json', *labels,
-                                      source=self.path('data.in')))
-        self.s3dump(config, 'restore', *labels, target=self.path('data.out'))
-        self.same('data.in', 'data.out')
-        self.s3dump(config, 'verify', *labels)
-        listed = json.loads(self.s3dump(config, 'list', '--json'))
-        self.equal((listed['key'], listed['size'], listed['objects']), (said['key'], size, objects))
-        if size:
-            self.equal(json.loads(self.s3dump(config, 'check', '--json', *labels))['ok'], True)
-        self.s3dump(config, 'delete', *labels)
-        self.equal(self.keys(), [])
-
-    def clean_volumes(self):
-        """Of two dumps the older one goes, with all its volumes."""
-        self.make(40 * 10**6)
-        for date in ('2026-01-05', '2026-01-06'):
-            self.s3dump('volumes', 'dump', '/home', '0', '-w', date, source=self.path('data.in'))
-        before = self.keys()
-        self.equal(len(before), 8)
-        self.s3dump('volumes', 'clean', '1')
-        self.equal(self.keys(), [key for key in before if ':2026-01-06:' in key])
-        self.s3dump('volumes', 'restore', '/home', '0', target=self.path('data.out'))
-        self.same('data.in', 'data.out')
-        self.s3dump('volumes', 'delete', '/home', '0', '-w', '2026-01-06')
-        self.equal(self.keys(), [])
-
-    def from_aws(self):
-        self.make(30 * 10**6)           # four parts of 8 MiB
-        self.aws(self.path('data.in'), 's3://bucket/from aws')
-        self.s3dump('default', 'restore', '-k', 'from aws', target=self.path('data.out'))
-        self.same('data.in', 'data.out')
-        said = json.loads(self.s3dump('default', 'verify', '--json', '-k', 'from aws'))
-        if said['verified'] != 'etag':
-            raise AssertionError('verified by %s' % said['verified'])
-
-    def to_aws(self):
-        self.make(40 * 10**6)
-        said = json.loads(self.s3dump('default', 'dump', '--json', '/', '0',
-                                      source=self.path('data.in')))
-        self.aws('s3://bucket/' + said['key'], '-', target=self.path('data.out'))
-        self.same('data.in', 'data.out')
-        self.s3dump('default', 'delete', '-k', said['key'])
-
-    def tar(self):
-        copy_library(self.path('tree'), 'email', 'encodings', 'asyncio', 'unittest')
-        program = ' '.join(map(shlex.quote, PYTHON + [PROGRAM, '-f', self.path('small')]))
-        self.run(['sh', '-c', 'tar -c tree | %s dump tree 0' % program])
-        self.run(['sh', '-c', '%s restore tree 0 | tar -d' % program])
-        self.run(['sh', '-c', '%s dump tree 1 -- tar -c tree' % program])
-        self.run(['sh', '-c', '%s restore tree 1 | tar -d' % program])
-
-    # Copies of the bucket.
-
-    # (FS, LEVEL, time by the stamp, bytes): none is stored in the order of the stamps.
-    OLD = (('/home', '0', '2026-01-05 22:10:03', 300), ('/home', '0', '2026-01-05 02:10:03', 200),
-           ('/home', '0', '2025-12-29 02:10:03', 400), ('/home', '1', '2026-01-06 02:10:03', 500),
-           ('/', '0', '2026-01-12 02:10:03', 32 * 10**6), ('/', '0', '2026-01-05 02:10:03', FULL),
-           ('pg', '0', '2026-01-05 02:10:03', 9 * 10**6))
-    NEWEST = (('/home', '0', OLD[0]), ('/home', '1', OLD[3]), ('/', '0', OLD[4]),
-              ('pg', '0', OLD[6]), ('new', '0', None))
-
-    def copies(self, other):
-        """What is said of dumps stays what it was when *other* holds a copy of the bucket."""
-        self.configure('default')
-        self.configure('volumes', self.VOLUMES)
-        self.check('dumps with old stamps are stored', self.store_old)
-        before = {}
-        self.check('they are as old as their stamps, and in that order', lambda: before.update(
-            self.said_of_dumps('default', warnings=False)))
-        for what, options in (('rclone copy -M', ['-M']), ('rclone copy', [])):
-            name = 'copy' + '-m' * len(options)
-            for one, bucket, target, copy in ((self, 'bucket', other, name),
-                                              (other, name, self, name + '-back')):
-                self.check('%s %s: the same is said of all' % (
-                    what, 'and back' if target is self else 'to ' + other.name),
-                    self.copy, [self.tool('rclone'), '--config', '', '--retries', '1', 'copy',
-                                *options, 'A:' + bucket, 'B:' + copy],
-                    dict(one.rclone_remote('A'), **target.rclone_remote('B')), target, copy,
-                    before, not options)
-        if self.server == 'moto':
-            self.configure('synced', bucket='synced')
-            self.check('a bucket to copy to', self.s3dump, 'synced', 'init')
-            self.check('aws s3 sync: the same is said of all', self.copy, [
-                self.tool('aws'), '--endpoint-url', self.url, 's3', 'sync', '--quiet',
-                's3://bucket', 's3://synced'], {}, self, 'synced', before, False)
-
-    def rclone_remote(self, name):
-        """The environment variables by which rclone knows this server as *name*."""
-        providers = {'moto': 'Other', 'rclone': 'Rclone', 'seaweedfs': 'SeaweedFS'}
-        return {'RCLONE_CONFIG_%s_%s' % (name, key): value for key, value in (
-            ('TYPE', 's3'), ('PROVIDER', providers[self.server]), ('ENDPOINT', self.url),
-            ('REGION', 'us-east-1'), ('ACCESS_KEY_ID', self.access_key),
-            ('SECRET_ACCESS_KEY', self.secret_key))}
-
-    def store_old(self):
-        self.s3dump('default', 'init')
-        for fs, level, stored, size in self.OLD:
-            self.make(size)
-            key = '%s:%s:%s:%s:%s.512Z-%016d' % (
-                HOST, fs, level, stored[:10], re.sub('[-:]', '', stored).replace(' ', 'T'), size)
-            self.s3dump('volumes', 'dump', '-k', key, source=self.path('data.in'))
-        self.make(100)
-        self.s3dump('default', 'dump', 'new', '0', source=self.path('data.in'))
-
-    def copy(self, command, environment, target, bucket, before, warnings):
-        """Copy a bucket by a command; what is said of the copy must be what was said *before*."""
-        if not before:
-            raise AssertionError('there is nothing to compare with')
-        self.environment.update(environment)
-        self.run(command)
-        target.configure(bucket, bucket=bucket)
-        after = target.said_of_dumps(bucket, warnings)
-        for what in before:
-            if before[what] != after[what]:
-                raise AssertionError('%s says\n%s\nand said\n%s' % (what, after[what],
-                                                                    before[what]))
-
-    def said_of_dumps(self, config, warnings):
-        """What all commands say of the dumps of OLD: {command: output}; only warnings beside it,
-        if any."""
-        said = {}
-
-        def tell(*argv, **files):
-            said[' '.join(argv)] = output = self.s3dump(config, '-q', *argv, **files)
-            for line in self.warnings.splitlines():
-                if not warnings or 'warning: ' not in line:
-                    raise AssertionError('%s says %s' % (' '.join(argv), line))
-            return output
-
-        tell('list')
-        tell('list', '--json')
-        tell('clean', '-n', '1')
-        for fs, level, newest in self.NEWEST:
-            self.make(newest[3] if newest else 100)
-            tell('restore', fs, level, target=self.path('data.out'))
-            self.same('data.in', 'data.out')
-            tell('verify', '--json', fs, level)
-            found = json.loads(tell('check', '--json', '--max-age', '9999d', '--min-ratio', '0',
-                                    fs, level))
-            age = found.pop('age_seconds')
-            stored = newest and calendar.timegm(time.strptime(newest[2], '%Y-%m-%d %H:%M:%S'))
-            if not 0 <= age - (time.time() - stored if stored else 0) + 300 <= 600:
-                raise AssertionError('%s level %s is said to be %d s old' % (fs, level, age))
-            said['check %s %s' % (fs, level)] = found
-            del said['check --json --max-age 9999d --min-ratio 0 %s %s' % (fs, level)]
-        return said
-
-
-def end_process(process):
-    process.terminate()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def interop(venv):
-    """Run against the servers that are installed in *venv*; returns an exit status."""
-    passed = failed = 0
-    for ways in [[way] for way in Interop.WAYS] + [
-            [(one, ''), (other, '')] for one, other in Interop.COPIES]:
-        servers = [Interop(os.path.abspath(venv), tempfile.mkdtemp(), *way) for way in ways]
-        tests = servers[0]
-        try:
-            for server in servers:
-                server.serve()
-            if len(servers) == 1:
-                tests.everything()
-            else:
-                tests.copies(servers[1])
-        except (AssertionError, OSError) as error:
-            tests.failed += 1
-            print('FAIL %s: %s' % (tests.name, error), flush=True)
-        finally:
-            for server in servers:
-                for process in server.processes:
-                    end_process(process)
-                if tests.failed and os.path.exists(server.path('server.log')):
-                    with open(server.path('server.log'), errors='replace') as file:
-                        print('The end of the log of %s:\n%s' % (server.name, file.read()[-2000:]))
-                shutil.rmtree(server.folder)
-        passed, failed = passed + tests.passed, failed + tests.failed
-    print('%d passed, %d failed' % (passed, failed))
-    return 1 if failed else 0
-
-
-# --- What it costs -----------------------------------------------------------
-
-# A process as small as can be, that runs a command and tells what it took: whatever
-# starts a process hands its own peak memory on to it.
-METER = '''if True:
-    import os, sys, time
-    start = time.monotonic()
-    child = os.fork()
-    if not child:
-        os.close(int(sys.argv[1]))
-        os.execv(sys.argv[2], sys.argv[2:])
-    status, usage = os.wait4(child, 0)[1:]
-    os.write(int(sys.argv[1]), b'%d %f %f %f' % (
-        status, time.monotonic() - start, usage.ru_utime + usage.ru_stime,
-        usage.ru_maxrss / 1024))
-'''
-Cost = collections.namedtuple('Cost', 'status seconds cpu peak')     # CPU seconds, MiB
-
-
-class Bench:
-    """The program, and the least that Python can do, against the server of the tests."""
-
-    # direction, https, what is hashed or checked, settings
-    ROWS = (('dump', False, 'sha256', {}), ('dump', True, 'sha256', {}),
-            ('dump', True, 'crc32', {'checksum': 'crc32'}),
-            ('restore', False, 'md5', {'checksum': 'none'}),
-            ('restore', False, 'crc32', {'checksum': 'crc32'}),
-            ('restore', True, 'crc32', {'checksum': 'crc32'}))
-
-    def __init__(self, folder, size, keys, rows, runs):
-        self.folder, self.size, self.keys, self.runs = folder, size, keys, runs
-        self.rows = self.ROWS[:rows]
-        self.certificate = os.path.join(folder, 'certificate')
-        self.config = os.path.join(folder, 'config')
-        with open(self.certificate, 'w') as file:
-            file.write(CERTIFICATE)
-
-    def run(self):
-        """Print a line of medians for each row; of more than 4 GiB what shows how costs grow."""
-        print('%-22s%15s%14s%9s%9s%10s\n%-22s%15s%14s%9s%9s%10s' % (
-            '%.4g GiB' % (self.size / 2**30), 'MB/s', 'CPU s/GiB', 'ratio', 'peak', 'requests',
-            '', '(floor)', '(floor)', 'of CPU', 'MiB', '/GiB'), flush=True)
-        large = self.size > 4 << 30
-        for direction, secure, check, settings in self.rows:
-            if large and (secure or check == 'md5'):
-                continue
-            with self.server(secure, discard=check != 'md5') as server:     # whose ETags are others
-                self.configure(server, settings)
-                if direction == 'restore':
-                    self.transfer('dump', self.size)
-                ours, floors, feed = [], [], self.size * (direction == 'dump')
-                for _ in range(self.runs):
-                    server.requests()
-                    ours.append(self.transfer(direction, feed))
-                    requests = server.requests()
-                    if not large:
-                        floors.append(self.floor(direction, check, server.port, secure, feed))
-                self.show('%s %s %s' % (direction, 'https' if secure else 'http', check),
-                          median(ours), floors and median(floors), requests)
-        if self.keys:
-            with self.server(False, keys=self.keys) as server:
-                self.configure(server, {})
-                cost = median([self.measure([PROGRAM, '-f', self.config, 'list', '-a'])
-                               for _ in range(self.runs)])
-                print('list of %d objects: %.2f s, %.2f s of CPU, %.0f MiB, %d requests' % (
-                    self.keys, cost.seconds, cost.cpu, cost.peak,
-                    server.requests() / self.runs))
-
-    def transfer(self, direction, feed):
-        return self.measure([PROGRAM, '-q', '-f', self.config, direction, 'bench', '0'], feed)
-
-    def floor(self, direction, check, port, secure, feed):
-        """The Cost of the shortest loop, but its start, which takes in all these tests."""
-        costs = [self.measure([os.path.abspath(__file__), '--floor', direction, check, str(port),
-                               self.certificate if secure else '', str(size)], feed and size)
-                 for size in (self.size, 0)]
-        return costs[0]._replace(seconds=costs[0].seconds - costs[1].seconds,
-                                 cpu=costs[0].cpu - costs[1].cpu)
-
-    def show(self, name, ours, floor, requests):
-        def both(form, value):
-            return form % value(ours) + (' (%s)' % form % value(floor) if floor else '')
-
-        size = self.size
-        print('%-22s%15s%14s%9s%9.1f%10.1f' % (
-            name, both('%.0f', lambda cost: size / cost.seconds / 1e6),
-            both('%.2f', lambda cost: cost.cpu * 2**30 / size),
-            '%.2f' % (ours.cpu / floor.cpu) if floor else '', ours.peak,
-            requests * 2**30 / size), flush=True)
-
-    def configure(self, server, settings):
-        with open(self.config, 'w') as file:
-            file.write(server.config(**settings))
-        os.chmod(self.config, 0o600)
-
-    @contextlib.contextmanager
-    def server(self, secure, discard=False, keys=0):
-        """An S3Server in a process of its own; discard: it keeps only the sizes of what it gets."""
-        server = S3Server(discard=discard, certfile=self.certificate if secure else None)
-        asked, answered = os.pipe(), os.pipe()
-        child = os.fork()
-        if not child:
-            for number in range(keys):
-                server.put('h%05d:/:0:%s:20260101T000000.000Z-%016d' % (
-                    number // 200, time.strftime('%Y-%m-%d', time.gmtime(number % 200 * DAY)),
-                    number), b'')
-            server.start()
-            os.write(answered[1], b'%d' % server.port)
-            while os.read(asked[0], 1):
-                count = len(server.log)
-                del server.log[:]
-                os.write(answered[1], b'%d' % count)
-            os._exit(0)
-
-        def requests():
-            """How many there were since this was asked before."""
-            os.write(asked[1], b'?')
-            return int(os.read(answered[0], 10))
-
-        server.port, server.requests = int(os.read(answered[0], 10)), requests
-        try:
-            yield server
-        finally:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            for descriptor in asked + answered:
-                os.close(descriptor)
-
-    def measure(self, argv, feed=0):
-        """The Cost of a command that gets *feed* zeros, and whose output is thrown away."""
-        reader, writer = os.pipe()
-        process = subprocess.Popen(
-            [sys.executable, '-I', '-S', '-c', METER, str(writer), sys.executable, *argv],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[writer],
-            env=clean_environment(self.folder))
-        os.close(writer)
-        drain = threading.Thread(target=self.drain, args=[process.stdout])
-        drain.start()
-        zeros = memoryview(bytes(1 << 20))
-        try:
-            while feed:
-                feed -= os.write(process.stdin.fileno(), zeros[:feed])
-        except BrokenPipeError:     # it says why it has ended
-            pass
-        process.stdin.close()
-        drain.join()
-        process.wait()
-        with open(reader, 'rb') as report:
-            cost = Cost(*map(float, report.read().split()))
-        if cost.status:
-            raise AssertionError('%s failed' % ' '.join(argv))
-        return cost
-
-    def drain(self, file):
-        with file:
-            while os.read(file.fileno(), 1 << 20):
-                pass
-
-
-def median(costs):
-    """The Cost of the medians."""
-    return Cost(*(sorted(values)[len(costs) // 2] for values in zip(*costs)))
-
-
-def floor(direction, check, port, certfile, size):
-    """The shortest loop that dumps or restores: one thread, one buffer, no retries."""
-    server = S3Server(port=int(port), certfile=certfile or None)
-    client, view = SigningClient(server), memoryview(bytearray(16 << 20))
-    stream = open(0, 'rb', buffering=0)
-    for descriptor in (0, 1):
-        s3dump.wide_pipe(descriptor)
-    while direction == 'dump':
-        count = got = stream.readinto(view)
-        while got:
-            got = stream.readinto(view[count:])
-            count += got
-        if not count:
-            break
-        if check == 'sha256':
-            answer = client('PUT', '/bucket/floor', view[:count])
-        else:
-            answer = client('PUT', '/bucket/floor', view[:count], payload_hash='UNSIGNED-PAYLOAD',
-                            x_amz_checksum_crc32=base64_crc32(zlib.crc32(view[:count])))
-        if answer.status != 200:
-            raise AssertionError(answer.content)
-    if direction == 'restore':
-        digest, crc, left = hashlib.md5(), 0, int(size)
-        client('PUT', '/bucket/floor', view)
-        connection = client.connect()
-        while left:
-            connection.request('GET', '/bucket/floor', headers=dict(client.sign(
-                'GET', '/bucket/floor', {}, hashlib.sha256().hexdigest())))
-            response = connection.getresponse()
-            while True:
-                block = view[:min(left, 256 << 10)]
-                count = response.readinto(block)
-                if not count:
-                    break
-                if check == 'md5':
-                    digest.update(block[:count])
-                else:
-                    crc = zlib.crc32(block[:count], crc)
-                os.write(1, block[:count])
-                left -= count
-
-
-def bench(gib, *numbers):
-    """Show what dumps and restores of so many GiB, and a listing, take on this machine."""
-    if not re.match(r'[0-9]*\.?[0-9]+( [0-9]+){2} 0*[1-9][0-9]*\Z', ' '.join([gib, *numbers])) or (
-            float(gib) * 2**30 < 1):
-        return 'GIB is more than 0, KEYS and ROWS are whole numbers, and RUNS is at least 1'
-    folder = tempfile.mkdtemp()
-    try:
-        Bench(folder, int(float(gib) * 2**30), *map(int, numbers)).run()
-    except AssertionError as error:
-        return str(error)
-    finally:
-        shutil.rmtree(folder)
-
-
 if __name__ == '__main__':
-    if sys.argv[1:] == ['--demo']:
-        sys.exit(demo())
-    if sys.argv[1:2] == ['--interop'] and len(sys.argv) == 3:
-        sys.exit(interop(sys.argv[2]))
-    if sys.argv[1:] == ['--faults']:
-        sys.exit(faults())
-    if sys.argv[1:2] == ['--bench'] and len(sys.argv) == 6:
-        sys.exit(bench(*sys.argv[2:]))
-    if sys.argv[1:2] == ['--floor']:
-        sys.exit(floor(*sys.argv[2:]))
     unittest.main()
