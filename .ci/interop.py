@@ -328,7 +328,7 @@ class Interop:
             self.check('a bucket to copy to', self.s3dump, 'synced', 'init')
             self.check('aws s3 sync: the same is said of all', self.copy, [
                 self.tool('aws'), '--endpoint-url', self.url, 's3', 'sync', '--quiet',
-                's3://bucket', 's3://synced'], {}, self, 'synced', before, False)
+                's3://bucket', 's3://synced'], {}, self, 'synced', before, True)
 
     def rclone_remote(self, name):
         """The environment variables by which rclone knows this server as *name*."""
