@@ -6817,8 +6817,8 @@ class Soak(ClientTestCase):
             self.assertNotIn(key, server.objects, error)
         results['dump ' + outcome] += 1
         left = [name for name in list(server.objects) + [
-            upload.key for upload in server.uploads.values()]
-            if name == key or name.startswith(key + '/')]
+            upload.key for upload in server.uploads.values() if upload.parts]
+            if name == key or name.startswith((key + '.volume_', key + '.end_'))]
         if outcome == 'stored':
             self.assertIn(key, server.objects)
         elif outcome == 'failed' and left:
