@@ -1777,6 +1777,14 @@ def open_bucket(args):
     return s3.Bucket(config, report=report, signals=SIGNALS)
 
 
+def no_memory_left(error):
+    """Whether an exception comes of having no memory; Python then raises some of any kind."""
+    try:
+        return isinstance(error, (MemoryError, SystemError)) or not bytearray(4 << 20)
+    except MemoryError:
+        return True
+
+
 def run(argv):
     """Run a command; returns the exit status."""
     args = argparse.Namespace(name='s3dump', verbose=False)
@@ -1809,13 +1817,13 @@ def run(argv):
     except OSError as error:
         say('%s: %s' % (args.name, error.strerror or error))
         return 1
-    except MemoryError:
-        say('%s: out of memory; fewer jobs (-j) or a smaller part_size need less' % args.name)
-        return 1
     except Exception as error:      # its text may hold anything, a secret too
         if isinstance(error, ImportError) or type(error) is LookupError:    # of a codec
             say('%s: out of memory, or this Python is not complete: %s' % (
                 args.name, s3.printable(str(error))))
+            return 1
+        if no_memory_left(error):
+            say('%s: out of memory; fewer jobs (-j) or a smaller part_size need less' % args.name)
             return 1
         place = error.__traceback__
         while place.tb_next:
