@@ -1490,10 +1490,11 @@ class Connection:
         self._http = None
 
     def pause(self, seconds):
-        """Sleep, unless cancelled."""
+        """Sleep; raise Cancelled when that is called for."""
         with self._signals:
             if self._alarm.acquire(timeout=seconds):
                 self._alarm.release()
+        self._go_home_if_cancelled()
 
     def cancel(self):
         """Make the thread, wherever it sends, receives or waits, raise at once."""
@@ -1993,8 +1994,8 @@ def parse_expiration(text):
 
 # The sources, each a function that returns Credentials or raises Absent, ConfigError or
 # NetworkError.  What they are given: the settings, the environment, the region of STS, which
-# stays wherever the bucket turns out to be, and ask(), which is ask_service().
-Given = collections.namedtuple('Given', 'config environ region ask')
+# stays wherever the bucket turns out to be, ask(), which is ask_service(), and pause(seconds).
+Given = collections.namedtuple('Given', 'config environ region ask pause')
 
 PROCESS_TIMEOUT = 60                # seconds
 INSTANCE_TIMEOUT = 1                # of what is on this machine or not there
@@ -2024,7 +2025,8 @@ def from_profile(given, name=None, users=()):
     if 'role_arn' in profile and name not in users:
         return from_role(given, name, profile, users + (name,))
     if 'aws_access_key_id' not in profile and 'credential_process' in profile:
-        return from_process('credential_process of ' + where, profile['credential_process'])
+        return from_process(given, 'credential_process of ' + where,
+                            profile['credential_process'])
     if 'aws_access_key_id' not in profile and ('sso_session' in profile
                                                or 'sso_start_url' in profile):
         raise ConfigError(printable(
@@ -2102,7 +2104,7 @@ def assume_role(given, where, signer, **query):
             where, masked(url), answer.status)) from None
 
 
-def from_process(where, command):
+def from_process(given, where, command):
     """Credentials that a program prints; it may ask on the terminal that it inherits."""
     import shlex
     import subprocess
@@ -2114,7 +2116,7 @@ def from_process(where, command):
     except (OSError, ValueError, IndexError) as error:
         raise ConfigError('%s can not be run: %s' % (where, brief(error))) from None
     try:
-        output = read_output(where, process)
+        output = read_output(given, where, process)
     except ChildProcessError:
         raise ConfigError('%s: how it ended is not known' % where) from None
     finally:
@@ -2127,7 +2129,7 @@ def from_process(where, command):
     return parse_credentials(where, output, 'SessionToken')
 
 
-def read_output(where, process, most=64 << 10):
+def read_output(given, where, process, most=64 << 10):
     """Return what a program writes until it ends, though others may keep its output open."""
     output, end = b'', time.monotonic() + PROCESS_TIMEOUT
     os.set_blocking(process.stdout.fileno(), False)
@@ -2142,7 +2144,7 @@ def read_output(where, process, most=64 << 10):
         if time.monotonic() > end:
             raise NetworkError('%s does not end within %d s' % (where, PROCESS_TIMEOUT))
         if not piece:
-            time.sleep(0.02)
+            given.pause(0.02)
 
 
 def from_container(given):
@@ -2272,7 +2274,7 @@ class Provider:
     MARGIN = 5                      # seconds that a request may be under way
 
     def __init__(self, config, environ, region):
-        self._given = Given(config, environ, region, None)
+        self._given = Given(config, environ, region, None, None)
         self._source = None         # the function that found the current ones
         self._current = None
         self._asked = None          # when the source was asked last, by the monotonic clock
@@ -2334,7 +2336,8 @@ class Provider:
         """The Credentials of the first source that has any, or of that which had them before:
         another one would be somebody else."""
         given = self._given._replace(
-            ask=functools.partial(ask_service, bucket, self._given.environ))
+            ask=functools.partial(ask_service, bucket, self._given.environ),
+            pause=bucket.connection().pause)
         if self._source:
             try:
                 return self._source(given)
@@ -2503,8 +2506,6 @@ class Request:
             bucket.wait(connection, pause)
         finally:
             del bucket.tally.pauses[connection]
-        if connection.cancelled:
-            raise Cancelled()
 
     def _final(self, error):
         """Return *error* as it is raised to the caller."""
@@ -2820,8 +2821,6 @@ class Bucket:
         end, pause = self.monotonic() + self.times.patience, 1
         while completing and ours is False and self.monotonic() < end:
             self.wait(self.connection(), pause)
-            if self.connection().cancelled:
-                raise Cancelled()
             ours, pause = self.is_ours(key, dump_id, size), min(20, 2 * pause)
         if ours or (ours is None and taken and unique and in_doubt):
             return

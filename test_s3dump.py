@@ -2540,6 +2540,15 @@ class SignalTests(ProgramTestCase):
         self.assertRegex(self.ended_soon(process), "'.*' may be left behind: [^\n]+\n"
                          's3dump: ended by signal 15: nothing is stored\n')
 
+    def test_a_signal_while_credentials_are_waited_for_ends_it_soon(self):
+        self.write_file(re.sub('(?m)^.*_key.*\n', '', self.server.config(profile='x')))
+        aws = self.write_file('[profile x]\ncredential_process = sh -c "echo >&2; exec sleep 100"\n',
+                              'aws')
+        for argv in (['list'], ['dump', '/home', '0']):
+            process = self.start(*argv, env={'AWS_CONFIG_FILE': aws})
+            self.assertEqual(process.stderr.read(1), b'\n')
+            self.assertRegex(self.ended_soon(process), 's3dump: ended by signal 15')
+
     def test_an_object_that_appears_after_a_signal_is_warned_of(self):
         working, finish = threading.Event(), threading.Event()
         self.server.on('PutObject', lambda *_: working.set() or finish.wait(PATIENCE))
