@@ -3635,7 +3635,7 @@ class SystemCallTests(ProgramTestCase):
                 self.assertNotEqual(command, 'failing dump', 'it is stored all the same')
                 self.assertTrue(found.data == self.DATA, 'what is stored is not whole')
             self.assertTrue(status or len(objects) == 1, 'status 0, but not one dump is stored')
-            self.assertTrue(status or not self.server.uploads, 'status 0, but an upload is left')
+            self.assertTrue(status or not self.parts_left(), 'status 0, but an upload is left')
         if not number:                      # else nothing of that would mean anything
             self.assertEqual(status, int(command == 'failing dump'), said)
         self.assertEqual(self.server.violations, [])
