@@ -191,26 +191,27 @@ class ResponseError(Error):
 
 
 HINTS = {
-    'AccessDenied': 'ACTION is not allowed: look at the policies of the key and of the bucket; is '
-                    'it your bucket?',
+    'AccessDenied': 'ACTION is not allowed: look at the policies of these credentials and of the '
+                    'bucket; is the bucket yours?',
     'AccessControlListNotSupported': 'the bucket has ACLs switched off, the default since 2023: '
                                      'its policy does what they did',
     'AuthorizationHeaderMalformed': 'check region and service in the configuration',
     'BucketAlreadyExists': 'the name is taken by somebody else: choose another bucket_name',
-    'EntityTooSmall': 'this server wants larger parts: `s3.py` finds out, see part_size',
-    'ExpiredToken': 'get a newer key and session_token',
-    'Forbidden': "may the key do ACTION? are access_key_id, secret_access_key and clock right?",
-    'InvalidAccessKeyId': 'check access_key_id, and that it is of this endpoint; a temporary key '
-                          'needs its session_token',
+    'EntityTooSmall': 'this server wants larger parts: `s3.py` tells the part_size to set',
+    'ExpiredToken': 'get newer credentials: access_key_id, secret_access_key and session_token',
+    'Forbidden': 'may these credentials do ACTION? are access_key_id, secret_access_key and the '
+                 'clock right?',
+    'InvalidAccessKeyId': 'check access_key_id, and that it belongs to this endpoint; temporary '
+                          'credentials need their session_token',
     'InvalidStorageClass': 'this server has other storage classes',
     'NoSuchBucket': 'check bucket_name and endpoint, or create it with `s3dump.py init`',
-    'NotImplemented': 'this server can not do that',
+    'NotImplemented': 'this server does not support this request',
     'PermanentRedirect': 'check region and endpoint in the configuration',
     'PreconditionFailed': 'an object of that name exists, and nothing was changed',
-    'RequestTimeTooSkewed': "this machine's clock is wrong, and the server's could not be learnt: "
-                            "set it (date -u -s)",
-    'SignatureDoesNotMatch': 'check secret_access_key, for blanks at its end too; a proxy that '
-                             'changes requests does this as well',
+    'RequestTimeTooSkewed': "this machine's clock is wrong: set it (date -u -s); the server's "
+                            "could not be learnt",
+    'SignatureDoesNotMatch': 'check secret_access_key, also for blanks at its end; a proxy that '
+                             'changes requests causes this too',
 }
 
 # What a policy must allow.  Source: Amazon S3 User Guide, "Required permissions for Amazon S3
@@ -269,7 +270,7 @@ def parser(fits, what, convert=str, least=None, most=None, secret=False):
             value = convert(text)
             if (least is None or value >= least) and (most is None or value <= most):
                 return value
-        raise ValueError('it is not %s' % what if secret else '%r is not %s' % (text, what))
+        raise ValueError('the value is not %s' % what if secret else '%r is not %s' % (text, what))
     return parse
 
 
@@ -290,7 +291,7 @@ def bytes_of(size):
 
 
 SIZE = r'([0-9]{1,15}(\.[0-9]{0,9})?|\.[0-9]{1,9})[kmgtKMGT]?'
-parse_size = parser(SIZE, 'a size: a number, then k, m, g or t if you like', bytes_of)
+parse_size = parser(SIZE, 'a size (a number, then k, m, g or t if you like)', bytes_of)
 parse_rate = parser(SIZE, 'a rate like 300k or 1.5m, in bytes per second', bytes_of, 1)
 parse_word = parser('[!-~]+', 'printable ASCII without blanks', secret=True)
 parse_secret = parser(str.isprintable, 'text that can be typed', secret=True)
@@ -333,8 +334,8 @@ def read_config(path):
             name = re.match('[A-Za-z0-9_-]*', words[0]).group(0)
             if len(name) > max(map(len, SETTINGS)):         # it may be the secret itself
                 name = 'of %d characters' % len(name)
-            raise ConfigError(printable('%sunknown key %s%s' % (
-                where, name, '' if name == words[0] else '; write key, blank, value')))
+            raise ConfigError(printable('%sunknown setting %s%s' % (
+                where, name, '' if name == words[0] else '; write name, blank, value')))
         if len(words) < 2:
             raise ConfigError(printable(where + 'no value for ' + words[0]))
         if words[0] in config:
@@ -392,7 +393,7 @@ def read_ini(path):
     try:
         parser.read_string(read_text(path))
     except configparser.Error as error:
-        raise ConfigError('cannot read %s: it is no file of the AWS CLI, see line %s' % (
+        raise ConfigError('cannot read %s: it is not a file of the AWS CLI, see line %s' % (
             printable(path), getattr(error, 'lineno', None) or getattr(
                 error, 'errors', None) and error.errors[0][0])) from None
     sections = {}
@@ -539,12 +540,12 @@ class Endpoint:
             raise ConfigError('no bucket: write `bucket_name NAME` into ~/.s3keys (or another '
                               'file, for -f), or set S3DUMP_BUCKET')
         if not re.match(r'[!-.0-~]+\Z', self.bucket):
-            raise ConfigError('%s is no name of a bucket' % quoted(self.bucket, 100))
+            raise ConfigError('%s is not a valid bucket name' % quoted(self.bucket, 100))
         self.answered = False       # whether the server ever said anything
         self.wants_md5 = False      # whether it wants Content-MD5 with what is written
         self.region = config.get('region') or 'us-east-1'
         if not valid_region(self.region):
-            raise ConfigError('%s is no region' % quoted(self.region))
+            raise ConfigError('%s is not a valid region' % quoted(self.region))
         self.custom = bool(config.get('endpoint'))
         self._locate(config.get('endpoint') or aws_url('s3', self.region))
         style = config.get('addressing', 'auto')
@@ -554,7 +555,7 @@ class Endpoint:
             style == 'auto' and self.aws and bool(label))
         if self.virtual and not re.match(r'[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\Z',
                                          self.bucket):
-            raise ConfigError('bucket_name %s can not be part of a host name: use `addressing '
+            raise ConfigError('bucket_name %s cannot be part of a host name: use `addressing '
                               'path`' % quoted(self.bucket, 100))
 
     def _locate(self, url):
@@ -564,7 +565,7 @@ class Endpoint:
                 raise ValueError(url)
             scheme, host, port, path = split_url(url)
         except ValueError:
-            raise ConfigError('endpoint %s is no URL like https://s3.example.com or '
+            raise ConfigError('endpoint %s is not a URL like https://s3.example.com or '
                               'http://127.0.0.1:9000' % masked(url)) from None
         if scheme == 'https' and ssl is None:
             raise ConfigError('this Python was built without ssl, or is out of memory (%s): it can '
@@ -812,7 +813,7 @@ class Document:
         try:
             self._root = ElementTree.fromstring(body)
         except (ElementTree.ParseError, ValueError, LookupError) as error:
-            raise BadAnswer('the answer of the server is no XML (%s): %s'
+            raise BadAnswer('the answer of the server is not XML (%s): %s'
                             % (error, quoted(body[:60])))
         space, _, self.name = self._root.tag.rpartition('}')
         self._space = space and space + '}'
@@ -885,7 +886,7 @@ def parse_error(label, method, status, headers, body):
         code = {403: 'Forbidden', 404: 'NotFound', 412: 'PreconditionFailed'}.get(
             status, http.client.responses.get(status, 'unknown error'))
         if body and method != 'HEAD':
-            message = 'no S3 error but ' + quoted(body[:80])
+            message = 'not an S3 error but ' + quoted(body[:80])
     return ResponseError(
         label, status, code, message,
         request_id=get('RequestId') or headers.get('x-amz-request-id') or '',
@@ -962,7 +963,7 @@ def require_etag(answer):
     """The ETag, without which the answer to a write isn't S3's (but a captive portal's)."""
     etag = answer.headers.get('etag')
     if not etag:
-        raise BadAnswer('the server require_etag nothing: its answer has no ETag')
+        raise BadAnswer('the server acknowledges nothing: its answer has no ETag')
     return etag
 
 
@@ -1145,11 +1146,11 @@ def seek_range(response, first, count):
     if said or response.status == 206:
         if not said or (int(said.group(1)), int(said.group(2))) != (first, first + count - 1) \
                 or length not in (None, count):
-            raise BadAnswer('asked for bytes %d-%d, the server sends %s'
+            raise BadAnswer('the server was asked for bytes %d-%d, and sends %s'
                             % (first, first + count - 1, said.group(0) if said else 'others'))
         return int(said.group(3)) if said.group(3) else None
     if not response.headers.get('etag'):
-        raise BadAnswer('an answer without an ETag is not of S3')
+        raise BadAnswer('an answer without an ETag is not from S3')
     if length != count:
         rest = first
         while rest:
@@ -1313,7 +1314,7 @@ def find_proxy(environ, scheme, host):
                 urllib.parse.unquote_to_bytes(login)).decode()
         return Proxy(parts.hostname, parts.port or 80, headers)
     except ValueError:
-        raise ConfigError('%s_PROXY is no URL like http://proxy.example.com:3128'
+        raise ConfigError('%s_PROXY is not a URL like http://proxy.example.com:3128'
                           % scheme.upper()) from None
 
 
@@ -1455,7 +1456,7 @@ class Connection:
                 response.headers = response.msg = None
                 response.begin()
             if response.status < 200:
-                raise BadAnswer('the server answers %d, which is not an answer' % response.status)
+                raise BadAnswer('the server answers %d, which ends no request' % response.status)
         except BaseException:
             response.close()
             raise
@@ -1986,7 +1987,7 @@ def parse_expiration(text):
     match = re.match(r'[-0-9]{10}[T ][:0-9]{8}(?:[.,][0-9]+)?(?:Z|([+-])([0-9]{2}):?([0-9]{2}))\Z',
                      text)
     if not match:
-        raise ValueError('%r is no time' % text)
+        raise ValueError('%r is not a time' % text)
     sign, hours, minutes = match.groups()
     offset = 3600 * int(hours) + 60 * int(minutes) if sign else 0
     return parse_time(text) - (-offset if sign == '-' else offset)
@@ -2030,8 +2031,8 @@ def from_profile(given, name=None, users=()):
     if 'aws_access_key_id' not in profile and ('sso_session' in profile
                                                or 'sso_start_url' in profile):
         raise ConfigError(printable(
-            '%s is of SSO: make one with the line `credential_process = aws configure '
-            'export-credentials --profile %s`, and use that' % (where, name)))
+            '%s uses SSO: make a profile with the line `credential_process = aws configure '
+            'export-credentials --profile %s`, and use that one' % (where, name)))
     return make_credentials(where, profile, PROFILE_KEY)
 
 
@@ -2056,8 +2057,8 @@ def from_role(given, name, profile, users):
         elif kind in kinds:
             signer = kinds[kind](given)
         else:
-            raise ConfigError('%s has neither source_profile nor a credential_source that '
-                              'there is' % where)
+            raise ConfigError('%s has neither source_profile nor a known '
+                              'credential_source' % where)
     except Absent as reason:
         raise ConfigError(printable('%s: %s' % (where, reason))) from None
     more = {'ExternalId': profile.get('external_id'),
@@ -2114,7 +2115,7 @@ def from_process(given, where, command):
             shlex.split(command), stdin=None if os.isatty(0) else subprocess.DEVNULL,
             stdout=subprocess.PIPE, bufsize=0)
     except (OSError, ValueError, IndexError) as error:
-        raise ConfigError('%s can not be run: %s' % (where, brief(error))) from None
+        raise ConfigError('%s cannot be run: %s' % (where, brief(error))) from None
     try:
         output = read_output(given, where, process)
     except ChildProcessError:
@@ -2166,7 +2167,7 @@ def from_container(given):
     token = read_text(path).strip() if path else \
         given.environ.get('AWS_CONTAINER_AUTHORIZATION_TOKEN')
     if token and not re.match(r'[ -~]+\Z', token):
-        raise ConfigError('the container authorization token can not stand in a header')
+        raise ConfigError('the container authorization token cannot stand in a header')
     answer = given.ask('the container endpoint', url,
                        headers={'authorization': token} if token else {}, local=CONTAINER_TIMEOUT)
     if answer.status != 200:
@@ -2579,7 +2580,7 @@ class Head:
         self.size = int(size)
         self.etag = headers.get('etag') or ''
         if not self.etag:
-            raise BadAnswer('an answer without an ETag is not of S3')
+            raise BadAnswer('an answer without an ETag is not from S3')
         self.modified = parse_date(headers.get('last-modified')) or 0
         self.storage_class = headers.get('x-amz-storage-class') or 'STANDARD'
         self.crc32 = None
@@ -2920,7 +2921,7 @@ class Bucket:
                 if error.status == 412:
                     raise replaced
                 if error.code == 'InvalidObjectState':
-                    raise ArchivedError('%s: it is in an archive class and not readable now'
+                    raise ArchivedError('%s: the object is archived and not readable now'
                                         % request.label)
                 raise
             size = seek_range(response, first + got, len(view) - got)
@@ -3075,8 +3076,8 @@ class Bucket:
             return
         if made:
             Request(self, 'DeleteBucket', 'DELETE').run(require_empty)
-            raise ConfigError('the server made an object where a bucket was asked for (it is '
-                              'deleted again): leave the bucket out of `endpoint`, or say '
+            raise ConfigError('the server made an object where a bucket was asked for (the object '
+                              'is deleted again): leave the bucket out of `endpoint`, or say '
                               '`addressing virtual`')
 
     # Multipart uploads: *multipart* is a Volume or an UploadEntry, of which key and upload_id are
@@ -3593,7 +3594,7 @@ def find_check(bucket, key, head):
     encryption = head.headers.get('x-amz-server-side-encryption') or ''
     count = int(etag.group(2) or 0) if etag else 0
     if bucket.opaque_etags or not etag or encryption.startswith('aws:kms'):
-        reason = 'its ETag is no checksum'
+        reason = 'its ETag is not a checksum'
     elif md5() is None:
         reason = 'this Python has no MD5'
     else:
@@ -3713,7 +3714,7 @@ class SelfTest:
         except ResponseError as error:
             word, remark, allowed = 'FAIL', error, None
             if error.status == 403 and error.code in ('AccessDenied', 'Forbidden'):
-                word, remark, allowed = 'skip', 'this key may not: %s' % error, False
+                word, remark, allowed = 'skip', 'these credentials may not: %s' % error, False
         except (Error, OSError, AssertionError) as error:
             word, remark, allowed = 'FAIL', error, None
         self.skipped += word == 'skip'
@@ -3761,7 +3762,7 @@ def check_hashes():
     for name, function in (('SHA-256', sha256), ('MD5', md5), ('CRC32', zlib.crc32)):
         start = time.perf_counter()
         if function(data) is None:
-            remarks.append('%s disabled (ETags can not be checked)' % name)
+            remarks.append('%s disabled (ETags cannot be checked)' % name)
         else:
             remarks.append('%s %s' % (name, speed(len(data), time.perf_counter() - start)))
     return ', '.join(remarks)
@@ -3794,8 +3795,8 @@ class BucketTest:
             self.settings.append('region ' + region)
         lines = ['this server needs no other settings'] if not self.settings else [
             'settings that this server needs, to be pasted into the configuration:'] + self.settings
-        for answer, text in ((True, 'this key may %s'), (False, 'it may not %s'),
-                             (None, 'unknown: whether it may %s')):
+        for answer, text in ((True, 'these credentials may %s'), (False, 'they may not %s'),
+                             (None, 'unknown: whether they may %s')):
             rights = [right for name, right in self.RIGHTS if allowed.get(name) is answer]
             if rights:
                 lines.append(text % ', '.join(rights))
@@ -3840,7 +3841,7 @@ class BucketTest:
         self._need(self.key)
         start, pieces = time.monotonic(), []
         proof = self.bucket.download([self.key], lambda view: pieces.append(bytes(view)))
-        expect(b''.join(pieces) == self.data, 'the data are others than those written')
+        expect(b''.join(pieces) == self.data, 'the data read back differ from those written')
         return '%s, checked by %s' % (speed(len(self.data), time.monotonic() - start), proof)
 
     def range(self):
@@ -3886,7 +3887,7 @@ class BucketTest:
             view = memoryview(bytearray(len(data)))
             try:
                 bucket.get_object(key, view)
-                expect(view == data, 'the data are others than those written')
+                expect(view == data, 'the data read back differ from those written')
                 if bucket.download([key], lambda view: None) == 'etag':
                     return remark + ", its ETag is the MD5 of its parts' MD5s"
             except IntegrityError:
@@ -3894,7 +3895,7 @@ class BucketTest:
             except ResponseError as error:
                 if error.status != 403:
                     raise
-                return remark + ', not read back: this key may not read'
+                return remark + ', not read back: these credentials may not read'
             if not self.bucket.opaque_etags:
                 self.settings.append('etag opaque')
             return remark + ', its ETag is opaque'
@@ -3925,13 +3926,13 @@ class BucketTest:
             if error.code != 'PreconditionFailed':
                 raise
             return 'an existing object is not overwritten'
-        raise Skip('this server ignores If-None-Match: whoever holds the key can overwrite')
+        raise Skip('this server ignores If-None-Match: whoever has the credentials can overwrite')
 
     def overwrite(self):
         """Without that condition an object is replaced, unless a policy forbids it."""
         self._need(self.key)
         self.bucket.put_object(self.key, self.data, overwrite=True)
-        return 'whoever holds this key can replace what is there'
+        return 'whoever has these credentials can replace what is there'
 
     def payload(self):
         """A part that is damaged on its way is refused."""
@@ -3963,7 +3964,7 @@ class BucketTest:
         finally:
             bucket.close()
         if kept is None:
-            raise Skip('this server tells no CRC32, or this key may not ask')
+            raise Skip('this server tells no CRC32, or these credentials may not ask')
         expect(kept == zlib.crc32(self.data), 'the CRC32 that is kept is wrong')
         return 'this server keeps CRC32s: `checksum crc32` uses them'
 

@@ -105,9 +105,9 @@ def check_labels(labels):
             raise UsageError('%s %s: no %s may hold %s' % (
                 name, s3.quoted(label), name, s3.quoted(bad[0])))
     if labels.level is not None and not re.match(r'[+-]?[0-9]{1,100}\Z', labels.level):
-        raise UsageError('LEVEL %s is no integer' % s3.quoted(labels.level))
+        raise UsageError('LEVEL %s is not an integer' % s3.quoted(labels.level))
     if labels.date is not None and not real_date(labels.date):
-        raise UsageError('%s is no date like 2009-12-31' % s3.quoted(labels.date))
+        raise UsageError('%s is not a date like 2009-12-31' % s3.quoted(labels.date))
 
 
 def this_host():
@@ -816,7 +816,7 @@ def refuse_existing(bucket, args, key):
                        % s3.quoted(key))
     for layout in ('.volume_', '.end_'):
         for _ in pieces_of(bucket, key, layout, tolerant=True):
-            raise s3.Error('%s has volumes of an earlier dump: `delete -k` that first'
+            raise s3.Error('%s has volumes of an earlier dump: `delete -k` it first'
                            % s3.quoted(key))
 
 
@@ -875,11 +875,11 @@ def thaw(bucket, args, found):
         if silent and pause > 60:
             raise s3.Error('%s was asked for, but the server does not say that it is being made '
                            'readable' % s3.printable(found.key))
-        text = '%s was asked for (%s): %d of its %d objects are not readable yet, which takes up ' \
+        text = '%s was asked for (%s): %d of its %d objects are not readable yet; that takes up ' \
             'to %s' % (s3.printable(found.key), args.tier, archived, len(found.pieces),
                        THAW_TIMES.get('%s %s' % (storage_class, args.tier), THAW_TIMES[args.tier]))
         if not args.wait:
-            raise s3.ArchivedError(text + '; say the same again then')
+            raise s3.ArchivedError(text + '; repeat the command then')
         if pause == 1 and not args.quiet:
             say(text)
         with SIGNALS:
@@ -918,7 +918,7 @@ def url(bucket, args):
         bucket.head_whole(key, bool(found.ends))
     expires = bucket.credentials.get(bucket).expires
     if expires is not None and expires < bucket.now() + args.expires:
-        say('warning: the URLs end with the key that signs them, at %s' % utc(expires))
+        say('warning: the URLs end with the credentials that sign them, at %s' % utc(expires))
     for key in found.keys():
         answer(bucket.presigned_url(key, args.expires))
     if not args.quiet:
@@ -945,7 +945,7 @@ def putacl(bucket, args):
     try:
         s3.parse_document(acl, 'AccessControlPolicy')
     except s3.BadAnswer:
-        raise s3.Error('putacl: standard input holds no AccessControlPolicy, as getacl writes it')
+        raise s3.Error('putacl: standard input is not an AccessControlPolicy, as getacl writes it')
     for key in found.keys():
         bucket.get_object_acl(key)  # a server without ACLs would store the XML as the object
         bucket.put_object_acl(key, acl)
@@ -1042,7 +1042,7 @@ def init(bucket, args):
     listed = is_listed(bucket, key)
     bucket.delete_object(key)
     if view != text:
-        raise s3.IntegrityError('what was written was read back differently')
+        raise s3.IntegrityError('the data read back differ from those written')
     if not listed:
         raise s3.ConfigError('what was written is not in the listing of the bucket: does '
                              '`endpoint` name the bucket, or some other path?')
@@ -1125,7 +1125,7 @@ def list_dumps(bucket, args):
         return
     lines = ['']
     if args.all and strange['count']:
-        lines += ['Other objects, no dumps: %d, %s' % (
+        lines += ['Other objects, not dumps: %d, %s' % (
             strange['count'], human(strange['size'])), '']
     lines.append('Total data stored: %s ($%.2f/month)' % (human(sum(total.values())), price(total)))
     answer('\n'.join(lines + unfinished_lines(bucket, unfinished(bucket, prefix), begun, left)))
@@ -1273,12 +1273,12 @@ def clean(bucket, args):
         failed |= not remove(bucket, args, one)
     if args.dry_run:
         for one in stale:
-            answer('would delete what a crash left of %s' % s3.printable(one.key))
+            answer('would delete the orphans of %s' % s3.printable(one.key))
         answer('%d dumps would go, which saves %s ($%.2f/month)' % (
             len(doomed), size, price(sizes(doomed))))
     failed |= not abort_stale(bucket, args)
     if failed:
-        raise s3.Error('not all is done: see above')
+        raise s3.Error('not everything was done: see above')
 
 
 def whole_ones(bucket, dumps):
@@ -1405,7 +1405,7 @@ def check(bucket, args):
         uploads = unfinished(bucket, ':'.join([args.host, args.fs, args.level, '']))
         under_way = [one for one in uploads if one.initiated > bucket.now() - args.max_age]
     except s3.Error as error:
-        reason = 'it is unknown: %s' % error
+        reason = 'the state of the dumps is unknown: %s' % error
     now = bucket.now()
     line = '%s: %s level %s of %s: %s' % (
         'FAILED' if reason else 'OK', s3.printable(args.fs), args.level, s3.printable(args.host),
@@ -1448,8 +1448,8 @@ def why_not(bucket, args, newest, earlier):
             s3.duration(old), s3.duration(args.max_age))
     ratio = min_ratio(args, args.level)
     if earlier and newest.size < ratio * median(earlier):
-        return 'the newest dump has %s, less than %g of the %s that is the median of the %d ' \
-            'before it' % (human(newest.size), ratio, human(median(earlier)), len(earlier))
+        return 'the newest dump has %s, less than %g times %s, the median of the %d before it' \
+             % (human(newest.size), ratio, human(median(earlier)), len(earlier))
     return ''
 
 
@@ -1515,7 +1515,7 @@ OPTIONS = (
     option('', '-v --verbose', help='a line per request and retry'),
     option('', '--completion', 'SHELL', 'print the completion for bash or zsh',
            choices=('bash', 'zsh')),
-    option('', '--help', help='print this; after a command, what it takes'),
+    option('', '--help', help='print this; after a command, the help for it'),
     option('', '--version', help='print the version'),
     option(NAMING, '-k --key', 'KEY', 'the literal key, in place of FS and LEVEL', parse_text),
     option(NAMING, '-w --date', 'DATE', 'date label, like 2009-12-31'),
@@ -1523,17 +1523,17 @@ OPTIONS = (
     option('dump', '--storage-class', 'CLASS', 'any storage class', s3.SETTINGS['storage_class']),
     option('dump', '--min-size', 'SIZE', 'fail if the stream is shorter', s3.parse_size,
            default=0),
-    option('dump', '--accept-status', 'N,N', 'of PROGRAM, besides 0, that store the dump',
+    option('dump', '--accept-status', 'N,N', 'exit statuses, besides 0, that store the dump',
            parse_statuses, default=()),
     option('dump', '--fixed-key', help='store as HOST:FS:LEVEL:DATE'),
     option('dump', '--overwrite', help='-k KEY and --fixed-key may replace an object'),
-    option('dump', '--retain', 'DAYS', 'nobody can delete it for so long', parse_positive),
+    option('dump', '--retain', 'DAYS', 'nobody can delete the dump for so long', parse_positive),
     option('dump', '--retain-mode', 'MODE', 'governance (the default) or compliance',
            choices=('governance', 'compliance')),
     option('restore verify', '--thaw', 'DAYS', 'make an archived dump readable', parse_positive),
     option('restore verify', '--tier', 'TIER', 'how fast: expedited, standard or bulk',
            choices=('expedited', 'standard', 'bulk')),
-    option('restore verify', '--wait', help='until it is readable'),
+    option('restore verify', '--wait', help='wait until the dump is readable'),
     option('list clean', '-a --all', help='all hosts, not just this one'),
     option('list', '--long', help='a line per dump, for awk, sort and column'),
     option('list dump verify check', '--json', help='for machines'),
@@ -1806,7 +1806,7 @@ def run(argv):
         say(error)
         return 2
     except s3.ArchivedError as error:
-        hint = '' if args.thaw else '; `restore --thaw DAYS` asks for it'
+        hint = '' if args.thaw else '; `restore --thaw DAYS` makes it readable'
         say('%s: %s%s' % (args.name, error, hint))
         return 3
     except s3.Error as error:

@@ -3839,7 +3839,7 @@ class ConfigurationTests(unittest.TestCase):
 
     def test_what_is_wrong_is_said_with_file_and_line(self):
         for text, expected in (
-                (b'regoin x', ':1: unknown key regoin'),
+                (b'regoin x', ':1: unknown setting regoin'),
                 (b'\nregion', ':2: no value for region'),
                 (b'region a\nregion b', ':2: region is set twice'),
                 (b'jobs 0', ':1: jobs: '), (b'jobs many', ':1: jobs: '),
@@ -3922,7 +3922,7 @@ class ConfigurationTests(unittest.TestCase):
                        credentials='[default]\naws_access_key_id=K\n') as environ:
             self.assertEqual(s3.read_profile('', environ),
                              {'region': 'r', 'aws_access_key_id': 'K'})
-        for text, message in (('[default\n', 'no file of the AWS CLI, see line 1'),
+        for text, message in (('[default\n', 'not a file of the AWS CLI, see line 1'),
                               ('[default]\nnonsense\n', 'see line 2'),
                               ('[default]\nservices = gone\n', r'no section .services gone.')):
             with aws_files(config=text) as environ:
@@ -4266,7 +4266,7 @@ class HostileTests(ClientTestCase):
         server.clear_faults()
         server.fault('ListObjectsV2', 'status', times=None, status=403,
                      body=b'y' * (s3.MAX_MESSAGE + 1))
-        with self.assertRaisesRegex(s3.ResponseError, '.403.: no S3 error but b.yyyy'):
+        with self.assertRaisesRegex(s3.ResponseError, '.403.: not an S3 error but b.yyyy'):
             list(self.bucket(server).list_objects())
 
     def test_a_page_is_no_deletion(self):
@@ -4888,9 +4888,9 @@ class CredentialTests(ClientTestCase):
             with self.assertRaisesRegex(s3.ConfigError, message) as caught:
                 self.of(environ)
             self.assertNotIn('secretOF', str(caught.exception))
-        for command, message in (('/nonexistent', 'can not be run: No such file'),
+        for command, message in (('/nonexistent', 'cannot be run: No such file'),
                                  (sys.executable + ' -c "raise SystemExit(3)"', 'with status 3'),
-                                 ('"', 'can not be run: No closing quotation')):
+                                 ('"', 'cannot be run: No closing quotation')):
             with self.assertRaisesRegex(s3.ConfigError, 'profile default .*' + message):
                 self.of(self.profile('[default]\ncredential_process = %s\n' % command))
 
@@ -4909,7 +4909,7 @@ class CredentialTests(ClientTestCase):
         for command, error, message in (
                 ('cat /dev/zero', s3.ConfigError, 'writes more than credentials'),
                 ('sh -c "sleep 60 | sleep 60"', s3.NetworkError, 'does not end within 0 s'),
-                ('', s3.ConfigError, 'can not be run')):
+                ('', s3.ConfigError, 'cannot be run')):
             with unittest.mock.patch.object(s3, 'PROCESS_TIMEOUT', 0.2):
                 with self.assertRaisesRegex(error, message):
                     self.of(self.profile('[default]\ncredential_process = %s\n' % command))
@@ -4999,7 +4999,7 @@ class CredentialTests(ClientTestCase):
         for token in ('a\r\nb', 'a\nHost: x'):
             environ = {self.CONTAINER: self.services.url,
                        'AWS_CONTAINER_AUTHORIZATION_TOKEN': token}
-            with self.assertRaisesRegex(s3.ConfigError, 'can not stand in a header'):
+            with self.assertRaisesRegex(s3.ConfigError, 'cannot stand in a header'):
                 self.of(environ)
         self.assertEqual(self.services.log, [])
 
@@ -5810,7 +5810,7 @@ class UploadFaultTests(ClientTestCase):
         server = self.server()
         server.fault('PutObject', 'raw', times=None, data=b'HTTP/1.1 101 Switching\r\n\r\n')
         error = self.outcome(server, self.bucket(server), 500)
-        self.assertIn('answers 101, which is not an answer', str(error))
+        self.assertIn('answers 101, which ends no request', str(error))
 
     def test_data_that_are_damaged_on_their_way_are_sent_again_five_times(self):
         with certificate() as path:
@@ -6653,7 +6653,7 @@ class SelfTestTests(ClientTestCase):
         status, text = self.selftest(server)
         self.assertEqual(status, 0, text)
         self.assertRegex(text, '\nthis server needs no other settings\n'
-                         'this key may list, read, write, overwrite, delete, abort\n'
+                         'these credentials may list, read, write, overwrite, delete, abort\n'
                          '17 passed, 0 failed, 0 skipped\n\\Z')
         self.assertEqual((dict(server.objects), server.uploads), ({}, {}))
 
@@ -6710,14 +6710,15 @@ class SelfTestTests(ClientTestCase):
         status, text = self.selftest(server)
         self.assertEqual(status, 0, text)
         self.assertRegex(text, 'ok    put ')
-        self.assertRegex(text, 'skip  list .*this key may not')
-        self.assertRegex(text, 'skip  get .*this key may not')
-        self.assertRegex(text, 'skip  delete .*this key may not')
-        self.assertRegex(text, '\nthis key may write, overwrite, abort\n'
-                         'it may not list, read, delete\n')
+        self.assertRegex(text, 'skip  list .*these credentials may not')
+        self.assertRegex(text, 'skip  get .*these credentials may not')
+        self.assertRegex(text, 'skip  delete .*these credentials may not')
+        self.assertRegex(text, '\nthese credentials may write, overwrite, abort\n'
+                         'they may not list, read, delete\n')
         server.users[server.access_key].conditional = True
-        self.assertRegex(self.selftest(server)[1], 'skip  overwrite .*this key may not: (.*\n)*'
-                         'this key may write, abort\nit may not list, read, overwrite, delete\n')
+        self.assertRegex(self.selftest(server)[1], 'skip  overwrite .*these credentials may not: '
+                         '(.*\n)*these credentials may write, abort\n'
+                         'they may not list, read, overwrite, delete\n')
 
     def test_each_failure_fails(self):
         server = self.server()

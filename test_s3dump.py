@@ -877,7 +877,7 @@ class VolumeTests(ProgramTestCase):
             self.dump(bytes(size), '-k', 'key')
             before = dict(self.server.objects)
             for other in (1, PART + 7):
-                self.must_fail(1, 'has volumes of an earlier dump: `delete -k` that first',
+                self.must_fail(1, 'has volumes of an earlier dump: `delete -k` it first',
                                'dump', '-k', 'key', '--overwrite', data=bytes(other))
             self.assertEqual(dict(self.server.objects), before)
             self.succeed('verify', '-k', 'key')
@@ -1135,12 +1135,12 @@ class UsageTests(ProgramTestCase):
             ("'never'", ['delete', '/', '0', '-w', 'never'])])
 
     def test_a_wrong_command_line_leaves_the_stream_unread(self):
-        self.must_not_read(2, 'no integer', 'dump', '/home', 'x')
+        self.must_not_read(2, 'not an integer', 'dump', '/home', 'x')
 
     def test_a_wrong_configuration_is_refused(self):
         good = self.server.config()
         cases = (
-                (':6: unknown key bucket', good + 'bucket name\n'),
+                (':6: unknown setting bucket', good + 'bucket name\n'),
                 (':7: no value for region', good + '\nregion \n'),
                 (':6: region is set twice', good + 'region eu-west-1\n'),
                 (':6: part_size', good + 'part_size 4m\n'),
@@ -1148,19 +1148,19 @@ class UsageTests(ProgramTestCase):
                 (':6: addressing', good + 'addressing sideways\n'),
                 (':6: limit_rate', good + 'limit_rate 0\n'),
                 ('UTF-8', good.encode() + b'profile \xff\n'),
-                ('UTF-8|unknown key', b'\x7fELF\0\0\xff'),
+                ('UTF-8|unknown setting', b'\x7fELF\0\0\xff'),
                 ('no bucket', good.replace('bucket_name', '#')),
                 ('no credentials', good.replace('access_key_id', '#').replace('secret', '#')),
                 ('is incomplete', good.replace('access_key_id', '#')),
                 ('is incomplete', good.replace('secret_access_key', '#')),
-                ('no URL', good.replace('http://', 'ftp://')),
-                ('no URL', good.replace('http://', '')),
-                ('no region', good.replace('us-east-1', 'us/east')),
+                ('not a URL', good.replace('http://', 'ftp://')),
+                ('not a URL', good.replace('http://', '')),
+                ('not a valid region', good.replace('us-east-1', 'us/east')),
                 ('no bucket', ''))
         self.refuse_all([(message, ['list', '-f', self.write_file(text, '%d.conf' % number)])
                          for number, (message, text) in enumerate(cases)])
         path = self.write_file(good + 'bucket name\n', 'other config')
-        self.refuse('%s:6: unknown key bucket' % re.escape(path), '-f', path, 'list')
+        self.refuse('%s:6: unknown setting bucket' % re.escape(path), '-f', path, 'list')
         for message, path in (('No such file', 'missing'), ('Is a directory', '.')):
             self.refuse('cannot read %s: %s' % (re.escape(path), message), '-f', path, 'list')
             self.refuse(message, 'list', env={'S3DUMP_CONFIG': path})
@@ -1287,7 +1287,7 @@ class ConfigurationTests(ProgramTestCase):
                         services.web_identity_token))
             self.assertEqual(services.violations, [])
             result = self.succeed('url', '/', '0', '--expires', '2h', env=environment)
-            self.assertRegex(result.err, 'the URLs end with the key that signs them, at 20')
+            self.assertRegex(result.err, 'the URLs end with the credentials that sign them, at 20')
 
     def test_without_a_key_the_stream_is_not_read(self):
         self.write_file('endpoint %s\nbucket_name bucket\n' % self.server.url)
@@ -2067,7 +2067,7 @@ class CheckTests(ProgramTestCase):
         self.check(0, 'good', '--max-age', '2d')
         for hours in range(48, 480, 24):
             self.ago(hours, 1000)
-        self.check(1, 'has 100, less than 0.5 of the 1000 that is the median of the 10 before',
+        self.check(1, 'has 100, less than 0.5 times 1000, the median of the 10 before',
                    '--max-age', '2d')
         self.check(0, 'good', '--max-age', '2d', '--min-ratio', '0.1')
         self.ago(2, 600, storage_class='GLACIER')
@@ -2113,7 +2113,7 @@ class CheckTests(ProgramTestCase):
         self.ago(1, 0)
         self.check(1, 'the newest dump is empty')
         self.server.fault('ListObjectsV2', 'status', times=None, status=403, code='AccessDenied')
-        self.check(1, 'it is unknown: ListObjectsV2.*AccessDenied')
+        self.check(1, 'is unknown: ListObjectsV2.*AccessDenied')
         said = json.loads(self.run_program('check', '/home', '0', '--json').out)
         self.assertEqual((said['ok'], said['key']), (False, None))
 
@@ -2164,12 +2164,12 @@ class ThawTests(ProgramTestCase):
         return [self.server.objects[key].restore for key in self.keys() if 'end_' not in key]
 
     def test_an_archived_dump_is_asked_for_and_then_restored(self):
-        self.must_fail(3, 'archived in GLACIER and not readable now; `restore --thaw DAYS` asks',
+        self.must_fail(3, 'archived in GLACIER and not readable now; `restore --thaw DAYS` makes',
                        'restore', '/home', '0')
         for _ in range(2):
-            self.must_fail(3, 'was asked for .bulk.: 2 of its 2 objects .* up to 12 hours; say the '
-                           'same again then', 'restore', '/home', '0', '--thaw', '3', '--tier',
-                           'bulk')
+            self.must_fail(3, 'was asked for .bulk.: 2 of its 2 objects .* up to 12 hours; '
+                           'repeat the command then', 'restore', '/home', '0', '--thaw', '3',
+                           '--tier', 'bulk')
             self.assertEqual(self.states(), ['ongoing', 'ongoing'])
         self.assertEqual(len(self.asked('RestoreObject')), 2)
         self.assertEqual({self.server.objects[key].restore_request for key in self.keys()
@@ -3445,7 +3445,7 @@ class FaultTests(ProgramTestCase):
         ('GetObject', 'cut', dict(bytes=1000), 0, ''),
         ('GetObject', 'cut', dict(bytes=0, reset=True), 0, ''),
         ('GetObject', 'short', dict(n=1), 0, ''),
-        ('GetObject', 'wrong-range', dict(by=1, times=None), 1, 'asked for bytes .* server sends'),
+        ('GetObject', 'wrong-range', dict(by=1, times=None), 1, 'asked for bytes .* and sends'),
         ('GetObject', 'wrong-range', dict(by=1, lie=True), 1, 'data are damaged'),
         ('GetObject', 'ignore-range', dict(times=None), 0, ''),
         ('GetObject', 'flip', dict(at=5), 1, 'data are damaged'),
