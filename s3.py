@@ -2122,7 +2122,8 @@ def from_process(given, where, command):
         raise ConfigError('%s: how it ended is not known' % where) from None
     finally:
         if process.returncode is None:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):       # 3.6, if it is not known any more
+                process.kill()
             process.wait()
         process.stdout.close()
     if process.returncode:

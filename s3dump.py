@@ -37,6 +37,7 @@ import re  # noqa: E402
 import stat  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
+import warnings  # noqa: E402
 
 # In isolated mode (-I), through a link in /usr/local/bin, or beside another module called
 # s3, Python would not find ours.
@@ -1848,6 +1849,7 @@ def main():
         status = run(sys.argv[1:])
         ignore_signals()
     except Stopped as stopped:
+        warnings.simplefilter('ignore')     # of a socket that was just being connected
         say('ended by signal %d%s' % (stopped.number, stopped.outcome))
         status = 128 + stopped.number
     ignore_signals((signal.SIGUSR1, signal.SIGUSR2))
