@@ -2542,7 +2542,7 @@ class SignalTests(ProgramTestCase):
 
     def test_a_signal_while_credentials_are_waited_for_ends_it_soon(self):
         self.write_file(re.sub('(?m)^.*_key.*\n', '', self.server.config(profile='x')))
-        aws = self.write_file('[profile x]\ncredential_process = sh -c "echo >&2; exec sleep 100"\n',
+        aws = self.write_file('[profile x]\ncredential_process = sh -c "echo >&2; exec sleep 99"\n',
                               'aws')
         for argv in (['list'], ['dump', '/home', '0']):
             process = self.start(*argv, env={'AWS_CONFIG_FILE': aws})
