@@ -12,45 +12,46 @@
             print(entry.key, entry.size)
 
 The methods of Bucket bear the names of S3's operations (put_object, upload_part,
-list_objects...), so each can be looked up in the Amazon S3 API Reference; only
-upload() and download(), which are made of them, are ours.
+list_objects...), so each can be looked up in the Amazon S3 API Reference; upload() and
+download(), which are made of them, are ours.
 
-A byte on its way out, with the sections that it passes.
+A byte on its way out, and the sections that it passes through:
 
     stream --read_part--> buffer --Request--> http.client --slices--> socket
 
 The main thread reads the stream into one of jobs + 1 buffers of a part each (Parts,
-Uploads).  A full buffer is handed to one of `jobs` threads (Workers), which calls
-Bucket.upload_part().  There its SHA-256 is taken, and its CRC32 where the server keeps those
-(over https the latter alone; the main thread has added the part to that of the whole), and
-the Request signed (Signature Version 4) and sent by the thread's Connection, in slices,
-through a socket that obeys the rate limit (Wire, Rate limit).  The server checks the hash.
-When the stream has ended, and only then, CompleteMultipartUpload makes the object appear,
-whole.  A stream shorter than a part is one PutObject, and a stream longer than an object
-can be goes on in further objects, its volumes.
+Uploads).  Before the first part of an object is sent, CreateMultipartUpload begins it.  A full
+buffer goes to one of `jobs` threads (Workers), which calls Bucket.upload_part().  It computes
+the part's SHA-256, and its CRC32 where the server keeps CRC32s (over https only that; the main
+thread computes the CRC32 of the whole), signs the Request (Signature Version 4), and sends it
+by its Connection, in slices, through a socket that obeys the rate limit (Wire, Rate limit).
+The server checks the hash.  When the stream has ended, and only then, CompleteMultipartUpload
+makes the object appear, whole.  A stream shorter than a part is one PutObject; a stream too
+long for one object goes on in further objects, its volumes.
 
-A byte on its way back.
+A byte on its way back:
 
     socket --ThrottledReader--> http.client --read_blocks--> buffer --write--> stream
 
-HEAD tells the size, the ETag and what there is to check against.  The threads fetch ranges
-into the same kind of buffers by Bucket.get_object(), which goes on at the byte it reached
-where one breaks off (Answers), and digest them.  The main thread writes the ranges out in
-order, and the last byte is followed by the verdict (Checks and downloads).
+HEAD tells the size, the ETag and the checksum.  The threads fetch ranges into the same kind of
+buffers by Bucket.get_object(), which resumes at the byte where an answer broke off (Answers),
+and digest them.  The main thread writes the ranges out in order, and after the last byte gives
+the verdict (Proofs and downloads).
 
-What goes wrong on the way comes to Request.failed(): it learns what a refusal teaches (the
-server's clock, the region, that the key has expired), and asks Retries if, and when, to try
-again: with growing random pauses, for a quarter of an hour without progress.  Whatever else
-the server refuses is an Error at once, and the text of every Error is one line that says
-what failed.  Any failure of an upload, a signal included, aborts it: nothing appears under
-the key.
+Whatever goes wrong on the way comes to Request._failed(): it learns from a refusal (the
+server's clock, the region, that the credentials have expired), and asks Retries whether and
+when to try again: with growing random pauses, until nothing has moved for a quarter of an hour.
+Whatever else the server refuses is an Error at once; the text of every Error is one line that
+says what failed.  Any failure of an upload aborts it: nothing appears under the key.  So does a
+signal: where the main thread waits, `signals` (NoSignals) may raise.  Before a key is made that
+holds the time, Bucket.learn_clock() asks the server for it.
 
 Sections, in reading order: Limits, Errors, Configuration, Endpoint,
 Signature Version 4, Messages, Parts, Rate limit, Answers, Wire, Workers, Retries,
-Credentials, Requests, Bucket, Uploads, Checks and downloads, Self-test.
+Credentials, Requests, Bucket, Uploads, Proofs and downloads, Self-test.
 
 Python 3.6 or newer.  `python3 s3.py` is the self-test: it tells whether this Python,
-this clock, this key and this bucket work.
+this clock, these credentials and this bucket work.
 """
 import _thread
 import base64
@@ -78,11 +79,10 @@ __version__ = '2.0'
 
 
 def load_network():
-    """Import what only those need who talk to a server: it takes longer than all the rest,
-    and `--help` or the message about a mistyped option don't wait for it.
+    """Import the modules that talk to a server: they take longer than all the rest, and `--help`
+    or a mistyped option needn't wait for them.
 
-    Called by Endpoint, which all that talks to a server has; before that, what reads answers
-    (parse_time, say) raises NameError.
+    Endpoint calls this; before, functions that read answers (parse_time, say) raise NameError.
     """
     global calendar, email, http, no_ssl, random, socket, ssl
     try:
@@ -115,9 +115,9 @@ TIMEOUT = 60                        # seconds without a single byte
 COMPLETE_TIMEOUT = 900              # S3 may take minutes to put 10,000 parts together
 PATIENCE = 900                      # seconds without progress before a request fails
 FIRST_PATIENCE = 60                 # the same before the server ever answered
-GRACE = 1                           # for an answer that is awaited when all else is given up
+GRACE = 1                           # for the answer to a request that was sent completely
 TIDY_TIME = 3                       # tidying up must not hold up the bad news
-LOOK_PATIENCE = 10                  # of what asks whether an object is there
+LOOK_PATIENCE = 10                  # of requests that ask whether an object is there
 IDLE_TIME = 4                       # seconds after which a connection isn't trusted
 MAX_MESSAGE = 4 << 20               # bytes of an XML answer; 1,000 keys take 3.4 MB at most
 MAX_ERROR = 64 << 10                # bytes of an error document
@@ -126,7 +126,7 @@ MAX_SKEW = 300                      # seconds that a clock may be off without co
 
 
 # ---------------------------------------------------------------------------- Errors
-# Divided by what the reader of the message does next.
+# Divided by what the reader of the message should do next.
 
 class Error(Exception):
     """Base of all: str() is one line that says what failed."""
@@ -141,11 +141,11 @@ class NetworkError(Error):
 
 
 class BadAnswer(Error):
-    """The server says something that S3 doesn't say (tried five times, it may be an accident)."""
+    """The server says something that S3 never says (five times, for it may be an accident)."""
 
 
 class IntegrityError(Error):
-    """The data are not what was stored: don't trust them."""
+    """The data are not those that were stored: don't trust them."""
 
 
 class ArchivedError(Error):
@@ -153,16 +153,16 @@ class ArchivedError(Error):
 
 
 class UnknownOutcome(Error):
-    """The answer to what creates an object was lost, and it can't be seen whether it worked."""
+    """The answer to a request that creates an object was lost, and so is whether it worked."""
 
 
 class ResponseError(Error):
     """The server refuses.
 
-    status: of HTTP; code, message, request_id: of S3's error document ('' where there is
-    none); region, location: where the server sends us, or ''; retry_after: seconds that
-    it asks us to wait; date: its clock, in seconds since the epoch, or None; from_s3: whether it
-    came with an error document, as S3's do.
+    status: of HTTP; code, message, request_id: from S3's error document, or ''; region,
+    location: where the server sends us, or ''; retry_after: seconds that it asks us to wait;
+    date: its clock, in seconds since the epoch, or None; from_s3: whether there was an error
+    document.
 
     Source: Amazon S3 API Reference, "Error responses".
     """
@@ -178,7 +178,7 @@ class ResponseError(Error):
 
     @property
     def bare_403(self):
-        """Whether it doesn't say why, as the answer to a HEAD, which has no body."""
+        """Whether it gives no reason: the answer to a HEAD has no body."""
         return self.status == 403 and not self.message and self.code == 'Forbidden'
 
     def __str__(self):
@@ -228,7 +228,7 @@ ACTIONS = {'AbortMultipartUpload': 's3:AbortMultipartUpload',
 
 
 def printable(text, limit=1000):
-    """*text* (str) with everything escaped that could play with a terminal, cut at limit."""
+    """Return *text* (str) with control characters escaped, cut at limit."""
     if len(text) > limit:
         text = text[:limit] + '...'
     if text.isprintable():
@@ -237,14 +237,14 @@ def printable(text, limit=1000):
 
 
 def quoted(text, limit=1000):
-    """*text* (str or bytes) as a literal of Python, for a message that shows where it ends."""
+    """Return *text* (str or bytes) as a Python literal, for messages."""
     return printable(repr(text), limit)
 
 
 def write_error(text):
-    """Whether *text* could be written to standard error, as UTF-8.
+    """Write *text* to standard error, as UTF-8; returns whether that worked.
 
-    Past sys.stderr: what that can't write it keeps, and at the end makes the status 120.
+    Not by sys.stderr, which would keep what it can't write, and make the exit status 120.
     """
     data = text.encode('utf-8', 'backslashreplace')
     try:
@@ -256,13 +256,13 @@ def write_error(text):
 
 
 # --------------------------------------------------------------------- Configuration
-# Lines of `key value`.  What is wrong with them is said with file and line.
+# Lines of `name value`.  Messages about them name the file and the line.
 
 def parser(fits, what, convert=str, least=None, most=None, secret=False):
     """Return a function that makes the value of a text, or raises ValueError.
 
-    fits: a regular expression for all of the text, or a function; what: the text should be,
-    for the message; convert: makes the value, which must be from *least* to *most*; secret:
+    fits: a regular expression for all of the text, or a function; what: how the message calls a
+    valid text; convert: makes the value, which must be from *least* to *most*; secret:
     whether the text is left out of the message.
     """
     def parse(text):
@@ -285,7 +285,7 @@ def count_of(most):
 
 
 def bytes_of(size):
-    """The number of bytes in a SIZE; units are powers of 1024."""
+    """Return the number of bytes that a SIZE means; units are powers of 1024."""
     number = size.rstrip('kmgtKMGT')
     return int(float(number) * 1024 ** ' kmgt'.index(size[len(number):].lower() or ' '))
 
@@ -313,7 +313,7 @@ SETTINGS = {
 
 
 def read_text(path):
-    """The text of a small file; raises ConfigError."""
+    """Return the text of a small file; raises ConfigError."""
     try:
         with open(path, 'rb') as file:
             return file.read(1 << 20).decode('utf-8-sig')
@@ -323,7 +323,7 @@ def read_text(path):
 
 
 def read_config(path):
-    """The settings in the file *path*, as a dict; raises ConfigError."""
+    """Return the settings in the file *path*, as a dict; raises ConfigError."""
     config = {}
     for number, line in enumerate(read_text(path).splitlines(), 1):
         words = line.strip().split(None, 1)
@@ -348,7 +348,7 @@ def read_config(path):
 
 
 def find_config(environ=os.environ):
-    """The path of the configuration file, or None where there is none."""
+    """Return the path of the configuration file, or None."""
     if environ.get('S3DUMP_CONFIG'):
         return environ['S3DUMP_CONFIG']
     try:
@@ -362,9 +362,9 @@ def find_config(environ=os.environ):
 
 
 def load_config(path=None, environ=os.environ, warn=lambda text: None):
-    """The settings of *path*, or of the first configuration file there is.
+    """Return the settings in *path*, or in the first configuration file that exists.
 
-    warn: takes a line where others may read the secret.  Raises ConfigError.
+    warn: called with a line if others may read the secret.  Raises ConfigError.
     """
     path = path or find_config(environ)
     if path is None:
@@ -376,19 +376,19 @@ def load_config(path=None, environ=os.environ, warn=lambda text: None):
     return config
 
 
-# What a program of Amazon's would know without being told: the environment, and the profile
-# in the files of the AWS CLI.  Source: AWS SDKs and Tools Reference Guide, "Shared config and
+# What the AWS CLI and SDKs know without being told: the environment, and the profile in the
+# files of the AWS CLI.  Source: AWS SDKs and Tools Reference Guide, "Shared config and
 # credentials files", "Service-specific endpoints".
 
 def read_ini(path):
-    """The sections of a file of the AWS CLI, {section: {key: value}}; {} if there is no file.
+    """Return the sections of a file of the AWS CLI, {section: {name: value}}; {} without a file.
 
-    A setting of an indented block has the block's name before its own: s3.addressing_style.
-    Raises ConfigError.
+    The name of a setting in an indented block begins with that of the block:
+    s3.addressing_style.  Raises ConfigError.
     """
     if not os.path.lexists(path):
         return {}
-    import configparser             # here, for many machines have no such file
+    import configparser             # here, since many machines have no such file
     parser = configparser.RawConfigParser(default_section=None, strict=False)
     try:
         parser.read_string(read_text(path))
@@ -408,7 +408,7 @@ def read_ini(path):
 
 
 def aws_files(environ):
-    """The paths of the credentials file and of the config file."""
+    """Return the paths of the credentials file and of the config file."""
     paths = [environ.get(variable) or '~/.aws/' + name for variable, name in (
         ('AWS_SHARED_CREDENTIALS_FILE', 'credentials'), ('AWS_CONFIG_FILE', 'config'))]
     try:
@@ -418,7 +418,7 @@ def aws_files(environ):
 
 
 def profile_name(config, environ):
-    """The profile that is asked for by name, or ''."""
+    """Return the name of the profile that somebody asked for, or ''."""
     return (config.get('profile') or environ.get('AWS_PROFILE')
             or environ.get('AWS_DEFAULT_PROFILE') or '')
 
@@ -427,10 +427,10 @@ PROFILE_KEY = ('aws_access_key_id', 'aws_secret_access_key', 'aws_session_token'
 
 
 def read_profile(name, environ):
-    """The settings of a profile (default, if name is ''), those of the credentials file first;
-    None if there is none.
+    """Return the settings of a profile (default, if name is ''), or None; those in the credentials
+    file take precedence.
 
-    Those of its `services` are among them: s3.endpoint_url.  Raises ConfigError.
+    The settings of its `services` are included: s3.endpoint_url.  Raises ConfigError.
     """
     files = []
     for path in aws_files(environ):
@@ -439,7 +439,7 @@ def read_profile(name, environ):
         except ConfigError as error:
             if name or not isinstance(error.__cause__, PermissionError):
                 raise
-            files.append({})        # another user's, and nobody has asked for it
+            files.append({})        # another user's file, and nobody asked for a profile
     credentials, config = files
     title = name or 'default'
     found = [settings for settings in (
@@ -449,7 +449,7 @@ def read_profile(name, environ):
         return None
     profile = {}
     for settings in found:
-        if 'aws_access_key_id' in settings:     # no token of another key
+        if 'aws_access_key_id' in settings:     # then no token of other credentials
             profile = {name: value for name, value in profile.items() if name not in PROFILE_KEY}
         profile.update(settings)
     if 'services' in profile:
@@ -462,7 +462,7 @@ def read_profile(name, environ):
 
 
 def configured_url(service, environ, profile):
-    """The endpoint that the AWS tools are told to use for a service (s3, sts), or ''."""
+    """Return the endpoint that the AWS tools are told to use for a service (s3, sts), or ''."""
     ignored = (environ.get('AWS_IGNORE_CONFIGURED_ENDPOINT_URLS')
                or profile.get('ignore_configured_endpoint_urls') or '').lower() == 'true'
     return '' if ignored else (
@@ -471,7 +471,7 @@ def configured_url(service, environ, profile):
 
 
 def with_environment(config, environ):
-    """*config* and, for what it leaves open, the environment, then the AWS profile.
+    """Return *config*, completed from the environment, then from the AWS profile.
 
     Raises ConfigError.
     """
@@ -480,8 +480,8 @@ def with_environment(config, environ):
         profile = read_profile(profile_name(config, environ), environ) or {}
     except ConfigError:
         if not (config.get('endpoint') or server) or not config.get('region'):
-            raise                   # the stream might go somewhere else
-        profile = {}                # who needs it, which is for its key, will hear so
+            raise                   # the stream might go to another place
+        profile = {}                # if the credentials are to come from it, Provider complains
     region = (environ.get('AWS_REGION') or environ.get('AWS_DEFAULT_REGION')
               or profile.get('region'))
     url = 'https://' + server if server else configured_url('s3', environ, profile)
@@ -498,17 +498,17 @@ def with_environment(config, environ):
 
 
 def aws_url(service, region):
-    """Where a service of Amazon is; China has a domain of its own."""
+    """Return the URL of a service of Amazon; China has a domain of its own."""
     return 'https://%s.%s.amazonaws.com%s' % (
         service, region, '.cn' if region.startswith('cn-') else '')
 
 
 # -------------------------------------------------------------------------- Endpoint
-# The only place that knows path style from virtual-hosted style.
+# Only this section tells path style from virtual-hosted style.
 
-# Servers that differ from S3 in what we can't find out by asking.  Sources: the S3
+# Servers that differ from S3 in ways that we can't find out by asking.  Sources: the S3
 # compatibility pages of Cloudflare R2, Google Cloud Storage, Backblaze B2 (ETags that are
-# no MD5), Scaleway (1,000 parts) and Storj (64 MiB parts).
+# not MD5s), Scaleway (1,000 parts) and Storj (64 MiB parts).
 SERVERS = (
     ('.r2.cloudflarestorage.com', {'etag': 'opaque'}),
     ('storage.googleapis.com', {'etag': 'opaque'}),
@@ -517,8 +517,8 @@ SERVERS = (
     ('.storjshare.io', {'part_size': 64 << 20}),
 )
 
-# Whose buckets have hosts of their own, BUCKET.REGION.HOST, with no label `s3` in it.  Sources:
-# the providers' pages on endpoints.
+# Servers whose buckets have hosts of their own, BUCKET.REGION.HOST, without a label `s3`.
+# Sources: the providers' pages on endpoints.
 VIRTUAL_HOSTS = ('.digitaloceanspaces.com', '.linodeobjects.com', '.r2.cloudflarestorage.com',
                  '.vultrobjects.com', '.your-objectstorage.com', '.contabostorage.com',
                  '.exo.io', '.upcloudobjects.com', '.storjshare.io', 'storage.googleapis.com',
@@ -528,7 +528,7 @@ VIRTUAL_HOSTS = ('.digitaloceanspaces.com', '.linodeobjects.com', '.r2.cloudflar
 class Endpoint:
     """Where a bucket lives.
 
-    config: settings, as with_environment() completes them.  Raises ConfigError.
+    config: settings from with_environment().  Raises ConfigError.
 
     Source: Amazon S3 User Guide, "Virtual hosting of general purpose buckets".
     """
@@ -541,7 +541,7 @@ class Endpoint:
                               'file, for -f), or set S3DUMP_BUCKET')
         if not re.match(r'[!-.0-~]+\Z', self.bucket):
             raise ConfigError('%s is not a valid bucket name' % quoted(self.bucket, 100))
-        self.answered = False       # whether the server ever said anything
+        self.answered = False       # whether the server ever answered
         self.wants_md5 = False      # whether it wants Content-MD5 with what is written
         self.region = config.get('region') or 'us-east-1'
         if not valid_region(self.region):
@@ -573,11 +573,11 @@ class Endpoint:
         self.scheme, self.domain, self.port, self.path = scheme, host, port, path.rstrip('/')
 
     def _leave_bucket_out(self, style):
-        """Take the bucket out of a URL that names it already, as the pages of some providers
-        show it; returns whether it stood in the host.
+        """Remove the bucket from a URL that includes it, as the pages of some providers show it;
+        returns whether it was in the host.
 
         With `addressing virtual` BUCKET.HOST must mean that; else HOST has to look like one of
-        S3, since a bucket may bear its server's name: backup at https://backup.example.com.
+        S3, since a bucket may have its server's name: backup at https://backup.example.com.
         """
         if self.path.endswith('/' + self.bucket):
             self.path = self.path[:-len(self.bucket) - 1]
@@ -614,14 +614,14 @@ class Endpoint:
             host, self.port)
 
     def target(self, key):
-        """The path of the request line: of the object *key*, or of the bucket ('')."""
+        """Return the path of the request line for the object *key*, or for the bucket ('')."""
         path = self.path if self.virtual else self.path + '/' + uri_encode(self.bucket)
         if key or self.virtual:
             path += '/' + uri_encode(key, '/')
         return path
 
     def defaults(self):
-        """The settings in which this server is known to differ."""
+        """Return the settings in which this server is known to differ."""
         for suffix, settings in SERVERS:
             if ('.' + self.domain).endswith('.' + suffix.lstrip('.')):
                 return settings
@@ -630,7 +630,7 @@ class Endpoint:
     def move(self, region, location):
         """Go where the server sends us: to *region*, or to the host of the URL *location*.
 
-        Raises BadAnswer for a redirect that would take the signature to somebody else.
+        Raises BadAnswer for a redirect that would show the signature to somebody else.
 
         Source: Amazon S3 User Guide, "Making requests using the REST API: request routing".
         """
@@ -658,12 +658,12 @@ class Endpoint:
 
 
 def masked(url):
-    """*url* for a message, without the login that may stand in it."""
+    """Return *url* for a message, without the login that it may contain."""
     return quoted(re.sub('(?s)^.*@', '...@', url), 200)
 
 
 def split_url(url):
-    """(scheme, host, port, path) of an http or https URL; raises ValueError."""
+    """Return (scheme, host, port, path) of an http or https URL; raises ValueError."""
     parts = urllib.parse.urlsplit(url)
     host, port = parts.hostname or '', parts.port
     label = '[-_~%A-Za-z0-9]{1,63}'
@@ -688,18 +688,18 @@ ALGORITHM = 'AWS4-HMAC-SHA256'
 
 
 def uri_encode(text, safe=''):
-    """*text* percent-encoded as S3 demands: all but letters, digits and - . _ ~ (and safe)."""
+    """Percent-encode all of *text* but letters, digits, - . _ ~ and the characters in safe."""
     return urllib.parse.quote(text, safe=safe + '-._~')     # 3.6 would encode the ~
 
 
 def canonical_query(query):
-    """The query string of the dict *query*: encoded, then sorted."""
+    """Return the query string of the dict *query*: encoded, then sorted."""
     pairs = sorted((uri_encode(name), uri_encode(value)) for name, value in query.items())
     return '&'.join('%s=%s' % pair for pair in pairs)
 
 
 def canonical_request(method, target, query, headers, payload_hash):
-    """The request as it is signed, and the names of its signed headers.
+    """Return the request as it is signed, and the names of its signed headers.
 
     target: path, encoded; query: canonical; headers: a dict with lower-case names.
 
@@ -711,7 +711,7 @@ def canonical_request(method, target, query, headers, payload_hash):
 
 
 def credential_scope(timestamp, region, service):
-    """What the signing key is good for: a day, a region and a service."""
+    """Return what the signing key is valid for: a day, a region and a service."""
     return '%s/%s/%s/aws4_request' % (timestamp[:8], region, service)
 
 
@@ -729,7 +729,7 @@ def signature(secret_access_key, scope, to_sign):
 
 
 def sign_headers(credentials, region, service, now, method, target, query, headers, payload_hash):
-    """Add to the dict *headers* what makes the request a signed one:
+    """Add to the dict *headers* those that sign the request:
 
         x-amz-date: 20130524T000000Z
         x-amz-content-sha256: PAYLOADHASH
@@ -751,7 +751,7 @@ def sign_headers(credentials, region, service, now, method, target, query, heade
 
 
 def presign(credentials, region, service, now, method, authority, target, expires):
-    """The query string that lets *expires* seconds long anybody make this one request.
+    """Return the query string with which anybody may make this request for *expires* seconds.
 
     Source: Amazon S3 API Reference, "Authenticating Requests: Using Query Parameters".
     """
@@ -770,12 +770,12 @@ def presign(credentials, region, service, now, method, authority, target, expire
 
 
 def sha256(data):
-    """Hexadecimal."""
+    """Return the digest, hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 def md5(data=b''):
-    """A hash object, or None on a Python that has MD5 disabled (FIPS)."""
+    """Return a hash object, or None on a Python that has MD5 disabled (FIPS)."""
     try:
         return hashlib.md5(data, usedforsecurity=False) if sys.version_info >= (3, 9) \
             else hashlib.md5(data)
@@ -784,12 +784,12 @@ def md5(data=b''):
 
 
 def crc32_text(value):
-    """A CRC32 the way S3 writes it: base64 of four bytes, most significant first."""
+    """Write a CRC32 as S3 does: base64 of four bytes, most significant first."""
     return base64.b64encode(value.to_bytes(4, 'big')).decode()
 
 
 def digest_header(body):
-    """What some operations demand to be told of their body: Content-MD5, or else a checksum."""
+    """Return the digest header that some operations demand: Content-MD5, or else a checksum."""
     digest = md5(body)
     if digest:
         return {'content-md5': base64.b64encode(digest.digest()).decode()}
@@ -797,7 +797,7 @@ def digest_header(body):
 
 
 # -------------------------------------------------------------------------- Messages
-# XML in and out.  Bytes in, values out; what is no XML is a BadAnswer.
+# XML in and out.  Bytes in, values out; anything but XML is a BadAnswer.
 
 class Document:
     """An XML document: the name of its root, and the texts of elements by their names.
@@ -806,9 +806,9 @@ class Document:
     """
 
     def __init__(self, body):
-        # Here, for a short dump has no XML to read, and the import takes 8 ms
+        # here, since a short dump has no XML to read, and the import takes 8 ms
         from xml.etree import ElementTree
-        if b'<!DOCTYPE' in body or b'\0' in body:   # the only ways to hide a bomb
+        if b'<!DOCTYPE' in body or b'\0' in body:   # a bomb needs one of them
             raise BadAnswer('the answer of the server holds a document type')
         try:
             self._root = ElementTree.fromstring(body)
@@ -819,14 +819,14 @@ class Document:
         self._space = space and space + '}'
 
     def get(self, name):
-        """The text of the root's child *name*; '' if there is none."""
+        """Return the text of the root's child *name*, or ''."""
         return self._root.findtext(self._space + name) or ''
 
     def all(self, path):
-        """Yield, for each element at *path*, a dict of the texts of all that is in it.
+        """Yield, for each element at *path*, a dict of the texts of all elements in it.
 
         path: names with slashes, from the root's child on.  A listing has a thousand elements
-        with six children: asking for each by name takes twice as long.
+        with six children: to find each by its name takes twice as long.
         """
         start = len(self._space)
         path = '/'.join(self._space + name for name in path.split('/'))
@@ -835,7 +835,7 @@ class Document:
 
 
 def parse_document(body, name):
-    """The Document whose root must be called *name*; raises BadAnswer."""
+    """Return the Document, whose root must be called *name*; raises BadAnswer."""
     document = Document(body)
     if document.name != name:
         raise BadAnswer('the answer of the server is a %s, where S3 says %s'
@@ -844,9 +844,9 @@ def parse_document(body, name):
 
 
 def parse_time(text):
-    """Seconds since the epoch of 2009-10-12T17:50:30.000Z; raises ValueError.
+    """Return the seconds since the epoch of 2009-10-12T17:50:30.000Z; raises ValueError.
 
-    strptime would take ten times as long, and a listing may have a million of them.
+    strptime takes ten times as long, and a listing may hold a million times.
     """
     return (parse_day(text[:10]) + 3600 * int(text[11:13]) + 60 * int(text[14:16])
             + int(text[17:19]))
@@ -854,7 +854,7 @@ def parse_time(text):
 
 @functools.lru_cache(maxsize=4096)
 def parse_day(text):
-    """Seconds since the epoch at the beginning of the day 2009-10-12; raises ValueError."""
+    """Return the seconds since the epoch at which 2009-10-12 begins; raises ValueError."""
     return calendar.timegm((int(text[0:4]), int(text[5:7]), int(text[8:10]), 0, 0, 0))
 
 
@@ -862,7 +862,7 @@ BIRTH_OF_S3 = 1142294400            # 2006-03-14; no honest clock says less
 
 
 def parse_date(text):
-    """Seconds since the epoch of an HTTP date, or None if it is none that can be true.
+    """Return the seconds since the epoch of an HTTP date, or None if it can't be true.
 
     Source: RFC 7231, section 7.1.1.1.
     """
@@ -875,10 +875,10 @@ def parse_date(text):
 
 
 def parse_error(label, method, status, headers, body):
-    """The ResponseError that an answer of *status* >= 300 is."""
+    """Return the ResponseError for an answer of *status* >= 300."""
     try:
         get = parse_document(body, 'Error').get
-    except BadAnswer:               # no body, a page, or text put into XML as it is
+    except BadAnswer:               # no body, a page, or XML with unescaped text
         code = re.search(b'<Code>([A-Za-z0-9._-]{1,100})</Code>', body)
         get = {'Code': code.group(1).decode() if code else ''}.get
     code, message = get('Code'), get('Message') or ''
@@ -897,19 +897,19 @@ def parse_error(label, method, status, headers, body):
 
 
 def maybe_done(error):
-    """Whether a ResponseError leaves open if the work was done: gateways lose answers, too."""
+    """Whether the work may have been done in spite of a ResponseError: gateways lose answers."""
     return (error.status in (200, 408, 499) or (error.status >= 500 and error.status != 501)
             or (error.status == 409 and not error.from_s3))
 
 
 def gone(error):
-    """Whether a ResponseError says that what is to be deleted isn't there; a page doesn't."""
+    """Whether a ResponseError says that there is nothing to delete; an HTML page doesn't."""
     return error.status == 404 and error.code != 'NoSuchBucket' and (
         error.from_s3 or not error.message)
 
 
 def server_time(headers, text):
-    """The server's clock, from the head of its answer or its error document; or None."""
+    """Return the server's time, from the head of its answer or its error document; or None."""
     try:
         return parse_date(headers.get('date')) or parse_time(text)
     except ValueError:
@@ -917,7 +917,7 @@ def server_time(headers, text):
 
 
 def retry_after(headers):
-    """Seconds that the server asks us to wait, or 0 (x-amz-retry-after has milliseconds)."""
+    """Return the seconds that the server asks us to wait, or 0 (x-amz-retry-after is in ms)."""
     for name, unit in (('x-amz-retry-after', 1000), ('retry-after', 1)):
         text = headers.get(name) or ''
         if re.match(r'[0-9]{1,9}\Z', text):
@@ -926,32 +926,32 @@ def retry_after(headers):
 
 
 def completion_body(parts):
-    """The body of a CompleteMultipartUpload; parts: (ETag, CRC32 as text or None) in order."""
-    body = io.BytesIO()             # of a megabyte, so not made of 10,000 strings first
+    """Return the body of a CompleteMultipartUpload; parts: (ETag, CRC32 or None), as texts."""
+    body = io.BytesIO()             # of a megabyte: a list of 10,000 strings takes more
     body.write(b'<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">')
     for number, (etag, crc32) in enumerate(parts, 1):
-        check = '<ChecksumCRC32>%s</ChecksumCRC32>' % crc32 if crc32 else ''
+        checksum = '<ChecksumCRC32>%s</ChecksumCRC32>' % crc32 if crc32 else ''
         body.write(('<Part><PartNumber>%d</PartNumber><ETag>%s</ETag>%s</Part>\n'
-                    % (number, escape(etag), check)).encode())
+                    % (number, escape(etag), checksum)).encode())
     body.write(b'</CompleteMultipartUpload>')
     return body.getvalue()
 
 
 def escape(text):
-    """*text* for the inside of an XML element."""
+    """Escape *text* for the inside of an XML element."""
     return text.replace('&', '&amp;').replace('<', '&lt;').replace('>', '&gt;')
 
 
 def parse_upload_id(answer):
-    """The upload id in the answer to a CreateMultipartUpload."""
+    """Return the upload id in the answer to a CreateMultipartUpload."""
     upload_id = Document(answer.body).get('UploadId')  # the name of the root differs in rclone
     if not upload_id:
         raise BadAnswer('the server gave no upload id')
     return upload_id
 
 
-def check_completion(label, answer):
-    """Raise the error that the Answer to a CompleteMultipartUpload is in spite of its status."""
+def require_completion(label, answer):
+    """Raise the error that may stand in the Answer to a CompleteMultipartUpload in spite of 200."""
     document = Document(answer.body.strip())
     if document.name == 'Error':
         raise parse_error(label, 'POST', answer.status, answer.headers, answer.body)
@@ -960,7 +960,7 @@ def check_completion(label, answer):
 
 
 def require_etag(answer):
-    """The ETag, without which the answer to a write isn't S3's (but a captive portal's)."""
+    """Return the ETag; an answer without one isn't S3's (but a captive portal's)."""
     etag = answer.headers.get('etag')
     if not etag:
         raise BadAnswer('the server acknowledges nothing: its answer has no ETag')
@@ -968,29 +968,27 @@ def require_etag(answer):
 
 
 def require_empty(answer):
-    """For requests whose success has no body (but a captive portal's has)."""
+    """Raise BadAnswer if the answer has a body: S3's has none, but a captive portal's has."""
     if answer.body.strip():
         raise BadAnswer('the server sends a page where S3 says nothing: %s'
                         % quoted(answer.body[:60]))
 
 
-# size: bytes; modified, initiated: seconds since the epoch; restore: of an object in an archive
-# class, '' where the listing doesn't say, else 'ongoing' or 'done', until the copy expires.
+# size: bytes; modified, initiated: seconds since the epoch; restore: 'ongoing' or 'done' for an
+# archived object that was asked for, as far as the listing tells, else ''.
 ListEntry = collections.namedtuple('ListEntry', 'key size modified storage_class etag restore')
 UploadEntry = collections.namedtuple('UploadEntry', 'key upload_id initiated')
 
 
 def decoder(listing):
-    """The function that decodes the keys of a listing: they are url-encoded, unless the
-    server ignored that we asked for it."""
+    """Return the function that decodes the keys of a listing: they are url-encoded, unless the
+    server ignored our wish."""
     return unquote if listing.get('EncodingType') == 'url' else str
 
 
 def unquote(text):
-    """What unquote_plus() says.
-
-    The keys of dumps hold but these two to be decoded: a listing takes a tenth less.
-    """
+    """Like unquote_plus(), but a listing takes a tenth less time: in the keys of dumps only these
+    two are encoded."""
     text = text.replace('+', ' ').replace('%3A', ':').replace('%2F', '/')
     return urllib.parse.unquote(text) if '%' in text else text
 
@@ -1023,14 +1021,14 @@ def upload_entries(listing):
 
 
 # ----------------------------------------------------------------------------- Parts
-# How a stream becomes parts, and a stream too long for one object becomes volumes.
+# How a stream becomes parts, and one too long for an object becomes volumes.
 
 def read_part(stream, view, workers):
-    """Fill *view* from *stream*, and return the count of bytes: less only at the end.
+    """Fill *view* from *stream*; returns the count of bytes, less than len(view) only at the end.
 
-    stream: anything with readinto(), even one that doesn't block.  While one without a buffer
-    of its own (an io.FileIO, or what has an attribute `unbuffered`) stands still, failures
-    of the Workers are raised.
+    stream: anything with readinto(), even one that doesn't block.  Failures of the Workers are
+    raised while a stream without a buffer of its own (an io.FileIO, or one with an attribute
+    `unbuffered`) stands still.
     """
     unbuffered, count = isinstance(stream, io.FileIO) or hasattr(stream, 'unbuffered'), 0
     while count < len(view):
@@ -1039,24 +1037,24 @@ def read_part(stream, view, workers):
         got = stream.readinto(view[count:])
         if got == 0:
             break
-        if got is None:             # not yet, or somebody else was faster
+        if got is None:             # nothing yet, or another reader was faster
             time.sleep(0.01)
         count += got or 0
     return count
 
 
 def volume_key(key, number):
-    """The key of volume *number* of the dump *key*; volume 0 is the dump itself."""
+    """Return the key of volume *number* of the dump *key*; volume 0 is the dump itself."""
     return '%s.volume_%06d' % (key, number) if number else key
 
 
 def end_key(key, last):
-    """The key of the end mark that says that *last* is the number of the last volume."""
+    """Return the key of the end mark, which says that the last volume has the number *last*."""
     return '%s.end_%06d' % (key, last)
 
 
 def random_name():
-    """16 letters and digits that hold 80 bits of the system's random source."""
+    """Return 16 letters and digits that hold 80 bits of the system's random source."""
     return base64.b32encode(os.urandom(10)).decode().lower()
 
 
@@ -1065,10 +1063,10 @@ def random_name():
 class RateLimit:
     """At most *rate* bytes per second (None: as fast as can be) for all sockets together.
 
-    Whoever moves bytes reserves the next moment at which they may pass, and sleeps until
-    then.  In any span of t seconds no more than rate x (t + 1/4) bytes pass: an eighth of a
-    second's worth may be caught up with, and a slice is an eighth.  rate may be changed
-    while transfers run, by a signal handler too.
+    A thread that moves bytes reserves the next moment at which they may pass, and sleeps until
+    then.  In any span of t seconds no more than rate x (t + 1/4) bytes pass: a thread that is
+    late may catch up by an eighth of a second's worth, and a slice is another eighth.
+    rate may be changed while transfers run, by a signal handler too.
     """
     SPAN = 1 / 8
 
@@ -1078,10 +1076,10 @@ class RateLimit:
         self.moved = 0              # bytes so far, both ways; guarded by the lock, as is _next
         self._next = clock()
         self._lock = threading.Lock()
-        self._clock, self._sleep = clock, sleep     # the latter in place of the caller's
+        self._clock, self._sleep = clock, sleep     # the latter replaces the caller's
 
     def slice(self):
-        """How many bytes to move at once."""
+        """Return how many bytes to move at once."""
         rate = self.rate
         return BLOCK if rate is None else max(1, min(BLOCK, int(rate * self.SPAN)))
 
@@ -1099,7 +1097,7 @@ class RateLimit:
             (self._sleep or sleep)(start - now)
 
     def give_back(self, count):
-        """So many of the bytes that were taken did not come."""
+        """Return *count* of the bytes that were taken: they did not come."""
         with self._lock:
             self.moved -= count
             if self.rate is not None:
@@ -1107,14 +1105,14 @@ class RateLimit:
 
 
 # --------------------------------------------------------------------------- Answers
-# http.client lets truncation pass where it fills a buffer, and waits for ever on a server
-# that sends a byte a minute; so bytes are counted here, and the clock is looked at.
+# http.client lets truncation pass when it fills a buffer, and waits for ever for a server that
+# sends a byte a minute; so here bytes are counted, and the time is limited.
 
 Answer = collections.namedtuple('Answer', 'status headers body')
 
 
 def read_answer(response):
-    """The whole Answer, which must not be larger than MAX_MESSAGE; of an error the beginning."""
+    """Return the whole Answer, MAX_MESSAGE bytes at most; of an error only the beginning."""
     pieces, size = [], 0
     while True:
         piece = response.read1(BLOCK)
@@ -1122,7 +1120,7 @@ def read_answer(response):
             break
         pieces.append(piece)
         size += len(piece)
-        if response.status >= 300 and size > MAX_ERROR:     # the rest is nobody's: it is a page
+        if response.status >= 300 and size > MAX_ERROR:     # an HTML page; nobody needs the rest
             return Answer(response.status, response.headers, b''.join(pieces)[:MAX_ERROR])
         if size > MAX_MESSAGE:
             raise BadAnswer('the answer of the server has no end')
@@ -1135,7 +1133,7 @@ def read_answer(response):
 def seek_range(response, first, count):
     """Leave *response* at byte *first* of the object, with *count* more to come.
 
-    Returns the size of the object, or None where the server doesn't say.
+    Returns the size of the object, or None where the server doesn't tell it.
 
     There are servers that answer a ranged GET with 200, some with the range and some with
     the whole object.
@@ -1162,7 +1160,7 @@ def seek_range(response, first, count):
 
 
 def read_blocks(response, view):
-    """Fill *view* from *response*, yielding the count of bytes of each block."""
+    """Fill *view* from *response*; yields the size of each block."""
     while len(view):
         count = response.readinto(view[:BLOCK])
         if not count:
@@ -1172,16 +1170,16 @@ def read_blocks(response, view):
 
 
 # ------------------------------------------------------------------------------ Wire
-# What stands between http.client and the kernel.  Everything is cut into slices: for the
-# rate limit, and because a socket's time-out bounds a whole sendall(); in slices it means
-# what it should, that nothing moves.
+# The layer between http.client and the kernel.  Everything is cut into slices: for the rate
+# limit, and because a socket's time-out bounds a whole sendall(); of a slice it means what it
+# should, that nothing moves.
 
 class NoSignals:
-    """What may end the program while its main thread waits: nothing.
+    """No signal ends the program while its main thread waits.
 
-    A Bucket's `signals` may be something else with these methods.  poll() raises what ends the
-    program; in the context the main thread waits for the outside and holds nothing, so a signal
-    handler may raise.
+    A Bucket's `signals` may be another object with these methods.  poll() raises the exception
+    that ends the program; in the context the main thread waits for the outside and holds
+    nothing, so a signal handler may raise it.
     """
 
     def poll(self):
@@ -1196,7 +1194,7 @@ class NoSignals:
 
 NO_SIGNALS = NoSignals()
 
-# Where an exchange is
+# The states of an exchange
 IDLE, SENDING, HEAD, BODY = range(4)
 
 
@@ -1227,9 +1225,9 @@ class ThrottledSocket:
                 piece = piece[count:]
 
     def makefile(self, mode):
-        """Return what the answer is read from.
+        """Return the file from which the answer is read.
 
-        It keeps the socket open after close(), as http.client counts on where the server
+        It keeps the socket open after close(), which http.client relies on where the server
         says `Connection: close`: so it wraps the socket's own file and doesn't call recv().
         """
         return io.BufferedReader(ThrottledReader(self.sock.makefile(mode, buffering=0), self))
@@ -1240,9 +1238,9 @@ class ThrottledSocket:
 
 
 class ThrottledReader(io.RawIOBase):
-    """Reads from *raw*, pays before it does, and watches what http.client doesn't: that an
-    answer comes to an end, and that its head does not do so too early.  An error in the
-    body is kept, and looks like the end until Connection.read() or exchange() tells it."""
+    """Reads from *raw* within the rate limit, and watches what http.client doesn't: that an
+    answer ends in time, and its head not too early.  An error in the body is kept, and looks
+    like the end until Connection.read() or exchange() raises it."""
 
     def __init__(self, raw, owner):
         self._raw, self._owner = raw, owner
@@ -1262,8 +1260,8 @@ class ThrottledReader(io.RawIOBase):
                     with owner.signals:
                         got = self._raw.readinto(view[count:])
                     count += got or 0
-                    # What goes past the buffer is wanted whole, but TLS gives 16 KiB at a time,
-                    # and to pay for each is a fifth of the CPU at 10 MB/s
+                    # a read larger than the buffer wants all of it, but TLS gives 16 KiB at a
+                    # time, and take() for each is a fifth of the CPU at 10 MB/s
                     if not got or len(view) <= io.DEFAULT_BUFFER_SIZE:
                         break
             finally:
@@ -1271,7 +1269,7 @@ class ThrottledReader(io.RawIOBase):
         except OSError as error:
             if owner.state in (SENDING, HEAD):
                 raise
-            owner.broken = error    # the buffer above would forget what came before
+            owner.broken = error    # raised here, the buffer above would lose what came before
         if not count and owner.state in (SENDING, HEAD):
             raise ConnectionResetError(errno.ECONNRESET, 'the server broke off')
         return count
@@ -1285,12 +1283,12 @@ Proxy = collections.namedtuple('Proxy', 'host port headers')
 
 
 def find_proxy(environ, scheme, host):
-    """The Proxy that *environ* names for the URLs of a scheme and host, or None.
+    """Return the Proxy that *environ* names for the URLs of a scheme and host, or None.
 
     HTTPS_PROXY, HTTP_PROXY and NO_PROXY, the same in small letters first, as curl(1)'s manual
     describes them.  Raises ConfigError.
     """
-    def variable(name):             # an empty one in small letters switches the other off
+    def variable(name):             # empty in small letters, it switches the other off
         return environ.get(name, environ.get(name.upper())) or ''
 
     url = variable(scheme + '_proxy')
@@ -1325,36 +1323,36 @@ class Cancelled(Exception):
 class Connection:
     """The connection of one thread: made when needed, kept alive, never trusted when old.
 
-    Belongs to its thread, but for cancel(), which any thread may call.  origin: has scheme,
-    host and port; context: makes the ssl.SSLContext; clock: monotonic; environ: where a proxy is
-    looked for; signals: as a Bucket's, if this is the main thread.
+    Only its thread may use it, but any thread may call cancel().  origin: has scheme, host and
+    port; context: makes the ssl.SSLContext; clock: monotonic; environ: may name a proxy;
+    signals: as a Bucket's, if this is the main thread.
     """
 
     def __init__(self, origin, limit, context, clock, environ, signals=NO_SIGNALS):
         self._origin, self._limit, self._context = origin, limit, context
         self._clock, self._environ, self._signals = clock, environ, signals
-        self.proxy = None           # that the connection goes through
+        self.proxy = None           # the Proxy that the connection goes through
         self._http = None           # http.client's connection
-        self._throttled = None      # what stands between that and the socket
+        self._throttled = None      # the ThrottledSocket between that and the kernel
         self._used = None           # what it is connected to, and when it was used, by the clock
         self.reused = False         # whether the request under way found it open
         self.cancelled = False
-        self._alarm = threading.Lock()      # held until cancel(), which ends pause() so
+        self._alarm = threading.Lock()      # held until cancel(), which thus ends pause()
         self._alarm.acquire()
 
     @property
     def sent(self):
-        """Bytes that were sent of the request under way or the last one that failed; None if that
-        wasn't begun."""
+        """Bytes that were sent of the request under way, or of the last one if it failed; None if
+        none was begun."""
         return self._throttled.sent if self._throttled else None
 
     def forget_sent(self):
-        """What was sent is accounted for."""
+        """Reset `sent` when these bytes are accounted for."""
         if self._throttled:
             self._throttled.sent = None
 
     def _open(self, timeout):
-        """http.client's connection, freshly made or proven to be alive."""
+        """Return http.client's connection, freshly made or proven to be alive."""
         scheme, host, port = self._origin.scheme, self._origin.host, self._origin.port
         place = scheme, host, port, self._limit.rate is None
         self.forget_sent()
@@ -1382,8 +1380,8 @@ class Connection:
         return self._http
 
     def _keep_short(self):
-        """Let the kernel receive no more ahead of the rate limit than an eighth of a second's
-        worth, else it would be megabytes; but two segments, or TCP waits for its timers."""
+        """Let the kernel receive ahead of the rate limit no more than an eighth of a second's
+        worth, not megabytes; but two segments at least, or TCP waits for its timers."""
         rate, sock = self._limit.rate, self._throttled.sock
         if rate is not None:
             share = min(BLOCK, int(rate * RateLimit.SPAN / self._limit.sharers))
@@ -1391,7 +1389,7 @@ class Connection:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, max(2 * segment, share))
 
     def _take(self, count):
-        """Wait until so many bytes may pass, but not when the transfer has failed elsewhere."""
+        """Wait until *count* bytes may pass, but not if the transfer has failed elsewhere."""
         self._limit.take(count, self.pause)
         self._go_home_if_cancelled()
 
@@ -1400,15 +1398,15 @@ class Connection:
             raise Cancelled()
 
     def _readable(self):
-        """Whether an idle connection has something to say: then it is its end."""
+        """Whether an idle connection has something to read: that is its end."""
         poll = select.poll()        # not select(), which ends at descriptor 1023
         poll.register(self._throttled.sock, select.POLLIN)
         return bool(poll.poll(0))
 
     @contextlib.contextmanager
     def exchange(self, method, target, headers, body, timeout):
-        """Send a request; a context that gives http.client's response, whose body is then read
-        in it, and that leaves the connection fit for the next.
+        """Send a request; a context that gives http.client's response, for its body to be read,
+        and that leaves the connection fit for the next request.
 
         target: with the query; headers: a dict; body: bytes-like; timeout: seconds of
         silence.  Raises OSError, http.client.HTTPException and BadAnswer.
@@ -1433,9 +1431,9 @@ class Connection:
             yield response
             throttled.sent = None
         except (OSError, http.client.HTTPException) as error:
-            raise (self._throttled and self._throttled.broken) or error     # what came first
+            raise (self._throttled and self._throttled.broken) or error     # the first of them
         except ValueError as error:     # http.client trips over some nonsense
-            if certificate_error(error):    # which is one in Python 3.6
+            if certificate_error(error):    # a ValueError in Python 3.6
                 raise ssl.SSLError(1, 'CERTIFICATE_VERIFY_FAILED: %s' % error)
             raise BadAnswer('the server does not speak HTTP: %s' % printable(str(error), 100))
         finally:
@@ -1447,7 +1445,7 @@ class Connection:
                 response.close()
 
     def _answer(self, timeout):
-        """The response, its head read to the end, and in time."""
+        """Return the response, its head read to the end, and in time."""
         self._throttled.state = HEAD
         self._throttled.deadline = time.monotonic() + 2 * timeout
         response = self._http.getresponse()
@@ -1464,7 +1462,7 @@ class Connection:
         return response
 
     def _last_words(self, broken):
-        """The answer of a server that hung up while we were sending: the true reason."""
+        """Return the answer of a server that hung up while we were sending: it tells the reason."""
         self._go_home_if_cancelled()
         try:
             self._throttled.sock.settimeout(CONNECT_TIMEOUT)
@@ -1477,7 +1475,7 @@ class Connection:
         return response
 
     def read(self, response, seconds):
-        """The whole Answer, the rest of which must come within so many seconds."""
+        """Return the whole Answer, the rest of which must come within *seconds*."""
         self._throttled.deadline = time.monotonic() + seconds
         answer = read_answer(response)
         if self._throttled.broken:
@@ -1485,7 +1483,7 @@ class Connection:
         return answer
 
     def close(self):
-        """The next request will make a new connection."""
+        """Close the connection; the next request makes a new one."""
         if self._http is not None:
             self._http.close()
         self._http = None
@@ -1524,7 +1522,7 @@ class Tls:
 
 
 def tls_context(ca_bundle):
-    """The ssl.SSLContext: certificates are always checked, by ca_bundle or the system's CAs.
+    """Return the ssl.SSLContext: certificates are always checked, by ca_bundle or the system's CAs.
 
     Raises ConfigError.
     """
@@ -1545,24 +1543,24 @@ class Thread:
 
     def __init__(self, function):
         self._function, self._due = function, time.monotonic() + BEGIN_TIMEOUT
-        self.begun, self._running = False, threading.Lock()     # the latter is held until the end
+        self.begun, self._running = False, threading.Lock()     # the Lock is held until the end
         self._running.acquire()
 
     def start(self):
-        """Raises RuntimeError where the system has no more threads."""
+        """Start it; raises RuntimeError where the system has no more threads."""
         _thread.start_new_thread(self._run, ())
 
     def _run(self):
         try:
             self.begun = True
             self._function()
-        except BaseException:       # which whoever waits for it will notice
+        except BaseException:       # whoever waits for the result will notice
             pass
         finally:
             self._running.release()
 
     def join(self, seconds):
-        """Wait for its end."""
+        """Wait for its end, *seconds* at most."""
         if self._running.acquire(timeout=seconds):
             self._running.release()
 
@@ -1573,14 +1571,14 @@ class Thread:
 
 
 def in_main_thread():
-    """Whether it is the main thread that asks; current_thread() knows no Thread of ours."""
+    """Whether the main thread asks; current_thread() doesn't know our Threads."""
     return threading.get_ident() == threading.main_thread().ident
 
 
 class Task:
     """A call in a worker's thread; value and error are the worker's until it is done.
 
-    frees: the buffer that nobody needs after it.
+    frees: the buffer that nobody needs after the call.
     """
     __slots__ = ('call', 'frees', 'done', 'value', 'error')
 
@@ -1596,14 +1594,14 @@ class Workers:
     """The threads of a Bucket, `jobs` at most, and jobs + 1 buffers of *size* bytes.
 
     A buffer belongs to the main thread, which got it from buffer(), until it is submitted; then to
-    the Task, whose thread releases it when that has succeeded, or gives it back by ending, for
-    the main thread to release.  Threads and buffers are made when first needed.  The first
+    the Task, whose thread releases it after success where the Task `frees` it, and leaves that
+    to the main thread otherwise.  Threads and buffers are made when first needed.  The first
     failure of any task is raised by whatever the main thread asks for next.
 
     The threads wait for tasks, and the main thread for news of them, by reading from pipes.
     With locks, a signal whose handler raises could make the main thread leave while it holds
-    one; and of a pipe the main thread can hear while it waits for its stream.  What they share
-    are deques, whose operations are atomic, and Tasks.
+    one; and it can wait for a pipe and for its stream at once.  All share only Tasks, and
+    deques, whose operations are atomic.
     """
 
     def __init__(self, bucket, size):
@@ -1616,13 +1614,13 @@ class Workers:
         self._failures = collections.deque()
         self._tasks = Pipe(*os.pipe())      # a byte per task, to the threads
         self._news = Pipe(*os.pipe())       # a byte when something has changed
-        os.set_blocking(self._news.writer, False)   # full, it says enough
+        os.set_blocking(self._news.writer, False)   # a full pipe is news enough
 
     def buffer(self):
         """Return a memoryview of *size* bytes, as soon as one is free."""
         if not self._free and self._made <= self._bucket.jobs:
             self._made += 1
-            try:                    # not a bytearray, which takes its pages before they are used
+            try:                    # not a bytearray, whose pages are taken at once
                 return memoryview(mmap.mmap(-1, self._size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
             except OSError:
                 raise MemoryError('no room for a part')
@@ -1647,7 +1645,7 @@ class Workers:
 
     def _add_thread(self):
         thread = Thread(self._work)
-        self._threads.append(thread)    # first, for a signal may come when it runs
+        self._threads.append(thread)    # first, since a signal may come when it runs
         try:
             thread.start()
         except RuntimeError:        # no more threads to be had; those we have will do
@@ -1656,14 +1654,14 @@ class Workers:
                 raise Error('cannot start a thread: ulimit -u, or memory, is too small') from None
 
     def wait(self, task):
-        """Return the value of *task*, when it is done."""
+        """Wait until *task* is done; returns its value."""
         while not task.done:
             self._listen()
         self._raise()
         return task.value
 
     def wait_for(self, descriptor):
-        """Return when *descriptor* can be read; raise if a task fails meanwhile."""
+        """Wait until *descriptor* can be read; raises if a task fails meanwhile."""
         while descriptor not in self._listen(descriptor):
             pass
 
@@ -1696,10 +1694,10 @@ class Workers:
             or not self._alive())
 
     def stop(self, worth_waiting=lambda: False):
-        """Break off what is under way, and return when no thread can send anything any more.
+        """Break off all tasks, and return when no thread can send anything any more.
 
-        One that still looks up a name, or connects, will do no more than that, and isn't waited
-        for.  worth_waiting: whether there is something that had better end by itself, within GRACE.
+        A thread that still looks up a name, or connects, does no more than that, and isn't waited
+        for.  worth_waiting: whether some task should end by itself, within GRACE.
         """
         if self._stopped:
             return
@@ -1731,7 +1729,7 @@ class Workers:
                 task.value = task.call()
                 if task.frees is not None:
                     self.release(task.frees)
-            except BaseException as error:      # the main thread has to hear of any
+            except BaseException as error:      # the main thread has to hear of all
                 task.error = error
                 self._failures.append(error)
             task.call, task.frees, task.done = None, None, True
@@ -1750,16 +1748,16 @@ class Retries:
     """How often and how long one request is tried again.
 
     Pauses are random between nothing and a bound that doubles from 0.1 s (from 1 s where
-    the server asks for slower requests) to 20 s ("full jitter").  It ends after patience()
-    seconds without progress, or after the fifth answer that makes no sense or says that the
-    data were damaged on their way.
+    the server asks for slower requests) to 20 s ("full jitter").  Attempts end after patience()
+    seconds without progress, or with the fifth answer that makes no sense or says that the data
+    were damaged on their way.
     """
 
     def __init__(self, patience, clock):
         self._patience, self._clock = patience, clock
         self.attempts = 0
         self.lessons = 3            # how often a refusal may still teach us something
-        self.moved = False          # whether bytes came that need not come again
+        self.moved = False          # whether bytes came that needn't come again
         self._failures, self._wrong, self._since = 0, 0, None
 
     def pause(self, error, sent=0, renewable=False):
@@ -1773,7 +1771,7 @@ class Retries:
         if self._since is None or self.moved:
             self._failures, self._since, self.moved = 0, now, False
         elif sent > SOCKET_BUFFER and self._failures < 100:     # but not for ever
-            self._since = now       # a long part on a slow link: it did move, if for nothing
+            self._since = now       # a long part on a slow link: bytes moved, if in vain
         if not transient(error, renewable):
             return None
         self._wrong += senseless(error)
@@ -1788,8 +1786,8 @@ class Retries:
 
 
 # What may pass, by status and by code.  Sources: RFC 7231, section 6; RFC 6585 (429, 511); RFC 4918
-# (507); Amazon S3 API Reference, "List of error codes".  499 is nginx's, of a client that it
-# believes gone; the four of the 5xx that are left out need somebody to do something.
+# (507); Amazon S3 API Reference, "List of error codes".  499 is nginx's, for a client that it
+# believes gone; the four 5xx that are left out need somebody to act.
 TRANSIENT_STATUS = {408, 429, 499} | set(range(500, 600)) - {501, 505, 507, 511}
 TRANSIENT_CODES = {'SlowDown', 'InternalError', 'RequestTimeout', 'OperationAborted',
                    'ServiceUnavailable', 'ConditionalRequestConflict',
@@ -1801,7 +1799,7 @@ EXPIRED_CODES = {'ExpiredToken', 'ExpiredTokenException', 'TokenRefreshRequired'
 
 
 def senseless(error):
-    """Whether it is no outage that waiting could cure, but may be an accident."""
+    """Whether an answer makes no sense: waiting won't help, but a few more tries may."""
     if isinstance(error, ResponseError):
         return (error.code not in TRANSIENT_CODES | EXPIRED_CODES
                 and error.status not in TRANSIENT_STATUS)
@@ -1810,13 +1808,12 @@ def senseless(error):
 
 
 def transient(error, renewable=False):
-    """Whether the same request may succeed a little later, with newer credentials if these are
-    *renewable*."""
+    """Whether the same request may succeed a little later; renewable: with newer credentials."""
     if isinstance(error, ResponseError):
         return (error.status in TRANSIENT_STATUS or error.status == 200
                 or error.code in TRANSIENT_CODES | DAMAGED_CODES | AGED_CODES
                 or (renewable and error.code in EXPIRED_CODES))
-    if isinstance(error, NetworkError):         # of who gives us credentials
+    if isinstance(error, NetworkError):         # of a source of credentials
         return True
     if isinstance(error, OSError):
         return (not certificate_error(error)
@@ -1833,7 +1830,7 @@ def certificate_error(error):
 
 
 def brief(error):
-    """The cause of a failed attempt in a few words."""
+    """Return the cause of a failed attempt, in a few words."""
     if isinstance(error, ResponseError):
         return '%s (%d)' % (printable(error.code, 100), error.status)
     if isinstance(error, socket.timeout):
@@ -1844,7 +1841,7 @@ def brief(error):
 
 
 def network_error(what, endpoint, proxy, error, attempts, now):
-    """The NetworkError that tells of *error* in a line."""
+    """Return the NetworkError that explains *error* in a line."""
     reason = brief(error)
     place = endpoint.authority
     if proxy:
@@ -1860,7 +1857,7 @@ def network_error(what, endpoint, proxy, error, attempts, now):
     elif 'WRONG_VERSION_NUMBER' in str(error):
         reason = 'the server does not speak TLS: is it an http:// endpoint?'
     elif attempts < 2:
-        pass                        # what is asked once needn't be there
+        pass                        # asked only once: an optional service, so no hint
     elif isinstance(error, socket.gaierror):
         reason += '; check the name %s, and that this machine can look up names' % (
             proxy[0] if proxy else endpoint.host)
@@ -1878,7 +1875,7 @@ def network_error(what, endpoint, proxy, error, attempts, now):
 
 
 def duration(seconds):
-    """Like 3 days, 5 h or 40 s: one number is enough to see what is meant."""
+    """Return text like 3 days, 5 h or 40 s: one number is enough."""
     for unit, name in ((86400 * 365.25, 'years'), (86400, 'days'), (3600, 'h'), (60, 'min')):
         if seconds >= 2 * unit:
             return '%d %s' % (seconds / unit, name)
@@ -1886,7 +1883,7 @@ def duration(seconds):
 
 
 # ----------------------------------------------------------------------- Credentials
-# Who signs a request: where its credentials come from, and how they are kept fresh.
+# Where the credentials that sign a request come from, and how they are kept fresh.
 # Sources: AWS SDKs and Tools Reference Guide, "Standardized credential providers"; Amazon EC2
 # User Guide, "Use the Instance Metadata Service"; AWS STS API Reference.
 
@@ -1894,8 +1891,8 @@ class Credentials:
     """An access key id and its secret.
 
     session_token: None unless they are temporary; expires: seconds since the epoch, or None;
-    margin: seconds before that in which no request is begun any more; worked: whether the server
-    has accepted them.
+    margin: seconds before that in which no request is begun; worked: whether the server has
+    accepted them.
     """
 
     def __init__(self, access_key_id, secret_access_key, session_token=None, expires=None):
@@ -1909,11 +1906,11 @@ class Credentials:
         return 'Credentials(%r)' % self.access_key_id
 
     def seconds_left(self, now):
-        """How long they can be used from *now* on; negative if they have expired."""
+        """Return how long they can be used from *now* on; negative if they have expired."""
         return float('inf') if self.expires is None else self.expires - self.margin - now
 
     def same_as(self, other):
-        """Whether *other* are no newer ones."""
+        """Whether *other* are the same credentials."""
         return all(getattr(self, name) == getattr(other, name) for name in (
             'access_key_id', 'secret_access_key', 'session_token', 'expires'))
 
@@ -1923,9 +1920,9 @@ class Absent(Exception):
 
 
 def make_credentials(where, settings, names, expires=None):
-    """The Credentials in the dict *settings*, in which they have these three *names*.
+    """Return the Credentials in the dict *settings*, in which they have these three *names*.
 
-    Raises Absent, and ConfigError, which no secret is in.
+    Raises Absent, and ConfigError, which contains no secret.
     """
     key, secret, token = (settings.get(name) or None for name in names)
     if not key and not secret:
@@ -1944,11 +1941,11 @@ def make_credentials(where, settings, names, expires=None):
 
 
 def parse_credentials(where, body, token):
-    """The Credentials in a JSON document, where the session token has the name *token*.
+    """Return the Credentials in a JSON document, where the session token has the name *token*.
 
-    Raises ConfigError, which nothing of the document is in.
+    Raises ConfigError, which contains nothing of the document.
     """
-    import json                     # here, for most credentials stand in a file
+    import json                     # here, since most credentials are in a file of ours
     try:
         document = json.loads(body.decode())
         if document.get('Code', 'Success') != 'Success':
@@ -1964,10 +1961,10 @@ def parse_credentials(where, body, token):
 
 
 def exit_status(process):
-    """The exit status of a subprocess.Popen, negative if a signal ended it, None while it runs.
+    """Return the exit status of a subprocess.Popen, negative for a signal, None while it runs.
 
-    Raises ChildProcessError where it is lost, as by a parent of ours that ignores SIGCHLD;
-    Popen.poll() says 0 then.
+    Raises ChildProcessError if the status is lost, as when our parent ignores SIGCHLD;
+    Popen.poll() returns 0 then.
     """
     if process.returncode is None:
         pid, status = os.waitpid(process.pid, os.WNOHANG)
@@ -1978,7 +1975,7 @@ def exit_status(process):
 
 
 def parse_expiration(text):
-    """Seconds since the epoch of an ISO 8601 time with an offset; None of None.
+    """Return the seconds since the epoch of an ISO 8601 time with an offset; None for no text.
 
     Raises ValueError.
     """
@@ -1994,12 +1991,12 @@ def parse_expiration(text):
 
 
 # The sources, each a function that returns Credentials or raises Absent, ConfigError or
-# NetworkError.  What they are given: the settings, the environment, the region of STS, which
-# stays wherever the bucket turns out to be, ask(), which is ask_service(), and pause(seconds).
+# NetworkError.  They are given the settings, the environment, the region of STS, which doesn't
+# change with that of the bucket, ask(), which is ask_service(), and pause(seconds).
 Given = collections.namedtuple('Given', 'config environ region ask pause')
 
 PROCESS_TIMEOUT = 60                # seconds
-INSTANCE_TIMEOUT = 1                # of what is on this machine or not there
+INSTANCE_TIMEOUT = 1                # the service is on this machine, or nowhere
 CONTAINER_TIMEOUT = 5
 CONTAINER_HOSTS = ('169.254.170.2', '169.254.170.23', 'fd00:ec2::23', 'localhost')
 
@@ -2015,7 +2012,7 @@ def from_environment(given):
 
 
 def from_profile(given, name=None, users=()):
-    """Credentials from a profile; users: the profiles that refer to it."""
+    """Return Credentials from a profile; users: the profiles that refer to it."""
     chosen = name or profile_name(given.config, given.environ)
     name = chosen or 'default'
     where = 'profile %s' % name
@@ -2037,7 +2034,7 @@ def from_profile(given, name=None, users=()):
 
 
 def from_role(given, name, profile, users):
-    """Credentials of the role that a profile names."""
+    """Return Credentials of the role that a profile names."""
     where = printable('role_arn of profile %s' % name)
     session = profile.get('role_session_name')
     if 'web_identity_token_file' in profile:
@@ -2078,14 +2075,14 @@ def from_web_identity(given):
 
 
 def assume_web_role(given, where, path, role, session):
-    """Credentials of a role, for the token in the file *path*."""
+    """Return Credentials of a role, in exchange for the token in the file *path*."""
     return assume_role(given, where, None, Action='AssumeRoleWithWebIdentity', RoleArn=role,
                        RoleSessionName=session or 's3dump',
                        WebIdentityToken=read_text(path).strip())
 
 
 def assume_role(given, where, signer, **query):
-    """Credentials of a role, from STS; signer: those to ask with, or None."""
+    """Return Credentials of a role, from STS; signer: the Credentials that ask, or None."""
     profile = read_profile(profile_name(given.config, given.environ), given.environ) or {}
     url = configured_url('sts', given.environ, profile) or aws_url('sts', given.region)
     body = canonical_query(dict(query, Version='2011-06-15')).encode()
@@ -2106,7 +2103,7 @@ def assume_role(given, where, signer, **query):
 
 
 def from_process(given, where, command):
-    """Credentials that a program prints; it may ask on the terminal that it inherits."""
+    """Return Credentials that a program prints; it may ask on the terminal that it inherits."""
     import shlex
     import subprocess
     where = printable(where)
@@ -2132,11 +2129,11 @@ def from_process(given, where, command):
 
 
 def read_output(given, where, process, most=64 << 10):
-    """Return what a program writes until it ends, though others may keep its output open."""
+    """Return what a program writes until it ends; others may still keep its output open."""
     output, end = b'', time.monotonic() + PROCESS_TIMEOUT
     os.set_blocking(process.stdout.fileno(), False)
     while True:
-        ended = exit_status(process) is not None    # asked first: then nothing more will come
+        ended = exit_status(process) is not None    # asked first: after its end nothing comes
         piece = process.stdout.read(most)           # None: nothing yet
         output += piece or b''
         if ended and not piece:
@@ -2150,7 +2147,7 @@ def read_output(given, where, process, most=64 << 10):
 
 
 def from_container(given):
-    """Credentials from the endpoint in a container of ECS, or of EKS Pod Identity."""
+    """Return Credentials from the endpoint in a container of ECS, or of EKS Pod Identity."""
     relative = given.environ.get('AWS_CONTAINER_CREDENTIALS_RELATIVE_URI')
     url = 'http://169.254.170.2' + relative if relative else \
         given.environ.get('AWS_CONTAINER_CREDENTIALS_FULL_URI')
@@ -2177,7 +2174,7 @@ def from_container(given):
 
 
 def from_instance(given):
-    """Credentials of the role of an EC2 instance, through IMDSv2."""
+    """Return Credentials of the role of an EC2 instance, through IMDSv2."""
     name, environ = 'EC2 instance role', given.environ
     if (environ.get('AWS_EC2_METADATA_DISABLED') or '').lower() == 'true':
         raise Absent('no %s, as AWS_EC2_METADATA_DISABLED says' % name)
@@ -2217,11 +2214,11 @@ Origin = collections.namedtuple('Origin', 'scheme host port authority')       # 
 
 def ask_service(bucket, environ, where, url, method='GET', headers=(), body=b'', local=0,
                 signer=None, region=''):
-    """Return the Answer to a request, sent up to three times while nobody gives a sensible one.
+    """Send a request until it gets a sensible Answer, three times at most; returns that.
 
     bucket: for its clocks, pauses and TLS; local: if not 0, the service is never behind a
-    proxy, and answers within these seconds or not at all; signer: the Credentials to sign it
-    with, for STS in *region*.  Raises NetworkError, ConfigError.
+    proxy, and answers within these seconds or not at all; signer: the Credentials that sign
+    the request, for STS in *region*.  Raises NetworkError, ConfigError.
     """
     try:
         scheme, host, port, _ = split_url(url)
@@ -2246,7 +2243,7 @@ def ask_service(bucket, environ, where, url, method='GET', headers=(), body=b'',
                 answer = connection.read(response, 2 * timeout)
             ahead = (parse_date(answer.headers.get('date')) or now) - now
             if signer and answer.status != 200 and abs(ahead) > MAX_SKEW:
-                now += ahead        # our clock is wrong, and S3 has had no chance to say so
+                now += ahead        # our clock is wrong, and S3 hasn't been asked yet
                 continue
             if answer.status < 500 and answer.status != 429 and not re.search(
                     b'<Code>(Throttling|IDPCommunicationError|RequestTimeout)', answer.body):
@@ -2267,12 +2264,12 @@ def ask_service(bucket, environ, where, url, method='GET', headers=(), body=b'',
 class Provider:
     """Finds credentials when they are first needed, and newer ones before they expire.
 
-    config: complete; region: of STS.  One for all threads of a Bucket: what changes is guarded
-    by the lock, but may be read without.
+    config: complete; region: of STS.  One Provider serves all threads of a Bucket: its lock
+    guards what changes, which may be read without it.
     """
     EARLY = 900                     # seconds before the end, as AWS's own SDKs
     AGAIN = 60                      # seconds after which a source is asked again
-    SOON = 5                        # the same when the credentials don't hold any more
+    SOON = 5                        # the same if the credentials have expired
     MARGIN = 5                      # seconds that a request may be under way
 
     def __init__(self, config, environ, region):
@@ -2286,17 +2283,17 @@ class Provider:
     def get(self, bucket, refused=None):
         """Return the Credentials to sign with now.
 
-        bucket: the Bucket, for its clocks, pauses, reports and TLS; refused: those that the
-        server calls expired or unknown, which are returned again where the source has no
-        others.  Raises ConfigError, which lists what was tried, and NetworkError where those
-        that worked have expired and there are no newer ones.
+        bucket: for its clocks, pauses, reports and TLS; refused: Credentials that the server
+        calls expired or unknown, which are returned again if the source has no others.  Raises
+        ConfigError, which lists what was tried, and NetworkError if Credentials that worked have
+        expired and there are no newer ones.
         """
         current = self._current
         left = current.seconds_left(bucket.now()) if current else 0
         usable = left > 0 and current is not refused
         if usable and left > self.EARLY:
             return current
-        # If it is locked somebody is asking already, for a minute at most
+        # If this is locked another thread is asking already, for a minute at most
         if self._lock.acquire(timeout=0 if usable else 2 * bucket.times.timeout):
             try:
                 if self._current is current:
@@ -2311,7 +2308,7 @@ class Provider:
         return newer
 
     def _refresh(self, bucket, known, usable):
-        """Ask the source for others than *known*, unless it had none just now."""
+        """Ask the source for newer Credentials than *known*, unless it had none just now."""
         now, barren = bucket.monotonic(), self._failure is not None
         if self._asked is not None and now - self._asked < (
                 self.AGAIN if usable else self.SOON if barren else 0):
@@ -2335,8 +2332,8 @@ class Provider:
         self._current, self._failure = found, None
 
     def _find(self, bucket):
-        """The Credentials of the first source that has any, or of that which had them before:
-        another one would be somebody else."""
+        """Return Credentials from the first source that has any, or from the one that had them
+        before: those of another would be somebody else's."""
         given = self._given._replace(
             ask=functools.partial(ask_service, bucket, self._given.environ),
             pause=bucket.connection().pause)
@@ -2346,7 +2343,7 @@ class Provider:
             except Absent as reason:
                 raise NetworkError(printable(str(reason))) from None
         sources, missing = list(SOURCES), []
-        if given.config.get('profile'):     # then it is the configuration that says so
+        if given.config.get('profile'):     # the configuration goes before the environment
             sources[1:3] = from_profile, from_environment
         for source in sources:
             try:
@@ -2365,27 +2362,27 @@ class Request:
     """A request to a Bucket: signed anew for each attempt, and tried until it is answered.
 
     operation: its name in S3's documentation; key: of the object, '' for the bucket; query,
-    headers: dicts; body: bytes-like; payload_hash: what is signed in place of its SHA-256;
-    timeout: seconds of silence; patience: seconds without progress; None: the Bucket's.
+    headers: dicts; body: bytes-like; payload_hash: signed in place of its SHA-256; timeout:
+    seconds of silence; patience: seconds without progress; None: the Bucket's.
 
-    It belongs to the thread that makes it, and uses its Connection.
+    A Request belongs to the thread that makes it, and uses its Connection.
     """
 
     def __init__(self, bucket, operation, method, key='', query=(), headers=(), body=b'',
                  payload_hash=None, timeout=None, patience=None):
-        self.label = operation + (' ' + quoted(key, 300) if key else '')    # as messages call it
+        self.label = operation + (' ' + quoted(key, 300) if key else '')    # for messages
         self.headers = dict(headers)
         self._bucket, self._connection = bucket, bucket.connection()
         self._method, self._key, self._query, self._body = method, key, dict(query), body
         self._payload_hash = payload_hash or sha256(body)
         self._timeout = timeout or bucket.times.timeout
         self.retries = Retries(lambda: patience or bucket.patience_now(), bucket.monotonic)
-        self._signed = None         # what the last attempt was signed for and with
+        self._signed = None         # the Signed of the last attempt
         self._doubt = False         # whether an attempt that failed may have done the work
 
     @property
     def in_doubt(self):
-        """Whether an attempt may have done the work although its answer was lost, or has not come
+        """Whether an attempt may have done the work although its answer was lost, or hasn't come
         yet."""
         return self._doubt or self._connection.sent is not None
 
@@ -2396,8 +2393,8 @@ class Request:
     def stream(self, use, before=lambda: False):
         """Repeat the request until use() takes the response; returns what use() returned.
 
-        before: called before each attempt; where it returns true there is nothing left to do,
-        and None is returned.  Raises ResponseError, NetworkError, BadAnswer.
+        before: called before each attempt; if it returns true nothing is left to do, and None is
+        returned.  Raises ResponseError, NetworkError, BadAnswer.
         """
         while not before():
             try:
@@ -2407,7 +2404,7 @@ class Request:
                 self._failed(error)
 
     def _sign(self):
-        """The arguments of Connection.exchange(), signed now."""
+        """Sign the request; returns the arguments of Connection.exchange()."""
         bucket, endpoint = self._bucket, self._bucket.endpoint
         credentials = bucket.credentials.get(bucket)
         self._signed = bucket.signed_for(credentials)
@@ -2421,7 +2418,7 @@ class Request:
         return self._method, target + (query and '?' + query), headers, self._body, self._timeout
 
     def raise_for_status(self, response):
-        """Raise the ResponseError that *response* is, if it is one."""
+        """Raise ResponseError if *response* is a refusal."""
         self._bucket.endpoint.answered = True
         self._bucket.report('trace', '%s: %d' % (self.label, response.status))
         if response.status >= 300:
@@ -2430,7 +2427,7 @@ class Request:
         self._signed.credentials.worked = True
 
     def answer(self, response):
-        """The whole Answer; raises the ResponseError that it is, if it is one."""
+        """Return the whole Answer; raises ResponseError if it is a refusal."""
         self.raise_for_status(response)
         return self._read(response)
 
@@ -2455,11 +2452,11 @@ class Request:
             try:
                 if self._learn(error):
                     return
-            except NetworkError as failure:     # no new credentials to be had now
+            except NetworkError as failure:     # no newer credentials to be had now
                 error = failure
         elif isinstance(error, OSError) and connection.reused and not (
                 self.retries.attempts or self.retries.moved):
-            self.retries.attempts = 1       # it had idled too long: no fault, no pause
+            self.retries.attempts = 1   # the connection had idled too long: no fault, no pause
             return
         pause = self.retries.pause(error, sent or 0, bool(self._signed
                                                           and self._signed.credentials.worked))
@@ -2482,7 +2479,7 @@ class Request:
         return True
 
     def _ask_why(self, error):
-        """Return what a HEAD was refused for: its answer has no words, but that of a GET has."""
+        """Return why a HEAD was refused, by asking with a GET: its answer has words."""
         self._method = 'GET'
         self.headers['range'] = 'bytes=0-0'
         try:
@@ -2510,7 +2507,7 @@ class Request:
             del bucket.tally.pauses[connection]
 
     def _final(self, error):
-        """Return *error* as it is raised to the caller."""
+        """Return *error* as the caller gets it."""
         attempts = self.retries.attempts
         if isinstance(error, ResponseError):
             if attempts > 1:
@@ -2539,17 +2536,16 @@ class Times:
         self.complete_timeout, self.answer_timeout = complete_timeout, answer_timeout
 
     def at_most(self, seconds):
-        """Return the same, none of them longer than this."""
+        """Return the same Times, none of them longer than *seconds*."""
         return Times(*(min(value, seconds) for value in (
             self.patience, self.timeout, self.complete_timeout, self.answer_timeout)))
 
 
 class Tally:
-    """What a Bucket counts, for who shows how a transfer goes.
+    """Counts how a transfer goes, for those who show it.
 
     retries: requests that were tried again; wasted: bytes that were sent in vain; pauses:
-    {Connection: (when it tries again, by the monotonic clock, and why)}, an entry of its own for
-    each thread.
+    {Connection: (when it tries again, by the monotonic clock, and why)}.
     """
 
     def __init__(self):
@@ -2557,7 +2553,7 @@ class Tally:
         self.pauses, self._lock = {}, threading.Lock()
 
     def add(self, retries=0, wasted=0):
-        """Count more of them."""
+        """Add to the counts."""
         with self._lock:
             self.retries += retries
             self.wasted += wasted
@@ -2565,13 +2561,13 @@ class Tally:
 
 Signed = collections.namedtuple('Signed', 'offset region scheme domain port credentials')
 
-# size: bytes; objects: how many they became, the end mark among them.
+# size: in bytes; objects: how many were made of the stream, the end mark included.
 Stored = collections.namedtuple('Stored', 'key size parts objects')
 
 
 class Head:
-    """What the server says of an object: size in bytes, etag, crc32 (int or None), modified in
-    seconds since the epoch (0 where unknown), storage_class, and the metadata."""
+    """What the server tells about an object: size in bytes, etag, crc32 (int or None), modified in
+    seconds since the epoch (0 if unknown), storage_class, and the metadata."""
 
     def __init__(self, headers):
         self.headers = headers
@@ -2586,47 +2582,47 @@ class Head:
         self.storage_class = headers.get('x-amz-storage-class') or 'STANDARD'
         self.crc32 = None
         try:
-            check = base64.b64decode(headers.get('x-amz-checksum-crc32') or '', validate=True)
-        except binascii.Error:      # a COMPOSITE one has -N behind it, and is of no use here
-            check = b''
-        if len(check) == 4 and headers.get('x-amz-checksum-type') != 'COMPOSITE':
-            self.crc32 = int.from_bytes(check, 'big')
+            crc32 = base64.b64decode(headers.get('x-amz-checksum-crc32') or '', validate=True)
+        except binascii.Error:      # a COMPOSITE one ends in -N, and is useless here
+            crc32 = b''
+        if len(crc32) == 4 and headers.get('x-amz-checksum-type') != 'COMPOSITE':
+            self.crc32 = int.from_bytes(crc32, 'big')
 
     def number(self, name):
-        """The metadata *name* as a number, 0 where it is none."""
+        """Return the metadata *name* as a number, or 0."""
         text = self.headers.get('x-amz-meta-' + name) or ''
         return int(text) if re.match(r'[0-9]{1,18}\Z', text) else 0
 
     @property
     def dump_id(self):
-        """What all objects of a dump have in common, and no others; '' where it is none."""
+        """The name that only the objects of one dump have in common, or ''."""
         return self.headers.get('x-amz-meta-dump-id') or ''
 
     @property
     def has_metadata(self):
-        """Whether it tells anything of a dump; not if it was copied without."""
+        """Whether the object has metadata of a dump, which a copy may have lost."""
         return bool(self.dump_id or self.number('volume-size'))
 
     @property
     def full(self):
-        """Whether the object is as large as it could be, so that it has volumes or a mark."""
+        """Whether the object is as large as can be, so that volumes or an end mark must follow."""
         return 0 < self.number('volume-size') <= self.size
 
     @property
     def alone(self):
-        """Whether the object certainly has no volumes: it says that it could be larger."""
+        """Whether the object certainly has no volumes, since it could be larger."""
         return self.size < self.number('volume-size')
 
     @property
     def archived(self):
-        """Whether the object can't be read as it is, by its class: see Bucket.readable()."""
+        """Whether, by its class, the object can't be read: see Bucket.readable()."""
         return (bool(self.storage_class in ('GLACIER', 'DEEP_ARCHIVE')
                      or self.headers.get('x-amz-archive-status'))
                 and 'ongoing-request="false"' not in (self.headers.get('x-amz-restore') or ''))
 
     @property
     def restoring(self):
-        """Whether it is being made readable."""
+        """Whether the object is being made readable."""
         return 'ongoing-request="true"' in (self.headers.get('x-amz-restore') or '')
 
     @property
@@ -2641,16 +2637,15 @@ class Head:
 class Bucket:
     """A bucket, and all that can be done with it.
 
-    config: settings as from load_config(); environ: where the AWS variables are looked for;
-    report: called by any thread with a kind and a line: 'trace' for each request, 'retry' for each
-    pause, 'warning' for what the user should know, 'doubt' for a warning that an upload which
-    failed may be there all the same; it must not call the Bucket; clock: seconds since the
-    epoch; monotonic and wait(connection, seconds): for pauses.
+    config: settings as from load_config(); environ: holds the AWS variables; report: called by
+    any thread with a kind and a line: 'trace' for each request, 'retry' for each pause,
+    'warning' for what the user should know, 'doubt' for a warning that an upload which failed
+    may be there all the same; it must not call the Bucket; clock: seconds since the epoch;
+    monotonic and wait(connection, seconds): for pauses.
 
-    Methods raise ResponseError, NetworkError, BadAnswer; others are named where they can
-    be raised.  The constructor looks for credentials, over the network if need be, and raises
-    ConfigError, NetworkError.  One Bucket may be used by several threads: each has its own
-    connection.
+    Methods raise ResponseError, NetworkError, BadAnswer, and the errors that their docstrings
+    name.  The constructor looks for credentials, over the network if need be, and raises
+    ConfigError, NetworkError.  Several threads may use one Bucket: each has its own connection.
 
     Attributes of use to a caller: jobs, part_size and max_parts; times, a Times; limit, the
     RateLimit; retain, None or the mode and the days of an Object Lock for what is stored;
@@ -2676,7 +2671,7 @@ class Bucket:
         self._environ, self.tls = environ, Tls(config.get('ca_bundle'))
         self._lock, self._local = threading.Lock(), threading.local()
         self.credentials = Provider(config, environ, self.endpoint.region)
-        self.credentials.get(self)  # before a stream is begun that could not be stored
+        self.credentials.get(self)  # fail before a stream begins that can't be stored
         find_proxy(environ, self.endpoint.scheme, self.endpoint.host)
 
     def __enter__(self):
@@ -2690,8 +2685,8 @@ class Bucket:
         self.connection().close()
 
     def hasty(self):
-        """Return the same Bucket for one thread, for tidying up: with little patience, no rate
-        limit, and a connection of its own."""
+        """Return a copy for one thread that tidies up: with little patience, no rate limit, and a
+        connection of its own."""
         hasty = copy.copy(self)
         hasty.times = self.times.at_most(2 * TIDY_TIME / 3)
         hasty.limit, hasty.signals, hasty._local = RateLimit(), NO_SIGNALS, threading.local()
@@ -2710,20 +2705,20 @@ class Bucket:
         return self._config.get('etag') == 'opaque'
 
     def now(self):
-        """Seconds since the epoch, by the server's clock as far as it is known."""
+        """Return the seconds since the epoch, by the server's clock as far as it is known."""
         return self._clock() + self.offset
 
     def patience_now(self):
-        """Seconds without progress after which a request fails now."""
+        """Return the seconds without progress after which a request fails now."""
         return self.times.patience if self.endpoint.answered else min(
             self.times.patience, FIRST_PATIENCE)
 
     def signals_here(self):
-        """The signals if this is the main thread; others hear of none."""
+        """Return the signals if this is the main thread, else NO_SIGNALS."""
         return self.signals if in_main_thread() else NO_SIGNALS
 
     def connection(self):
-        """The Connection of the calling thread."""
+        """Return the Connection of the calling thread."""
         if not hasattr(self._local, 'connection'):
             self._local.connection = Connection(
                 self.endpoint, self.limit, self.tls, self.monotonic, self._environ,
@@ -2731,7 +2726,7 @@ class Bucket:
         return self._local.connection
 
     def signed_for(self, credentials):
-        """What a request is signed for and with."""
+        """Return what a request is signed for, and with: a Signed."""
         endpoint = self.endpoint
         return Signed(self.offset, endpoint.region, endpoint.scheme, endpoint.domain,
                       endpoint.port, credentials)
@@ -2739,8 +2734,8 @@ class Bucket:
     def learn(self, error, signed):
         """Learn from a refusal: clock, region, host, credentials.
 
-        signed: what the request was signed for.  Returns whether anything has changed since,
-        by this thread or another, so that repeating the request can help.
+        signed: the Signed of the request.  Returns whether anything has changed since, by this
+        thread or another, so that repeating the request can help.
         """
         credentials = signed.credentials
         if error.code in EXPIRED_CODES:
@@ -2764,10 +2759,10 @@ class Bucket:
                         % duration(abs(self.offset)))
 
     def learn_clock(self):
-        """Ask the server what time it is, for what bears the time in its key.
+        """Ask the server for the time, before a key is made that holds it.
 
-        Nobody signs this request, and it names no bucket, so no log says that somebody was
-        refused; and a server that has no answer, or no Date, is no failure.
+        The request is unsigned and names no bucket, so that no log shows a refusal; a server
+        without an answer, or without a Date, is not an error.
         """
         endpoint = self.endpoint
         origin = Origin(endpoint.scheme, endpoint.domain, endpoint.port, endpoint.server)
@@ -2789,8 +2784,8 @@ class Bucket:
                    storage_class=None, watch=lambda request: None):
         """Store *body* (bytes-like) as the object *key*.
 
-        overwrite: whether an existing one may be replaced; unique: the key is a random one,
-        so an object that is there after a repetition can only be ours; dump_id: None: a new
+        overwrite: whether an existing object may be replaced; unique: whether the key is random,
+        so that an object found there after a repetition can only be ours; dump_id: None: a new
         one; storage_class: None: the configured one; watch: gets the Request before it is sent.
         Raises UnknownOutcome.
         """
@@ -2808,12 +2803,12 @@ class Bucket:
             self._look_into(request.in_doubt, error, key, dump_id, len(body), unique)
 
     def _look_into(self, in_doubt, error, key, dump_id, size, unique, upload_id=''):
-        """Return if the object is there though its creation ended in *error*; else raise that.
+        """Return if the object is there though its creation ended in *error*; else raise *error*.
 
-        An attempt before this one may have done the work, or, where a name that nobody else can
-        know is taken, a proxy may have said again what we said once.  "No such upload", once an
-        answer was lost, means that the completion is still going on: S3 takes minutes for it.
-        Raises UnknownOutcome.
+        An attempt before the last may have done the work, or, if a name that nobody else can
+        know is taken, a proxy may have repeated our request.  "No such upload", once an answer
+        was lost, means that the completion is still going on: S3 takes minutes for it.  Raises
+        UnknownOutcome.
         """
         taken = getattr(error, 'status', 0) == 412
         if not in_doubt and not taken:
@@ -2827,17 +2822,17 @@ class Bucket:
         if ours or (ours is None and taken and unique and in_doubt):
             return
         if (ours is None and (in_doubt or unique)) or (in_doubt and completing):
-            error.hint = ''         # as it says what is not known
+            error.hint = ''         # it claims to know the outcome
             raise UnknownOutcome('%s; it is unknown whether the object was stored: see if %s is '
                                  'there%s' % (error, quoted(key), upload_id and (
                                      ', its upload id is ' + printable(upload_id))))
         raise error
 
     def _object_headers(self, dump_id, storage_class=None):
-        """The headers of an object that comes into being.
+        """Return the headers of an object that is created.
 
-        The metadata let a restore see that volumes or parts are missing or somebody else's, and
-        let us know an object of ours again when the answer to its creation was lost.
+        By the metadata a restore sees that volumes or parts are missing or somebody else's, and
+        we recognize an object of ours when the answer to its creation was lost.
         """
         headers = {'x-amz-meta-volume-size': str(self.part_size * self.max_parts),
                    'x-amz-meta-part-size': str(self.part_size),
@@ -2857,7 +2852,7 @@ class Bucket:
         return headers
 
     def _protect(self, headers, body):
-        """Add the checksum header where the server keeps them; returns the payload hash.
+        """Add the checksum header if the server keeps checksums; returns the payload hash.
 
         Over TLS the CRC32 is enough for the server to find damage, at a third of the cost.
         """
@@ -2870,7 +2865,7 @@ class Bucket:
         return sha256(body)
 
     def is_ours(self, key, dump_id, size):
-        """Whether the object that is there is the one we wrote; None if we can't look."""
+        """Whether the object under *key* is the one that we wrote; None if we can't look."""
         try:
             head = self.head_object(key, patience=min(self.times.patience, LOOK_PATIENCE))
         except ResponseError as error:
@@ -2880,14 +2875,14 @@ class Bucket:
         return head.dump_id == dump_id and head.size == size
 
     def head_object(self, key, part=None, patience=None):
-        """The Head of an object; part: of that part only, where the server can tell."""
+        """Return the Head of an object, or of a *part* of it where the server can tell."""
         headers = {'x-amz-checksum-mode': 'ENABLED'} if self.checksum and not part else {}
         query = {'partNumber': str(part)} if part else {}
         return Request(self, 'HeadObject', 'HEAD', key, query, headers, patience=patience).run(
             lambda answer: Head(answer.headers))
 
     def exists(self, key):
-        """Whether there is such an object; None where this key may not ask."""
+        """Whether there is such an object; None if these credentials may not ask."""
         try:
             self.head_object(key)
         except ResponseError as error:
@@ -2901,9 +2896,9 @@ class Bucket:
     def get_object(self, key, view, first=0, head=None):
         """Fill *view* with the bytes of the object from *first* on.
 
-        head: its Head; the object has to be the same one still.  A body that breaks off is
-        asked for again from the byte where it broke.  Raises IntegrityError if the object has
-        changed, ArchivedError.
+        head: its Head, as the object must still have it.  If an answer breaks off, the rest is
+        asked for from the byte where it broke.  Raises IntegrityError if the object has changed,
+        ArchivedError.
         """
         request, got = Request(self, 'GetObject', 'GET', key), 0
         replaced = IntegrityError('%s: the object was replaced while it was read' % request.label)
@@ -2936,7 +2931,7 @@ class Bucket:
         request.stream(fill, full)
 
     def delete_object(self, key, etag=''):
-        """Delete an object; that there is none is no error.
+        """Delete an object, if it exists.
 
         etag: only if that is its ETag, where the server knows this condition.
         """
@@ -2944,11 +2939,11 @@ class Bucket:
         try:
             Request(self, 'DeleteObject', 'DELETE', key, headers=headers).run(require_empty)
         except ResponseError as error:
-            if gone(error):         # by an attempt whose answer was lost, say
+            if gone(error):         # by an attempt whose answer was lost, perhaps
                 return
             if not etag or error.status not in (400, 403, 501):
                 raise
-            self.delete_object(key)     # the condition isn't known, or needs a right of its own
+            self.delete_object(key)     # the condition is unknown, or needs a right of its own
 
     def delete_listed(self, entry):
         """Delete the object of a ListEntry, unless it was replaced since it was listed.
@@ -2960,7 +2955,7 @@ class Bucket:
         except ResponseError as error:
             if error.status != 412:
                 raise
-            if self.exists(entry.key) is False:     # RFC 9110, 13.1.1: 412 if there is none, too
+            if self.exists(entry.key) is False:     # RFC 9110, 13.1.1: 412 without an object, too
                 return
             head = self.head_object(entry.key)      # there are servers that list other ETags
             if (head.size, head.modified) != (entry.size, entry.modified):
@@ -2971,8 +2966,8 @@ class Bucket:
     def restore_object(self, key, days, tier='Standard'):
         """Ask for an archived object to be made readable for *days*.
 
-        days: None in INTELLIGENT_TIERING, where it stays so; tier: Standard, Bulk or Expedited.
-        That this was asked for already is no error.
+        days: None in INTELLIGENT_TIERING, where it stays readable; tier: Standard, Bulk or
+        Expedited.  It does no harm to ask twice.
 
         Source: Amazon S3 API Reference, RestoreObject.
         """
@@ -2991,7 +2986,7 @@ class Bucket:
         the server, page by page (ListObjectsV2)."""
         query = {'list-type': '2', 'prefix': prefix, 'encoding-type': 'url'}
         headers = {}
-        if self.endpoint.aws:       # to hear of archived objects whether they can be read
+        if self.endpoint.aws:       # to hear whether archived objects can be read
             headers['x-amz-optional-object-attributes'] = 'RestoreStatus'
         for page in self._pages('ListObjectsV2', query, 'ListBucketResult', lambda page: {
                 'continuation-token': page.get('NextContinuationToken')}, headers):
@@ -3033,7 +3028,7 @@ class Bucket:
             last, query = marker, dict(query, **marker)
 
     def get_object_acl(self, key):
-        """The ACL of an object: XML, as bytes."""
+        """Return the ACL of an object: XML, as bytes."""
         body = Request(self, 'GetObjectAcl', 'GET', key, {'acl': ''}).run().body
         parse_document(body, 'AccessControlPolicy')     # some servers send the object itself
         return body
@@ -3044,7 +3039,7 @@ class Bucket:
         Request(self, 'PutObjectAcl', 'PUT', key, {'acl': ''}, headers, body).run(require_empty)
 
     def presigned_url(self, key, expires):
-        """A URL that anybody can GET the object with, for *expires* seconds."""
+        """Return a URL with which anybody can GET the object for *expires* seconds."""
         target, authority = self.endpoint.target(key), self.endpoint.authority
         return '%s://%s%s?%s' % (self.endpoint.scheme, authority, target, presign(
             self.credentials.get(self), self.endpoint.region, self.service, self.now(), 'GET',
@@ -3053,13 +3048,13 @@ class Bucket:
     # The bucket itself
 
     def head_bucket(self):
-        """Raises ResponseError unless the bucket is there and may be used."""
+        """Raise ResponseError unless the bucket exists and these credentials may use it."""
         Request(self, 'HeadBucket', 'HEAD').run()
 
     def create_bucket(self):
         """Create the bucket in the configured region.
 
-        Raises ConfigError where that made an object.
+        Raises ConfigError if the server made an object.
 
         Source: Amazon S3 API Reference, CreateBucket (us-east-1 must not be named).
         """
@@ -3073,7 +3068,7 @@ class Bucket:
             made = request.run(lambda answer: require_empty(answer) or answer.headers.get('etag'))
         except ResponseError as error:
             if error.code != 'BucketAlreadyOwnedByYou' or not request.in_doubt:
-                raise               # else it was we, and the answer was lost
+                raise               # else we created it, and the answer was lost
             return
         if made:
             Request(self, 'DeleteBucket', 'DELETE').run(require_empty)
@@ -3081,20 +3076,19 @@ class Bucket:
                               'is deleted again): leave the bucket out of `endpoint`, or say '
                               '`addressing virtual`')
 
-    # Multipart uploads: *multipart* is a Volume or an UploadEntry, of which key and upload_id are
-    # used
+    # Multipart uploads: *multipart* has key and upload_id, as a Volume or an UploadEntry
 
     def create_multipart_upload(self, key, dump_id='', watch=lambda request: None):
         """Begin an upload; returns its id.
 
-        If the answer is lost another is begun, and the first one, which is empty, stays.  watch:
-        as for put_object().
+        If the answer is lost another upload is begun; the first one, which is empty, stays.
+        watch: as for put_object().
         """
         headers = self._object_headers(dump_id)
         if self.checksum:
             headers['x-amz-checksum-algorithm'] = 'CRC32'
             headers['x-amz-checksum-type'] = 'FULL_OBJECT'
-        import xml.etree.ElementTree    # noqa: F401  what can't read the answer must not ask
+        import xml.etree.ElementTree    # noqa: F401  without it we couldn't read the answer
         request = Request(self, 'CreateMultipartUpload', 'POST', key, {'uploads': ''}, headers)
         watch(request)
         return request.run(parse_upload_id)
@@ -3113,13 +3107,13 @@ class Bucket:
         """Make the object appear.
 
         parts: as upload_part() returned them, in order; size: of the object, in bytes; crc32:
-        of the whole of it, where the server keeps checksums; the rest as for put_object().
+        of the whole object, if the server keeps checksums; the rest as for put_object().
         Raises UnknownOutcome.
 
         The answer may take minutes, be an error in spite of its status 200, or be lost
-        although the work was done.  So before this is said again we look whether the object
-        is there; where the key may not look, a second answer that says there is nothing to
-        complete leaves the outcome open.
+        although the work was done.  So we look whether the object is there before we repeat the
+        request; if the credentials may not look, a second answer that there is nothing to
+        complete leaves the outcome unknown.
 
         Source: Amazon S3 API Reference, CompleteMultipartUpload.
         """
@@ -3136,24 +3130,24 @@ class Bucket:
                           timeout=self.times.complete_timeout)
         watch(request)
         try:
-            request.run(lambda answer: check_completion(request.label, answer),
+            request.run(lambda answer: require_completion(request.label, answer),
                         lambda: request.in_doubt and self.is_ours(key, dump_id, size))
         except (ResponseError, NetworkError, BadAnswer) as error:
             self._look_into(request.in_doubt, error, key, dump_id, size, unique, upload_id)
 
     def abort_multipart_upload(self, multipart):
-        """Give up an upload and its parts; returns whether there was one."""
+        """Abort an upload, and delete its parts; returns whether it existed."""
         try:
             Request(self, 'AbortMultipartUpload', 'DELETE', multipart.key,
                     {'uploadId': multipart.upload_id}, patience=min(
                         self.times.patience, LOOK_PATIENCE)).run(require_empty)
         except ResponseError as error:
-            if error.status != 404 or (error.message and not error.from_s3):   # that is a page
+            if error.status != 404 or (error.message and not error.from_s3):   # a page
                 raise
             return False
         return True
 
-    # Whole streams: see the sections Uploads, and Checks and downloads
+    # Whole streams: see the sections Uploads, and Proofs and downloads
 
     def upload(self, key, stream, overwrite=False, unique=False):
         """Store *stream*, to its end, as one object or a set of volumes; returns a Stored.
@@ -3161,18 +3155,18 @@ class Bucket:
         stream: has readinto(), and raises rather than ends if it is not whole; key, overwrite,
         unique: as for put_object().
 
-        Whatever it raises, nothing is left under the key, but where the message says that
-        this is unknown.
+        Whatever upload() raises, nothing is left under the key, unless a message says that
+        something may be.
         """
         return Upload(self, key, overwrite, unique).run(stream)
 
     def download(self, keys, write, ended=False):
-        """Write the objects *keys*, one after the other, to write(view); say how it was checked.
+        """Write the objects *keys*, one after the other, to write(view); returns how they were
+        checked: 'crc32', 'etag' or 'length', the weakest of all objects.
 
-        write: takes the whole of a bytes-like object, which is used again after the call, or
-        raises; a number that it returns must be the count of all bytes; ended: there is an end
-        mark, so a first object without successors may be full.  Returns 'crc32', 'etag' or
-        'length', the weakest of all objects.  Raises IntegrityError, ArchivedError.
+        write: takes all of a bytes-like object, which is used again after the call, or raises; a
+        number that it returns must be the count of all bytes; ended: whether there is an end
+        mark, so that the only object may be full.  Raises IntegrityError, ArchivedError.
         """
         workers = Workers(self, self.part_size)
         try:
@@ -3180,7 +3174,7 @@ class Bucket:
             heads = [workers.wait(task) for task in tasks]
             dump_id = heads[0].dump_id or max(head.dump_id for head in heads)
             for key, head in zip(keys, heads):
-                # a copy may have left the metadata out, of large objects first
+                # a copy may have lost the metadata, of large objects first
                 if head.dump_id != dump_id and (head.dump_id or heads[0].dump_id):
                     raise IntegrityError('%s belongs to another dump than %s: one was replaced, '
                                          'or is not whole' % (quoted(key), quoted(keys[0])))
@@ -3191,7 +3185,7 @@ class Bucket:
         return min(proofs, key=('length', 'etag', 'crc32').index)
 
     def head_whole(self, key, ended):
-        """The Head of an object that can be read now, and that nothing is missing after.
+        """Return the Head of an object, if it can be read now and no volume is missing after it.
 
         ended: whether there are further volumes, or an end mark.  Raises ArchivedError,
         IntegrityError.
@@ -3207,9 +3201,9 @@ class Bucket:
         return head
 
     def readable(self, key, head):
-        """Whether an object can be read now; on some servers an archive class is but a label."""
+        """Whether an object can be read now; on some servers an archive class is only a label."""
         try:
-            if head.archived:       # of an empty object nothing is asked
+            if head.archived:       # for an empty object this asks nothing
                 self.get_object(key, memoryview(bytearray(min(1, head.size))), head=head)
         except ArchivedError:
             return False
@@ -3221,8 +3215,8 @@ class Bucket:
 class Upload:
     """A stream that becomes one object, or a set of volumes.
 
-    key, overwrite, unique: as for Bucket.put_object().  All of it is the main thread's; what
-    other threads do are tasks of its Workers.
+    key, overwrite, unique: as for Bucket.put_object().  An Upload belongs to the main thread;
+    other threads do the tasks of its Workers.
     """
 
     def __init__(self, bucket, key, overwrite, unique):
@@ -3237,7 +3231,7 @@ class Upload:
         try:
             self._store(stream)
         except BaseException as error:
-            # what was sent completely may still succeed: its answer gets a moment
+            # a request that was sent completely may still succeed: its answer gets a moment
             self.workers.stop(lambda: any(volume.awaited for volume in volumes))
             if volumes:
                 self._tidy_up(error)
@@ -3248,10 +3242,10 @@ class Upload:
                       sum(volume.count for volume in volumes) or 1, len(volumes))
 
     def _store(self, stream):
-        """Do what is done where nothing goes wrong; _volumes tells how far it came."""
+        """Store the stream; _volumes shows how far that came."""
         bucket, workers, volumes, completions = self.bucket, self.workers, self._volumes, []
         part_size, count = bucket.part_size, bucket.part_size
-        while count == part_size:   # less is the end; a terminal or a tape might go on after it
+        while count == part_size:   # less is the end; after it a terminal or tape might go on
             buffer = workers.buffer()
             count = read_part(stream, buffer, workers)
             bucket.signals.poll()   # a signal may be what made the stream end
@@ -3269,11 +3263,11 @@ class Upload:
         if last or volumes[0].size == part_size * bucket.max_parts:
             volumes.append(Volume(self, end_key(self.key, last), b'', 'STANDARD'))
             workers.wait(workers.submit(volumes[-1].complete))
-        workers.wait(workers.submit(volumes[0].complete))       # with it the dump is there
+        workers.wait(workers.submit(volumes[0].complete))       # now the dump exists
 
     def _finish_last(self):
-        """Wait for the parts of the last volume; returns the Tasks that make it appear, none for
-        the first one, whose turn comes last of all."""
+        """Wait for the parts of the last volume; returns the Tasks that complete it: none for the
+        first one, which is completed last of all."""
         for volume in self._volumes[-1:]:
             volume.wait_for_parts()
         return [self.workers.submit(volume.complete) for volume in self._volumes[1:][-1:]]
@@ -3281,8 +3275,8 @@ class Upload:
     def _tidy_up(self, error):
         """Remove every trace of the dump, which failed by *error*, unless it proves to be whole.
 
-        That takes TIDY_TIME at most, whatever the server does, is not slowed down by a rate
-        limit, and not broken off by a signal.  An upload whose id was lost stays: it is empty.
+        This takes TIDY_TIME at most; neither the rate limit nor a signal delays it.  An upload
+        whose id was lost stays: it is empty.
         """
         bucket, done = self.bucket.hasty(), []
         thread = Thread(lambda: done.append(self._remove(bucket, error)))
@@ -3291,17 +3285,17 @@ class Upload:
             thread.join(TIDY_TIME)
         except RuntimeError:        # no thread to be had
             done.append(self._remove(bucket, error))
-        report, bucket.report = bucket.report, lambda kind, text: None  # of one that goes on
+        report, bucket.report = bucket.report, lambda kind, text: None  # _remove() may go on
         if not done:
             report('doubt' if self._volumes[0].completing else 'warning',
                    'something of %s may be left behind: no answer in time' % quoted(self.key))
 
     def _remove(self, bucket, error):
-        """Ask the server what there is, and remove it."""
+        """Ask the server what there is, and remove it unless that is the whole dump."""
         first = self._volumes[0]
         try:
             if isinstance(error, UnknownOutcome) and first.completing:
-                return              # which the error says
+                return              # the error tells what may be there
             there = first.settle(bucket)
             if there is False:
                 for volume in self._volumes:
@@ -3323,8 +3317,8 @@ class Upload:
 class Volume:
     """An object of an Upload: a multipart upload, or with a *body* one PutObject.
 
-    Threads create and complete the object, and meanwhile upload_id, _parts and _state are
-    theirs.  When they have stopped, settle() and remove() talk to the server for it.
+    Threads create and complete the object; meanwhile upload_id, _parts and _state are theirs.
+    When they have stopped, settle() and remove() talk to the server.
     """
 
     def __init__(self, upload, key, body=None, storage_class=None):
@@ -3334,16 +3328,16 @@ class Volume:
         self._tasks, self._parts = collections.deque(), []
         self._crc32 = 0 if upload.bucket.checksum else None
         self._state = 'new'         # then creating, open, completing, complete
-        self._request = None        # that creates or completes it
+        self._request = None        # the Request that creates or completes the object
 
     @property
     def completing(self):
-        """Whether the object may be there or not."""
+        """Whether it is unknown if the object is there."""
         return self._state == 'completing'
 
     @property
     def awaited(self):
-        """Whether the server is about to say what there is."""
+        """Whether an answer is awaited that tells what there is."""
         return self._state in ('creating', 'completing') and self._in_doubt()
 
     def _in_doubt(self):
@@ -3353,10 +3347,10 @@ class Volume:
         self._request = request
 
     def add(self, buffer, count):
-        """Have the first *count* bytes of *buffer* sent as the next part, and it released.
+        """Have the first *count* bytes of *buffer* sent as the next part, and *buffer* released.
 
-        The CRC32 of the whole is taken here, in stream order, and that of the part where it
-        is sent: so a buffer that is lost, doubled or overwritten doesn't go unnoticed.
+        Here the CRC32 of the whole is computed, in stream order, and in upload_part() that of
+        the part: so no buffer that is lost, doubled or overwritten goes unnoticed.
         """
         view = buffer[:count]
         self.size += count
@@ -3372,11 +3366,11 @@ class Volume:
         self._parts.append(self._upload.workers.wait(self._tasks.popleft()))
 
     def wait_for_parts(self):
-        """Return when all parts are sent."""
+        """Wait until all parts are sent."""
         while self._tasks:
             self._take_part()
 
-    # What the threads do
+    # Called by the threads
 
     def create(self):
         """Begin the multipart upload."""
@@ -3401,14 +3395,14 @@ class Volume:
         except UnknownOutcome:
             raise
         except Error:
-            self._state = before    # it is certain that the object isn't there
+            self._state = before    # the object certainly isn't there
             raise
         self._state, self._parts = 'complete', []
 
-    # What is done when they have stopped
+    # Called when they have stopped
 
     def settle(self, bucket):
-        """Find out whether the object is there; returns that, None if it can't be known."""
+        """Find out whether the object is there; returns True, False, or None for unknown."""
         if self.completing and not self._in_doubt():
             self._state = 'open' if self.upload_id else 'new'   # nothing of the request was sent
         if self.completing:
@@ -3421,7 +3415,7 @@ class Volume:
             if there:
                 self._state = 'complete'
             elif there is False and aborted:
-                self._state = 'new'     # else the server may be at it just now
+                self._state = 'new'     # else the server may be completing it just now
             elif refusal:
                 self._left(bucket, 'an upload of ', refusal)
         return None if self.completing else self._state == 'complete'
@@ -3434,7 +3428,7 @@ class Volume:
                 bucket.abort_multipart_upload(self)
             elif there or (there is None and self._upload.unique):
                 bucket.delete_object(self.key)
-            elif there is None:         # and under such a key it may be somebody else's
+            elif there is None:         # such a key may be somebody else's object
                 self._left(bucket, '')
         except NetworkError:
             raise                       # nothing else will work either
@@ -3446,12 +3440,12 @@ class Volume:
             part, quoted(self.key), error and ': %s' % error))
 
 
-# -------------------------------------------------------------- Checks and downloads
-# What the bytes that were read are held against.  prepare() runs in the thread that
+# -------------------------------------------------------------- Proofs and downloads
+# What the bytes that were read are checked against.  prepare() runs in the thread that
 # fetched a range, update() in the main thread, range by range in the order of the stream.
 
-class LengthCheck:
-    """Nothing but the count of bytes, which get_object() has seen to."""
+class LengthProof:
+    """Checks only the count of bytes, which get_object() has done already."""
     name = 'length'
     complaint = ''
 
@@ -3459,26 +3453,26 @@ class LengthCheck:
         self.range_size = range_size
 
     def prepare(self, view):
-        """What can be computed of a range out of order."""
+        """Return what can be computed of a range out of order."""
 
     def update(self, view, prepared):
         """Take the next range."""
 
     def passed(self):
-        """The verdict, after the last range."""
+        """Whether the object is right, after the last range."""
         return True
 
 
-class Crc32Check(LengthCheck):
-    """The CRC32 that the server has of the whole object, made of those of the ranges.
+class Crc32Proof(LengthProof):
+    """Checks the CRC32 that the server has of the whole object, made of those of the ranges.
 
-    They are computed by all threads at once: the main thread, which holds up a fast restore
-    over http, has a third less to do so, and the restore takes a tenth less time.
+    All threads compute them at once: this saves the main thread, the bottleneck of a fast
+    restore over http, a third of its work, and the restore a tenth of its time.
     """
     name = 'crc32'
 
     def __init__(self, crc32, range_size):
-        LengthCheck.__init__(self, range_size)
+        LengthProof.__init__(self, range_size)
         self._expected, self._crc32 = crc32, 0
         self.complaint = 'the data are damaged: their CRC32 is not the one on record'
 
@@ -3493,7 +3487,7 @@ class Crc32Check(LengthCheck):
 
 
 def crc32_combine(one, other, size):
-    """The CRC32 of two pieces of data from those of each; size: of the second, in bytes.
+    """Return the CRC32 of two pieces of data from those of each; size: of the second, in bytes.
 
     Appending n bits multiplies a CRC by x^n.  In the CRC32 of RFC 1952, section 8, the most
     significant bit is the coefficient of x^0.
@@ -3515,12 +3509,12 @@ def crc32_combine(one, other, size):
     return one ^ other
 
 
-class EtagCheck(LengthCheck):
-    """The ETag: the MD5 of the object, or "MD5 of its parts' MD5s-count".
+class EtagProof(LengthProof):
+    """Checks the ETag: the MD5 of the object, or "MD5 of its parts' MD5s-count".
 
-    part_sizes: those that the parts may have; where there is but one, and it fits into a
-    buffer, a range is a part, and the MD5s are computed by all threads at once; certain:
-    whether it must be one of these.
+    part_sizes: the sizes that the parts may have; if there is only one, and it fits into a
+    buffer, a range is a part, and all threads compute the MD5s at once; certain: whether it
+    must be one of these sizes.
     """
     name = 'etag'
 
@@ -3528,7 +3522,7 @@ class EtagCheck(LengthCheck):
         self._etag = etag
         self._parts = [PartDigests(size) for size in part_sizes]
         self._parallel = len(part_sizes) == 1 and 0 < part_sizes[0] <= range_size
-        LengthCheck.__init__(self, part_sizes[0] if self._parallel else range_size)
+        LengthProof.__init__(self, part_sizes[0] if self._parallel else range_size)
         self.complaint = (
             ('the data are damaged: their MD5 is not the one in the ETag; ' if certain else
              'the data are damaged, or were stored in parts of an unusual size: their MD5 is '
@@ -3570,7 +3564,7 @@ class PartDigests:
             view = view[len(piece):]
 
     def etag(self, count):
-        """The ETag of what came so far; count: of the parts that it is made of, or 0."""
+        """Return the ETag of the bytes so far; count: of the parts in the ETag, or 0."""
         digests = self.digests
         if self._left < self._size or not digests:
             digests = digests + [self._current.digest()]
@@ -3587,10 +3581,10 @@ USUAL_PART_SIZES = [size << 20 for size in (5, 6, 7, 8, 10, 12, 15, 16, 20, 25, 
     + [size * 10**6 for size in (5, 10, 20, 50, 100, 500, 1000)]
 
 
-def find_check(bucket, key, head):
-    """The check for an object, by what the server has on record for it."""
+def find_proof(bucket, key, head):
+    """Return the strongest proof that the server's records of an object permit."""
     if head.crc32 is not None:
-        return Crc32Check(head.crc32, bucket.part_size)
+        return Crc32Proof(head.crc32, bucket.part_size)
     etag = re.match(r'(?:W/)?"?([0-9a-f]{32})(?:-([0-9]{1,5}))?"?\Z', head.etag)
     encryption = head.headers.get('x-amz-server-side-encryption') or ''
     count = int(etag.group(2) or 0) if etag else 0
@@ -3602,26 +3596,26 @@ def find_check(bucket, key, head):
         sizes, certain = find_part_sizes(bucket, key, head, count) if count else (
             [head.size], True)
         if sizes:
-            return EtagCheck(head.etag.strip('W/"'), sizes, certain, bucket.part_size)
+            return EtagProof(head.etag.strip('W/"'), sizes, certain, bucket.part_size)
         reason = 'the sizes of its parts are unknown'
     bucket.report('warning', '%s: checked by its length only: %s' % (quoted(key), reason))
-    return LengthCheck(bucket.part_size)
+    return LengthProof(bucket.part_size)
 
 
 def part_counts(total, size):
-    """How many parts of *size* bytes an object of *total* bytes may have: a last one that is
-    empty is what older versions of s3dump sent where the stream had filled the one before."""
+    """Return how many parts of *size* bytes an object of *total* bytes may have: older versions of
+    s3dump sent an empty last one if the stream had filled the one before."""
     return {-(-total // size), total // size + 1} if size else ()
 
 
 def find_part_sizes(bucket, key, head, count):
-    """The sizes that all *count* parts of an object but the last may have, and whether
-    that is certain; none if the parts differ."""
+    """Return the sizes that all *count* parts of an object but the last may have, none if the
+    parts differ, and whether it must be one of them."""
     ours, told, full = head.number('part-size'), 0, max(1, count - 1)
     equal = 0 if head.size % full else head.size // full        # if the last one is empty
     fits = [size for size in {ours, bucket.part_size, equal, *USUAL_PART_SIZES}
             if count in part_counts(head.size, size)]
-    if ours in fits:            # or somebody copied it in other parts
+    if ours in fits:            # else somebody copied it in other parts
         return sorted(fits), True
     try:
         told = bucket.head_object(key, part=1).size
@@ -3638,23 +3632,23 @@ def find_part_sizes(bucket, key, head, count):
     return ([], False) if 0 < told < head.size else (sorted(fits), False)
 
 
-def fetch_range(bucket, key, view, first, head, check):
-    """Fill *view*, in a thread; returns what the check can compute of it alone."""
+def fetch_range(bucket, key, view, first, head, proof):
+    """Fill *view*, in a thread; returns what the proof can compute of it alone."""
     bucket.get_object(key, view, first, head)
-    return check.prepare(view)
+    return proof.prepare(view)
 
 
 def download_object(bucket, workers, key, head, write):
     """Write an object to write(view) as its ranges come in; returns how it was checked."""
-    check = find_check(bucket, key, head)
+    proof = find_proof(bucket, key, head)
     pending, position = collections.deque(), 0
 
     while position < head.size or pending:
         while position < head.size and len(pending) <= bucket.jobs:
             buffer = workers.buffer()
-            view = buffer[:min(check.range_size, head.size - position)]
+            view = buffer[:min(proof.range_size, head.size - position)]
             pending.append((view, buffer, workers.submit(
-                fetch_range, bucket, key, view, position, head, check)))
+                fetch_range, bucket, key, view, position, head, proof)))
             position += len(view)
         view, buffer, task = pending.popleft()
         prepared = workers.wait(task)
@@ -3662,16 +3656,16 @@ def download_object(bucket, workers, key, head, write):
         if isinstance(count, int) and count != len(view):
             raise IntegrityError('%s: only %d of %d bytes could be written'
                                  % (quoted(key), count, len(view)))
-        check.update(view, prepared)
+        proof.update(view, prepared)
         workers.release(buffer)
-    if not check.passed():
-        raise IntegrityError('%s: %s' % (quoted(key), check.complaint))
-    return check.name
+    if not proof.passed():
+        raise IntegrityError('%s: %s' % (quoted(key), proof.complaint))
+    return proof.name
 
 
 # ------------------------------------------------------------------------- Self-test
-# What a machine, a key and a server can do, told in a line each.  Nothing here is used by
-# the sections above.
+# Tells in a line each what a machine, credentials and a server can do.  The sections above use
+# nothing of this one.
 
 # Amazon S3 API Reference, "Signature Calculations for the Authorization Header" and "Using
 # Query Parameters": method, path, query, more headers, payload, signature.
@@ -3693,7 +3687,7 @@ EXAMPLE_PRESIGNED = 'aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f60
 
 
 class Skip(Exception):
-    """A check that doesn't apply here, and why."""
+    """Raised by a check that doesn't apply, with the reason."""
 
 
 class SelfTest:
@@ -3703,9 +3697,9 @@ class SelfTest:
         self._write = write
         self.passed = self.failed = self.skipped = 0
 
-    def check(self, name, function, *args):
-        """Whether function(*args), which returns a remark, passed; None where that is unknown
-        since it failed, or wasn't tried."""
+    def try_out(self, name, function, *args):
+        """Run function(*args), which returns a remark, and print a line; returns whether that was
+        allowed, None if unknown."""
         word, remark, allowed = 'ok', '', True
         try:
             remark = function(*args)
@@ -3725,12 +3719,12 @@ class SelfTest:
 
 
 def speed(count, seconds):
-    """Megabytes (10^6) per second."""
+    """Return text: megabytes (10^6) per second."""
     return '%.1f MB/s' % (count / max(seconds, 1e-6) / 1e6)
 
 
 def check_examples():
-    """The signatures that AWS publishes."""
+    """Compute the signatures that AWS publishes."""
     for method, path, query, more, payload, expected in EXAMPLES:
         headers = dict(more, host=EXAMPLE_HOST)
         sign_headers(EXAMPLE_KEY, 'us-east-1', 's3', EXAMPLE_TIME, method, path,
@@ -3744,13 +3738,13 @@ def check_examples():
 
 
 def expect(truth, complaint):
-    """assert, that -O doesn't take away."""
+    """Like assert, but -O doesn't remove it."""
     if not truth:
         raise AssertionError(complaint)
 
 
 def check_tls():
-    """Whether https is possible."""
+    """Find out whether https is possible."""
     if ssl is None:
         raise Skip('this Python was built without ssl: http:// endpoints only')
     count = tls_context(os.environ.get('AWS_CA_BUNDLE')).cert_store_stats()['x509_ca']
@@ -3758,7 +3752,7 @@ def check_tls():
 
 
 def check_hashes():
-    """How fast this Python hashes."""
+    """Measure how fast this Python hashes."""
     data, remarks = bytes(8 << 20), []
     for name, function in (('SHA-256', sha256), ('MD5', md5), ('CRC32', zlib.crc32)):
         start = time.perf_counter()
@@ -3770,10 +3764,10 @@ def check_hashes():
 
 
 class BucketTest:
-    """The checks of a bucket, in an order in which each may use what came before.
+    """The checks of a bucket, in an order in which each may use the results of those before.
 
-    All objects have keys that begin with s3dump-test- and a random name.  settings: what the
-    configuration should say in addition.
+    All keys begin with s3dump-test- and a random name.  settings: lines that the configuration
+    needs in addition.
     """
     CHECKS = ('list', 'put', 'get', 'range', 'volumes', 'acl', 'multipart', 'abort', 'conditional',
               'overwrite', 'payload', 'checksum', 'rate', 'delete')
@@ -3789,8 +3783,8 @@ class BucketTest:
         self.data = os.urandom(1 << 20)
 
     def run(self, test):
-        """Run all checks; returns lines that sum them up."""
-        allowed = {name: test.check(name, getattr(self, name)) for name in self.CHECKS}
+        """Run all checks; returns the lines of a summary."""
+        allowed = {name: test.try_out(name, getattr(self, name)) for name in self.CHECKS}
         region = self.bucket.endpoint.region
         if region != self.region:
             self.settings.append('region ' + region)
@@ -3809,7 +3803,7 @@ class BucketTest:
         return bucket
 
     def delete(self):
-        """DeleteObject of all that was written."""
+        """DeleteObject, for all objects that were written."""
         try:
             for key in self.written:
                 self.bucket.delete_object(key)
@@ -3838,7 +3832,7 @@ class BucketTest:
                          if self.bucket.endpoint.wants_md5 else '')
 
     def get(self):
-        """HEAD, GET, and what there is to check against."""
+        """HEAD and GET, and how the data are checked."""
         self._need(self.key)
         start, pieces = time.monotonic(), []
         proof = self.bucket.download([self.key], lambda view: pieces.append(bytes(view)))
@@ -3997,9 +3991,9 @@ def main(argv):
     load_network()
     test = SelfTest()
     print('s3.py %s, Python %s' % (__version__, sys.version.split()[0]))
-    test.check('signature', check_examples)
-    test.check('TLS', check_tls)
-    test.check('hashes', check_hashes)
+    test.try_out('signature', check_examples)
+    test.try_out('TLS', check_tls)
+    test.try_out('hashes', check_hashes)
     status = 0
     try:
         config = load_config(argv[1] if argv else None,
@@ -4022,8 +4016,8 @@ if __name__ == '__main__':
         status = main(sys.argv[1:])
         sys.stdout.flush()
     except OSError as error:        # of standard output
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)    # for what Python still has to write there
-        if not isinstance(error, BrokenPipeError):      # else nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)    # for what Python may still write
+        if not isinstance(error, BrokenPipeError):      # else the reader went away
             write_error('s3.py: %s\n' % error.strerror)
         status = 1
     sys.exit(status)

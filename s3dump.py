@@ -328,15 +328,15 @@ def say(text):
     s3.write_error('%ss3dump: %s\n' % (Status.CLEAR if Status.live else '', text))
 
 
-def answer(text):
+def print_out(text):
     """A line on standard output: UTF-8, whatever the locale."""
     write_out(memoryview(text.encode('utf-8', 'backslashreplace') + b'\n'))
 
 
-def answer_json(**fields):
+def print_json(**fields):
     """A JSON document on a line of standard output."""
     import json
-    answer(json.dumps(fields))
+    print_out(json.dumps(fields))
 
 
 def human(count):
@@ -809,8 +809,8 @@ def dump(bucket, args):
                    'checked: ' + ('crc32' if bucket.checksum else 'sha256'))
     if args.json:
         try:
-            answer_json(key=stored.key, size=stored.size, seconds=round(status.seconds(), 3),
-                        parts=stored.parts, objects=stored.objects, retries=bucket.tally.retries)
+            print_json(key=stored.key, size=stored.size, seconds=round(status.seconds(), 3),
+                       parts=stored.parts, objects=stored.objects, retries=bucket.tally.retries)
         except OSError as error:
             raise s3.Error('%s is stored, but its JSON could not be written: %s' % (
                 s3.quoted(stored.key), error.strerror))
@@ -907,7 +907,7 @@ def verify(bucket, args):
     """read the newest dump back, and check it"""
     found, proof = read_back(bucket, args, lambda view: None)
     if args.json:
-        answer_json(key=found.key, size=found.size, verified=proof)
+        print_json(key=found.key, size=found.size, verified=proof)
 
 
 # --path-as-is, since a key may hold /../; 22 is what curl -f says of an answer like 403, 23 of a
@@ -927,7 +927,7 @@ def url(bucket, args):
     if expires is not None and expires < bucket.now() + args.expires:
         say('warning: the URLs end with the credentials that sign them, at %s' % utc(expires))
     for key in found.keys():
-        answer(bucket.presigned_url(key, args.expires))
+        print_out(bucket.presigned_url(key, args.expires))
     if not args.quiet:
         say(CURL)
 
@@ -1005,7 +1005,7 @@ def delete(bucket, args):
                 s3.quoted(args.fs), args.level, date, s3.printable(args.host)))
         if len(dumps) > 1:
             for one in sorted(dumps, key=recency):
-                answer('-k %s' % shell_word(one.key))
+                print_out('-k %s' % shell_word(one.key))
             raise s3.Error('%d dumps match and none was deleted: choose one by its key'
                            % len(dumps))
         found = dumps[0]
@@ -1013,7 +1013,7 @@ def delete(bucket, args):
             s3.printable(found.key), human(found.size))):
         raise s3.Error('nothing was deleted')
     if args.dry_run:
-        answer('would delete %s  %s' % (s3.printable(found.key), human(found.size)))
+        print_out('would delete %s  %s' % (s3.printable(found.key), human(found.size)))
         return 0
     return 0 if remove(bucket, args, found) else 1
 
@@ -1086,7 +1086,7 @@ PRICES = {'STANDARD': 0.023, 'INTELLIGENT_TIERING': 0.023, 'STANDARD_IA': 0.0125
 # Amazon S3 storage classes", November 2026.
 MINIMUM_DAYS = {'STANDARD_IA': 30, 'ONEZONE_IA': 30, 'GLACIER_IR': 90, 'GLACIER': 90,
                 'DEEP_ARCHIVE': 180}
-STALE = 30 * 86400                  # seconds after which an unfinished upload is abandoned
+UNFINISHED_AGE = 30 * 86400         # seconds after which unfinished uploads and orphans go
 
 
 def sizes(dumps):
@@ -1123,11 +1123,11 @@ def list_dumps(bucket, args):
         strange.update(count=len(others), size=sum(entry.size for entry in others))
         total.update(sizes(dumps))
         if rows and (dumps or others):
-            answer('\n'.join(rows(dumps, others)))
+            print_out('\n'.join(rows(dumps, others)))
         elif dumps:
             if dumps[0].labels.host != shown:
                 shown = show_host(args, dumps[0].labels.host, blank=shown is not None)
-            answer('\n'.join(section_lines(dumps)))
+            print_out('\n'.join(section_lines(dumps)))
     if rows:
         return
     lines = ['']
@@ -1135,12 +1135,12 @@ def list_dumps(bucket, args):
         lines += ['Other objects, not dumps: %d, %s' % (
             strange['count'], human(strange['size'])), '']
     lines.append('Total data stored: %s ($%.2f/month)' % (human(sum(total.values())), price(total)))
-    answer('\n'.join(lines + unfinished_lines(bucket, unfinished(bucket, prefix), begun, left)))
+    print_out('\n'.join(lines + unfinished_lines(bucket, unfinished(bucket, prefix), begun, left)))
 
 
 def show_host(args, host, blank=False):
     """Print the title of a host; returns the host."""
-    answer(('\n' if blank else '') + (
+    print_out(('\n' if blank else '') + (
         'Dumps for this host (%s):' if host == args.here else 'Dumps for %s:')
         % s3.printable(host))
     return host
@@ -1159,7 +1159,7 @@ def unfinished_lines(bucket, uploads, begun, left):
         size += left
     return ['Unfinished uploads: %d%s, the oldest of %s (S3 bills them; clean aborts them after '
             '%s)' % (len(begun), ', ' + human(size) if size else '', time.strftime(
-                '%Y-%m-%d', time.localtime(min(begun))), s3.duration(STALE))]
+                '%Y-%m-%d', time.localtime(min(begun))), s3.duration(UNFINISHED_AGE))]
 
 
 def unfinished_size(bucket, uploads):
@@ -1271,19 +1271,19 @@ def clean(bucket, args):
     if not args.quiet:
         point_out_minimums(bucket, doomed)
         point_out_bases(groups, doomed)
-    stale = [one for one in orphans if one.youngest < bucket.now() - STALE
-             and not locked(bucket, one, args.quiet)]
+    old = [one for one in orphans if one.youngest < bucket.now() - UNFINISHED_AGE
+           and not locked(bucket, one, args.quiet)]
     size = human(sum(one.size for one in doomed))
     if doomed and not confirmed(args, 'Delete %d dumps, %s?' % (len(doomed), size)):
         raise s3.Error('nothing was deleted')
-    for one in doomed + stale:
+    for one in doomed + old:
         failed |= not remove(bucket, args, one)
     if args.dry_run:
-        for one in stale:
-            answer('would delete the orphans of %s' % s3.printable(one.key))
-        answer('%d dumps would go, which saves %s ($%.2f/month)' % (
+        for one in old:
+            print_out('would delete the orphans of %s' % s3.printable(one.key))
+        print_out('%d dumps would go, which saves %s ($%.2f/month)' % (
             len(doomed), size, price(sizes(doomed))))
-    failed |= not abort_stale(bucket, args)
+    failed |= not abort_unfinished(bucket, args)
     if failed:
         raise s3.Error('not everything was done: see above')
 
@@ -1333,8 +1333,8 @@ def min_ratio(args, level):
 def show_plan(planned):
     """Print what is kept, and by which rules, and what goes."""
     for one, reasons in planned:
-        answer('%-4s %s  %8s  %s' % ('keep' if reasons else 'go', s3.printable(one.key),
-                                     human(one.size), ', '.join(reasons)))
+        print_out('%-4s %s  %8s  %s' % ('keep' if reasons else 'go', s3.printable(one.key),
+                                        human(one.size), ', '.join(reasons)))
 
 
 def point_out_minimums(bucket, doomed):
@@ -1376,16 +1376,16 @@ def weighted_median(dumps):
     return next(size for size, so_far in zip(ordered, total) if 2 * so_far >= total[-1])
 
 
-def abort_stale(bucket, args):
+def abort_unfinished(bucket, args):
     """Abort the abandoned uploads of this host; False if one fails."""
     done = True
     for upload in unfinished(bucket, '' if args.all else args.host + ':'):
         piece = parse_piece(upload.key)
         ours = parse_key(piece[0] if piece else upload.key)
-        if not ours or upload.initiated > bucket.now() - STALE:
+        if not ours or upload.initiated > bucket.now() - UNFINISHED_AGE:
             continue
         if args.dry_run:
-            answer('would abort an upload of %s' % s3.printable(upload.key))
+            print_out('would abort an upload of %s' % s3.printable(upload.key))
             continue
         try:
             bucket.abort_multipart_upload(upload)
@@ -1425,11 +1425,11 @@ def check(bucket, args):
         line += '; an upload is under way or was broken off, begun %s' % utc(
             max(one.initiated for one in under_way))
     if args.json:
-        answer_json(key=newest and newest.key, ok=not reason, reason=reason,
-                    age_seconds=newest and max(0, int(now - newest.stored)),
-                    size=newest and newest.size)
+        print_json(key=newest and newest.key, ok=not reason, reason=reason,
+                   age_seconds=newest and max(0, int(now - newest.stored)),
+                   size=newest and newest.size)
     elif reason or not args.quiet:
-        answer(line)
+        print_out(line)
     return 1 if reason else 0
 
 
@@ -1801,7 +1801,7 @@ def run(argv):
             return 2
         args = parse(argv)
         if args.text:
-            answer(args.text.rstrip())
+            print_out(args.text.rstrip())
             return 0
         with open_bucket(args) as bucket:
             catch_rate_signals(bucket.limit)
