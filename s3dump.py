@@ -16,7 +16,7 @@ import sys
 
 
 def explain(kind, error, place):
-    """What stands in for a traceback where the rest can't be loaded."""
+    """Print a line in place of a traceback if the rest can't be loaded."""
     if issubclass(kind, (ImportError, MemoryError)):
         sys.stderr.write('s3dump: out of memory, or not all of it is here: %s\n' % (error or kind))
     else:
@@ -67,22 +67,22 @@ class UsageError(Exception):
 
 
 def parse_key(key):
-    """The Labels in *key*, or None if it isn't the key of a dump."""
+    """Return the Labels in *key*, or None if it isn't the key of a dump."""
     match = KEY.match(key)
     return Labels(*match.groups()) if match and real_date(match.group(4)) else None
 
 
 def parse_piece(key):
-    """(key of the dump, what stands between it and the number, number), or None."""
+    """Return (key of the dump, the text between it and the number, number), or None."""
     match = PIECE.match(key)
     if not match:
         return None
     base, layout, number, colon, colon_number = match.groups()
     piece = base, layout or colon, int(number or colon_number)
-    return None if piece[1:] == ('.volume_', 0) else piece      # that is the dump itself
+    return None if piece[1:] == ('.volume_', 0) else piece      # volume 0 is the dump itself
 
 
-@functools.lru_cache(maxsize=4096)   # a listing has the same few in each of its keys
+@functools.lru_cache(maxsize=4096)   # the keys of a listing have the same few dates
 def real_date(text):
     """Whether *text* is YYYY-MM-DD and in the calendar."""
     import calendar
@@ -112,7 +112,7 @@ def check_labels(labels):
 
 
 def this_host():
-    """This machine's short name."""
+    """Return this machine's short name."""
     return os.uname().nodename.split('.')[0] or 'localhost'
 
 
@@ -139,13 +139,13 @@ class Dump:
         self.key, self.layout = key, layout
         self.labels = labels
         self.pieces, self.ends, self.strays = {}, {}, ()
-        self.volume_size = 0        # that its first object tells; 0 where that is unknown
+        self.volume_size = 0        # as its first object tells; 0 if unknown
         self.bare = False           # whether its first object has none of our metadata
-        self.doubtful = False       # whether the others have some that don't agree
+        self.doubtful = False       # whether the metadata of the others don't agree
         self.unreadable = False     # whether its first object is known to be archived
 
     def add(self, number, entry, is_end=False):
-        """Take another object of this dump."""
+        """Add an object to this dump."""
         (self.ends if is_end else self.pieces)[number] = entry
 
     @property
@@ -160,15 +160,15 @@ class Dump:
 
     @property
     def stored(self):
-        """When it was stored, in seconds since the epoch: LastModified, but of a copy that is the
-        day of the copy, so not after the stamp in its key."""
+        """When the dump was stored, in seconds since the epoch: LastModified, but not after the
+        stamp in its key, as for a copy, of which LastModified is the day of the copy."""
         modified = self.first.modified if self.first and self.layout == '.volume_' else \
             max(entry.modified for entry in self.pieces.values())
         return min(modified, stamp_time(self.labels and self.labels.stamp, modified))
 
     @property
     def storage_class(self):
-        """That of the first object, which the others share unless somebody changed it."""
+        """The class of the first object, which the others share unless somebody changed it."""
         return self.pieces[min(self.pieces)].storage_class
 
     @property
@@ -177,11 +177,11 @@ class Dump:
         return max(entry.modified for entry in [*self.pieces.values(), *self.ends.values()])
 
     def keys(self):
-        """The keys of its data, in order."""
+        """Return the keys of its data, in order."""
         return [self.pieces[number].key for number in sorted(self.pieces)]
 
     def all_entries(self):
-        """Those of all its objects, the first one first: without it the dump is gone."""
+        """Return the entries of all its objects, the first one, whose loss ends the dump, first."""
         return [*(self.pieces[number] for number in sorted(self.pieces)), *self.ends.values(),
                 *self.strays]
 
@@ -191,7 +191,7 @@ class Dump:
         return len(self.pieces) + len(self.ends) + len(self.strays)
 
     def state(self):
-        """The storage class, and whether it can be read, where that is worth a word."""
+        """Return text: the storage class, and whether it can be read; '' for STANDARD."""
         if self.storage_class == 'STANDARD':
             return ''
         states = {entry.restore for entry in self.pieces.values()}
@@ -201,7 +201,7 @@ class Dump:
                 ' (not readable now)' if self.unreadable else ''))
 
     def problem(self):
-        """Why it can't be restored, as far as names and sizes tell; '' if it can."""
+        """Return why the dump can't be restored, as far as names and sizes tell, or ''."""
         if not self.pieces:
             return '%s is missing' % self.name_of(0)
         if self.doubtful:
@@ -229,22 +229,22 @@ class Dump:
     def misdated(self):
         """Whether its date label is later than the UTC day after the one when it was stored.
 
-        No honest dump's is, but that of somebody who may only write, and wants it to be taken
+        An honest dump's isn't, but that of a thief who may only write, and wants his to be taken
         for the newest.
         """
         return self.labels.date > time.strftime('%Y-%m-%d', time.gmtime(self.stored + 86400))
 
     def look_closer(self, head, bucket):
-        """Find out which objects that are named like its volumes are its own; the others are
-        its strays, left out but for deletion.
+        """Set apart objects that are named like volumes of this dump but belong to another: its
+        strays, which are only deleted with it.
 
-        Whoever may only write must not be able to spoil a dump whose key can be guessed, and
-        what a refused dump left behind must not either.  head: the s3.Head of the first object.
+        Otherwise somebody who may only write could spoil a dump whose key can be guessed, as
+        could the remains of a refused dump.  head: the s3.Head of the first object.
         """
         self.volume_size = head.number('volume-size')
         heads = {entry: bucket.head_object(entry.key) for entry in self.all_entries()
                  if entry is not self.first}
-        if not head.has_metadata:   # it was copied; `aws s3 sync` leaves them to small objects
+        if not head.has_metadata:   # a copy; `aws s3 sync` keeps them with small objects only
             told = {(other.dump_id, other.number('volume-size')) for other in heads.values()
                     if other.has_metadata}
             self.bare, self.doubtful = True, len(told) > 1
@@ -257,13 +257,13 @@ class Dump:
                                       for entries in (self.pieces, self.ends))
 
     def name_of(self, number):
-        """What piece *number* is called in messages."""
+        """Return the name of piece *number* for messages."""
         return s3.quoted(s3.volume_key(self.key, number) if self.layout == '.volume_' else
                          self.key + self.layout + ('%d' if self.layout == ':' else '%06d') % number)
 
 
 def stamp_time(stamp, otherwise):
-    """Seconds since the epoch of a key's stamp; *otherwise* if there is none that can be true."""
+    """Return the seconds since the epoch of a key's stamp, *otherwise* if it can't be true."""
     try:
         seconds = stamp_day(stamp[:8]) + 3600 * int(stamp[9:11]) + 60 * int(stamp[11:13]) + int(
             stamp[13:15])
@@ -279,10 +279,10 @@ def stamp_day(text):
 
 
 def group(entries):
-    """The objects of a listing as (dumps, orphans, others).
+    """Return the objects of a listing as (dumps, orphans, others).
 
-    orphans: Dumps that lack their first object though only volumes are there, which is what
-    a crash leaves; others: entries of objects that belong to no dump.
+    orphans: Dumps of volumes without a first object, as a crash leaves them; others: entries of
+    objects that belong to no dump.
     """
     dumps, others = {}, []
     for entry in entries:
@@ -307,40 +307,40 @@ def group(entries):
 
 
 def sections(entries):
-    """Yield group() of the objects of one host and file system after the other.
+    """Yield group() for each host and file system.
 
-    Listings come sorted by key, so one section at a time is enough in memory.
+    Listings come sorted by key, so only one section at a time is in memory.
     """
     for _, section in itertools.groupby(entries, lambda entry: entry.key.split(':', 2)[:2]):
         yield group(section)
 
 
 def recency(dump):
-    """What dumps are sorted by: the date label, then the time stored, a whole second, within
-    that the key's stamp, and at last the key, so that there is but one order."""
+    """Return what dumps are sorted by: the date label, then the time stored, in whole seconds,
+    then the key's stamp, and last the key, so that there is only one order."""
     return dump.labels.date, dump.stored, dump.labels.stamp or '', dump.key
 
 
 # ------------------------------------------------------------------- What is printed
 
 def say(text):
-    """A line on standard error."""
+    """Print a line on standard error."""
     s3.write_error('%ss3dump: %s\n' % (Status.CLEAR if Status.live else '', text))
 
 
 def print_out(text):
-    """A line on standard output: UTF-8, whatever the locale."""
+    """Print a line on standard output: UTF-8, whatever the locale."""
     write_out(memoryview(text.encode('utf-8', 'backslashreplace') + b'\n'))
 
 
 def print_json(**fields):
-    """A JSON document on a line of standard output."""
+    """Print a JSON document on a line of standard output."""
     import json
     print_out(json.dumps(fields))
 
 
 def human(count):
-    """Bytes as 14.0k or 5.5G."""
+    """Return text for a number of bytes, like 14.0k or 5.5G."""
     if count < 1024:
         return '%d' % count
     for unit in 'kMGTP':
@@ -351,26 +351,26 @@ def human(count):
 
 
 def clock(seconds):
-    """Seconds as 0:07 or 1:02:03."""
+    """Return text for seconds, like 0:07 or 1:02:03."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return '%d:%02d:%02d' % (hours, minutes, seconds) if hours else '%d:%02d' % (minutes, seconds)
 
 
 def utc(seconds):
-    """ISO 8601."""
+    """Return a time as ISO 8601 text."""
     return time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(seconds))
 
 
 def counted(count, one, many=None):
-    """Like 1 part or 3 parts."""
+    """Return text like 1 part or 3 parts."""
     return '%d %s' % (count, one if count == 1 else many or one + 's')
 
 
 # ------------------------------------------------------------------ Finding one dump
 
 def find_all(bucket, args, section=None):
-    """The dumps with the labels of the command line; *section* takes all of their file system."""
+    """Return the dumps with the labels of the command line; *section* gets all of their FS."""
     wanted = (args.host, args.fs, args.level)
     prefix = ':'.join([*wanted, args.date or ''] if section is None else [*wanted[:2], ''])
     dumps, _, _ = group(bucket.list_objects(prefix))
@@ -381,12 +381,12 @@ def find_all(bucket, args, section=None):
 
 
 def find(bucket, args):
-    """The Dump that the command line means: of -k KEY, or the newest with its labels."""
+    """Return the Dump that the command line means: of -k KEY, or the newest with its labels."""
     if args.key is not None:
         return find_by_key(bucket, args.key, may_list=False)
     section = [] if args.name == 'restore' and int(args.level) > 0 else None
     dumps = find_all(bucket, args, section)
-    dumps = well_dated(dumps) or dumps      # of a server with a wrong clock, none may be
+    dumps = well_dated(dumps) or dumps      # with a wrong server clock none passes: take all
     if not dumps:
         raise s3.Error('no dump of %s level %s%s for host %s' % (
             s3.quoted(args.fs), args.level, ' of ' + args.date if args.date else '',
@@ -398,7 +398,7 @@ def find(bucket, args):
 
 
 def tell_base(one, section, quiet):
-    """Say what a dump builds upon, and warn of a newer one of a lower level: upon that
+    """Say which dump this one builds upon, and warn of a newer one of a lower level: after that,
     `tar -g /dev/null` would delete files."""
     section = [other for other in section if not other.misdated()]
     base = base_of(one, section)
@@ -412,20 +412,20 @@ def tell_base(one, section, quiet):
 
 
 def lower_ones(one, dumps):
-    """Those of *dumps* that have the host and file system of *one*, and a lower level."""
+    """Return those of *dumps* with the host and file system of *one*, and a lower level."""
     return [other for other in dumps if other.labels[:2] == one.labels[:2]
             and int(other.labels.level) < int(one.labels.level)]
 
 
 def base_of(one, dumps):
-    """The Dump that a dump builds upon, the newest before it of a lower level; None if there is
-    none.  Levels are those of dump(8)."""
+    """Return the Dump that *one* builds upon, or None: the newest before it of a lower level, as
+    with dump(8)."""
     return max((other for other in lower_ones(one, dumps) if recency(other) < recency(one)),
                key=recency, default=None)
 
 
 def well_dated(dumps):
-    """The dumps whose date label can be true; the others are told."""
+    """Return the dumps whose date label can be true; report the others."""
     for one in dumps:
         if one.misdated():
             say('%s: its date is later than the day it was stored, and not to be trusted'
@@ -434,21 +434,21 @@ def well_dated(dumps):
 
 
 def without_strays(bucket, dump, alone=False):
-    """The same Dump, without strays, as far as we may look; alone: look also at one of a single
-    object, which may be all that was copied."""
+    """Remove the strays of a Dump, as far as we may look, and return it; alone: look also at a
+    single object, which may be all that was copied."""
     if dump.layout == '.volume_' and (dump.count > 1 or alone):
         try:
             dump.look_closer(bucket.head_object(dump.key), bucket)
         except s3.ResponseError as error:
-            if error.status not in (403, 404):      # somebody deletes it just now
+            if error.status not in (403, 404):      # 404: somebody deletes it just now
                 raise
     return dump
 
 
 def find_by_key(bucket, key, may_list=True):
-    """The Dump under exactly this key, whatever its layout, or what is left of it.
+    """Return the Dump under exactly this key, whatever its layout, or what is left of it.
 
-    may_list: False where a key that may not list is enough for a dump without volumes.
+    may_list: False if credentials that may not list suffice for a dump without volumes.
     """
     dump = Dump(key, '.volume_')
     try:
@@ -474,8 +474,8 @@ def find_by_key(bucket, key, may_list=True):
 
 
 def pieces_of(bucket, key, layout, tolerant):
-    """(number, ListEntry) of the objects of *key* with this layout; tolerant: none where
-    the key may not list."""
+    """Yield (number, ListEntry) of the objects of *key* with this layout; tolerant: none if the
+    credentials may not list."""
     try:
         for entry in bucket.list_objects(key + layout):
             piece = parse_piece(entry.key)
@@ -490,7 +490,7 @@ def pieces_of(bucket, key, layout, tolerant):
 
 class Stopped(BaseException):
     """Raised when a signal asks the program to end.  A second signal kills it at once."""
-    outcome = ''                    # of a dump that is ended: that nothing is stored, if so
+    outcome = ''                    # ": nothing is stored", where that is certain
 
     def __init__(self, number):
         BaseException.__init__(self, number)
@@ -506,11 +506,11 @@ class Signals:
 
     def __init__(self):
         self.pending = None         # the number of one that came
-        self.before_end = lambda: None      # what is done before the program ends
+        self.before_end = lambda: None      # called before the program ends
         self._waiting = False       # whether the handler may raise
 
     def catch(self):
-        """Let them end us, but those that are ignored, as under nohup or in a job with &."""
+        """Let signals end us, except ignored ones, as under nohup or in a job with &."""
         def stop(number, frame):
             for each in caught:
                 signal.signal(each, signal.SIG_DFL)
@@ -524,7 +524,7 @@ class Signals:
             signal.signal(number, stop)
 
     def poll(self):
-        """Raise what the handler didn't, or did in a finalizer, where it is lost."""
+        """Raise Stopped if the handler didn't, or did in a finalizer, where it is lost."""
         number, self.pending = self.pending, None
         if number:
             self._waiting = False
@@ -543,18 +543,18 @@ SIGNALS = Signals()
 
 
 def ignore_signals(numbers=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
-    """What is done is done; a signal can't undo it."""
+    """Ignore signals: the work is done, and they can't undo it."""
     for number in numbers:
         signal.signal(number, signal.SIG_IGN)
 
 
 def catch_rate_signals(limit):
-    """SIGUSR1 halves and SIGUSR2 doubles the rate of the RateLimit *limit*."""
+    """Let SIGUSR1 halve and SIGUSR2 double the rate of the RateLimit *limit*."""
     def slower(number, frame):
         limit.rate = 256 << 10 if limit.rate is None else max(1 << 10, limit.rate // 2)
 
     def faster(number, frame):
-        if limit.rate is not None:  # beyond 10 MiB/s it might as well be none
+        if limit.rate is not None:  # above 10 MiB/s there is no limit any more
             limit.rate = limit.rate * 2 if limit.rate * 2 <= 10 << 20 else None
 
     signal.signal(signal.SIGUSR1, slower)
@@ -570,7 +570,7 @@ def wide_pipe(descriptor):
         if fcntl.fcntl(descriptor, 1032) < 1 << 20:     # F_GETPIPE_SZ, named from 3.10 on
             fcntl.fcntl(descriptor, 1031, 1 << 20)      # F_SETPIPE_SZ
     except (ImportError, OSError):
-        pass                        # no pipe, not Linux, or more than the user may have
+        pass                        # not a pipe, not Linux, or more than the user may have
 
 
 class Source:
@@ -578,11 +578,11 @@ class Source:
 
     readinto() raises rather than ends unless the stream is known to be whole.
     """
-    unbuffered = True               # so its descriptor tells if there is more
+    unbuffered = True               # so its descriptor tells whether there is more
 
     def __init__(self, program, accepted, min_size):
         self._program, self._accepted, self._min_size = program, accepted, min_size
-        self._process, self._due = None, None       # the latter: when it must have ended
+        self._process, self._due = None, None       # _due: when the process must have ended
         self.size = 0
         self.total = None           # bytes, where it can be known
         if program:
@@ -602,11 +602,11 @@ class Source:
         wide_pipe(self._raw.fileno())
 
     def fileno(self):
-        """What can be read when the stream goes on."""
+        """Return the descriptor that can be read when the stream goes on."""
         return self._raw.fileno()
 
     def readinto(self, view):
-        """As of any stream."""
+        """Fill *view*, as any stream does."""
         try:
             count = self._raw.readinto(view)
         except OSError as error:
@@ -626,7 +626,7 @@ class Source:
                 raise s3.Error('how %s ended is not known: nothing is stored' % name)
             if status is None:
                 return False
-            SIGNALS.poll()          # then it is no wonder that the program failed
+            SIGNALS.poll()          # a signal may be why the program failed
             if status < 0:
                 raise s3.Error('%s was ended by signal %d: nothing is stored' % (name, -status))
             if status and status not in self._accepted:
@@ -669,7 +669,7 @@ def write_out(view):
 
 
 def read_in():
-    """Some bytes of standard input, also where somebody made it not block; none at its end."""
+    """Read some bytes of standard input, even if it doesn't block; none at its end."""
     import select
     with SIGNALS:
         select.select([0], [], [])
@@ -679,12 +679,11 @@ def read_in():
 class Status:
     """The line on standard error that tells how a transfer goes.
 
-    At a terminal it is rewritten every second by a thread of its own, which only reads what
-    others count; elsewhere there is only the summary at the end, and with -q nothing.
-    total: bytes, or None where that is unknown.
+    At a terminal a thread rewrites it every second from what others count; elsewhere there is
+    only the summary at the end, and with -q nothing.  total: bytes, or None if unknown.
 
-    The cursor waits at the beginning of the line: whatever a resize makes of it, it begins
-    there, and all from there on is cleared.
+    The cursor waits at the beginning of the line: whatever a resize makes of the line, all from
+    there on is cleared.
     """
     CLEAR = '\r\x1b[J'
     live = False                    # whether there is a line now that others have to clear
@@ -710,7 +709,7 @@ class Status:
             s3.write_error(self.CLEAR + self._line(time.monotonic())[:width() - 1] + '\r')
 
     def _line(self, now):
-        """Bytes, rate over the last ten seconds, time, and what else is known."""
+        """Return text: bytes, rate over the last ten seconds, time, and what else is known."""
         moved = max(0, self._bucket.limit.moved - self._bucket.tally.wasted - self._before)
         then, moved_then = self._recent[0]
         rate = max(0, moved - moved_then) / (now - then)
@@ -737,7 +736,7 @@ class Status:
             Status.live = False
 
     def summary(self, what, size, *facts):
-        """The last word, for a log: what was done, how much, how fast and how it was checked."""
+        """Print a line for a log: what was done, how much, how fast and how it was checked."""
         self.stop()
         if not self._quiet:
             seconds = self.seconds()
@@ -748,12 +747,12 @@ class Status:
                 counted(self._bucket.tally.retries, 'retry', 'retries')))
 
     def seconds(self):
-        """Since the start."""
+        """Return the seconds since the start."""
         return max(0.001, time.monotonic() - self._start)
 
 
 def width():
-    """Columns of the terminal on standard error, now."""
+    """Return the columns of the terminal on standard error."""
     try:
         return os.get_terminal_size(2).columns or 80
     except OSError:
@@ -761,7 +760,7 @@ def width():
 
 
 def confirmed(args, question):
-    """Whether to go on: asks only where somebody is there to answer."""
+    """Ask *question* if somebody is there to answer; returns whether to go on."""
     if args.yes or args.dry_run or not os.isatty(0):
         return True
     if not s3.write_error('%s [y/N] ' % question):
@@ -800,12 +799,12 @@ def dump(bucket, args):
         status.stop()
         source.close()
     ignore_signals()
-    SIGNALS.pending = None          # it came too late
+    SIGNALS.pending = None          # a signal came too late
     if not stored.size:
         say('warning: the stream was empty, and so is the dump %s' % s3.printable(stored.key))
     status.summary('dump %s' % s3.printable(stored.key), stored.size,
                    counted(stored.parts, 'part'),
-                   counted(stored.objects - (stored.objects > 1), 'volume'),     # but the end mark
+                   counted(stored.objects - (stored.objects > 1), 'volume'),     # no end mark
                    'checked: ' + ('crc32' if bucket.checksum else 'sha256'))
     if args.json:
         try:
@@ -817,7 +816,7 @@ def dump(bucket, args):
 
 
 def refuse_existing(bucket, args, key):
-    """Find out before the stream is read that its key is taken, as far as we may look."""
+    """Raise Error before the stream is read if its key is taken, as far as we may look."""
     if not args.overwrite and bucket.exists(key):
         raise s3.Error('%s exists, and nothing was changed; --overwrite replaces it'
                        % s3.quoted(key))
@@ -828,7 +827,7 @@ def refuse_existing(bucket, args, key):
 
 
 def find_whole(bucket, args):
-    """The Dump that the command line means; raises IntegrityError if some of it is missing."""
+    """Return the Dump that the command line means; raises IntegrityError if it isn't whole."""
     found = find(bucket, args)
     problem = found.problem()
     if problem:
@@ -840,7 +839,7 @@ def find_whole(bucket, args):
 
 
 def read_back(bucket, args, write):
-    """Download the dump that is meant to *write*, and tell how it was checked."""
+    """Download the Dump to *write*(view); returns it, and how it was checked."""
     found = find_whole(bucket, args)
     if args.thaw:
         thaw(bucket, args, found)
@@ -861,9 +860,9 @@ THAW_TIMES = {'expedited': '5 minutes', 'standard': '5 hours', 'bulk': '12 hours
 
 
 def thaw(bucket, args, found):
-    """Ask for an archived dump to be made readable; returns when it is.
+    """Ask for an archived dump to be made readable; returns when it is readable.
 
-    Raises ArchivedError as long as it isn't, unless --wait.
+    Raises ArchivedError until then, unless --wait.
     """
     pause, asked = 1, set()
     while True:
@@ -910,8 +909,8 @@ def verify(bucket, args):
         print_json(key=found.key, size=found.size, verified=proof)
 
 
-# --path-as-is, since a key may hold /../; 22 is what curl -f says of an answer like 403, 23 of a
-# full disk, 33 of a server that can't go on in the middle.
+# --path-as-is, since a key may hold /../; curl -f ends with 22 for an answer like 403, 23 for a
+# full disk, 33 for a server that can't resume.
 CURL = ('with these lines in the file urls, and room for the largest object in the file part: '
         '(rm -f part; while read -r u; do until curl -fsS --retry 5 --path-as-is -C - -o part '
         '"$u"; do case $? in 22|23|33) exit 1; esac; sleep 5; done; cat part && rm part || exit 1; '
@@ -959,7 +958,7 @@ def putacl(bucket, args):
 
 
 def remove(bucket, args, one):
-    """Delete a dump, its first object first; False and a line if that fails."""
+    """Delete a dump, its first object first; returns False, after a line, if that fails."""
     if args.dry_run:
         return True
     try:
@@ -976,9 +975,9 @@ def remove(bucket, args, one):
 
 
 def locked(bucket, one, quiet=False):
-    """Whether the Object Lock of a dump holds, which is told; False if the key may not see it."""
+    """Whether the dump is still locked; prints so.  False if these credentials may not look."""
     until = 0
-    for entry in one.all_entries():     # the first was begun first, so its lock ends first
+    for entry in one.all_entries():     # the lock of the first object ends first
         try:
             until = max(until, bucket.head_object(entry.key).locked_until)
         except s3.ResponseError as error:
@@ -997,7 +996,7 @@ def delete(bucket, args):
     if args.key is not None:
         found = find_by_key(bucket, args.key)
     else:
-        dumps = find_all(bucket, args)      # now the server's clock is known
+        dumps = find_all(bucket, args)      # first, to learn the server's clock
         date = args.date or time.strftime('%Y-%m-%d', time.localtime(bucket.now()))
         dumps = [one for one in dumps if one.labels.date == date]
         if not dumps:
@@ -1019,7 +1018,7 @@ def delete(bucket, args):
 
 
 def shell_word(text):
-    """*text* as a shell takes it for one word, and a terminal for text."""
+    """Quote *text* for a shell, so that a terminal shows it as it is."""
     if text.isprintable():
         return "'%s'" % text.replace("'", "'\\''")
     return "$'%s'" % ''.join(chr(byte) if 32 <= byte < 127 and byte not in b"'\\"
@@ -1035,7 +1034,7 @@ def init(bucket, args):
         if error.status == 404:
             bucket.create_bucket()
             created = True
-        elif error.status != 403:   # a key may be allowed to write, but not to ask
+        elif error.status != 403:   # some credentials may write, but not ask
             raise
     key, text = 's3dump-init-' + s3.random_name(), b'a test that can be deleted'
     view = memoryview(bytearray(len(text)))
@@ -1059,7 +1058,7 @@ def init(bucket, args):
 
 
 def is_listed(bucket, key):
-    """Whether an object stands where listings look for it; True where the key may not list."""
+    """Whether a listing shows the object; True if these credentials may not list."""
     try:
         return key in [entry.key for entry in bucket.list_objects(key)]
     except (s3.ResponseError, s3.BadAnswer) as error:
@@ -1067,7 +1066,7 @@ def is_listed(bucket, key):
 
 
 def try_to_delete(bucket, key):
-    """Whether an object could be deleted."""
+    """Delete an object; returns whether that worked."""
     try:
         bucket.delete_object(key)
     except s3.Error:
@@ -1090,7 +1089,7 @@ UNFINISHED_AGE = 30 * 86400         # seconds after which unfinished uploads and
 
 
 def sizes(dumps):
-    """Bytes by storage class."""
+    """Return {storage class: bytes} of *dumps*."""
     total = collections.Counter()
     for one in dumps:
         for entry in one.pieces.values():
@@ -1099,7 +1098,7 @@ def sizes(dumps):
 
 
 def price(total):
-    """Dollars per month of {storage class: bytes}."""
+    """Return the dollars per month for {storage class: bytes}."""
     return sum(size * PRICES.get(storage_class, PRICES['STANDARD']) / (1 << 30)
                for storage_class, size in total.items())
 
@@ -1110,10 +1109,10 @@ def list_dumps(bucket, args):
     if args.fs is not None and not args.all:
         prefix += args.fs + ':'
     total, strange = collections.Counter(), collections.Counter()
-    begun, left = [], 0             # when what a crash left was stored, and its bytes
+    begun, left = [], 0             # when the orphans were stored, and their bytes
     rows = list_as_json if args.json else list_long if args.long else None
     found = sections(bucket.list_objects(prefix))
-    found = itertools.chain(list(itertools.islice(found, 1)), found)    # now the server answered
+    found = itertools.chain(list(itertools.islice(found, 1)), found)    # ask before the title
     shown = None if args.all or rows else show_host(args, args.host)
     for dumps, orphans, others in found:
         dumps = [without_strays(bucket, one) for one in dumps if args.fs in (None, one.labels.fs)]
@@ -1147,9 +1146,9 @@ def show_host(args, host, blank=False):
 
 
 def unfinished_lines(bucket, uploads, begun, left):
-    """The line that tells of what S3 bills and doesn't list.
+    """Return the line, if any, about unfinished uploads and orphans.
 
-    begun, left: when what crashes left was stored, and its bytes.
+    begun, left: when the orphans were stored, and their bytes.
     """
     if not uploads and not begun:
         return []
@@ -1163,7 +1162,7 @@ def unfinished_lines(bucket, uploads, begun, left):
 
 
 def unfinished_size(bucket, uploads):
-    """Bytes of the parts of unfinished uploads; None if that can't be had, or takes too long."""
+    """Return the bytes of unfinished uploads; None if that is unknown or takes too long."""
     if len(uploads) > 100:
         return None
     try:
@@ -1173,7 +1172,7 @@ def unfinished_size(bucket, uploads):
 
 
 def section_lines(dumps):
-    """The lines of one file system of one host."""
+    """Return the lines for one file system of one host."""
     dumps.sort(key=lambda one: (int(one.labels.level), one.labels.level) + recency(one))
     days = collections.Counter(one.labels[2:4] for one in dumps)
     lines = [s3.printable(dumps[0].labels.fs)]
@@ -1188,13 +1187,13 @@ def section_lines(dumps):
 
 
 def local_time(stamp):
-    """The time of day of a key's stamp, like ' 20:34:05', in this machine's time zone."""
+    """Return the local time of day of a key's stamp, like ' 20:34:05'."""
     seconds = stamp_time(stamp, None)
     return '' if seconds is None else time.strftime(' %H:%M:%S', time.localtime(seconds))
 
 
 def list_as_json(dumps, others):
-    """Lines of JSON: of each dump, and of each object that is none."""
+    """Return a line of JSON for each dump, and for each other object."""
     import json
     rows = [dict(zip(('host', 'fs', 'level', 'date'), one.labels), key=one.key,
                  stored=utc(one.stored), size=one.size, storage_class=one.storage_class,
@@ -1206,8 +1205,8 @@ def list_as_json(dumps, others):
 
 
 def list_long(dumps, others):
-    """A line of each dump, and of each object that is none: six fields, of which only the last,
-    the key, may hold blanks."""
+    """Return a line for each dump, and for each other object: six fields, of which only the
+    last, the key, may hold blanks."""
     rows = [(one.size, utc(one.stored), one.count, s3.printable(one.storage_class),
              'broken' if one.problem() else 'whole', s3.printable(one.key)) for one in dumps]
     rows += [(entry.size, utc(entry.modified), 1, s3.printable(entry.storage_class), 'other',
@@ -1216,7 +1215,7 @@ def list_long(dumps, others):
 
 
 def unfinished(bucket, prefix):
-    """The unfinished uploads, or none where the key or the server doesn't let us see them."""
+    """Return the unfinished uploads, or none if credentials or server don't show them."""
     try:
         return list(bucket.list_multipart_uploads(prefix))
     except s3.BadAnswer:
@@ -1227,10 +1226,10 @@ def unfinished(bucket, prefix):
         return []
 
 
-# Rotation.  A rule names the period of a date label in which it keeps but the newest dump.
+# Rotation.  Each rule maps a date label to a period, and keeps the newest dump of each period.
 
 def iso_week(date):
-    """(year, week) of ISO 8601 of a date label."""
+    """Return (year, week) of ISO 8601 for a date label."""
     import datetime
     return datetime.date(*map(int, date.split('-'))).isocalendar()[:2]
 
@@ -1240,7 +1239,7 @@ RULES = (('daily', lambda date: date), ('weekly', iso_week),
 
 
 def plan(dumps, last, counts):
-    """[(Dump, the rules that keep it)] of one host, file system and level, the newest first.
+    """Return [(Dump, the rules that keep it)] for *dumps* of one level, the newest first.
 
     last: how many of the newest are kept; counts: {rule: how many it keeps}.  Periods without
     a dump don't count, and a rule that isn't used up keeps the oldest dump too: the meaning
@@ -1289,7 +1288,7 @@ def clean(bucket, args):
 
 
 def whole_ones(bucket, dumps):
-    """{(host, fs, level): [Dump]} of those that are whole; the others are told."""
+    """Return {(host, fs, level): [Dump]} of the whole dumps; report the others."""
     groups = collections.defaultdict(list)
     for one in well_dated(dumps):
         if without_strays(bucket, one).problem():
@@ -1301,8 +1300,8 @@ def whole_ones(bucket, dumps):
 
 
 def choose(bucket, args, groups):
-    """The dumps that go, and whether some stay against the rules because their sizes look
-    wrong, which is told."""
+    """Return the dumps that go, and whether some stay against the rules because their sizes look
+    wrong; report those."""
     doomed, suspicious = [], False
     for labels, members in sorted(groups.items()):
         planned = plan(members, args.count or 0, args.keep)
@@ -1325,20 +1324,20 @@ def choose(bucket, args, groups):
 
 
 def min_ratio(args, level):
-    """What the size of what is kept, or of the newest dump, must be at least, to that of the
+    """Return the least ratio of the size of what is kept, or of the newest dump, to that of the
     others; differences have any size."""
     return args.min_ratio if args.min_ratio is not None else 0.5 if int(level) <= 0 else 0
 
 
 def show_plan(planned):
-    """Print what is kept, and by which rules, and what goes."""
+    """Print which dumps are kept, and by which rules, and which go."""
     for one, reasons in planned:
         print_out('%-4s %s  %8s  %s' % ('keep' if reasons else 'go', s3.printable(one.key),
                                         human(one.size), ', '.join(reasons)))
 
 
 def point_out_minimums(bucket, doomed):
-    """Say which dumps cost what they cost for a while though they are deleted now."""
+    """Say which dumps are still billed for a while though they are deleted now."""
     for one in doomed:
         until = one.stored + 86400 * MINIMUM_DAYS.get(one.storage_class, 0)
         if until > bucket.now():
@@ -1360,16 +1359,16 @@ def point_out_bases(groups, doomed):
 
 
 def median(dumps):
-    """The median of the sizes, in bytes."""
+    """Return the median of the sizes, in bytes."""
     ordered = sorted(one.size for one in dumps)
     return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
 def weighted_median(dumps):
-    """The size, in bytes, in dumps of up to which half of all bytes are.
+    """Return the size, in bytes, such that dumps up to it hold half of all bytes.
 
-    Of dumps of one size it is the median; but a thousand tiny ones don't move it, which
-    somebody might store to hide how large those are that would go.
+    For dumps of one size it is the median; but a thief can't move it by storing a thousand tiny
+    ones to hide how large those are that would go.
     """
     ordered = sorted(one.size for one in dumps)
     total = list(itertools.accumulate(ordered))
@@ -1377,7 +1376,7 @@ def weighted_median(dumps):
 
 
 def abort_unfinished(bucket, args):
-    """Abort the abandoned uploads of this host; False if one fails."""
+    """Abort the old unfinished uploads of this host; returns False if one fails."""
     done = True
     for upload in unfinished(bucket, '' if args.all else args.host + ':'):
         piece = parse_piece(upload.key)
@@ -1434,13 +1433,13 @@ def check(bucket, args):
 
 
 def why_not(bucket, args, newest, earlier):
-    """What is wrong with the newest dump; '' if nothing is."""
+    """Return what is wrong with the newest dump, or ''."""
     problem, old = newest.problem(), bucket.now() - newest.stored
     if not problem and newest.layout == '.volume_':
         try:
             bucket.head_whole(newest.key, len(newest.pieces) > 1 or bool(newest.ends))
         except s3.ArchivedError:
-            newest.unreadable = True        # which the line says, but it is whole
+            newest.unreadable = True        # the line says so, but the dump is whole
         except s3.IntegrityError as error:
             problem = str(error)
         except s3.ResponseError as error:
@@ -1478,9 +1477,9 @@ COMMANDS = {
 }
 ALIASES = {'retrieve': 'restore', 'initialize': 'init'}
 
-# commands: that take it, all of them where there is none; metavar: what follows it; convert:
-# makes the value of the text, and raises ValueError; choices: the words that it may be; default:
-# the value where it isn't given.
+# commands: those that take the option, none: all; metavar: the name of its value; convert: makes
+# the value of the text, and raises ValueError; choices: the words that it may be; default: the
+# value without the option.
 Option = collections.namedtuple('Option', 'commands flags metavar help convert choices default')
 
 
@@ -1489,7 +1488,7 @@ def option(commands, flags, metavar='', help='', convert=None, choices=None, def
 
 
 def seconds_of(time):
-    """The seconds in a TIME."""
+    """Return the seconds that a TIME means."""
     return int(time[:-1]) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}[time[-1]]
 
 
@@ -1503,7 +1502,7 @@ parse_statuses = s3.parser('[0-9]{1,3}(,[0-9]{1,3})*', 'numbers with commas betw
 
 
 def parse_text(word):
-    """A word of the command line as text: it is UTF-8, whatever the locale."""
+    """Return a word of the command line as text: UTF-8, whatever the locale."""
     try:
         return os.fsencode(word).decode()
     except UnicodeDecodeError:
@@ -1565,7 +1564,7 @@ def attribute_of(option):
 
 
 def help_text(command=None):
-    """What --help prints: of a command, or of all."""
+    """Return what --help prints: for a command, or for all."""
     if command:
         function, usage = COMMANDS[command]
         lines = ['usage: s3dump.py %s [options]' % ' '.join([command, usage]).strip(), '',
@@ -1584,7 +1583,7 @@ def help_text(command=None):
 
 
 def purpose(command):
-    """What a command does, in a few words."""
+    """Return what a command does, in a few words."""
     return (COMMANDS[command][0].__doc__ or command).partition('\n')[0]    # python -OO has none
 
 
@@ -1611,7 +1610,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(argv):
-    """The command line, checked, as a namespace; raises UsageError."""
+    """Return the command line, checked, as a namespace; raises UsageError."""
     program = None
     if '--' in argv:
         argv, program = argv[:argv.index('--')], argv[argv.index('--') + 1:]
@@ -1673,7 +1672,7 @@ def parse_options(argv):
 
 
 def value(convert):
-    """Return *convert* as argparse wants it: argparse has words of its own for a ValueError."""
+    """Return *convert* for argparse, which would replace the text of a ValueError."""
     def parse(text):
         try:
             return convert(text)
@@ -1683,13 +1682,13 @@ def value(convert):
 
 
 def refuse_unknown(word, flags, pattern):
-    """Raise UsageError for what looks like an option and is not one."""
+    """Raise UsageError if *word* looks like an option but is unknown."""
     if re.match(pattern, word) and word not in flags:
         raise UsageError('unknown option %s%s' % (s3.printable(word), suggestion(word, flags)))
 
 
 def suggestion(word, words):
-    """What may have been meant by *word*."""
+    """Return text that suggests what *word* may mean, or ''."""
     import difflib
     found = [each for each in words if len(word) > 3 and each.startswith(word)]
     found = found or difflib.get_close_matches(word, words, 1, 0.7)
@@ -1720,7 +1719,7 @@ def parse_words(args, name, usage, words):
 
 
 def check_options(args):
-    """Raise UsageError for options that don't go together, and derive what follows of them."""
+    """Raise UsageError for options that don't go together, and derive settings from them."""
     if args.key is not None:
         if not args.key:
             raise UsageError('the key is empty')
@@ -1752,7 +1751,7 @@ def hold_descriptors():
 
 
 def settle_host(args, config):
-    """Set here, this machine's host label, and host, if -h didn't, to the same."""
+    """Set args.here to this machine's host label, and args.host too, unless -h did."""
     where, name = '$S3DUMP_HOST', os.environ.get('S3DUMP_HOST', '').strip()
     if not name:
         where, name = "this machine's name", this_host()
@@ -1768,7 +1767,7 @@ def settle_host(args, config):
 
 
 def open_bucket(args):
-    """The Bucket of the configuration and the options."""
+    """Return the Bucket of the configuration and the options."""
     def report(kind, text):
         warning = kind in ('warning', 'doubt')
         if kind == 'doubt':
@@ -1844,14 +1843,14 @@ def run(argv):
 
 
 def main():
-    """The program; returns its exit status."""
+    """Run the program; returns its exit status."""
     hold_descriptors()
-    sys.unraisablehook = lambda failure: None   # of a thread that finds no memory to begin
+    sys.unraisablehook = lambda failure: None   # a thread may find no memory to begin
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)       # ignored, it would hide how PROGRAM ended
-    ignore_signals((signal.SIGUSR1, signal.SIGUSR2))    # that mean a rate, before there is one
+    ignore_signals((signal.SIGUSR1, signal.SIGUSR2))    # until there is a rate
     try:
         SIGNALS.catch()
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # who started us may have blocked them
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # our parent may have blocked them
         status = run(sys.argv[1:])
         ignore_signals()
     except Stopped as stopped:
