@@ -110,6 +110,7 @@ PART_SIZE = 16 << 20                # 10,000 of them are 156 GiB, five in memory
 JOBS = 4
 BLOCK = 256 << 10                   # bytes moved by one system call
 CONNECT_TIMEOUT = 10                # seconds
+CLOCK_TIMEOUT = 3                   # to be told the time, before a dump begins
 BEGIN_TIMEOUT = 10                  # seconds after which a new thread has died unseen
 TIMEOUT = 60                        # seconds without a single byte
 COMPLETE_TIMEOUT = 900              # S3 may take minutes to put 10,000 parts together
@@ -911,7 +912,7 @@ def gone(error):
 def server_time(headers, text):
     """Return the server's time, from the head of its answer or its error document; or None."""
     try:
-        return parse_date(headers.get('date')) or parse_time(text)
+        return parse_time(text) if text else parse_date(headers.get('date'))
     except ValueError:
         return None
 
@@ -2759,21 +2760,25 @@ class Bucket:
                         % duration(abs(self.offset)))
 
     def learn_clock(self):
-        """Ask the server for the time, before a key is made that holds it.
+        """Ask the server what time it is, for a key that tells the time.
 
-        The request is unsigned and names no bucket, so that no log shows a refusal; a server
-        without an answer, or without a Date, is not an error.
+        Nobody signs this request, and it names no bucket, so no log says that somebody was
+        refused; and a server that has no answer, or no Date, is not a failure.  A Date may be
+        that of a front end with a wrong clock: where it differs from ours a signed request
+        tells, which learns the clock if it is refused for that.
         """
-        endpoint = self.endpoint
+        endpoint, date = self.endpoint, None
         origin = Origin(endpoint.scheme, endpoint.domain, endpoint.port, endpoint.server)
         connection = Connection(origin, self.limit, self.tls, self.monotonic, self._environ,
                                 self.signals_here())
         try:
             with connection.exchange('HEAD', '/', {'host': origin.authority}, b'',
-                                     min(CONNECT_TIMEOUT, self.times.timeout)) as response:
-                with self._lock:
-                    self._correct_clock(parse_date(response.headers.get('date')))
-        except (OSError, http.client.HTTPException, BadAnswer):
+                                     min(CLOCK_TIMEOUT, self.times.timeout)) as response:
+                date = parse_date(response.headers.get('date'))
+            if date and abs(date - self.now()) > MAX_SKEW:
+                Request(self, 'ListObjectsV2', 'GET', query={'list-type': '2', 'max-keys': '1'},
+                        patience=LOOK_PATIENCE).run()
+        except (OSError, http.client.HTTPException, Error):
             pass
         finally:
             connection.close()
