@@ -477,36 +477,68 @@ def with_environment(config, environ):
 
     Raises ConfigError.
     """
-    server = config.get('server')
+    if 'server' in config:
+        config = dict({'endpoint': 'https://' + config['server']}, **config)
     try:
         profile = read_profile(profile_name(config, environ), environ) or {}
     except ConfigError:
-        if not (config.get('endpoint') or server) or not config.get('region'):
+        if not config.get('endpoint') or not config.get('region'):
             raise                   # the stream might go to another place
         profile = {}                # if the credentials are to come from it, Provider complains
-    region = (environ.get('AWS_REGION') or environ.get('AWS_DEFAULT_REGION')
-              or profile.get('region'))
-    url = 'https://' + server if server else configured_url('s3', environ, profile)
-    kinds = [kind for kind, variable, name in (
-        ('-fips', 'AWS_USE_FIPS_ENDPOINT', 'use_fips_endpoint'),
-        ('.dualstack', 'AWS_USE_DUALSTACK_ENDPOINT', 'use_dualstack_endpoint'))
-        if (environ.get(variable) or profile.get(name) or '').lower() == 'true']
-    if kinds and not url:
-        url = aws_url('s3' + ''.join(kinds), config.get('region') or region or 'us-east-1')
-    found = {'bucket_name': environ.get('S3DUMP_BUCKET'), 'region': region, 'endpoint': url,
+    found = {'bucket_name': environ.get('S3DUMP_BUCKET'),
+             'region': (environ.get('AWS_REGION') or environ.get('AWS_DEFAULT_REGION')
+                        or profile.get('region')),
+             'endpoint': configured_url('s3', environ, profile),
              'addressing': profile.get('s3.addressing_style'),
              'ca_bundle': environ.get('AWS_CA_BUNDLE') or profile.get('ca_bundle')}
+    for name in ('use_fips_endpoint', 'use_dualstack_endpoint'):
+        found[name] = (environ.get('AWS_' + name.upper()) or profile.get(name)
+                       or '').lower() == 'true'
     return dict({name: value for name, value in found.items() if value}, **config)
-
-
-def aws_url(service, region):
-    """Return the URL of a service of Amazon; China has a domain of its own."""
-    return 'https://%s.%s.amazonaws.com%s' % (
-        service, region, '.cn' if region.startswith('cn-') else '')
 
 
 # -------------------------------------------------------------------------- Endpoint
 # Only this section tells path style from virtual-hosted style.
+
+# The partitions of Amazon's cloud, which share nothing: how the names of their regions begin, the
+# suffix of their hosts, and that of dual-stack hosts, but for S3's.  Source: botocore,
+# partitions.json and the endpoint rules of S3 and STS.
+PARTITIONS = (
+    ('cn-', 'amazonaws.com.cn', 'api.amazonwebservices.com.cn'),
+    ('eusc-', 'amazonaws.eu', 'api.amazonwebservices.eu'),
+    ('us-gov-', 'amazonaws.com', 'api.aws'),
+    ('us-iso-', 'c2s.ic.gov', 'api.aws.ic.gov'),
+    ('us-isob-', 'sc2s.sgov.gov', 'api.aws.scloud'),
+    ('us-isof-', 'csp.hci.ic.gov', 'api.aws.hci.ic.gov'),
+    ('eu-isoe-', 'cloud.adc-e.uk', 'api.cloud-aws.adc-e.uk'),
+    ('', 'amazonaws.com', 'api.aws'),
+)
+
+
+def region_partition(region):
+    """Return the partition in which a region is."""
+    return next(row for row in PARTITIONS if region.startswith(row[0]))
+
+
+def host_partition(host):
+    """Return the partition in which a host is, or None if it isn't Amazon's."""
+    return next((row for row in PARTITIONS if host.endswith('.' + row[1])
+                 and re.search('[.-]' + row[0], host)), None)
+
+
+def aws_url(service, region, config):
+    """Return the URL of Amazon's s3 or sts, of the kind that config asks for."""
+    prefix, suffix, dual_suffix = region_partition(region)
+    fips, dual = config.get('use_fips_endpoint'), config.get('use_dualstack_endpoint')
+    kinds = '-fips' if fips else ''
+    if service == 's3':
+        kinds += '.dualstack' if dual else ''
+    elif dual:
+        suffix = dual_suffix
+    elif prefix == 'us-gov-':
+        kinds = ''                  # all of its STS is FIPS
+    return 'https://%s%s.%s.%s' % (service, kinds, region, suffix)
+
 
 # Servers that differ from S3 in ways that we can't find out by asking.  Sources: the S3
 # compatibility pages of Cloudflare R2, Google Cloud Storage, Backblaze B2 (ETags that are
@@ -548,11 +580,11 @@ class Endpoint:
         self.region = config.get('region') or 'us-east-1'
         if not valid_region(self.region):
             raise ConfigError('%s is not a valid region' % quoted(self.region))
-        self.custom = bool(config.get('endpoint'))
-        self._locate(config.get('endpoint') or aws_url('s3', self.region))
+        self._config = config
+        self._locate(config.get('endpoint') or aws_url('s3', self.region, config))
         style = config.get('addressing', 'auto')
         label = re.match(r'[a-z0-9][a-z0-9-]{1,61}[a-z0-9]\Z', self.bucket)
-        named = self.custom and self._leave_bucket_out(style)
+        named = self._leave_bucket_out(style)
         self.virtual = style == 'virtual' or named or (
             style == 'auto' and self.aws and bool(label))
         if self.virtual and not re.match(r'[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\Z',
@@ -593,7 +625,7 @@ class Endpoint:
     @property
     def aws(self):
         """Whether this is Amazon itself."""
-        return self.domain.endswith(('.amazonaws.com', '.amazonaws.com.cn'))
+        return host_partition(self.domain) is not None
 
     @property
     def host(self):
@@ -636,11 +668,12 @@ class Endpoint:
 
         Source: Amazon S3 User Guide, "Making requests using the REST API: request routing".
         """
+        partition = host_partition(self.domain)
         if region and region != self.region and valid_region(region) and (
-                region.startswith('cn-') == self.region.startswith('cn-')):
+                partition in (None, region_partition(region))):
             self.region = region
-            if not self.custom:
-                self._locate(aws_url('s3', self.region))
+            if not self._config.get('endpoint'):
+                self._locate(aws_url('s3', region, self._config))
         elif location:
             try:
                 scheme, host, port, _ = split_url(location if '//' in location
@@ -648,10 +681,9 @@ class Endpoint:
             except ValueError:
                 scheme = host = ''
             base = host[len(self.bucket) + 1:] if host.startswith(self.bucket + '.') else host
-            suffix = '.amazonaws.com.cn' if self.domain.endswith('.cn') else '.amazonaws.com'
             if host == self.host:
                 base = self.domain
-            elif not self.aws or not ('.' + base).endswith(suffix):
+            elif not partition or host_partition(base) != partition:
                 base = ''
             if not base or scheme not in (self.scheme, 'https'):
                 raise BadAnswer('the server redirects to %s, which is not followed with a '
@@ -2086,7 +2118,8 @@ def assume_web_role(given, where, path, role, session):
 def assume_role(given, where, signer, **query):
     """Return Credentials of a role, from STS; signer: the Credentials that ask, or None."""
     profile = read_profile(profile_name(given.config, given.environ), given.environ) or {}
-    url = configured_url('sts', given.environ, profile) or aws_url('sts', given.region)
+    url = configured_url('sts', given.environ, profile) or aws_url(
+        'sts', given.region, given.config)
     body = canonical_query(dict(query, Version='2011-06-15')).encode()
     answer = given.ask(where, url, 'POST', {'content-type': 'application/x-www-form-urlencoded'},
                        body, signer=signer, region=given.region)

@@ -3947,17 +3947,14 @@ class ConfigurationTests(unittest.TestCase):
                 known = {'endpoint': 'http://x', 'region': 'r'}
                 self.assertEqual(s3.with_environment(known, environ), known)
 
-    def test_the_environment_may_ask_for_a_kind_of_endpoint(self):
-        for environ, host in (
-                ({'AWS_USE_FIPS_ENDPOINT': 'true'}, 's3-fips.us-east-1.amazonaws.com'),
-                ({'AWS_USE_DUALSTACK_ENDPOINT': 'TRUE', 'AWS_REGION': 'eu-west-1'},
-                 's3.dualstack.eu-west-1.amazonaws.com'),
-                ({'AWS_USE_DUALSTACK_ENDPOINT': 'true', 'AWS_USE_FIPS_ENDPOINT': 'true'},
-                 's3-fips.dualstack.us-east-1.amazonaws.com'),
-                ({'AWS_USE_DUALSTACK_ENDPOINT': 'true', 'AWS_REGION': 'cn-north-1'},
-                 's3.dualstack.cn-north-1.amazonaws.com.cn')):
-            self.assertEqual(s3.with_environment({}, dict(NOWHERE, **environ))['endpoint'],
-                             'https://' + host)
+    def test_fips_and_dual_stack_may_be_asked_for_by_environment_and_profile(self):
+        text = '[default]\nuse_fips_endpoint = true\nuse_dualstack_endpoint = True\n'
+        with aws_files(config=text) as files:
+            for environ, expected in (
+                    ({}, {'use_fips_endpoint': True, 'use_dualstack_endpoint': True}),
+                    ({'AWS_USE_FIPS_ENDPOINT': 'false'}, {'use_dualstack_endpoint': True}),
+                    (dict(NOWHERE, AWS_USE_FIPS_ENDPOINT='TRUE'), {'use_fips_endpoint': True})):
+                self.assertEqual(s3.with_environment({}, dict(files, **environ)), expected)
 
 
 class SecretTests(unittest.TestCase):
@@ -4037,6 +4034,48 @@ class EndpointTests(unittest.TestCase):
                 self.assertEqual((endpoint.scheme, endpoint.authority, endpoint.target('k')),
                                  (scheme, authority, target))
 
+    def test_every_partition_of_amazon_has_its_hosts(self):
+        fips, dual = {'AWS_USE_FIPS_ENDPOINT': 'true'}, {'AWS_USE_DUALSTACK_ENDPOINT': 'true'}
+        for environ, s3_host, sts_host in (
+                ({}, 's3.us-east-1.amazonaws.com', 'sts.us-east-1.amazonaws.com'),
+                ({}, 's3.xx-new-1.amazonaws.com', 'sts.xx-new-1.amazonaws.com'),
+                ({}, 's3.us-gov-west-1.amazonaws.com', 'sts.us-gov-west-1.amazonaws.com'),
+                ({}, 's3.cn-north-1.amazonaws.com.cn', 'sts.cn-north-1.amazonaws.com.cn'),
+                ({}, 's3.eusc-de-east-1.amazonaws.eu', 'sts.eusc-de-east-1.amazonaws.eu'),
+                ({}, 's3.us-iso-east-1.c2s.ic.gov', 'sts.us-iso-east-1.c2s.ic.gov'),
+                ({}, 's3.us-isob-east-1.sc2s.sgov.gov', 'sts.us-isob-east-1.sc2s.sgov.gov'),
+                ({}, 's3.us-isof-south-1.csp.hci.ic.gov', 'sts.us-isof-south-1.csp.hci.ic.gov'),
+                ({}, 's3.eu-isoe-west-1.cloud.adc-e.uk', 'sts.eu-isoe-west-1.cloud.adc-e.uk'),
+                (fips, 's3-fips.us-east-1.amazonaws.com', 'sts-fips.us-east-1.amazonaws.com'),
+                (fips, 's3-fips.us-gov-west-1.amazonaws.com', 'sts.us-gov-west-1.amazonaws.com'),
+                (fips, 's3-fips.us-iso-east-1.c2s.ic.gov', 'sts-fips.us-iso-east-1.c2s.ic.gov'),
+                (dual, 's3.dualstack.eu-west-1.amazonaws.com', 'sts.eu-west-1.api.aws'),
+                (dual, 's3.dualstack.us-gov-east-1.amazonaws.com', 'sts.us-gov-east-1.api.aws'),
+                (dual, 's3.dualstack.cn-north-1.amazonaws.com.cn',
+                 'sts.cn-north-1.api.amazonwebservices.com.cn'),
+                (dual, 's3.dualstack.eusc-de-east-1.amazonaws.eu',
+                 'sts.eusc-de-east-1.api.amazonwebservices.eu'),
+                (dual, 's3.dualstack.us-iso-east-1.c2s.ic.gov',
+                 'sts.us-iso-east-1.api.aws.ic.gov'),
+                (dual, 's3.dualstack.us-isob-east-1.sc2s.sgov.gov',
+                 'sts.us-isob-east-1.api.aws.scloud'),
+                (dual, 's3.dualstack.us-isof-south-1.csp.hci.ic.gov',
+                 'sts.us-isof-south-1.api.aws.hci.ic.gov'),
+                (dual, 's3.dualstack.eu-isoe-west-1.cloud.adc-e.uk',
+                 'sts.eu-isoe-west-1.api.cloud-aws.adc-e.uk'),
+                (dict(fips, **dual), 's3-fips.dualstack.us-gov-west-1.amazonaws.com',
+                 'sts-fips.us-gov-west-1.api.aws')):
+            with self.subTest(s3_host):
+                region = sts_host.split('.')[1]
+                endpoint = self.endpoint(dict(environ, AWS_REGION=region))
+                self.assertEqual((endpoint.host, endpoint.aws), ('b-1.' + s3_host, True))
+                config = s3.with_environment({}, dict(NOWHERE, **environ))
+                self.assertEqual(s3.aws_url('sts', region, config), 'https://' + sts_host)
+                named = self.endpoint(endpoint='https://' + s3_host)
+                self.assertEqual((named.host, named.aws), ('b-1.' + s3_host, True))
+        for host in ('amazonaws.com', 'evilamazonaws.com', 's3.amazonaws.com.cn.evil', 'aws.eu'):
+            self.assertFalse(self.endpoint(endpoint='https://' + host).aws, host)
+
     def test_what_is_no_endpoint_is_refused(self):
         for url in ('s3.example.com', 'ftp://x', 'https://', 'https://u:p@x', 'http://x?y',
                     'http://x:port', 'http://[::1', 'http://a b'):
@@ -4056,6 +4095,7 @@ class EndpointTests(unittest.TestCase):
 
     def test_a_redirect_is_followed_only_where_it_is_safe(self):
         aws, custom = {}, {'endpoint': 'https://s3.example.com'}
+        gov, china = {'region': 'us-gov-west-1'}, {'region': 'cn-north-1'}
         for config, region, location, host in (
                 (aws, 'eu-west-1', '', 'b-1.s3.eu-west-1.amazonaws.com'),
                 (aws, '', 'b-1.s3-us-west-2.amazonaws.com', 'b-1.s3-us-west-2.amazonaws.com'),
@@ -4066,6 +4106,22 @@ class EndpointTests(unittest.TestCase):
                 (aws, '', 'https://evilamazonaws.com/', None),
                 (aws, '', 'http://b-1.s3.eu-west-1.amazonaws.com/', None),
                 (aws, 'x/evil', 'https://evil.example.com', None),
+                (dict(aws, use_fips_endpoint=True), 'us-west-2', 's3.us-west-2.amazonaws.com',
+                 'b-1.s3-fips.us-west-2.amazonaws.com'),
+                (aws, 'us-gov-west-1', '', 'b-1.s3.us-east-1.amazonaws.com'),
+                (aws, 'eusc-de-east-1', 'b-1.s3.eusc-de-east-1.amazonaws.eu', None),
+                (aws, '', 's3-us-gov-west-1.amazonaws.com', None),
+                (aws, '', 's3-fips.us-gov-west-1.amazonaws.com', None),
+                (aws, '', 'https://s3.cn-north-1.amazonaws.com.cn', None),
+                (gov, 'us-gov-east-1', '', 'b-1.s3.us-gov-east-1.amazonaws.com'),
+                (gov, '', 'https://b-1.s3.us-gov-east-1.amazonaws.com',
+                 'b-1.s3.us-gov-east-1.amazonaws.com'),
+                (gov, '', 'https://s3.us-east-1.amazonaws.com', None),
+                (china, 'cn-northwest-1', '', 'b-1.s3.cn-northwest-1.amazonaws.com.cn'),
+                (china, 'us-east-1', 'https://s3.us-east-1.amazonaws.com', None),
+                ({'endpoint': 'https://s3.us-gov-west-1.amazonaws.com'}, 'us-gov-west-1', '',
+                 'b-1.s3.us-gov-west-1.amazonaws.com'),
+                (custom, 'cn-hangzhou', '', 's3.example.com'),
                 (custom, '', 'https://s3.example.com:8443/', 's3.example.com'),
                 (custom, '', 'http://s3.example.com/', None),
                 (custom, '', 'https://s3.eu-west-1.amazonaws.com/', None),
@@ -4076,6 +4132,8 @@ class EndpointTests(unittest.TestCase):
                 if host:
                     endpoint.move(region, location)
                     self.assertEqual(endpoint.host, host)
+                    if config and region:       # of its partition, or of a server of its own
+                        self.assertEqual(endpoint.region, region)
                 else:
                     with self.assertRaises(s3.BadAnswer):
                         endpoint.move(region, location)
@@ -4616,6 +4674,20 @@ class ProxyClientTests(ClientTestCase):
         proxy = self.proxy('user', 'word')
         with self.assertRaisesRegex(s3.ResponseError, '.407.'):
             self.bucket(plain, {'HTTP_PROXY': proxy.url}).put_object('key', b'')
+
+    def test_sts_is_asked_where_and_how_s3_is(self):
+        with certificate() as path, Proxy() as proxy:       # which knows neither host
+            role = {'AWS_WEB_IDENTITY_TOKEN_FILE': path, 'AWS_ROLE_ARN': ROLE_ARN,
+                    'HTTPS_PROXY': proxy.url}
+            for region, more, host in (
+                    ('eusc-de-east-1', {}, 'sts.eusc-de-east-1.amazonaws.eu'),
+                    ('us-west-2', {'AWS_USE_FIPS_ENDPOINT': 'true'},
+                     'sts-fips.us-west-2.amazonaws.com'),
+                    ('eu-west-1', {'AWS_USE_DUALSTACK_ENDPOINT': 'true'}, 'sts.eu-west-1.api.aws')):
+                with self.assertRaisesRegex(s3.NetworkError, re.escape(host)):
+                    self.bucket(self.server(), dict(role, **more), access_key_id='',
+                                secret_access_key='', region=region)
+                self.assertEqual(proxy.log.pop(), ('CONNECT', host + ':443'))
 
     def test_sts_goes_through_it_and_the_services_of_this_machine_do_not(self):
         with CredentialServices() as services, Proxy() as proxy:
