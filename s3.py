@@ -291,6 +291,14 @@ def bytes_of(size):
     return int(float(number) * 1024 ** ' kmgt'.index(size[len(number):].lower() or ' '))
 
 
+def home_path(path):
+    """Return *path* with the home directory for a ~ at its beginning."""
+    try:
+        return os.path.expanduser(path)
+    except KeyError:                # 3.6, a user without HOME and without an entry in passwd
+        return path
+
+
 SIZE = r'([0-9]{1,15}(\.[0-9]{0,9})?|\.[0-9]{1,9})[kmgtKMGT]?'
 parse_size = parser(SIZE, 'a size (a number, then k, m, g or t if you like)', bytes_of)
 parse_rate = parser(SIZE, 'a rate like 300k or 1.5m, in bytes per second', bytes_of, 1)
@@ -304,7 +312,7 @@ SETTINGS = {
     'access_key_id': parse_word, 'secret_access_key': parse_secret, 'session_token': parse_word,
     'profile': parse_secret,
     'endpoint': parse_word, 'server': parse_word,
-    'addressing': one_of('auto', 'path', 'virtual'), 'ca_bundle': str,
+    'addressing': one_of('auto', 'path', 'virtual'), 'ca_bundle': home_path,
     'storage_class': parse_word, 'limit_rate': parse_rate,
     'jobs': count_of(64), 'max_parts': count_of(MAX_PARTS),
     'part_size': parser(SIZE, 'a part size: 5m to 5g', bytes_of, MIN_PART_SIZE, MAX_PART_SIZE),
@@ -352,14 +360,7 @@ def find_config(environ=os.environ):
     """Return the path of the configuration file, or None."""
     if environ.get('S3DUMP_CONFIG'):
         return environ['S3DUMP_CONFIG']
-    try:
-        home = os.path.expanduser('~/.s3keys')
-    except KeyError:                # 3.6, a user without HOME and without an entry in passwd
-        home = ''
-    for path in (home, '/etc/s3_keys'):
-        if os.path.lexists(path):
-            return path
-    return None
+    return next(filter(os.path.lexists, (home_path('~/.s3keys'), '/etc/s3_keys')), None)
 
 
 def load_config(path=None, environ=os.environ, warn=lambda text: None):
@@ -391,6 +392,7 @@ def read_ini(path):
     if not os.path.lexists(path):
         return {}
     import configparser             # here, since many machines have no such file
+    import shlex
     parser = configparser.RawConfigParser(default_section=None, strict=False)
     try:
         parser.read_string(read_text(path))
@@ -399,24 +401,27 @@ def read_ini(path):
             printable(path), getattr(error, 'lineno', None) or getattr(
                 error, 'errors', None) and error.errors[0][0])) from None
     sections = {}
-    for title in parser.sections():
-        section = sections.setdefault(' '.join(re.sub('["\']', '', title).split()), {})
-        for name, value in parser.items(title):
+    for heading in parser.sections():
+        title = heading.strip()
+        with contextlib.suppress(ValueError):   # of an apostrophe that stands alone
+            if re.match(r'(profile|services)\s', title):
+                title = ' '.join(shlex.split(title))
+        section = sections.setdefault(title, {})
+        for name, value in parser.items(heading):
             section[name] = value
             for line in value.splitlines() if value.startswith('\n') else ():
                 inner, _, inner_value = line.partition('=')
                 section['%s.%s' % (name, inner.strip().lower())] = inner_value.strip()
+        if 'aws_security_token' in section:     # its old name, which goes first, as in the AWS CLI
+            section['aws_session_token'] = section['aws_security_token']
     return sections
 
 
 def aws_files(environ):
     """Return the paths of the credentials file and of the config file."""
-    paths = [environ.get(variable) or '~/.aws/' + name for variable, name in (
-        ('AWS_SHARED_CREDENTIALS_FILE', 'credentials'), ('AWS_CONFIG_FILE', 'config'))]
-    try:
-        return [os.path.expanduser(os.path.expandvars(path)) for path in paths]
-    except KeyError:                # as in find_config()
-        return paths
+    return [home_path(os.path.expandvars(environ.get(variable) or '~/.aws/' + name))
+            for variable, name in (('AWS_SHARED_CREDENTIALS_FILE', 'credentials'),
+                                   ('AWS_CONFIG_FILE', 'config'))]
 
 
 def profile_name(config, environ):
@@ -490,7 +495,8 @@ def with_environment(config, environ):
                         or profile.get('region')),
              'endpoint': configured_url('s3', environ, profile),
              'addressing': profile.get('s3.addressing_style'),
-             'ca_bundle': environ.get('AWS_CA_BUNDLE') or profile.get('ca_bundle')}
+             'ca_bundle': home_path(environ.get('AWS_CA_BUNDLE') or profile.get('ca_bundle')
+                                    or environ.get('REQUESTS_CA_BUNDLE') or '')}
     for name in ('use_fips_endpoint', 'use_dualstack_endpoint'):
         found[name] = (environ.get('AWS_' + name.upper()) or profile.get(name)
                        or '').lower() == 'true'
@@ -2042,7 +2048,8 @@ def from_configuration(given):
 
 def from_environment(given):
     return make_credentials('the environment', given.environ, (
-        'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN'))
+        'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SECURITY_TOKEN' if given.environ.get(
+            'AWS_SECURITY_TOKEN') else 'AWS_SESSION_TOKEN'))
 
 
 def from_profile(given, name=None, users=()):

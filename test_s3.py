@@ -3932,12 +3932,23 @@ class ConfigurationTests(unittest.TestCase):
                 profile = s3.read_profile('', environ)
                 self.assertEqual([profile[name] for name in (
                     'aws_access_key_id', 'aws_secret_access_key', 'region')], ['K', 's', 'r'])
-        with aws_files(config="[profile 'a  b']\nregion=r\n") as environ:
-            self.assertEqual(s3.read_profile('a b', environ), {'region': 'r'})
+        for title, name in (("profile 'a  b'", 'a  b'), ('profile "a b"', 'a b'),
+                            ('profile  x', 'x'), (r'profile a\ b', 'a b'), (' default ', ''),
+                            ('profile "it\'s"', "it's"), ("profile it's", "it's"),
+                            ("profile it''s", 'its')):
+            with aws_files(config='[%s]\nregion=r\n' % title) as environ:
+                self.assertEqual(s3.read_profile(name, environ), {'region': 'r'}, title)
+        for name in ("it's", "it''s", 'a "b"'):
+            with aws_files(credentials='[%s]\nregion=r\n' % name) as environ:
+                self.assertEqual(s3.read_profile(name, environ), {'region': 'r'}, name)
         with aws_files(config='[default]\naws_session_token=old\nregion=r\n',
                        credentials='[default]\naws_access_key_id=K\n') as environ:
             self.assertEqual(s3.read_profile('', environ),
                              {'region': 'r', 'aws_access_key_id': 'K'})
+        with aws_files(config='[default]\naws_security_token=old\n', credentials=
+                       '[default]\naws_access_key_id=K\naws_session_token=older\n'
+                       'aws_security_token=t\n') as environ:
+            self.assertEqual(s3.read_profile('', environ)['aws_session_token'], 't')
         for text, message in (('[default\n', 'not a file of the AWS CLI, see line 1'),
                               ('[default]\nnonsense\n', 'see line 2'),
                               ('[default]\nservices = gone\n', r'no section .services gone.')):
@@ -3946,6 +3957,16 @@ class ConfigurationTests(unittest.TestCase):
                     s3.with_environment({}, environ)    # the dump might go to somebody else
                 known = {'endpoint': 'http://x', 'region': 'r'}
                 self.assertEqual(s3.with_environment(known, environ), known)
+
+    def test_the_certificates_are_found_as_the_aws_tools_find_them(self):
+        home = os.path.expanduser('~')
+        with aws_files(config='[default]\nca_bundle = ~/profile\n') as files:
+            for config, environ, expected in (
+                    (self.read(b'ca_bundle ~/own')[0], {'AWS_CA_BUNDLE': '/aws'}, home + '/own'),
+                    ({}, dict(files, AWS_CA_BUNDLE='~/aws'), home + '/aws'),
+                    ({}, dict(files, REQUESTS_CA_BUNDLE='/requests'), home + '/profile'),
+                    ({}, dict(NOWHERE, REQUESTS_CA_BUNDLE='~/requests'), home + '/requests')):
+                self.assertEqual(s3.with_environment(config, environ)['ca_bundle'], expected)
 
     def test_fips_and_dual_stack_may_be_asked_for_by_environment_and_profile(self):
         text = '[default]\nuse_fips_endpoint = true\nuse_dualstack_endpoint = True\n'
@@ -4929,6 +4950,16 @@ class CredentialTests(ClientTestCase):
         server = self.server()
         self.bucket(server, environ).put_object('key', b'')
         self.assertEqual(server.log[-1].user, server.access_key)
+
+    def test_the_session_token_is_known_by_its_old_name_too(self):
+        token = 'tokenOFenvironment'
+        for more in ({'AWS_SECURITY_TOKEN': token},
+                     {'AWS_SECURITY_TOKEN': token, 'AWS_SESSION_TOKEN': 'another'}):
+            environ = dict(self.environ('environment'), **dict({'AWS_SESSION_TOKEN': ''}, **more))
+            self.assertEqual(self.used(self.of(environ)), 'ENVIRONMENT')
+        path = self.file('credentials', '[default]\naws_access_key_id = PROFILE\naws_security_token'
+                         ' = tokenOFprofile\naws_secret_access_key = secretOFprofile\n')
+        self.assertEqual(self.used(self.of({'AWS_SHARED_CREDENTIALS_FILE': path})), 'PROFILE')
 
     def test_the_services_are_asked_as_they_want_it(self):
         self.of(self.environ('instance'))
