@@ -291,6 +291,15 @@ def bytes_of(size):
     return int(float(number) * 1024 ** ' kmgt'.index(size[len(number):].lower() or ' '))
 
 
+def parse_tags(text):
+    """Return tags, K=V&K=V, as S3 wants them in a header; raises ValueError."""
+    tags = dict(tag.partition('=')[::2] for tag in text.split('&'))
+    legal = r'(?!(?i:aws:))[\w +.:@/-]{1,128}=[\w +.:@/=-]{0,256}'
+    if len(tags) > 10 or not re.fullmatch('(&%s){%d}' % (legal, len(tags)), '&' + text):
+        raise ValueError('%r is not up to ten tags, NAME=VALUE&NAME=VALUE' % text)
+    return canonical_query(tags)
+
+
 def home_path(path):
     """Return *path* with the home directory for a ~ at its beginning."""
     try:
@@ -317,8 +326,26 @@ SETTINGS = {
     'jobs': count_of(64), 'max_parts': count_of(MAX_PARTS),
     'part_size': parser(SIZE, 'a part size: 5m to 5g', bytes_of, MIN_PART_SIZE, MAX_PART_SIZE),
     'checksum': one_of('auto', 'crc32', 'none'), 'etag': one_of('auto', 'md5', 'opaque'),
-    'sse': one_of('AES256', 'aws:kms'), 'sse_kms_key_id': parse_word,
+    'sse': one_of('AES256', 'aws:kms', 'aws:kms:dsse'), 'sse_kms_key_id': parse_word,
+    'acl': one_of('private', 'public-read', 'public-read-write', 'authenticated-read',
+                  'aws-exec-read', 'bucket-owner-read', 'bucket-owner-full-control'),
+    'tagging': parse_tags,
+    'bucket_owner': parser('[0-9]{12}', 'an account of 12 digits'),
+    'request_payer': one_of('requester'),
 }
+
+# The settings that are headers: of every request to a bucket that exists, a presigned one too, and
+# of those that create an object.
+REQUEST_HEADERS = {'bucket_owner': 'x-amz-expected-bucket-owner',
+                   'request_payer': 'x-amz-request-payer'}
+OBJECT_HEADERS = {'storage_class': 'x-amz-storage-class', 'acl': 'x-amz-acl',
+                  'tagging': 'x-amz-tagging', 'sse': 'x-amz-server-side-encryption',
+                  'sse_kms_key_id': 'x-amz-server-side-encryption-aws-kms-key-id'}
+
+
+def configured_headers(names, config):
+    """Return the headers that *config* asks for; names: REQUEST_HEADERS or OBJECT_HEADERS."""
+    return {header: config[name] for name, header in names.items() if config.get(name)}
 
 
 def read_text(path):
@@ -496,7 +523,8 @@ def with_environment(config, environ):
              'endpoint': configured_url('s3', environ, profile),
              'addressing': profile.get('s3.addressing_style'),
              'ca_bundle': home_path(environ.get('AWS_CA_BUNDLE') or profile.get('ca_bundle')
-                                    or environ.get('REQUESTS_CA_BUNDLE') or '')}
+                                    or environ.get('REQUESTS_CA_BUNDLE') or ''),
+             'sse': 'aws:kms' if config.get('sse_kms_key_id') else ''}
     for name in ('use_fips_endpoint', 'use_dualstack_endpoint'):
         found[name] = (environ.get('AWS_' + name.upper()) or profile.get(name)
                        or '').lower() == 'true'
@@ -790,16 +818,19 @@ def sign_headers(credentials, region, service, now, method, target, query, heade
         signature(credentials.secret_access_key, scope, string_to_sign(timestamp, scope, request)))
 
 
-def presign(credentials, region, service, now, method, authority, target, expires):
+def presign(credentials, region, service, now, method, authority, target, expires, headers=()):
     """Return the query string with which anybody may make this request for *expires* seconds.
+
+    headers: a dict of those that are said in the query, for whoever uses the URL sends none.
 
     Source: Amazon S3 API Reference, "Authenticating Requests: Using Query Parameters".
     """
     timestamp = time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))
     scope = credential_scope(timestamp, region, service)
-    query = {'X-Amz-Algorithm': ALGORITHM, 'X-Amz-Date': timestamp,
-             'X-Amz-Credential': '%s/%s' % (credentials.access_key_id, scope),
-             'X-Amz-Expires': str(expires), 'X-Amz-SignedHeaders': 'host'}
+    query = dict(headers, **{
+        'X-Amz-Algorithm': ALGORITHM, 'X-Amz-Date': timestamp,
+        'X-Amz-Credential': '%s/%s' % (credentials.access_key_id, scope),
+        'X-Amz-Expires': str(expires), 'X-Amz-SignedHeaders': 'host'})
     if credentials.session_token:
         query['X-Amz-Security-Token'] = credentials.session_token
     text = canonical_query(query)
@@ -2413,7 +2444,7 @@ class Request:
     def __init__(self, bucket, operation, method, key='', query=(), headers=(), body=b'',
                  payload_hash=None, timeout=None, patience=None):
         self.label = operation + (' ' + quoted(key, 300) if key else '')    # for messages
-        self.headers = dict(headers)
+        self.headers = dict(bucket.request_headers(operation), **dict(headers))
         self._bucket, self._connection = bucket, bucket.connection()
         self._method, self._key, self._query, self._body = method, key, dict(query), body
         self._payload_hash = payload_hash or sha256(body)
@@ -2874,22 +2905,24 @@ class Bucket:
                                      ', its upload id is ' + printable(upload_id))))
         raise error
 
+    def request_headers(self, operation):
+        """Return the headers that the configuration has for a request: its creation can't know
+        the bucket's owner."""
+        return {} if operation == 'CreateBucket' else configured_headers(
+            REQUEST_HEADERS, self._config)
+
     def _object_headers(self, dump_id, storage_class=None):
         """Return the headers of an object that is created.
 
         By the metadata a restore sees that volumes or parts are missing or somebody else's, and
         we recognize an object of ours when the answer to its creation was lost.
         """
-        headers = {'x-amz-meta-volume-size': str(self.part_size * self.max_parts),
-                   'x-amz-meta-part-size': str(self.part_size),
-                   'x-amz-meta-dump-id': dump_id}
-        storage_class = storage_class or self._config.get('storage_class', 'STANDARD')
-        if storage_class != 'STANDARD':
-            headers['x-amz-storage-class'] = storage_class
-        if self._config.get('sse'):
-            headers['x-amz-server-side-encryption'] = self._config['sse']
-        if self._config.get('sse_kms_key_id'):
-            headers['x-amz-server-side-encryption-aws-kms-key-id'] = self._config['sse_kms_key_id']
+        storage_class = storage_class or self._config.get('storage_class')
+        headers = configured_headers(OBJECT_HEADERS, dict(
+            self._config, storage_class=storage_class if storage_class != 'STANDARD' else ''))
+        headers.update({'x-amz-meta-volume-size': str(self.part_size * self.max_parts),
+                        'x-amz-meta-part-size': str(self.part_size),
+                        'x-amz-meta-dump-id': dump_id})
         if self.retain:
             mode, days = self.retain
             headers['x-amz-object-lock-mode'] = mode
@@ -3089,7 +3122,7 @@ class Bucket:
         target, authority = self.endpoint.target(key), self.endpoint.authority
         return '%s://%s%s?%s' % (self.endpoint.scheme, authority, target, presign(
             self.credentials.get(self), self.endpoint.region, self.service, self.now(), 'GET',
-            authority, target, expires))
+            authority, target, expires, self.request_headers('GetObject')))
 
     # The bucket itself
 

@@ -58,6 +58,7 @@ import time
 import traceback
 import unittest
 import unittest.mock
+import urllib.error
 import urllib.parse
 import urllib.request
 import warnings
@@ -240,6 +241,16 @@ FOREIGN = frozenset((
 # A set for User.allow: may write and can do nothing else.
 WRITE_ONLY = frozenset(('PutObject', 'CreateMultipartUpload', 'UploadPart',
                         'CompleteMultipartUpload'))
+
+# Headers that a bucket may demand, see Service.demands, and the values that they may have: of every
+# request, where a presigned one has them in its query, and of those that create an object.
+REQUEST_HEADERS = {'x-amz-expected-bucket-owner': r'\d{12}', 'x-amz-request-payer': 'requester'}
+CREATION_HEADERS = {
+    'x-amz-acl': 'private|public-read|public-read-write|authenticated-read|aws-exec-read'
+                 '|bucket-owner-read|bucket-owner-full-control',
+    'x-amz-tagging': '[^&=]{1,999}=[^&=]{0,999}(&[^&=]{1,999}=[^&=]{0,999}){0,9}',
+    'x-amz-server-side-encryption': 'AES256|aws:kms(:dsse)?',
+    'x-amz-server-side-encryption-aws-kms-key-id': '[a-z0-9:/-]+'}
 
 
 def operation_name(method, bucket, key, query):
@@ -426,8 +437,10 @@ class Object:
         self.storage_class = 'STANDARD'
         self.content_type = 'binary/octet-stream'
         self.metadata = {}              # x-amz-meta-* in lower case: text
-        self.sse = None                 # AES256 or aws:kms
+        self.sse = None                 # AES256, aws:kms or aws:kms:dsse
         self.sse_kms_key_id = None
+        self.canned_acl = None
+        self.tags = {}
         self.acl = None                 # XML, as it was put
         self.lock_mode = None           # GOVERNANCE or COMPLIANCE
         self.lock_until = None          # epoch seconds
@@ -622,6 +635,8 @@ class Service:
         self.min_part_size, self.max_parts = min_part_size, max_parts
         self.page_size, self.discard, self.quirks = page_size, discard, set(quirks)
         self.lock_enabled = self.acl_enabled = True
+        self.owner = '123456789012'     # the account
+        self.demands = {}               # headers that requests must have: their values
         self.offset = 0                 # seconds by which this clock is ahead
         self.users = {self.access_key: User(self.secret_key)}
         self.buckets = {}
@@ -680,7 +695,7 @@ class Service:
         headers = exchange.headers
         for name in ('expect', 'transfer-encoding', 'x-amz-acl', 'x-amz-sdk-checksum-algorithm',
                      'x-amz-trailer'):
-            if name in headers:
+            if name in headers and name not in self.demands:
                 self.violation(exchange, 'header ' + name)
         if 'aws-chunked' in headers.get('content-encoding', ''):
             self.violation(exchange, 'content-encoding aws-chunked')
@@ -797,8 +812,25 @@ class Service:
             raise S3Error('AccessDenied', 'with an explicit deny in a resource-based policy')
         if exchange.bucket and exchange.bucket not in self.buckets and operation != 'CreateBucket':
             raise S3Error('NoSuchBucket', BucketName=exchange.bucket)
+        self.check_demands(exchange)
         with self.lock:
             return getattr(self, operation)(exchange)
+
+    def check_demands(self, exchange):
+        """Hold a request to the owner that it names, and to what the bucket demands."""
+        said = dict(exchange.query, **exchange.headers)
+        allowed = {} if exchange.operation == 'CreateBucket' else dict(REQUEST_HEADERS)
+        if exchange.operation in ('PutObject', 'CreateMultipartUpload'):
+            allowed.update(CREATION_HEADERS)
+        for name in set(said) & set(dict(REQUEST_HEADERS, **CREATION_HEADERS)):
+            if name not in allowed:
+                self.violation(exchange, name + ' is not for this request')
+            elif not re.match(r'(%s)\Z' % allowed[name], said[name], re.ASCII):
+                raise S3Error('InvalidArgument', '%s: %s' % (name, said[name]))
+        if said.get('x-amz-expected-bucket-owner', self.owner) != self.owner or any(
+                said.get(name) != value for name, value in self.demands.items()
+                if name in allowed):
+            raise S3Error('AccessDenied')
 
     # Digests, conditions and attributes, which several operations share.
 
@@ -864,15 +896,20 @@ class Service:
         if storage_class not in STORAGE_CLASSES:
             raise S3Error('InvalidStorageClass')
         sse = headers.get('x-amz-server-side-encryption')
-        if sse not in (None, 'AES256', 'aws:kms', 'aws:kms:dsse'):
-            raise S3Error('InvalidArgument', 'The encryption method specified is not supported')
+        kms_key = headers.get('x-amz-server-side-encryption-aws-kms-key-id')
+        if kms_key is not None and not (sse or '').startswith('aws:kms'):
+            raise S3Error('InvalidArgument', 'Server Side Encryption with AWS KMS managed key'
+                                             ' requires HTTP header x-amz-server-side-encryption'
+                                             ' : aws:kms')
         metadata = {name: value for name, value in headers.items()
                     if name.startswith('x-amz-meta-')}
         if sum(len(name) - 11 + len(value) for name, value in metadata.items()) > MAX_METADATA_SIZE:
             raise S3Error('MetadataTooLarge')
         lock_mode, lock_until = self.lock_attributes(headers)
         return {'storage_class': storage_class, 'sse': sse, 'metadata': metadata,
-                'sse_kms_key_id': headers.get('x-amz-server-side-encryption-aws-kms-key-id'),
+                'sse_kms_key_id': kms_key, 'canned_acl': headers.get('x-amz-acl'),
+                'tags': {name.decode(): value.decode()
+                         for name, value in split_query(headers.get('x-amz-tagging', ''))},
                 'content_type': headers.get('content-type', 'binary/octet-stream'),
                 'lock_mode': lock_mode, 'lock_until': lock_until}
 
@@ -3850,7 +3887,14 @@ class ConfigurationTests(unittest.TestCase):
                 (b'max_parts 10001', ':1: max_parts: '), (b'limit_rate 0', ':1: limit_rate: '),
                 (b'limit_rate 1e3', ':1: limit_rate: '), (b'checksum sha1', ':1: checksum: '),
                 (b'addressing dns', ':1: addressing: '), (b'etag no', ':1: etag: '),
-                (b'sse AES128', ':1: sse: '), (b'\xff', 'it is not UTF-8 text')):
+                (b'sse AES128', ':1: sse: '), (b'acl owner', ':1: acl: '),
+                (b'bucket_owner 1234', ":1: bucket_owner: '1234' is not an account of 12 digits"),
+                (b'request_payer me', ':1: request_payer: '), (b'tagging a', ':1: tagging: '),
+                (b'tagging =b', ':1: tagging: '), (b'tagging a=b&a=c', ':1: tagging: '),
+                (b'tagging AWS:a=b', ':1: tagging: '), (b'tagging a=b;c', ':1: tagging: '),
+                (b'tagging a=' + 257 * b'b', ':1: tagging: '),
+                (b'tagging ' + b'&'.join(b'%d=' % number for number in range(11)), ':1: tagging: '),
+                (b'\xff', 'it is not UTF-8 text')):
             with self.subTest(text=text):
                 with self.assertRaises(s3.ConfigError) as caught:
                     self.read(text)
@@ -3883,6 +3927,10 @@ class ConfigurationTests(unittest.TestCase):
                 warnings = []
                 s3.load_config(file.name, warn=warnings.append)
                 self.assertEqual(bool(warnings), warned)
+
+    def test_tags_are_encoded(self):
+        config, _ = self.read('tagging a b=ä/+&c=&_.:-@/=x=y'.encode())
+        self.assertEqual(config, {'tagging': '_.%3A-%40%2F=x%3Dy&a%20b=%C3%A4%2F%2B&c='})
 
     def test_sizes_and_rates_have_units_of_1024(self):
         for text, expected in (('0', 0), ('300k', 307200), ('1.5M', 1572864), ('2g', 2 << 30),
@@ -5482,6 +5530,71 @@ class BucketTests(ClientTestCase):
             self.assertEqual((found.storage_class, found.sse), ('STANDARD_IA', 'aws:kms'))
             self.assertEqual(found.metadata['x-amz-meta-volume-size'], '7000')
             self.assertEqual(found.metadata['x-amz-meta-part-size'], '1000')
+
+    def test_what_a_bucket_demands_is_sent(self):
+        owner, payer = 'x-amz-expected-bucket-owner', 'x-amz-request-payer'
+        for config, name, value in (
+                ({'bucket_owner': '123456789012'}, owner, '123456789012'),
+                ({'request_payer': 'requester'}, payer, 'requester'),
+                ({'acl': 'bucket-owner-full-control'}, 'x-amz-acl', 'bucket-owner-full-control'),
+                ({'tagging': 'a%20b=%C3%A4%2F%2B&c='}, 'x-amz-tagging', 'a%20b=%C3%A4%2F%2B&c='),
+                ({'sse': 'aws:kms:dsse', 'sse_kms_key_id': 'key'}, 'x-amz-server-side-encryption',
+                 'aws:kms:dsse'),
+                ({'sse_kms_key_id': 'key'}, 'x-amz-server-side-encryption', 'aws:kms'),
+                ({'sse': 'aws:kms', 'sse_kms_key_id': 'key'},
+                 'x-amz-server-side-encryption-aws-kms-key-id', 'key')):
+            with self.subTest(config):
+                server = self.server()
+                server.demands[name] = value
+                stranger, bucket = self.bucket(server), self.bucket(server, **config)
+                with self.assertRaisesRegex(s3.ResponseError, 'AccessDenied'):
+                    stranger.put_object('key', b'')
+                self.every_operation(bucket)
+                if name in (owner, payer):
+                    server.put('key', b'data')
+                    for ask in (lambda: stranger.get_object('key', memoryview(bytearray(4))),
+                                lambda: list(stranger.list_objects()), stranger.head_bucket,
+                                lambda: urlopen(stranger.presigned_url('key', 60))):
+                        with self.assertRaisesRegex((s3.ResponseError, urllib.error.HTTPError),
+                                                    '403'):
+                            ask()
+                self.assertEqual(server.violations, [])
+
+    def every_operation(self, bucket):
+        """Have the bucket do whatever it can."""
+        bucket.head_bucket()
+        bucket.put_object('short', b'data')
+        bucket.upload('long', io.BytesIO(pattern(2500)))
+        upload = s3.UploadEntry('key', bucket.create_multipart_upload('key'), 0)
+        bucket.upload_part(upload, 1, b'data')
+        self.assertEqual(list(bucket.list_parts(upload)), [4])
+        self.assertEqual([entry.key for entry in bucket.list_multipart_uploads()], ['key'])
+        self.assertTrue(bucket.abort_multipart_upload(upload))
+        self.assertEqual([entry.key for entry in bucket.list_objects()], ['long', 'short'])
+        self.assertEqual(self.restored(bucket, 'long')[0], pattern(2500))
+        bucket.put_object_acl('short', bucket.get_object_acl('short'))
+        with urlopen(bucket.presigned_url('short', 60)) as answer:
+            self.assertEqual(answer.read(), b'data')
+        bucket.delete_object('short')
+        bucket.learn_clock()
+
+    def test_nothing_goes_to_a_bucket_that_is_somebody_elses_now(self):
+        server = self.server()
+        server.put('key', b'data')
+        bucket = self.bucket(server, bucket_owner='123456789012')
+        self.assertEqual(self.restored(bucket, 'key')[0], b'data')
+        server.owner = '210987654321'
+        for ask in (lambda: bucket.put_object('new', b'data'), bucket.head_bucket,
+                    lambda: bucket.upload('new', io.BytesIO(pattern(2500))),
+                    lambda: self.restored(bucket, 'key'), lambda: list(bucket.list_objects()),
+                    lambda: bucket.delete_object('key'),
+                    lambda: urlopen(bucket.presigned_url('key', 60))):
+            with self.assertRaisesRegex((s3.ResponseError, urllib.error.HTTPError), '403'):
+                ask()
+        self.assertEqual((list(server.objects), server.uploads), (['key'], {}))
+        server = self.server(buckets=())
+        self.bucket(server, bucket_owner='123456789012').create_bucket()    # whose it will be
+        self.assertEqual((list(server.buckets), server.violations), (['bucket'], []))
 
     def test_an_existing_object_is_not_replaced_unless_asked(self):
         for size in (10, 3000):
