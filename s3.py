@@ -383,20 +383,14 @@ def read_config(path):
     return config
 
 
-def find_config(environ=os.environ):
-    """Return the path of the configuration file, or None."""
-    if environ.get('S3DUMP_CONFIG'):
-        return environ['S3DUMP_CONFIG']
-    return next(filter(os.path.lexists, (home_path('~/.s3keys'), '/etc/s3_keys')), None)
-
-
 def load_config(path=None, environ=os.environ, warn=lambda text: None):
     """Return the settings in *path*, or in the first configuration file that exists.
 
     Among them is the `path` itself: who rotates credentials by hand changes the file, which is
     then read again.  warn: called with a line if others may read the secret.  Raises ConfigError.
     """
-    path = path or find_config(environ)
+    path = path or environ.get('S3DUMP_CONFIG') or next(filter(
+        os.path.lexists, (home_path('~/.s3keys'), '/etc/s3_keys')), None)
     if path is None:
         return {}
     config = dict(read_config(path), path=os.path.abspath(path))
@@ -410,13 +404,14 @@ def load_config(path=None, environ=os.environ, warn=lambda text: None):
 # files of the AWS CLI.  Source: AWS SDKs and Tools Reference Guide, "Shared config and
 # credentials files", "Service-specific endpoints".
 
-def read_ini(path):
+def read_ini(path, wanted):
     """Return the sections of a file of the AWS CLI, {section: {name: value}}; {} without a file.
 
     The name of a setting in an indented block begins with that of the block:
-    s3.addressing_style.  Raises ConfigError.
+    s3.addressing_style.  wanted: whether somebody asked for a profile: else another user's file
+    is none.  Raises ConfigError.
     """
-    if not os.path.lexists(path):
+    if not os.path.lexists(path) or not wanted and not os.access(path, os.R_OK):
         return {}
     import configparser             # here, since many machines have no such file
     import shlex
@@ -425,8 +420,7 @@ def read_ini(path):
         parser.read_string(read_text(path))
     except configparser.Error as error:
         raise ConfigError('cannot read %s: it is not a file of the AWS CLI, see line %s' % (
-            printable(path), getattr(error, 'lineno', None) or getattr(
-                error, 'errors', None) and error.errors[0][0])) from None
+            printable(path), getattr(error, 'lineno', 0) or error.errors[0][0])) from None
     sections = {}
     for heading in parser.sections():
         title = heading.strip()
@@ -466,15 +460,7 @@ def read_profile(name, environ):
 
     The settings of its `services` are included: s3.endpoint_url.  Raises ConfigError.
     """
-    files = []
-    for path in aws_files(environ):
-        try:
-            files.append(read_ini(path))
-        except ConfigError as error:
-            if name or not isinstance(error.__cause__, PermissionError):
-                raise
-            files.append({})        # another user's file, and nobody asked for a profile
-    credentials, config = files
+    credentials, config = (read_ini(path, name) for path in aws_files(environ))
     title = name or 'default'
     found = [settings for settings in (
         config.get(title) if title == 'default' else None, config.get('profile ' + title),
@@ -549,20 +535,14 @@ PARTITIONS = (
 )
 
 
-def region_partition(region):
-    """Return the partition in which a region is."""
-    return next(row for row in PARTITIONS if region.startswith(row[0]))
-
-
-def host_partition(host):
-    """Return the partition in which a host is, or None if it isn't Amazon's."""
-    return next((row for row in PARTITIONS if host.endswith('.' + row[1])
-                 and re.search('[.-]' + row[0], host)), None)
+def partition(name):
+    """Return the partition in which a region is, or a host of Amazon's, which names its region."""
+    return next(row for row in PARTITIONS if re.search('[.-]' + row[0], '.' + name))
 
 
 def aws_url(service, region, config):
     """Return the URL of Amazon's s3 or sts, of the kind that config asks for."""
-    prefix, suffix, dual_suffix = region_partition(region)
+    prefix, suffix, dual_suffix = partition(region)
     fips, dual = config.get('use_fips_endpoint'), config.get('use_dualstack_endpoint')
     kinds = '-fips' if fips else ''
     if service == 's3':
@@ -574,23 +554,27 @@ def aws_url(service, region, config):
     return 'https://%s%s.%s.%s' % (service, kinds, region, suffix)
 
 
-# Servers that differ from S3 in ways that we can't find out by asking.  Sources: the S3
-# compatibility pages of Cloudflare R2, Google Cloud Storage, Backblaze B2 (ETags that are
-# not MD5s), Scaleway (1,000 parts) and Storj (64 MiB parts).
+# Servers whose buckets have hosts of their own, BUCKET.REGION.HOST or BUCKET.s3.REGION.HOST, and
+# how they differ from S3 in ways that we can't find out by asking.  Sources: the providers' pages
+# on endpoints and compatibility (ETags that are not MD5s, 1,000 parts, parts of 64 MiB).
 SERVERS = (
-    ('.r2.cloudflarestorage.com', {'etag': 'opaque'}),
-    ('storage.googleapis.com', {'etag': 'opaque'}),
-    ('.backblazeb2.com', {'etag': 'opaque'}),
-    ('.scw.cloud', {'max_parts': 1000}),
-    ('.storjshare.io', {'part_size': 64 << 20}),
+    (('.r2.cloudflarestorage.com', '//storage.googleapis.com', '.backblazeb2.com'),
+     {'etag': 'opaque'}),
+    (('.scw.cloud',), {'max_parts': 1000}),
+    (('.storjshare.io',), {'part_size': 64 << 20}),
+    (('.digitaloceanspaces.com', '.linodeobjects.com', '.vultrobjects.com', '.contabostorage.com',
+      '.your-objectstorage.com', '.exo.io', '.upcloudobjects.com', '.aliyuncs.com',
+      '.myqcloud.com', '.myhuaweicloud.com', '//localhost'), {}),
 )
 
-# Servers whose buckets have hosts of their own, BUCKET.REGION.HOST, without a label `s3`.
-# Sources: the providers' pages on endpoints.
-VIRTUAL_HOSTS = ('.digitaloceanspaces.com', '.linodeobjects.com', '.r2.cloudflarestorage.com',
-                 '.vultrobjects.com', '.your-objectstorage.com', '.contabostorage.com',
-                 '.exo.io', '.upcloudobjects.com', '.storjshare.io', 'storage.googleapis.com',
-                 '.aliyuncs.com', '.myqcloud.com', '.myhuaweicloud.com', 'localhost')
+
+def known_server(host):
+    """Return the settings in which a server differs, or None of one that isn't known."""
+    return next((settings for suffixes, settings in SERVERS
+                 if ('//' + host).endswith(suffixes)), None)
+
+
+REGION = '[A-Za-z0-9][A-Za-z0-9-]{0,62}'        # can be part of a host name and of a signature
 
 
 class Endpoint:
@@ -612,7 +596,7 @@ class Endpoint:
         self.answered = False       # whether the server ever answered
         self.wants_md5 = False      # whether it wants Content-MD5 with what is written
         self.region = config.get('region') or 'us-east-1'
-        if not valid_region(self.region):
+        if not re.fullmatch(REGION, self.region):
             raise ConfigError('%s is not a valid region' % quoted(self.region))
         self._config = config
         self._locate(config.get('endpoint') or aws_url('s3', self.region, config))
@@ -651,7 +635,7 @@ class Endpoint:
             self.path = self.path[:-len(self.bucket) - 1]
         first, _, rest = self.domain.partition(self.bucket + '.')
         if first or not rest or style == 'path' or not (
-                style == 'virtual' or re.match(r's3\b', rest) or rest.endswith(VIRTUAL_HOSTS)):
+                style == 'virtual' or re.match(r's3\b', rest) or known_server(rest) is not None):
             return False
         self.domain = rest
         return True
@@ -659,7 +643,7 @@ class Endpoint:
     @property
     def aws(self):
         """Whether this is Amazon itself."""
-        return host_partition(self.domain) is not None
+        return self.domain.endswith('.' + partition(self.domain)[1])
 
     @property
     def host(self):
@@ -669,14 +653,10 @@ class Endpoint:
     @property
     def authority(self):
         """The Host header."""
-        return self._with_port(self.host)
+        return self.with_port(self.host)
 
-    @property
-    def server(self):
-        """The Host header of a request that names no bucket."""
-        return self._with_port(self.domain)
-
-    def _with_port(self, host):
+    def with_port(self, host):
+        """Return the Host header for a name of this server."""
         host = '[%s]' % host if ':' in host else host
         return host if self.port == (443 if self.scheme == 'https' else 80) else '%s:%d' % (
             host, self.port)
@@ -690,10 +670,7 @@ class Endpoint:
 
     def defaults(self):
         """Return the settings in which this server is known to differ."""
-        for suffix, settings in SERVERS:
-            if ('.' + self.domain).endswith('.' + suffix.lstrip('.')):
-                return settings
-        return {}
+        return known_server(self.domain) or {}
 
     def move(self, region, location):
         """Go where the server sends us: to *region*, or to the host of the URL *location*.
@@ -702,9 +679,9 @@ class Endpoint:
 
         Source: Amazon S3 User Guide, "Making requests using the REST API: request routing".
         """
-        partition = host_partition(self.domain)
-        if region and region != self.region and valid_region(region) and (
-                partition in (None, region_partition(region))):
+        here = partition(self.domain)
+        if region != self.region and re.fullmatch(REGION, region) and (
+                not self.aws or partition(region) == here):
             self.region = region
             if not self._config.get('endpoint'):
                 self._locate(aws_url('s3', region, self._config))
@@ -717,7 +694,7 @@ class Endpoint:
             base = host[len(self.bucket) + 1:] if host.startswith(self.bucket + '.') else host
             if host == self.host:
                 base = self.domain
-            elif not partition or host_partition(base) != partition:
+            elif not self.aws or partition(base) != here or not base.endswith('.' + here[1]):
                 base = ''
             if not base or scheme not in (self.scheme, 'https'):
                 raise BadAnswer('the server redirects to %s, which is not followed with a '
@@ -740,11 +717,6 @@ def split_url(url):
             or not re.match(r'[!-~]*\Z', parts.path):
         raise ValueError(url)
     return parts.scheme, host, port or (443 if parts.scheme == 'https' else 80), parts.path
-
-
-def valid_region(name):
-    """Whether *name* can be part of a host name and of a credential scope."""
-    return bool(re.match(r'[A-Za-z0-9][A-Za-z0-9-]{0,62}\Z', name))
 
 
 # -------------------------------------------------------------- Signature Version 4
@@ -778,18 +750,16 @@ def canonical_request(method, target, query, headers, payload_hash):
     return '\n'.join([method, target, query, ''.join(lines), names, payload_hash]), names
 
 
-def credential_scope(timestamp, region, service):
-    """Return what the signing key is valid for: a day, a region and a service."""
-    return '%s/%s/%s/aws4_request' % (timestamp[:8], region, service)
+def credential_scope(now, region, service):
+    """Return the timestamp, and what the signing key is valid for: day, region and service."""
+    timestamp = time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))
+    return timestamp, '%s/%s/%s/aws4_request' % (timestamp[:8], region, service)
 
 
-def string_to_sign(timestamp, scope, request):
-    """timestamp: YYYYMMDDTHHMMSSZ; request: canonical."""
-    return '\n'.join([ALGORITHM, timestamp, scope, sha256(request.encode())])
-
-
-def signature(secret_access_key, scope, to_sign):
-    """HMAC(HMAC(HMAC(HMAC(HMAC("AWS4" + secret, day), region), service), "aws4_request"), text)"""
+def signature(secret_access_key, timestamp, scope, request):
+    """HMAC(HMAC(HMAC(HMAC(HMAC("AWS4" + secret, day), region), service), "aws4_request"), text),
+    where text has the SHA-256 of the canonical request."""
+    to_sign = '\n'.join([ALGORITHM, timestamp, scope, sha256(request.encode())])
     key = ('AWS4' + secret_access_key).encode()
     for text in scope.split('/') + [to_sign]:
         key = hmac.new(key, text.encode(), hashlib.sha256).digest()
@@ -806,16 +776,15 @@ def sign_headers(credentials, region, service, now, method, target, query, heade
 
     now: seconds since the epoch; the other arguments as for canonical_request().
     """
-    timestamp = time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))
+    timestamp, scope = credential_scope(now, region, service)
     headers['x-amz-date'] = timestamp
     headers['x-amz-content-sha256'] = payload_hash
     if credentials.session_token:
         headers['x-amz-security-token'] = credentials.session_token
     request, names = canonical_request(method, target, query, headers, payload_hash)
-    scope = credential_scope(timestamp, region, service)
     headers['authorization'] = '%s Credential=%s/%s, SignedHeaders=%s, Signature=%s' % (
         ALGORITHM, credentials.access_key_id, scope, names,
-        signature(credentials.secret_access_key, scope, string_to_sign(timestamp, scope, request)))
+        signature(credentials.secret_access_key, timestamp, scope, request))
 
 
 def presign(credentials, region, service, now, method, authority, target, expires, headers=()):
@@ -825,8 +794,7 @@ def presign(credentials, region, service, now, method, authority, target, expire
 
     Source: Amazon S3 API Reference, "Authenticating Requests: Using Query Parameters".
     """
-    timestamp = time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))
-    scope = credential_scope(timestamp, region, service)
+    timestamp, scope = credential_scope(now, region, service)
     query = dict(headers, **{
         'X-Amz-Algorithm': ALGORITHM, 'X-Amz-Date': timestamp,
         'X-Amz-Credential': '%s/%s' % (credentials.access_key_id, scope),
@@ -836,8 +804,7 @@ def presign(credentials, region, service, now, method, authority, target, expire
     text = canonical_query(query)
     request, _ = canonical_request(method, target, text, {'host': authority}, UNSIGNED_PAYLOAD)
     return '%s&X-Amz-Signature=%s' % (
-        text, signature(credentials.secret_access_key, scope,
-                        string_to_sign(timestamp, scope, request)))
+        text, signature(credentials.secret_access_key, timestamp, scope, request))
 
 
 def sha256(data):
@@ -2840,7 +2807,8 @@ class Bucket:
         tells, which learns the clock if it is refused for that.
         """
         endpoint, date = self.endpoint, None
-        origin = Origin(endpoint.scheme, endpoint.domain, endpoint.port, endpoint.server)
+        origin = Origin(endpoint.scheme, endpoint.domain, endpoint.port,
+                        endpoint.with_port(endpoint.domain))
         connection = Connection(origin, self.limit, self.tls, self.monotonic, self._environ,
                                 self.signals_here())
         try:

@@ -3101,6 +3101,27 @@ class ServerTests(ServerTestCase):
             client('PUT', '/bucket/key', b'data', payload_hash=payload_hash, **headers)
             self.assertEqual(len(server.violations), count, headers)
 
+    def test_a_bucket_may_demand_headers_and_checks_them(self):
+        server, client = self.serve()
+        self.violations = ('x-amz-acl is not for this request',)
+        self.refused(client('PUT', '/bucket/key', x_amz_tagging='a'), 'InvalidArgument')
+        self.refused(client('PUT', '/bucket/key', x_amz_server_side_encryption_aws_kms_key_id='k'),
+                     'InvalidArgument')
+        self.refused(client('GET', '/bucket/key', x_amz_expected_bucket_owner='1'),
+                     'InvalidArgument')
+        self.refused(client('GET', '/bucket/key', x_amz_expected_bucket_owner='0' * 12),
+                     'AccessDenied')
+        server.demands.update({'x-amz-request-payer': 'requester', 'x-amz-acl': 'private'})
+        for headers in ({}, {'x_amz_acl': 'private'}, {'x_amz_request_payer': 'requester'}):
+            self.refused(client('PUT', '/bucket/key', **headers), 'AccessDenied')
+        self.assertEqual(client('PUT', '/bucket/key', x_amz_request_payer='requester',
+                                x_amz_acl='private', x_amz_tagging='a%20=b+').status, 200)
+        self.assertEqual((server.objects['key'].canned_acl, server.objects['key'].tags),
+                         ('private', {'a ': 'b '}))
+        self.assertEqual(client('GET', '/bucket/key', x_amz_request_payer='requester',
+                                x_amz_acl='private').status, 200)
+        self.assertEqual(len(server.violations), 1)
+
 
 class FaultTests(ServerTestCase):
     """Each kind of fault, and each quirk, seen from the client."""
@@ -3997,6 +4018,13 @@ class ConfigurationTests(unittest.TestCase):
                        '[default]\naws_access_key_id=K\naws_session_token=older\n'
                        'aws_security_token=t\n') as environ:
             self.assertEqual(s3.read_profile('', environ)['aws_session_token'], 't')
+        with tempfile.TemporaryDirectory() as folder:       # a file that can't be read
+            link = os.path.join(folder, 'link')
+            os.symlink('nowhere', link)
+            environ = dict(NOWHERE, AWS_CONFIG_FILE=link)
+            self.assertIsNone(s3.read_profile('', environ))
+            with self.assertRaisesRegex(s3.ConfigError, 'cannot read .*link'):
+                s3.read_profile('prod', environ)
         for text, message in (('[default\n', 'not a file of the AWS CLI, see line 1'),
                               ('[default]\nnonsense\n', 'see line 2'),
                               ('[default]\nservices = gone\n', r'no section .services gone.')):
