@@ -136,7 +136,7 @@ class ProgramTestCase(unittest.TestCase):
         server = self.server
         server.clear_faults()
         server.quirks.clear()
-        for kept in (server.objects, server.uploads, server.log, server.hooks):
+        for kept in (server.objects, server.uploads, server.log, server.hooks, server.demands):
             kept.clear()
         self.left = set(server.live)    # of clients that were killed
         self.configure()
@@ -907,9 +907,9 @@ class VolumeTests(ProgramTestCase):
     def test_a_bucket_gets_the_headers_that_it_demands(self):
         settings = {'bucket_owner': '123456789012', 'request_payer': 'requester',
                     'acl': 'bucket-owner-full-control', 'tagging': 'kept by=root'}
-        self.server.demands = {
+        self.server.demands.update({
             'x-amz-expected-bucket-owner': '123456789012', 'x-amz-request-payer': 'requester',
-            'x-amz-acl': 'bucket-owner-full-control', 'x-amz-tagging': 'kept%20by=root'}
+            'x-amz-acl': 'bucket-owner-full-control', 'x-amz-tagging': 'kept%20by=root'})
         self.must_fail(1, 'AccessDenied', 'list')
         self.configure(**settings)
         key = self.dump(b'data', '/home', '0')
@@ -920,7 +920,7 @@ class VolumeTests(ProgramTestCase):
             self.assertEqual(answer.read(), b'data')
         self.succeed('delete', '-k', key)
         self.succeed('init')
-        self.server.owner = '210987654321'      # somebody took the name of a deleted bucket
+        self.configure(**dict(settings, bucket_owner='210987654321'))       # it is another's now
         self.must_fail(1, 'AccessDenied', 'dump', '/home', '0', data=b'data')
         self.assertEqual(self.keys(), [])
 
