@@ -981,10 +981,13 @@ ListEntry = collections.namedtuple('ListEntry', 'key size modified storage_class
 UploadEntry = collections.namedtuple('UploadEntry', 'key upload_id initiated')
 
 
-def decoder(listing):
+def decoder(listing, prefix):
     """Return the function that decodes the keys of a listing: they are url-encoded, unless the
-    server ignored our wish."""
-    return unquote if listing.get('EncodingType') == 'url' else str
+    server ignored our wish.  There are servers that encode some keys, and don't say so."""
+    if listing.get('EncodingType') == 'url':
+        return unquote
+    return lambda key: unquote(key) if not key.startswith(prefix) and unquote(key).startswith(
+        prefix) else key
 
 
 def unquote(text):
@@ -994,9 +997,9 @@ def unquote(text):
     return urllib.parse.unquote(text) if '%' in text else text
 
 
-def list_entries(listing):
-    """Yield the ListEntries of a page (a Document) of ListObjectsV2."""
-    decode = decoder(listing)
+def list_entries(listing, prefix=''):
+    """Yield the ListEntries of a page (a Document) of the objects with a prefix."""
+    decode = decoder(listing, prefix)
     for texts in listing.all('Contents'):
         try:
             size = texts['Size']
@@ -1010,9 +1013,9 @@ def list_entries(listing):
             raise BadAnswer('an entry of the listing lacks its key, size or time')
 
 
-def upload_entries(listing):
+def upload_entries(listing, prefix):
     """Yield the UploadEntries of a page of ListMultipartUploads."""
-    decode = decoder(listing)
+    decode = decoder(listing, prefix)
     for texts in listing.all('Upload'):
         try:
             yield UploadEntry(decode(texts['Key']), texts['UploadId'],
@@ -1154,8 +1157,10 @@ def seek_range(response, first, count):
         rest = first
         while rest:
             got = len(response.read(min(rest, BLOCK)))
-            if not got:
+            if not got and (response.length == 0 or response.chunked):
                 raise BadAnswer('the server ignores ranges, and its object ends early')
+            if not got:
+                raise http.client.IncompleteRead(b'', rest)
             rest -= got
     return None
 
@@ -1211,6 +1216,7 @@ class ThrottledSocket:
         self.deadline = None        # when the answer must have come, in monotonic seconds
         self.broken = None          # the OSError that ended the answer's body
         self.sent = None            # bytes of the request under way; None before it is begun
+        self.whole = False          # whether that is all of it
 
     def sendall(self, data):
         """Send *data* (bytes-like)."""
@@ -1350,7 +1356,12 @@ class Connection:
     def forget_sent(self):
         """Reset `sent` when these bytes are accounted for."""
         if self._throttled:
-            self._throttled.sent = None
+            self._throttled.sent, self._throttled.whole = None, False
+
+    @property
+    def whole(self):
+        """Whether all of the request under way, or of the last one if it failed, was sent."""
+        return bool(self._throttled and self._throttled.whole)
 
     def _open(self, timeout):
         """Return http.client's connection, freshly made or proven to be alive."""
@@ -1428,9 +1439,10 @@ class Connection:
             except OSError as broken:
                 response = self._last_words(broken)
             else:
+                throttled.whole = True
                 whole, response = True, self._answer(timeout)
             yield response
-            throttled.sent = None
+            self.forget_sent()
         except (OSError, http.client.HTTPException) as error:
             raise (self._throttled and self._throttled.broken) or error     # the first of them
         except ValueError as error:     # http.client trips over some nonsense
@@ -2384,8 +2396,8 @@ class Request:
     @property
     def in_doubt(self):
         """Whether an attempt may have done the work although its answer was lost, or hasn't come
-        yet."""
-        return self._doubt or self._connection.sent is not None
+        yet.  Of which not all was sent can't be carried out."""
+        return self._doubt or self._connection.whole
 
     def run(self, accept=lambda answer: answer, before=lambda: False):
         """Repeat the request until accept() takes the Answer; returns what accept() returned."""
@@ -2442,10 +2454,9 @@ class Request:
             raise Cancelled()
         sent = connection.sent
         self._bucket.tally.add(wasted=sent or 0)
-        if isinstance(error, ResponseError):
-            self._doubt = self._doubt or maybe_done(error)
-        elif isinstance(error, (OSError, http.client.HTTPException, BadAnswer)):
-            self._doubt = self._doubt or sent is not None
+        if connection.whole and (not isinstance(error, Error) or isinstance(error, BadAnswer)
+                                 or isinstance(error, ResponseError) and maybe_done(error)):
+            self._doubt = True
         connection.forget_sent()
         if isinstance(error, ResponseError):
             if self._method == 'HEAD' and error.status == 400 and not error.region:
@@ -2633,6 +2644,12 @@ class Head:
             return parse_expiration(self.headers.get('x-amz-object-lock-retain-until-date')) or 0
         except ValueError:
             return 0
+
+
+# The refusals of a LocationConstraint: of Ceph, Zenko and MinIO, of servers that take no body
+# there, of the Versity gateway, of whoever doesn't know the request.
+PLACELESS_CODES = ('InvalidLocationConstraint', 'MalformedXML',
+                   'IllegalLocationConstraintException', 'NotImplemented')
 
 
 class Bucket:
@@ -2993,18 +3010,25 @@ class Bucket:
         headers = {}
         if self.endpoint.aws:       # to hear whether archived objects can be read
             headers['x-amz-optional-object-attributes'] = 'RestoreStatus'
-        for page in self._pages('ListObjectsV2', query, 'ListBucketResult', lambda page: {
-                'continuation-token': page.get('NextContinuationToken')}, headers):
-            yield from list_entries(page)
+
+        def following(page):
+            token = page.get('NextContinuationToken')
+            if token:
+                return {'continuation-token': token}
+            keys = [page.get('NextMarker')] + [texts['Key'] for texts in page.all('Contents')]
+            return {'marker': decoder(page, prefix)(keys[0] or keys[-1])}   # as in version 1
+
+        for page in self._pages('ListObjectsV2', query, 'ListBucketResult', following, headers):
+            yield from list_entries(page, prefix)
 
     def list_multipart_uploads(self, prefix=''):
         """Yield an UploadEntry for each unfinished upload of a key that begins with prefix."""
         query = {'uploads': '', 'prefix': prefix, 'encoding-type': 'url'}
-        for page in self._pages('ListMultipartUploads', query, 'ListMultipartUploadsResult',
-                                lambda page: {
-                                    'key-marker': decoder(page)(page.get('NextKeyMarker')),
-                                    'upload-id-marker': page.get('NextUploadIdMarker')}):
-            yield from upload_entries(page)
+        for page in self._pages(
+                'ListMultipartUploads', query, 'ListMultipartUploadsResult', lambda page: {
+                    'key-marker': decoder(page, prefix)(page.get('NextKeyMarker')),
+                    'upload-id-marker': page.get('NextUploadIdMarker')}):
+            yield from upload_entries(page, prefix)
 
     def list_parts(self, multipart):
         """Yield the sizes of the parts of an unfinished upload (ListParts)."""
@@ -3059,6 +3083,7 @@ class Bucket:
     def create_bucket(self):
         """Create the bucket in the configured region.
 
+        Servers with one region may refuse to hear its name: they get the request without it.
         Raises ConfigError if the server made an object.
 
         Source: Amazon S3 API Reference, CreateBucket (us-east-1 must not be named).
@@ -3069,17 +3094,25 @@ class Bucket:
                     '<LocationConstraint>%s</LocationConstraint></CreateBucketConfiguration>'
                     % escape(region)).encode()
         try:
-            request = Request(self, 'CreateBucket', 'PUT', body=body)
-            made = request.run(lambda answer: require_empty(answer) or answer.headers.get('etag'))
+            made = self._create_bucket(body)
         except ResponseError as error:
-            if error.code != 'BucketAlreadyOwnedByYou' or not request.in_doubt:
-                raise               # else we created it, and the answer was lost
-            return
+            if not body or self.endpoint.aws or error.code not in PLACELESS_CODES:
+                raise
+            made = self._create_bucket(b'')
         if made:
             Request(self, 'DeleteBucket', 'DELETE').run(require_empty)
             raise ConfigError('the server made an object where a bucket was asked for (the object '
                               'is deleted again): leave the bucket out of `endpoint`, or say '
                               '`addressing virtual`')
+
+    def _create_bucket(self, body):
+        """Send the request; returns the ETag of the object that was made instead, or None."""
+        request = Request(self, 'CreateBucket', 'PUT', body=body)
+        try:
+            return request.run(lambda answer: require_empty(answer) or answer.headers.get('etag'))
+        except ResponseError as error:
+            if error.code != 'BucketAlreadyOwnedByYou' or not request.in_doubt:
+                raise               # else we created it, and the answer was lost
 
     # Multipart uploads: *multipart* has key and upload_id, as a Volume or an UploadEntry
 

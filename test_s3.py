@@ -212,6 +212,9 @@ OPERATIONS = (
     ('GET', 'bucket', 'list-type', 'ListObjectsV2'),
     ('GET', 'bucket', 'uploads', 'ListMultipartUploads'),
     ('GET', 'bucket', 'location', 'GetBucketLocation'),
+    ('GET', 'bucket', 'versioning', 'GetBucketVersioning'),
+    ('GET', 'bucket', 'object-lock', 'GetObjectLockConfiguration'),
+    ('GET', 'bucket', 'lifecycle', 'GetBucketLifecycleConfiguration'),
     ('PUT', 'bucket', None, 'CreateBucket'),
     ('DELETE', 'bucket', None, 'DeleteBucket'),
     ('GET', 'key', 'acl', 'GetObjectAcl'),
@@ -245,10 +248,10 @@ WRITE_ONLY = frozenset(('PutObject', 'CreateMultipartUpload', 'UploadPart',
 def operation_name(method, bucket, key, query):
     """Return S3's name for a request, or None if this server has none for it."""
     resource = 'key' if key else 'bucket' if bucket else 'service'
-    if not FOREIGN.isdisjoint(query):
-        return None
+    foreign = FOREIGN.intersection(query)
     for entry in OPERATIONS:
-        if entry[:2] == (method, resource) and (entry[2] is None or entry[2] in query):
+        if entry[:2] == (method, resource) and foreign <= {entry[2]} and (
+                entry[2] is None or entry[2] in query):
             return entry[3]
     return None
 
@@ -296,9 +299,12 @@ ERRORS = {
     'MissingContentLength': (411, 'You must provide the Content-Length HTTP header'),
     'NoSuchBucket': (404, 'The specified bucket does not exist'),
     'NoSuchKey': (404, 'The specified key does not exist.'),
+    'NoSuchLifecycleConfiguration': (404, 'The lifecycle configuration does not exist'),
     'NoSuchUpload': (404, 'The specified multipart upload does not exist'),
     'NotImplemented': (501, 'A header or query you provided implies functionality that is not'
                             ' implemented'),
+    'ObjectLockConfigurationNotFoundError': (404, 'Object Lock configuration does not exist for'
+                                                  ' this bucket'),
     'PreconditionFailed': (412, 'At least one of the pre-conditions you specified did not hold'),
     'RequestTimeTooSkewed': (403, 'The difference between the request time and the server\'s time'
                                   ' is too large'),
@@ -490,12 +496,19 @@ class Upload:
 class User:
     """Who an access key stands for, and what it may do."""
 
-    def __init__(self, secret, session_token=None, allow=None, conditional=False, expired=False):
+    def __init__(self, secret, session_token=None, allow=None, conditional=False, expired=False,
+                 prefix=''):
         self.secret = secret
         self.session_token = session_token  # to be sent and signed, if there is one
         self.allow = allow                  # operations; None allows all
         self.conditional = conditional      # may create objects only with If-None-Match
         self.expired = expired
+        self.prefix = prefix                # of the keys and of the listings that it may ask for
+
+    def may(self, operation, key, prefix):
+        """Whether a policy allows it an operation."""
+        return (self.allow is None or operation in self.allow) and (
+            (key or prefix or '').startswith(self.prefix))
 
 
 # The checksum of a whole from those of its parts.  A CRC is a polynomial's
@@ -589,6 +602,9 @@ QUIRKS = frozenset((
     'no-date', 'close',
     'wrong-date',               # in the head of answers, as a front end may have it
     'no-encoding-type',         # keys in listings as they are
+    'unnamed-encoding',         # of the keys of uploads, but not of the marker, as in Ceph 16
+    'version-1',                # of ListObjects is the only one
+    'one-region',               # and no LocationConstraint
     'no-uploads-list',          # ListMultipartUploads is not implemented
     '500-repeated-complete', 'idempotent-complete',
     'no-message',               # in error documents
@@ -622,6 +638,9 @@ class Service:
         self.min_part_size, self.max_parts = min_part_size, max_parts
         self.page_size, self.discard, self.quirks = page_size, discard, set(quirks)
         self.lock_enabled = self.acl_enabled = True
+        self.versioning = ''            # or Enabled, Suspended
+        self.retention = None           # the default one: mode and days
+        self.lifecycle = []             # (prefix, days until unfinished uploads are aborted)
         self.offset = 0                 # seconds by which this clock is ahead
         self.users = {self.access_key: User(self.secret_key)}
         self.buckets = {}
@@ -790,7 +809,7 @@ class Service:
             for name in headers:
                 if name.startswith(('x-amz-checksum-', 'x-amz-sdk-')):
                     raise S3Error('InvalidArgument', "Unsupported header '%s'" % name)
-        if user.allow is not None and operation not in user.allow:
+        if not user.may(operation, exchange.key, exchange.query.get('prefix')):
             raise S3Error('AccessDenied')
         if (user.conditional and 'if-none-match' not in headers
                 and operation in ('PutObject', 'CompleteMultipartUpload')):
@@ -932,7 +951,9 @@ class Service:
         # us-east-1 is the region that has no name here.
         if constraint == 'us-east-1':
             raise S3Error('InvalidLocationConstraint', LocationConstraint=constraint)
-        if (constraint or 'us-east-1') != self.region:
+        if constraint and 'one-region' in self.quirks:
+            raise S3Error('InvalidLocationConstraint', LocationConstraint=constraint)
+        if (constraint or 'us-east-1') != self.region and 'one-region' not in self.quirks:
             raise S3Error('IllegalLocationConstraintException')
         if name in self.buckets:
             raise S3Error('BucketAlreadyOwnedByYou', BucketName=name)
@@ -948,6 +969,26 @@ class Service:
     def GetBucketLocation(self, exchange):
         region = '' if self.region == 'us-east-1' else self.region
         return Reply(body=document('LocationConstraint', region))
+
+    def GetBucketVersioning(self, exchange):
+        return Reply(body=document('VersioningConfiguration', *(
+            [tag('Status', self.versioning)] if self.versioning else [])))
+
+    def GetObjectLockConfiguration(self, exchange):
+        if not self.retention:
+            raise S3Error('ObjectLockConfigurationNotFoundError')
+        mode, days = self.retention
+        return Reply(body=document(
+            'ObjectLockConfiguration', tag('ObjectLockEnabled', 'Enabled'), tag('Rule', tag(
+                'DefaultRetention', tag('Mode', mode), tag('Days', days)))))
+
+    def GetBucketLifecycleConfiguration(self, exchange):
+        if not self.lifecycle:
+            raise S3Error('NoSuchLifecycleConfiguration')
+        return Reply(body=document('LifecycleConfiguration', *(
+            tag('Rule', tag('Status', 'Enabled'), tag('Filter', tag('Prefix', prefix)),
+                tag('AbortIncompleteMultipartUpload', tag('DaysAfterInitiation', days)))
+            for prefix, days in self.lifecycle)))
 
     # Listings.
 
@@ -966,6 +1007,8 @@ class Service:
 
     def listing_start(self, query):
         """Return the key behind which a page begins."""
+        if 'version-1' in self.quirks:
+            return query.get('marker', '')
         try:
             token = query.get('continuation-token', '')
             return base64.b64decode(token, validate=True).decode() or query.get('start-after', '')
@@ -985,7 +1028,9 @@ class Service:
         elements = [tag('Name', exchange.bucket), tag('Prefix', Markup(text(prefix))),
                     tag('KeyCount', len(found)), tag('MaxKeys', limit), encoding,
                     tag('IsTruncated', 'true' if truncated else 'false')]
-        if truncated:
+        if 'version-1' in self.quirks:
+            elements[2] = tag('Marker', Markup(text(query.get('marker', ''))))
+        elif truncated:
             last, common = found[-1]
             last += '\U0010ffff' if common else ''      # behind all that it stands for
             elements.append(tag('NextContinuationToken', base64.b64encode(last.encode()).decode()))
@@ -1004,10 +1049,12 @@ class Service:
                        if upload.bucket == exchange.bucket
                        and upload.key.startswith(query.get('prefix', ''))
                        and (upload.key, upload.upload_id) > after)
-        head = [tag('Bucket', exchange.bucket), encoding, tag('MaxUploads', limit),
+        plain = escape if 'unnamed-encoding' in self.quirks else text
+        head = [tag('Bucket', exchange.bucket), encoding if plain is text else '',
+                tag('MaxUploads', limit),
                 tag('IsTruncated', 'true' if len(found) > limit else 'false')]
         if len(found) > limit:
-            head += [tag('NextKeyMarker', Markup(text(found[limit - 1][0]))),
+            head += [tag('NextKeyMarker', Markup(plain(found[limit - 1][0]))),
                      tag('NextUploadIdMarker', found[limit - 1][1])]
         uploads = [tag('Upload', tag('Key', Markup(text(key))), tag('UploadId', upload_id), OWNER,
                        tag('StorageClass', self.uploads[upload_id].attributes['storage_class']),
@@ -5355,6 +5402,43 @@ class BucketTests(ClientTestCase):
             self.assertFalse(bucket.abort_multipart_upload(upload))
         self.assertEqual(server.uploads, {})
 
+    def test_a_server_that_knows_version_1_of_listings_only_goes_on_by_marker(self):
+        for quirks in (['version-1'], ['version-1', 'no-encoding-type']):
+            keys = [key for key in self.KEYS if key.isprintable() or len(quirks) == 1]
+            server = self.server(page_size=4, quirks=quirks)
+            for key in keys:
+                server.put(key, b'')
+            bucket = self.bucket(server)
+            self.assertEqual([entry.key for entry in bucket.list_objects()], sorted(keys))
+            self.assertEqual(len(server.log), 4)
+            self.assertEqual([entry.key for entry in bucket.list_objects('/')],
+                             sorted(key for key in keys if key.startswith('/')))
+
+    def test_the_marker_that_a_server_tells_is_taken_and_one_that_stands_still_is_no_end(self):
+        entry = ('<Contents><Key>k+%2B</Key><LastModified>2020-01-01T00:00:00Z</LastModified>'
+                 '<Size>1</Size></Contents>')
+        page = ('<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>'
+                '%s</ListBucketResult>')
+        for inside, marker in ((entry, 'k +'), (entry + '<NextMarker>n%2Fm</NextMarker>', 'n/m')):
+            server = self.server()
+            server.fault('ListObjectsV2', 'body', times=None, body=(page % inside).encode())
+            with self.assertRaisesRegex(s3.BadAnswer, 'the listing has no end'):
+                list(self.bucket(server).list_objects())
+            self.assertEqual([request.query.get('marker') for request in server.log],
+                             [None, marker])
+
+    def test_keys_that_were_encoded_without_a_word_are_known_by_their_prefix(self):
+        server = self.server(page_size=2, quirks=['unnamed-encoding'])
+        bucket = self.bucket(server)
+        keys = ['h:/a b:0', 'h:/a b:0', 'h:/a+b:0', 'h:100%:0', 'h:%2F:0', 'other']
+        for key in keys:
+            bucket.create_multipart_upload(key)
+        found = list(bucket.list_multipart_uploads('h:'))
+        self.assertEqual(sorted(entry.key for entry in found), sorted(keys[:-1]))
+        for upload in found:
+            self.assertTrue(bucket.abort_multipart_upload(upload))
+        self.assertEqual([upload.key for upload in server.uploads.values()], ['other'])
+
     def test_objects_are_created_with_class_encryption_and_metadata(self):
         server = self.server()
         bucket = self.bucket(server, storage_class='STANDARD_IA', sse='aws:kms',
@@ -5397,6 +5481,38 @@ class BucketTests(ClientTestCase):
             self.assertEqual(caught.exception.status, 404)
             bucket.create_bucket()
             bucket.head_bucket()
+
+    def test_a_server_with_one_region_gets_its_bucket_without_naming_it(self):
+        def named(exchange):
+            return exchange.headers.get('content-length') != '0'
+
+        for status, code in ((400, 'InvalidLocationConstraint'), (400, 'MalformedXML'),
+                             (400, 'IllegalLocationConstraintException'), (501, 'NotImplemented')):
+            server = self.server(region='eu-central-1', buckets=(), quirks=['one-region'])
+            server.fault('CreateBucket', 'status', status=status, code=code, where=named)
+            self.bucket(server).create_bucket()
+            self.assertEqual(([request.status for request in server.log], list(server.buckets)),
+                             ([status, 200], ['bucket']))
+
+    def test_without_the_region_too_a_refusal_is_a_refusal(self):
+        for region, code, count in (('eu-central-1', 'InvalidLocationConstraint', 2),
+                                    ('us-east-1', 'InvalidLocationConstraint', 1),
+                                    ('eu-central-1', 'InvalidBucketName', 1)):
+            server = self.server(region=region, buckets=())
+            server.fault('CreateBucket', 'status', times=None, status=400, code=code)
+            with self.assertRaisesRegex(s3.ResponseError, code):
+                self.bucket(server).create_bucket()
+            self.assertEqual(len(server.log), count)
+
+    def test_amazon_is_not_asked_for_a_bucket_anywhere(self):
+        server = self.server(region='eu-central-1', buckets=(), quirks=['one-region'])
+        with Proxy() as proxy:
+            proxy.resolve['s3.eu-central-1.amazonaws.com:80'] = server.host, server.port
+            bucket = self.bucket(server, {'HTTP_PROXY': proxy.url}, addressing='path',
+                                 endpoint='http://s3.eu-central-1.amazonaws.com')
+            with self.assertRaisesRegex(s3.ResponseError, 'InvalidLocationConstraint'):
+                bucket.create_bucket()
+        self.assertEqual((len(server.log), server.buckets), (1, {}))
 
     def test_a_session_token_is_sent_and_signed(self):
         server = self.server()
@@ -6004,6 +6120,35 @@ class UploadFaultTests(ClientTestCase):
                              ["'key' had been completed already: it is whole if its stream was"])
             del self.reports[:]
 
+    def test_what_was_half_sent_when_a_signal_came_is_certainly_not_there(self):
+        for size, part_size in ((12 << 20, 13 << 20), (3 << 20, 1 << 20)):
+            server = self.server()
+            bucket = self.bucket(server, part_size=part_size, jobs=1)
+            operation = 'PutObject' if size < part_size else 'CompleteMultipartUpload'
+            begun = server.fault(operation, 'stall', when='start')
+            bucket.signals = Poll(lambda: begun.event.is_set() and self.fail('by a signal'))
+            padding = 'x' * (12 << 20) if size > part_size else ''
+            with unittest.mock.patch.object(s3, 'escape', lambda text: text + padding):
+                with self.assertRaisesRegex(AssertionError, 'by a signal'):
+                    bucket.upload('key', io.BytesIO(bytes(size)))
+            self.assertEqual(([text for kind, text in self.reports if kind != 'trace'],
+                              'HeadObject' in server.operations(), server.uploads),
+                             ([], False, {}))
+            begun.release.set()
+
+    def test_a_refusal_before_all_was_sent_leaves_no_doubt(self):
+        for kind, options in (('refuse', dict(status=500, code='InternalError')),
+                              ('reset', dict(when='start'))):
+            server = self.server()
+            server.fault('PutObject', kind, **options)
+            server.fault('PutObject', 'status', status=403, code='AccessDenied')
+            server.add_user('BLIND', 'secret', allow=WRITE_ONLY)
+            bucket = self.bucket(server, part_size=13 << 20, access_key_id='BLIND',
+                                 secret_access_key='secret')
+            with self.assertRaisesRegex(s3.ResponseError, 'PutObject .*AccessDenied'):
+                bucket.put_object('key', bytes(12 << 20), unique=True)
+            self.assertEqual(server.operations().count('HeadObject'), 0)
+
     def test_a_server_that_is_gone_in_the_middle_of_a_completion_leaves_a_doubt(self):
         server = self.server()
         server.fault('AbortMultipartUpload', 'hangup', times=None)
@@ -6578,6 +6723,29 @@ class DownloadFaultTests(ClientTestCase):
                 error = self.outcome(server, jobs=1)
                 self.assertEqual(error is None, survives, error)
                 self.assertLess(self.clock.now, 60)
+
+    def test_a_server_without_ranges_may_break_off_before_the_range(self):
+        for framing, data in (('Content-Length: 2500', pattern(500)),
+                              ('Transfer-Encoding: chunked', b'1f4\r\n' + pattern(500)),
+                              ('Connection: close', pattern(500))):
+            with self.subTest(framing):
+                server = self.server()
+                head = 'HTTP/1.1 200 OK\r\nETag: "%s"\r\n%s\r\n\r\n' % (
+                    server.put('key', pattern(self.SIZE)).etag, framing)
+                server.fault('GetObject', 'raw', skip=1, times=7, data=head.encode() + data)
+                server.fault('GetObject', 'ignore-range', times=None)
+                self.assertIsNone(self.outcome(server, jobs=1))
+
+    def test_a_server_without_ranges_whose_object_ends_early_is_given_up_soon(self):
+        for framing, data in (('Content-Length: 500', pattern(500)),
+                              ('Transfer-Encoding: chunked',
+                               b'1f4\r\n' + pattern(500) + b'\r\n0\r\n\r\n')):
+            server = self.server()
+            head = 'HTTP/1.1 200 OK\r\nETag: "%s"\r\n%s\r\n\r\n' % (
+                server.put('key', pattern(self.SIZE)).etag, framing)
+            server.fault('GetObject', 'raw', skip=1, times=None, data=head.encode() + data)
+            self.assertIn('its object ends early', str(self.outcome(server, jobs=1)))
+            self.assertLess(self.clock.now, 60)
 
     def test_an_object_that_is_replaced_between_two_ranges_is_noticed(self):
         for quirks in ((), ('ignore-if-match',), ('ignore-if-match', 'opaque-etag')):
