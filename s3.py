@@ -1057,6 +1057,16 @@ def end_key(key, last):
     return '%s.end_%06d' % (key, last)
 
 
+def host_label(config, environ=os.environ):
+    """Return this machine's label in the keys of its dumps, and what gave it."""
+    name = environ.get('S3DUMP_HOST', '').strip()
+    if config.get('host'):
+        return config['host'], '`host`'
+    if name:
+        return name, '$S3DUMP_HOST'
+    return os.uname().nodename.split('.')[0] or 'localhost', "this machine's name"
+
+
 def random_name():
     """Return 16 letters and digits that hold 80 bits of the system's random source."""
     return base64.b32encode(os.urandom(10)).decode().lower()
@@ -3724,34 +3734,30 @@ EXAMPLE_TIME = 1369353600           # 2013-05-24T00:00:00Z
 EXAMPLE_PRESIGNED = 'aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404'
 
 
-class Skip(Exception):
-    """Raised by a check that doesn't apply, with the reason."""
+class Verdict(Exception):
+    """Raised by a check that neither passes nor fails, with a word (skip, note) and the reason."""
 
 
 class SelfTest:
     """Runs checks, prints a line for each, and counts."""
 
     def __init__(self, write=sys.stdout.write if sys.stdout else lambda text: None):
-        self._write = write
-        self.passed = self.failed = self.skipped = 0
+        self._write, self.count = write, collections.Counter()
 
-    def try_out(self, name, function, *args):
-        """Run function(*args), which returns a remark, and print a line; returns whether that was
+    def try_out(self, name, function):
+        """Run function(), which returns a remark, and print a line; returns whether that was
         allowed, None if unknown."""
-        word, remark, allowed = 'ok', '', True
+        word, allowed = 'ok', True
         try:
-            remark = function(*args)
-            self.passed += 1
-        except Skip as reason:
-            word, remark, allowed = 'skip', reason, None
-        except ResponseError as error:
-            word, remark, allowed = 'FAIL', error, None
-            if error.status == 403 and error.code in ('AccessDenied', 'Forbidden'):
-                word, remark, allowed = 'skip', 'these credentials may not: %s' % error, False
+            remark = function()
+        except Verdict as verdict:
+            word, remark = verdict.args
+            allowed = True if word == 'note' else None
         except (Error, OSError, AssertionError) as error:
             word, remark, allowed = 'FAIL', error, None
-        self.skipped += word == 'skip'
-        self.failed += word == 'FAIL'
+            if getattr(error, 'code', '') in ('AccessDenied', 'Forbidden'):
+                word, remark, allowed = 'skip', 'these credentials may not: %s' % error, False
+        self.count[word] += 1
         self._write(('%-4s  %-11s  %s' % (word, name, remark or '')).rstrip() + '\n')
         return allowed
 
@@ -3784,7 +3790,7 @@ def expect(truth, complaint):
 def check_tls():
     """Find out whether https is possible."""
     if ssl is None:
-        raise Skip('this Python was built without ssl: http:// endpoints only')
+        raise Verdict('skip', 'this Python was built without ssl: http:// endpoints only')
     count = tls_context(os.environ.get('AWS_CA_BUNDLE')).cert_store_stats()['x509_ca']
     return '%s, %d CA certificates loaded' % (ssl.OPENSSL_VERSION, count)
 
@@ -3804,25 +3810,29 @@ def check_hashes():
 class BucketTest:
     """The checks of a bucket, in an order in which each may use the results of those before.
 
-    All keys begin with s3dump-test- and a random name.  settings: lines that the configuration
-    needs in addition.
+    All keys begin with HOST:s3dump-test- and a random name.  settings: lines that the
+    configuration needs in addition; allowed: {check: whether it was allowed, None if unknown}.
     """
     CHECKS = ('list', 'put', 'get', 'range', 'volumes', 'acl', 'multipart', 'abort', 'conditional',
-              'overwrite', 'payload', 'checksum', 'rate', 'delete')
+              'payload', 'checksum', 'rate', 'versions', 'retention', 'unfinished', 'delete',
+              'overwrite')
     RIGHTS = (('list', 'list'), ('get', 'read'), ('put', 'write'), ('overwrite', 'overwrite'),
               ('delete', 'delete'), ('abort', 'abort'))
 
-    def __init__(self, config, report):
-        self._config, self._report = config, report
-        self.bucket = self._bucket(config)
-        self.key = 's3dump-test-' + random_name()
+    def __init__(self, config):
+        self.bucket = Bucket(config)
+        self.bucket.times.patience = 10     # somebody is waiting for the answer
         self.region = self.bucket.endpoint.region       # before the server corrects it
-        self.written, self.settings = [], []
+        label = host_label(config)[0].encode('utf-8', 'replace').decode()
+        self.key = '%s:s3dump-test-%s' % (label, random_name())
         self.data = os.urandom(1 << 20)
+        self.written, self.settings, self.allowed = [], [], {}
 
     def run(self, test):
         """Run all checks; returns the lines of a summary."""
-        allowed = {name: test.try_out(name, getattr(self, name)) for name in self.CHECKS}
+        for name in self.CHECKS:
+            self.allowed[name] = test.try_out(name, getattr(self, name))
+        self.bucket.close()
         region = self.bucket.endpoint.region
         if region != self.region:
             self.settings.append('region ' + region)
@@ -3830,117 +3840,113 @@ class BucketTest:
             'settings that this server needs, to be pasted into the configuration:'] + self.settings
         for answer, text in ((True, 'these credentials may %s'), (False, 'they may not %s'),
                              (None, 'unknown: whether they may %s')):
-            rights = [right for name, right in self.RIGHTS if allowed.get(name) is answer]
+            rights = [right for name, right in self.RIGHTS if self.allowed.get(name) is answer]
             if rights:
                 lines.append(text % ', '.join(rights))
         return lines
 
-    def _bucket(self, config):
-        bucket = Bucket(config, report=self._report)
-        bucket.times.patience = 10  # somebody is waiting for the answer
-        return bucket
+    def _need(self, check):
+        if not self.allowed.get(check):
+            raise Verdict('skip', 'without `%s` there is nothing to try' % check)
 
-    def delete(self):
-        """DeleteObject, for all objects that were written."""
+    def _put(self, suffix='', bucket=None, **options):
+        """Store the data; returns the seconds that it took."""
+        key, start = self.key + suffix, time.monotonic()
+        (bucket or self.bucket).put_object(key, self.data, unique=True, **options)
+        self.written.append(key)
+        return time.monotonic() - start
+
+    def _read(self, key, data):
+        """Compare an object with *data*; returns how it was checked, and how fast it came."""
+        got, start, proof = bytearray(), time.monotonic(), 'length'
         try:
-            for key in self.written:
-                self.bucket.delete_object(key)
-        except ResponseError as error:
-            error.label = '%s* stays behind, %s' % (self.key, error.label)
-            raise
-        finally:
-            self.bucket.close()
-        return 'all that was written'
+            proof = self.bucket.download([key], got.extend)
+        except IntegrityError:
+            pass
+        expect(got == data, 'the data read back differ from those written')
+        return proof, speed(len(data), time.monotonic() - start)
+
+    def _ask(self, operation, resource, root, key=''):
+        """Return the Document that tells of a *resource* of the bucket, or of an object."""
+        try:
+            return parse_document(Request(self.bucket, operation, 'GET', key,
+                                          {resource: ''}).run().body, root)
+        except (BadAnswer, ResponseError) as error:
+            if getattr(error, 'status', 0) == 403:
+                raise
+            if getattr(error, 'code', '') not in ('NoSuchLifecycleConfiguration',
+                                                  'ObjectLockConfigurationNotFoundError'):
+                raise Verdict('skip', 'this server does not tell')
+            return Document(b'<None/>')
 
     def list(self):
         """ListObjectsV2, and how far the clocks are apart."""
-        names = [entry.key for entry in self.bucket.list_objects(self.key)]
-        expect(not names, 'the listing ignores its prefix')
+        expect(not list(self.bucket.list_objects(self.key)), 'the listing ignores its prefix')
         return 'signed requests are accepted' + (
             ', but the clock is off by %s' % duration(abs(self.bucket.offset))
             if self.bucket.offset else '')
 
     def put(self):
         """PutObject."""
-        start = time.monotonic()
-        self.bucket.put_object(self.key, self.data, unique=True)
-        self.written.append(self.key)
-        remark = speed(len(self.data), time.monotonic() - start)
+        remark = speed(len(self.data), self._put())
         return remark + ('; this server wants Content-MD5, and gets it'
                          if self.bucket.endpoint.wants_md5 else '')
 
     def get(self):
         """HEAD and GET, and how the data are checked."""
-        self._need(self.key)
-        start, pieces = time.monotonic(), []
-        proof = self.bucket.download([self.key], lambda view: pieces.append(bytes(view)))
-        expect(b''.join(pieces) == self.data, 'the data read back differ from those written')
-        return '%s, checked by %s' % (speed(len(self.data), time.monotonic() - start), proof)
+        self._need('put')
+        return '%s, checked by %s' % self._read(self.key, self.data)[::-1]
 
     def range(self):
         """A ranged GET."""
-        self._need(self.key)
+        self._need('put')
         view = memoryview(bytearray(1000))
         self.bucket.get_object(self.key, view, 100000)
         expect(view == self.data[100000:101000], 'the server sends another range')
 
     def volumes(self):
         """An object and its volumes can be side by side, and a listing shows them."""
-        self._need(self.key)
-        key = volume_key(self.key, 1)
-        self.bucket.put_object(key, b'volume', unique=True)
-        self.written.append(key)
+        self._need('put')
+        self._put(volume_key('', 1))
         self.bucket.get_object(self.key, memoryview(bytearray(1)))
         names = {entry.key for entry in self.bucket.list_objects(self.key)}
-        expect({self.key, key} <= names, 'what was written is not in the listing: does `endpoint` '
-               'name the bucket, or some other path?')
+        expect(names >= set(self.written), 'what was written is not in the listing: does '
+               '`endpoint` name the bucket, or some other path?')
 
     def acl(self):
         """GetObjectAcl."""
-        self._need(self.key)
-        try:
-            self.bucket.get_object_acl(self.key)
-        except (BadAnswer, ResponseError) as error:
-            if getattr(error, 'status', 501) == 403:
-                raise
-            raise Skip('this server has no ACLs')
+        self._need('put')
+        self._ask('GetObjectAcl', 'acl', 'AccessControlPolicy', self.key)
 
     def multipart(self):
         """An upload of two parts and its check by ETag."""
-        config = dict(self._config, checksum='none', etag='md5')
-        config.setdefault('part_size', MIN_PART_SIZE)
-        bucket = self._bucket(config)
-        bucket.endpoint, bucket.offset = self.bucket.endpoint, self.bucket.offset
+        bucket, key = copy.copy(self.bucket), self.key + '-multipart'
+        bucket.checksum = False
+        bucket.part_size = bucket._config.get('part_size', MIN_PART_SIZE)
         data = (self.data * (bucket.part_size // len(self.data) + 1))[:bucket.part_size + 1]
-        key, start = self.key + '-multipart', time.monotonic()
+        start = time.monotonic()
         try:
             bucket.upload(key, io.BytesIO(data), unique=True)
-            self.written.append(key)
-            remark = speed(len(data), time.monotonic() - start)
-            view = memoryview(bytearray(len(data)))
-            try:
-                bucket.get_object(key, view)
-                expect(view == data, 'the data read back differ from those written')
-                if bucket.download([key], lambda view: None) == 'etag':
-                    return remark + ", its ETag is the MD5 of its parts' MD5s"
-            except IntegrityError:
-                pass
-            except ResponseError as error:
-                if error.status != 403:
-                    raise
-                return remark + ', not read back: these credentials may not read'
-            if not self.bucket.opaque_etags:
-                self.settings.append('etag opaque')
-            return remark + ', its ETag is opaque'
         except ResponseError as error:
             if error.code == 'EntityTooSmall':
                 self.settings.append('part_size 64m')   # the largest minimum known, Storj's
             raise
-        finally:
-            bucket.close()
+        self.written.append(key)
+        remark = speed(len(data), time.monotonic() - start)
+        try:
+            if self._read(key, data)[0] == 'etag':
+                return remark + ", its ETag is the MD5 of its parts' MD5s"
+        except ResponseError as error:
+            if error.status != 403:
+                raise
+            return remark + ', not read back: these credentials may not read'
+        if not bucket.opaque_etags:
+            self.settings.append('etag opaque')
+        return remark + ', its ETag is opaque'
 
     def abort(self):
         """An upload that is aborted is gone."""
+        self._need('multipart')
         key = self.key + '-aborted'
         upload = UploadEntry(key, self.bucket.create_multipart_upload(key), None)
         self.bucket.abort_multipart_upload(upload)
@@ -3952,72 +3958,113 @@ class BucketTest:
 
     def conditional(self):
         """If-None-Match: * keeps what is there."""
-        self._need(self.key)
+        self._need('put')
         try:
             self.bucket.put_object(self.key, self.data)
         except ResponseError as error:
             if error.code != 'PreconditionFailed':
                 raise
             return 'an existing object is not overwritten'
-        raise Skip('this server ignores If-None-Match: whoever has the credentials can overwrite')
-
-    def overwrite(self):
-        """Without that condition an object is replaced, unless a policy forbids it."""
-        self._need(self.key)
-        self.bucket.put_object(self.key, self.data, overwrite=True)
-        return 'whoever has these credentials can replace what is there'
+        raise Verdict('skip', 'this server ignores If-None-Match: whoever has the credentials can '
+                              'overwrite')
 
     def payload(self):
         """A part that is damaged on its way is refused."""
+        key = self.key + '-damaged'
         try:
-            Request(self.bucket, 'PutObject', 'PUT', self.key + '-damaged', body=b'damaged',
+            Request(self.bucket, 'PutObject', 'PUT', key, body=b'damaged',
                     payload_hash=sha256(b'as it was')).run(require_etag)
         except ResponseError as error:
             if error.code not in DAMAGED_CODES:
                 raise
             return 'damaged data are refused'
-        self.written.append(self.key + '-damaged')
-        raise Skip('this server does not check the signed SHA-256: use https')
+        self.written.append(key)
+        raise Verdict('skip', 'this server does not check the signed SHA-256: use https')
 
     def checksum(self):
         """Full-object CRC32 checksums."""
-        bucket = self._bucket(dict(self._config, checksum='crc32'))
-        bucket.endpoint, bucket.offset = self.bucket.endpoint, self.bucket.offset
-        key = self.key + '-checksum'
+        bucket = copy.copy(self.bucket)
+        bucket.checksum = True
         try:
-            bucket.put_object(key, self.data, unique=True)
-            self.written.append(key)
-            kept = bucket.head_object(key).crc32
+            self._put('-checksum', bucket)
+            kept = bucket.head_object(self.written[-1]).crc32
         except ResponseError as error:
             if error.status == 403:
                 raise
             if self.bucket.checksum:
                 self.settings.append('checksum none')
-            raise Skip('this server takes no checksums')
-        finally:
-            bucket.close()
+            raise Verdict('skip', 'this server takes no checksums')
         if kept is None:
-            raise Skip('this server tells no CRC32, or these credentials may not ask')
+            raise Verdict('skip', 'this server tells no CRC32')
         expect(kept == zlib.crc32(self.data), 'the CRC32 that is kept is wrong')
         return 'this server keeps CRC32s: `checksum crc32` uses them'
 
     def rate(self):
         """The rate limit."""
-        limit, key = self.bucket.limit, self.key + '-rate'
+        limit = self.bucket.limit
         before, limit.rate = limit.rate, 1 << 20
-        start = time.monotonic()
         try:
-            self.bucket.put_object(key, self.data, unique=True)
-            self.written.append(key)
+            seconds = self._put('-rate')
         finally:
             limit.rate = before
-        seconds = time.monotonic() - start
         expect(seconds > 0.7, '1 MiB at 1 MiB/s took only %.2f s' % seconds)
         return '1 MiB at 1 MiB/s took %.2f s' % seconds
 
-    def _need(self, key):
-        if key not in self.written:
-            raise Skip('nothing could be written')
+    def versions(self):
+        """GetBucketVersioning."""
+        status = self._ask('GetBucketVersioning', 'versioning', 'VersioningConfiguration')
+        return 'this bucket keeps versions' if status.get('Status') == 'Enabled' else (
+            'what is deleted or replaced is gone: none are kept')
+
+    def retention(self):
+        """GetObjectLockConfiguration."""
+        for rule in self._ask('GetObjectLockConfiguration', 'object-lock',
+                              'ObjectLockConfiguration').all('Rule'):
+            return printable('what is stored is locked for %s, %s' % (
+                rule['Days'] + ' days' if 'Days' in rule else rule.get('Years', '?') + ' years',
+                rule.get('Mode', '')))
+        return 'no default retention'
+
+    def unfinished(self):
+        """GetBucketLifecycleConfiguration: whether a rule aborts unfinished uploads."""
+        for rule in self._ask('GetBucketLifecycleConfiguration', 'lifecycle',
+                              'LifecycleConfiguration').all('Rule'):
+            if (rule.get('Status') == 'Enabled' and 'DaysAfterInitiation' in rule
+                    and self.key.startswith(rule.get('Prefix', ''))):
+                return printable('unfinished uploads are aborted after %s days'
+                                 % rule['DaysAfterInitiation'])
+        return 'no rule aborts unfinished uploads: `s3dump.py clean` does'
+
+    def delete(self):
+        """DeleteObject, for all that was written but what `overwrite` needs."""
+        left = int(self.key in self.written)
+        if not self.written[left:]:
+            raise Verdict('skip', 'nothing was written')
+        self._delete(left)
+        return 'all that was written'
+
+    def _delete(self, left):
+        try:
+            while len(self.written) > left:
+                self.bucket.delete_object(self.written[-1])
+                self.written.pop()
+        except ResponseError as error:
+            error.label = '%s* stays behind, %s' % (self.key, error.label)
+            raise
+
+    def overwrite(self):
+        """Without that condition an object is replaced, unless a policy forbids it."""
+        self._need('put')
+        kept = self.allowed['delete'] is False
+        try:
+            self.bucket.put_object(self.key, self.data, overwrite=True)
+        finally:
+            if not kept:
+                self._delete(0)
+        if kept:
+            raise Verdict('note', 'whoever has these credentials may not delete what is there, but '
+                                  'can replace it: see README, "AWS SET-UP"')
+        return 'whoever has these credentials can replace what is there'
 
 
 def main(argv):
@@ -4036,7 +4083,7 @@ def main(argv):
     try:
         config = load_config(argv[1] if argv else None,
                              warn=lambda text: print('warning:', text))
-        buckets = BucketTest(config, lambda kind, text: None)
+        buckets = BucketTest(config)
     except Error as error:
         print('no bucket was tested: %s' % error)
         status = 2 if isinstance(error, ConfigError) else 1
@@ -4044,8 +4091,10 @@ def main(argv):
         print('bucket %s at %s' % (printable(buckets.bucket.endpoint.bucket),
                                    printable(buckets.bucket.endpoint.authority)))
         print('\n'.join(buckets.run(test)))
-    print('%d passed, %d failed, %d skipped' % (test.passed, test.failed, test.skipped))
-    return 1 if test.failed else status
+    print('%d passed, %d failed, %d skipped' % (test.count['ok'], test.count['FAIL'],
+                                                test.count['skip'])
+          + (', %d noted' % test.count['note'] if test.count['note'] else ''))
+    return 1 if test.count['FAIL'] else status
 
 
 if __name__ == '__main__':

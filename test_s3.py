@@ -6828,19 +6828,88 @@ class SelfTestTests(ClientTestCase):
             file.flush()
             return self.run_selftest('-f', file.name)
 
+    def lines(self, server, *checks, **options):
+        """Return the lines of these checks, or of all but the slow one, and of the summary."""
+        class Some(s3.BucketTest):
+            CHECKS = checks or [name for name in s3.BucketTest.CHECKS if name != 'rate']
+
+        lines, config = [], dict(endpoint=server.url, region=server.region, host='box',
+                                 part_size=1000, bucket_name=server.bucket,
+                                 access_key_id=server.access_key,
+                                 secret_access_key=server.secret_key)
+        with unittest.mock.patch.dict(os.environ, NOWHERE, clear=True):
+            summary = Some(dict(config, **options)).run(s3.SelfTest(lines.append))
+        return [line.rstrip('\n') for line in lines], summary
+
     def test_everything_passes_here_and_nothing_is_left(self):
         server = self.server()
         status, text = self.selftest(server)
         self.assertEqual(status, 0, text)
         self.assertRegex(text, '\nthis server needs no other settings\n'
                          'these credentials may list, read, write, overwrite, delete, abort\n'
-                         '17 passed, 0 failed, 0 skipped\n\\Z')
+                         '20 passed, 0 failed, 0 skipped\n\\Z')
         self.assertEqual((dict(server.objects), server.uploads), ({}, {}))
 
-    def test_it_ends_with_the_settings_that_the_server_needs(self):
-        class Quick(s3.BucketTest):
-            CHECKS = ('put', 'multipart', 'checksum', 'delete')
+    def test_a_policy_by_prefix_is_enough(self):
+        server = self.server()
+        server.users[server.access_key].prefix = 'box:'
+        lines, summary = self.lines(server)
+        self.assertEqual(summary[-1], 'these credentials may list, read, write, overwrite, delete, '
+                         'abort')
+        self.assertEqual([line.split()[1] for line in lines if not line.startswith('ok ')],
+                         ['versions', 'retention', 'unfinished'])
+        self.assertEqual({request.key.partition(':s3dump-test-')[0] for request in server.log
+                          if request.key}, {'box'})
 
+    def test_the_host_label_is_that_of_the_configuration_or_the_environment_or_the_machine(self):
+        here = os.uname().nodename.split('.')[0]
+        for config, environ, expected in (
+                ({'host': 'a'}, {'S3DUMP_HOST': 'b'}, ('a', '`host`')),
+                ({}, {'S3DUMP_HOST': ' b '}, ('b', '$S3DUMP_HOST')),
+                ({}, {'S3DUMP_HOST': ' '}, (here, "this machine's name")),
+                ({}, {}, (here, "this machine's name"))):
+            self.assertEqual(s3.host_label(config, environ), expected)
+
+    def test_it_tells_what_the_bucket_keeps(self):
+        server = self.server()
+        for versioning, retention, lifecycle, expected in (
+                ('', None, (), ('none are kept', 'no default retention', 'no rule aborts')),
+                ('Suspended', None, [('other:', 1)],
+                 ('none are kept', 'no default retention', 'no rule aborts')),
+                ('Enabled', ('GOVERNANCE', 30), [('other:', 1), ('box:', 9)],
+                 ('this bucket keeps versions', '30 days, GOVERNANCE', 'aborted after 9 days'))):
+            server.versioning, server.retention, server.lifecycle = versioning, retention, lifecycle
+            lines, _ = self.lines(server, 'versions', 'retention', 'unfinished')
+            self.assertEqual([line[:4] for line in lines], ['ok  '] * 3, lines)
+            for line, text in zip(lines, expected):
+                self.assertIn(text, line)
+
+    def test_what_the_bucket_keeps_may_be_refused_or_unknown(self):
+        for answer, said in ((dict(status=403, code='AccessDenied'), 'these credentials may not'),
+                             (dict(status=501, code='NotImplemented'), 'does not tell'),
+                             (dict(status=404, code='NoSuchKey'), 'does not tell'),
+                             (dict(status=200, body=b'<ListBucketResult/>'), 'does not tell')):
+            server = self.server()
+            for operation in ('GetBucketVersioning', 'GetObjectLockConfiguration',
+                              'GetBucketLifecycleConfiguration'):
+                server.fault(operation, 'status', times=None, **answer)
+            for line in self.lines(server, 'versions', 'retention', 'unfinished')[0]:
+                self.assertRegex(line, '^skip .*' + said)
+            self.assertEqual(len(server.log), 3)
+
+    def test_it_says_nothing_of_what_it_has_not_tried(self):
+        for allow, summary in (
+                (['ListObjectsV2'], ['these credentials may list', 'they may not write',
+                                     'unknown: whether they may read, overwrite, delete, abort']),
+                (['PutObject', 'AbortMultipartUpload', 'DeleteObject'],
+                 ['these credentials may write, overwrite, delete', 'they may not list, read',
+                  'unknown: whether they may abort'])):
+            server = self.server()
+            server.users[server.access_key].allow = allow
+            self.assertEqual(self.lines(server)[1][1:], summary)
+            self.assertEqual((dict(server.objects), server.uploads), ({}, {}))
+
+    def test_it_ends_with_the_settings_that_the_server_needs(self):
         for quirks, options, expected in (
                 ([], {'part_size': 1000}, ['this server needs no other settings']),
                 (['opaque-etag'], {}, ['etag opaque']),
@@ -6853,12 +6922,7 @@ class SelfTestTests(ClientTestCase):
                 if 'EntityTooSmall' in quirks:
                     server.fault('CompleteMultipartUpload', 'status', times=None, status=400,
                                  code='EntityTooSmall')
-                config = dict(endpoint=server.url, region=server.region, part_size=1000,
-                              bucket_name=server.bucket, access_key_id=server.access_key,
-                              secret_access_key=server.secret_key)
-                with unittest.mock.patch.dict(os.environ, NOWHERE, clear=True):
-                    lines = Quick(dict(config, **options), lambda kind, text: None).run(
-                        s3.SelfTest(lambda text: None))
+                lines = self.lines(server, 'put', 'multipart', 'checksum', 'delete', **options)[1]
                 if len(expected[0]) < 30:
                     expected.insert(0, 'settings that this server needs, to be pasted into the '
                                     'configuration:')
@@ -6873,16 +6937,14 @@ class SelfTestTests(ClientTestCase):
                  'FAIL  volumes .*does `endpoint` name the bucket')):
             server = self.server()
             server.fault(times=None, **fault)
-            status, text = self.selftest(server)
-            self.assertEqual(status, 1, text)
-            self.assertRegex(text, message)
+            lines, _ = self.lines(server, 'list', 'put', 'volumes', 'delete')
+            self.assertRegex(lines[2], message)
 
     def test_it_says_that_content_md5_is_sent(self):
         server = self.server(quirks=['wants-content-md5'])
-        status, text = self.selftest(server)
-        self.assertEqual(status, 0, text)
-        self.assertRegex(text, r'ok    put +\S+ MB/s; this server wants Content-MD5, and gets it\n')
-        self.assertIn('this server needs no other settings', text)
+        lines, summary = self.lines(server, 'put', 'multipart')
+        self.assertRegex(lines[0], 'ok    put .* this server wants Content-MD5, and gets it')
+        self.assertEqual(summary[0], 'this server needs no other settings')
 
     def test_a_write_only_key_gets_a_useful_answer(self):
         server = self.server()
@@ -6893,12 +6955,15 @@ class SelfTestTests(ClientTestCase):
         self.assertRegex(text, 'skip  list .*these credentials may not')
         self.assertRegex(text, 'skip  get .*these credentials may not')
         self.assertRegex(text, 'skip  delete .*these credentials may not')
+        self.assertRegex(text, 'note  overwrite .*may not delete what is there, but can replace it')
         self.assertRegex(text, '\nthese credentials may write, overwrite, abort\n'
-                         'they may not list, read, delete\n')
+                         'they may not list, read, delete\n'
+                         '[0-9]+ passed, 0 failed, [0-9]+ skipped, 1 noted\n')
         server.users[server.access_key].conditional = True
-        self.assertRegex(self.selftest(server)[1], 'skip  overwrite .*these credentials may not: '
-                         '(.*\n)*these credentials may write, abort\n'
-                         'they may not list, read, overwrite, delete\n')
+        lines, summary = self.lines(server)
+        self.assertRegex(lines[-1], 'skip  overwrite .*these credentials may not: ')
+        self.assertEqual(summary[1:], ['these credentials may write, abort',
+                                       'they may not list, read, overwrite, delete'])
 
     def test_each_failure_fails(self):
         server = self.server()
