@@ -803,10 +803,11 @@ def digest_header(body):
 class Document:
     """An XML document: the name of its root, and the texts of elements by their names.
 
-    All names are in the namespace of the root, whichever that is; servers differ.
+    All names are in the namespace of the root, whichever that is; servers differ.  Raises
+    BadAnswer, also if *name* is given and the root has another.
     """
 
-    def __init__(self, body):
+    def __init__(self, body, name=''):
         # here, since a short dump has no XML to read, and the import takes 8 ms
         from xml.etree import ElementTree
         if b'<!DOCTYPE' in body or b'\0' in body:   # a bomb needs one of them
@@ -818,6 +819,9 @@ class Document:
                             % (error, quoted(body[:60])))
         space, _, self.name = self._root.tag.rpartition('}')
         self._space = space and space + '}'
+        if name and name != self.name:
+            raise BadAnswer('the answer of the server is a %s, where S3 says %s'
+                            % (printable(self.name, 50), name))
 
     def get(self, name):
         """Return the text of the root's child *name*, or ''."""
@@ -833,15 +837,6 @@ class Document:
         path = '/'.join(self._space + name for name in path.split('/'))
         for element in self._root.iterfind(path):
             yield {child.tag[start:]: child.text or '' for child in element.iter()}
-
-
-def parse_document(body, name):
-    """Return the Document, whose root must be called *name*; raises BadAnswer."""
-    document = Document(body)
-    if document.name != name:
-        raise BadAnswer('the answer of the server is a %s, where S3 says %s'
-                        % (printable(document.name, 50), name))
-    return document
 
 
 def parse_time(text):
@@ -878,7 +873,7 @@ def parse_date(text):
 def parse_error(label, method, status, headers, body):
     """Return the ResponseError for an answer of *status* >= 300."""
     try:
-        get = parse_document(body, 'Error').get
+        get = Document(body, 'Error').get
     except BadAnswer:               # no body, a page, or XML with unescaped text
         code = re.search(b'<Code>([A-Za-z0-9._-]{1,100})</Code>', body)
         get = {'Code': code.group(1).decode() if code else ''}.get
@@ -893,7 +888,7 @@ def parse_error(label, method, status, headers, body):
         request_id=get('RequestId') or headers.get('x-amz-request-id') or '',
         region=headers.get('x-amz-bucket-region') or get('Region') or '',
         location=headers.get('location') or get('Endpoint') or '',
-        retry_after=retry_after(headers), date=server_time(headers, get('ServerTime') or ''),
+        retry_after=retry_after(headers), date=server_time(headers, get('ServerTime')),
         from_s3=bool(get('Code')))
 
 
@@ -953,11 +948,10 @@ def parse_upload_id(answer):
 
 def require_completion(label, answer):
     """Raise the error that may stand in the Answer to a CompleteMultipartUpload in spite of 200."""
-    document = Document(answer.body.strip())
-    if document.name == 'Error':
-        raise parse_error(label, 'POST', answer.status, answer.headers, answer.body)
-    if document.name != 'CompleteMultipartUploadResult':
-        raise BadAnswer('the server does not say that the upload is complete')
+    body = answer.body.strip()
+    if Document(body).name == 'Error':
+        raise parse_error(label, 'POST', answer.status, answer.headers, body)
+    Document(body, 'CompleteMultipartUploadResult')
 
 
 def require_etag(answer):
@@ -983,11 +977,9 @@ UploadEntry = collections.namedtuple('UploadEntry', 'key upload_id initiated')
 
 def decoder(listing, prefix):
     """Return the function that decodes the keys of a listing: they are url-encoded, unless the
-    server ignored our wish.  There are servers that encode some keys, and don't say so."""
-    if listing.get('EncodingType') == 'url':
-        return unquote
-    return lambda key: unquote(key) if not key.startswith(prefix) and unquote(key).startswith(
-        prefix) else key
+    server ignored our wish; one that lacks the prefix was encoded without a word."""
+    return unquote if listing.get('EncodingType') == 'url' else lambda key: (
+        key if key.startswith(prefix) or not unquote(key).startswith(prefix) else unquote(key))
 
 
 def unquote(text):
@@ -2386,20 +2378,20 @@ class Request:
 
     operation: its name in S3's documentation; key: of the object, '' for the bucket; query,
     headers: dicts; body: bytes-like; payload_hash: signed in place of its SHA-256; timeout:
-    seconds of silence; patience: seconds without progress; None: the Bucket's.
+    seconds of silence, None: the Bucket's; patience: seconds without progress, at most.
 
     A Request belongs to the thread that makes it, and uses its Connection.
     """
 
     def __init__(self, bucket, operation, method, key='', query=(), headers=(), body=b'',
-                 payload_hash=None, timeout=None, patience=None):
+                 payload_hash=None, timeout=None, patience=float('inf')):
         self.label = operation + (' ' + quoted(key, 300) if key else '')    # for messages
         self.headers = dict(headers)
         self._bucket, self._connection = bucket, bucket.connection()
         self._method, self._key, self._query, self._body = method, key, dict(query), body
         self._payload_hash = payload_hash or sha256(body)
         self._timeout = timeout or bucket.times.timeout
-        self.retries = Retries(lambda: patience or bucket.patience_now(), bucket.monotonic)
+        self.retries = Retries(lambda: min(patience, bucket.patience_now()), bucket.monotonic)
         self._signed = None         # the Signed of the last attempt
         self._doubt = False         # whether an attempt that failed may have done the work
 
@@ -2557,11 +2549,6 @@ class Times:
         self.patience, self.timeout = patience, timeout
         self.complete_timeout, self.answer_timeout = complete_timeout, answer_timeout
 
-    def at_most(self, seconds):
-        """Return the same Times, none of them longer than *seconds*."""
-        return Times(*(min(value, seconds) for value in (
-            self.patience, self.timeout, self.complete_timeout, self.answer_timeout)))
-
 
 class Tally:
     """Counts how a transfer goes, for those who show it.
@@ -2588,64 +2575,49 @@ Stored = collections.namedtuple('Stored', 'key size parts objects')
 
 
 class Head:
-    """What the server tells about an object: size in bytes, etag, crc32 (int or None), modified in
-    seconds since the epoch (0 if unknown), storage_class, and the metadata."""
+    """What the server tells about an object.
+
+    size: in bytes; crc32: int or None; modified: in seconds since the epoch, 0 if unknown;
+    archived: whether, by its class, it can't be read: see Bucket.readable(); restoring: whether it
+    is being made readable; dump_id: a name that only the objects of one dump have in common, or
+    ''; has_metadata: whether it has that of a dump, which a copy may have lost; full: whether it
+    is as large as can be, so that volumes or an end mark must follow; alone: whether it certainly
+    has no volumes, since it could be larger.
+    """
 
     def __init__(self, headers):
         self.headers = headers
-        size = headers.get('content-length') or ''
+        size, self.etag = headers.get('content-length') or '', headers.get('etag') or ''
         if not re.match('[0-9]{1,19}\\Z', size):
             raise BadAnswer('the server does not tell the size of the object')
-        self.size = int(size)
-        self.etag = headers.get('etag') or ''
         if not self.etag:
             raise BadAnswer('an answer without an ETag is not from S3')
+        self.size = int(size)
         self.modified = parse_date(headers.get('last-modified')) or 0
         self.storage_class = headers.get('x-amz-storage-class') or 'STANDARD'
-        self.crc32 = None
+        restore = headers.get('x-amz-restore') or ''
+        self.restoring = 'ongoing-request="true"' in restore
+        self.archived = 'ongoing-request="false"' not in restore and (
+            self.storage_class in ('GLACIER', 'DEEP_ARCHIVE')
+            or bool(headers.get('x-amz-archive-status')))
+        self.dump_id, most = headers.get('x-amz-meta-dump-id') or '', self.number('volume-size')
+        self.has_metadata = bool(self.dump_id or most)
+        self.full, self.alone = 0 < most <= self.size, self.size < most
+
+    @property
+    def crc32(self):
+        """The checksum of the whole, or None.  A COMPOSITE one, which ends in -N, is none."""
         try:
-            crc32 = base64.b64decode(headers.get('x-amz-checksum-crc32') or '', validate=True)
-        except binascii.Error:      # a COMPOSITE one ends in -N, and is useless here
-            crc32 = b''
-        if len(crc32) == 4 and headers.get('x-amz-checksum-type') != 'COMPOSITE':
-            self.crc32 = int.from_bytes(crc32, 'big')
+            crc32 = base64.b64decode(self.headers.get('x-amz-checksum-crc32') or '', validate=True)
+        except binascii.Error:
+            return None
+        composite = self.headers.get('x-amz-checksum-type') == 'COMPOSITE'
+        return int.from_bytes(crc32, 'big') if len(crc32) == 4 and not composite else None
 
     def number(self, name):
         """Return the metadata *name* as a number, or 0."""
         text = self.headers.get('x-amz-meta-' + name) or ''
         return int(text) if re.match(r'[0-9]{1,18}\Z', text) else 0
-
-    @property
-    def dump_id(self):
-        """The name that only the objects of one dump have in common, or ''."""
-        return self.headers.get('x-amz-meta-dump-id') or ''
-
-    @property
-    def has_metadata(self):
-        """Whether the object has metadata of a dump, which a copy may have lost."""
-        return bool(self.dump_id or self.number('volume-size'))
-
-    @property
-    def full(self):
-        """Whether the object is as large as can be, so that volumes or an end mark must follow."""
-        return 0 < self.number('volume-size') <= self.size
-
-    @property
-    def alone(self):
-        """Whether the object certainly has no volumes, since it could be larger."""
-        return self.size < self.number('volume-size')
-
-    @property
-    def archived(self):
-        """Whether, by its class, the object can't be read: see Bucket.readable()."""
-        return (bool(self.storage_class in ('GLACIER', 'DEEP_ARCHIVE')
-                     or self.headers.get('x-amz-archive-status'))
-                and 'ongoing-request="false"' not in (self.headers.get('x-amz-restore') or ''))
-
-    @property
-    def restoring(self):
-        """Whether the object is being made readable."""
-        return 'ongoing-request="true"' in (self.headers.get('x-amz-restore') or '')
 
     @property
     def locked_until(self):
@@ -2688,6 +2660,8 @@ class Bucket:
         self.endpoint = Endpoint(config)
         self._config = config = dict(self.endpoint.defaults(), **{
             name: value for name, value in config.items() if value != 'auto'})
+        self.service = config.get('service', 's3')
+        self.opaque_etags = config.get('etag') == 'opaque'
         self.jobs = config.get('jobs', JOBS)
         self.part_size = config.get('part_size', PART_SIZE)
         self.max_parts = config.get('max_parts', MAX_PARTS)
@@ -2716,21 +2690,11 @@ class Bucket:
         """Return a copy for one thread that tidies up: with little patience, no rate limit, and a
         connection of its own."""
         hasty = copy.copy(self)
-        hasty.times = self.times.at_most(2 * TIDY_TIME / 3)
+        hasty.times = Times(*4 * [2 * TIDY_TIME / 3])
         hasty.limit, hasty.signals, hasty._local = RateLimit(), NO_SIGNALS, threading.local()
         return hasty
 
     # For a Request
-
-    @property
-    def service(self):
-        """The signing service name."""
-        return self._config.get('service', 's3')
-
-    @property
-    def opaque_etags(self):
-        """Whether ETags say nothing about the data."""
-        return self._config.get('etag') == 'opaque'
 
     def now(self):
         """Return the seconds since the epoch, by the server's clock as far as it is known."""
@@ -2812,36 +2776,36 @@ class Bucket:
 
     # Objects
 
-    def put_object(self, key, body, overwrite=False, unique=False, dump_id=None,
-                   storage_class=None, watch=lambda request: None):
+    def put_object(self, key, body, dump_id=None, storage_class=None, **terms):
         """Store *body* (bytes-like) as the object *key*.
 
-        overwrite: whether an existing object may be replaced; unique: whether the key is random,
-        so that an object found there after a repetition can only be ours; dump_id: None: a new
-        one; storage_class: None: the configured one; watch: gets the Request before it is sent.
-        Raises UnknownOutcome.
+        dump_id: None: a new one; storage_class: None: the configured one; terms: overwrite:
+        whether an existing object may be replaced; unique: whether the key is random, so that an
+        object found there after a repetition can only be ours; watch: gets the Request before it
+        is sent.  Raises UnknownOutcome.
         """
         dump_id = dump_id or random_name()
         headers = self._object_headers(dump_id, storage_class)
         payload_hash = self._protect(headers, body)
-        if not overwrite:
-            headers['if-none-match'] = '*'
-        request = Request(self, 'PutObject', 'PUT', key, headers=headers, body=body,
-                          payload_hash=payload_hash)
-        watch(request)
-        try:
-            request.run(require_etag)
-        except (ResponseError, NetworkError, BadAnswer) as error:
-            self._look_into(request.in_doubt, error, key, dump_id, len(body), unique)
+        request = Request(self, 'PutObject', 'PUT', key, (), headers, body, payload_hash)
+        self._create(request, require_etag, key, dump_id, len(body), **terms)
 
-    def _look_into(self, in_doubt, error, key, dump_id, size, unique, upload_id=''):
-        """Return if the object is there though its creation ended in *error*; else raise *error*.
+    def _create(self, request, accept, key, dump_id, size, upload_id='', overwrite=False,
+                unique=False, watch=lambda request: None):
+        """Have an object created by *request*, or raise the error in which that ended.
 
         An attempt before the last may have done the work, or, if a name that nobody else can
         know is taken, a proxy may have repeated our request.  "No such upload", once an answer
-        was lost, means that the completion is still going on: S3 takes minutes for it.  Raises
-        UnknownOutcome.
+        was lost, means that the completion is still going on: S3 takes minutes for it.
         """
+        if not overwrite:
+            request.headers['if-none-match'] = '*'
+        watch(request)
+        try:                        # a completion isn't repeated before we looked
+            return request.run(accept, lambda: upload_id and request.in_doubt and self.is_ours(
+                key, dump_id, size))
+        except (ResponseError, NetworkError, BadAnswer) as failure:
+            error, in_doubt = failure, request.in_doubt
         taken = getattr(error, 'status', 0) == 412
         if not in_doubt and not taken:
             raise error
@@ -2899,14 +2863,14 @@ class Bucket:
     def is_ours(self, key, dump_id, size):
         """Whether the object under *key* is the one that we wrote; None if we can't look."""
         try:
-            head = self.head_object(key, patience=min(self.times.patience, LOOK_PATIENCE))
+            head = self.head_object(key, patience=LOOK_PATIENCE)
         except ResponseError as error:
             return False if error.status == 404 else None
         except (NetworkError, BadAnswer):
             return None
         return head.dump_id == dump_id and head.size == size
 
-    def head_object(self, key, part=None, patience=None):
+    def head_object(self, key, part=None, patience=float('inf')):
         """Return the Head of an object, or of a *part* of it where the server can tell."""
         headers = {'x-amz-checksum-mode': 'ENABLED'} if self.checksum and not part else {}
         query = {'partNumber': str(part)} if part else {}
@@ -3057,7 +3021,7 @@ class Bucket:
         last = None
         while True:
             page = Request(self, operation, 'GET', key, query, headers).run(
-                lambda answer: parse_document(answer.body, name))
+                lambda answer: Document(answer.body, name))
             yield page
             if page.get('IsTruncated') != 'true':
                 return
@@ -3069,7 +3033,7 @@ class Bucket:
     def get_object_acl(self, key):
         """Return the ACL of an object: XML, as bytes."""
         body = Request(self, 'GetObjectAcl', 'GET', key, {'acl': ''}).run().body
-        parse_document(body, 'AccessControlPolicy')     # some servers send the object itself
+        Document(body, 'AccessControlPolicy')     # some servers send the object itself
         return body
 
     def put_object_acl(self, key, body):
@@ -3150,18 +3114,15 @@ class Bucket:
                        payload_hash=payload_hash).run(require_etag)
         return etag, headers.get('x-amz-checksum-crc32')
 
-    def complete_multipart_upload(self, multipart, parts, size, crc32=None, dump_id='',
-                                  overwrite=False, unique=False, watch=lambda request: None):
+    def complete_multipart_upload(self, multipart, parts, size, crc32=None, dump_id='', **terms):
         """Make the object appear.
 
         parts: as upload_part() returned them, in order; size: of the object, in bytes; crc32:
-        of the whole object, if the server keeps checksums; the rest as for put_object().
-        Raises UnknownOutcome.
+        of the whole object, if the server keeps checksums; terms: as for put_object().  Raises
+        UnknownOutcome.
 
         The answer may take minutes, be an error in spite of its status 200, or be lost
-        although the work was done.  So we look whether the object is there before we repeat the
-        request; if the credentials may not look, a second answer that there is nothing to
-        complete leaves the outcome unknown.
+        although the work was done.
 
         Source: Amazon S3 API Reference, CompleteMultipartUpload.
         """
@@ -3170,25 +3131,17 @@ class Bucket:
             headers.update({'x-amz-checksum-crc32': crc32_text(crc32),
                             'x-amz-checksum-type': 'FULL_OBJECT',
                             'x-amz-mp-object-size': str(size)})
-        if not overwrite:
-            headers['if-none-match'] = '*'
         key, upload_id = multipart.key, multipart.upload_id
         request = Request(self, 'CompleteMultipartUpload', 'POST', key, {'uploadId': upload_id},
-                          headers, completion_body(parts),
-                          timeout=self.times.complete_timeout)
-        watch(request)
-        try:
-            request.run(lambda answer: require_completion(request.label, answer),
-                        lambda: request.in_doubt and self.is_ours(key, dump_id, size))
-        except (ResponseError, NetworkError, BadAnswer) as error:
-            self._look_into(request.in_doubt, error, key, dump_id, size, unique, upload_id)
+                          headers, completion_body(parts), timeout=self.times.complete_timeout)
+        self._create(request, lambda answer: require_completion(request.label, answer),
+                     key, dump_id, size, upload_id, **terms)
 
     def abort_multipart_upload(self, multipart):
         """Abort an upload, and delete its parts; returns whether it existed."""
         try:
             Request(self, 'AbortMultipartUpload', 'DELETE', multipart.key,
-                    {'uploadId': multipart.upload_id}, patience=min(
-                        self.times.patience, LOOK_PATIENCE)).run(require_empty)
+                    {'uploadId': multipart.upload_id}, patience=LOOK_PATIENCE).run(require_empty)
         except ResponseError as error:
             if error.status != 404 or (error.message and not error.from_s3):   # a page
                 raise
@@ -3280,9 +3233,9 @@ class Upload:
             self._store(stream)
         except BaseException as error:
             # a request that was sent completely may still succeed: its answer gets a moment
-            self.workers.stop(lambda: any(volume.awaited for volume in volumes))
-            if volumes:
-                self._tidy_up(error)
+            self.workers.stop(lambda: any(volume.in_doubt for volume in volumes))
+            if volumes and not (isinstance(error, UnknownOutcome) and volumes[0].completing):
+                self._tidy_up()     # else the error tells what may be there
             raise
         finally:
             self.workers.stop()
@@ -3320,30 +3273,27 @@ class Upload:
             volume.wait_for_parts()
         return [self.workers.submit(volume.complete) for volume in self._volumes[1:][-1:]]
 
-    def _tidy_up(self, error):
-        """Remove every trace of the dump, which failed by *error*, unless it proves to be whole.
+    def _tidy_up(self):
+        """Remove every trace of the dump, which failed, unless it proves to be whole.
 
         This takes TIDY_TIME at most; neither the rate limit nor a signal delays it.  An upload
         whose id was lost stays: it is empty.
         """
         bucket, done = self.bucket.hasty(), []
-        thread = Thread(lambda: done.append(self._remove(bucket, error)))
+        thread = Thread(lambda: done.append(self._remove(bucket)))
         try:
             thread.start()
             thread.join(TIDY_TIME)
         except RuntimeError:        # no thread to be had
-            done.append(self._remove(bucket, error))
-        report, bucket.report = bucket.report, lambda kind, text: None  # _remove() may go on
+            done.append(self._remove(bucket))
         if not done:
-            report('doubt' if self._volumes[0].completing else 'warning',
-                   'something of %s may be left behind: no answer in time' % quoted(self.key))
+            self._left(bucket, 'no answer in time')
+        bucket.report = lambda kind, text: None     # _remove() may go on
 
-    def _remove(self, bucket, error):
+    def _remove(self, bucket):
         """Ask the server what there is, and remove it unless that is the whole dump."""
         first = self._volumes[0]
         try:
-            if isinstance(error, UnknownOutcome) and first.completing:
-                return              # the error tells what may be there
             there = first.settle(bucket)
             if there is False:
                 for volume in self._volumes:
@@ -3356,10 +3306,13 @@ class Upload:
                     quoted(self.key),
                     first.upload_id and ', its upload id is ' + printable(first.upload_id)))
         except Error as failure:
-            bucket.report('doubt' if first.completing else 'warning',
-                          'something of %s may be left behind: %s' % (quoted(self.key), failure))
+            self._left(bucket, failure)
         finally:
             bucket.close()
+
+    def _left(self, bucket, reason):
+        bucket.report('doubt' if self._volumes[0].completing else 'warning',
+                      'something of %s may be left behind: %s' % (quoted(self.key), reason))
 
 
 class Volume:
@@ -3384,11 +3337,8 @@ class Volume:
         return self._state == 'completing'
 
     @property
-    def awaited(self):
-        """Whether an answer is awaited that tells what there is."""
-        return self._state in ('creating', 'completing') and self._in_doubt()
-
-    def _in_doubt(self):
+    def in_doubt(self):
+        """Whether a request under way may be carried out."""
         return bool(self._request) and self._request.in_doubt
 
     def _watch(self, request):
@@ -3425,33 +3375,32 @@ class Volume:
         self._state = 'creating'
         self.upload_id = self._upload.bucket.create_multipart_upload(
             self.key, self._upload.dump_id, self._watch)
-        self._state = 'open'
+        self._state, self._request = 'open', None
 
     def complete(self):
         """Make the object appear."""
         upload, before, self._state = self._upload, self._state, 'completing'
-        overwrite = upload.overwrite and self.key == upload.key
-        self._request = None
+        terms = dict(dump_id=upload.dump_id, overwrite=upload.overwrite and self.key == upload.key,
+                     unique=upload.unique, watch=self._watch)
         try:
             if self._body is None:
-                upload.bucket.complete_multipart_upload(
-                    self, self._parts, self.size, self._crc32, upload.dump_id, overwrite,
-                    upload.unique, self._watch)
+                upload.bucket.complete_multipart_upload(self, self._parts, self.size, self._crc32,
+                                                        **terms)
             else:
-                upload.bucket.put_object(self.key, self._body, overwrite, upload.unique,
-                                         upload.dump_id, self._storage_class, self._watch)
+                upload.bucket.put_object(self.key, self._body, storage_class=self._storage_class,
+                                         **terms)
         except UnknownOutcome:
             raise
         except Error:
             self._state = before    # the object certainly isn't there
             raise
-        self._state, self._parts = 'complete', []
+        self._state, self._request, self._parts = 'complete', None, []
 
     # Called when they have stopped
 
     def settle(self, bucket):
         """Find out whether the object is there; returns True, False, or None for unknown."""
-        if self.completing and not self._in_doubt():
+        if self.completing and not self.in_doubt:
             self._state = 'open' if self.upload_id else 'new'   # nothing of the request was sent
         if self.completing:
             aborted = refusal = None
@@ -3494,8 +3443,7 @@ class Volume:
 
 class LengthProof:
     """Checks only the count of bytes, which get_object() has done already."""
-    name = 'length'
-    complaint = ''
+    name, complaint = 'length', ''
 
     def __init__(self, range_size):
         self.range_size = range_size
@@ -3583,10 +3531,7 @@ class EtagProof(LengthProof):
 
     def update(self, view, prepared):
         for parts in self._parts:
-            if prepared:
-                parts.digests.append(prepared)
-            else:
-                parts.update(view)
+            parts.update(view, prepared)
 
     def passed(self):
         count = int(self._etag.partition('-')[2] or 0)
@@ -3597,14 +3542,16 @@ class PartDigests:
     """The MD5s of a stream's parts of *size* bytes each."""
 
     def __init__(self, size):
-        self.digests = []
-        self._size, self._left, self._current = size, size, md5()
+        self._digests, self._size, self._left, self._current = [], size, size, md5()
 
-    def update(self, view):
-        """Take the next bytes of the stream."""
+    def update(self, view, digest=None):
+        """Take the next bytes of the stream; digest: theirs, if they are a part."""
+        if digest:
+            self._digests.append(digest)
+            return
         while len(view):
             if not self._left:
-                self.digests.append(self._current.digest())
+                self._digests.append(self._current.digest())
                 self._left, self._current = self._size, md5()
             piece = view[:self._left]
             self._current.update(piece)
@@ -3613,7 +3560,7 @@ class PartDigests:
 
     def etag(self, count):
         """Return the ETag of the bytes so far; count: of the parts in the ETag, or 0."""
-        digests = self.digests
+        digests = self._digests
         if self._left < self._size or not digests:
             digests = digests + [self._current.digest()]
         if not count:
@@ -3680,23 +3627,20 @@ def find_part_sizes(bucket, key, head, count):
     return ([], False) if 0 < told < head.size else (sorted(fits), False)
 
 
-def fetch_range(bucket, key, view, first, head, proof):
-    """Fill *view*, in a thread; returns what the proof can compute of it alone."""
-    bucket.get_object(key, view, first, head)
-    return proof.prepare(view)
-
-
 def download_object(bucket, workers, key, head, write):
     """Write an object to write(view) as its ranges come in; returns how it was checked."""
     proof = find_proof(bucket, key, head)
     pending, position = collections.deque(), 0
 
+    def fetch(view, first):         # in a thread
+        bucket.get_object(key, view, first, head)
+        return proof.prepare(view)
+
     while position < head.size or pending:
         while position < head.size and len(pending) <= bucket.jobs:
             buffer = workers.buffer()
             view = buffer[:min(proof.range_size, head.size - position)]
-            pending.append((view, buffer, workers.submit(
-                fetch_range, bucket, key, view, position, head, proof)))
+            pending.append((view, buffer, workers.submit(fetch, view, position)))
             position += len(view)
         view, buffer, task = pending.popleft()
         prepared = workers.wait(task)
@@ -3744,12 +3688,12 @@ class SelfTest:
     def __init__(self, write=sys.stdout.write if sys.stdout else lambda text: None):
         self._write, self.count = write, collections.Counter()
 
-    def try_out(self, name, function):
-        """Run function(), which returns a remark, and print a line; returns whether that was
+    def try_out(self, name, function, *args):
+        """Run function(*args), which returns a remark, and print a line; returns whether that was
         allowed, None if unknown."""
         word, allowed = 'ok', True
         try:
-            remark = function()
+            remark = function(*args)
         except Verdict as verdict:
             word, remark = verdict.args
             allowed = True if word == 'note' else None
@@ -3813,6 +3757,8 @@ class BucketTest:
     All keys begin with HOST:s3dump-test- and a random name.  settings: lines that the
     configuration needs in addition; allowed: {check: whether it was allowed, None if unknown}.
     """
+    NEEDS = dict(dict.fromkeys(('get', 'range', 'volumes', 'acl', 'conditional', 'overwrite'),
+                               'put'), abort='multipart')
     CHECKS = ('list', 'put', 'get', 'range', 'volumes', 'acl', 'multipart', 'abort', 'conditional',
               'payload', 'checksum', 'rate', 'versions', 'retention', 'unfinished', 'delete',
               'overwrite')
@@ -3831,7 +3777,7 @@ class BucketTest:
     def run(self, test):
         """Run all checks; returns the lines of a summary."""
         for name in self.CHECKS:
-            self.allowed[name] = test.try_out(name, getattr(self, name))
+            self.allowed[name] = test.try_out(name, self._check, name)
         self.bucket.close()
         region = self.bucket.endpoint.region
         if region != self.region:
@@ -3845,9 +3791,11 @@ class BucketTest:
                 lines.append(text % ', '.join(rights))
         return lines
 
-    def _need(self, check):
-        if not self.allowed.get(check):
-            raise Verdict('skip', 'without `%s` there is nothing to try' % check)
+    def _check(self, name):
+        need = self.NEEDS.get(name)
+        if need and not self.allowed.get(need):
+            raise Verdict('skip', 'without `%s` there is nothing to try' % need)
+        return getattr(self, name)()
 
     def _put(self, suffix='', bucket=None, **options):
         """Store the data; returns the seconds that it took."""
@@ -3869,7 +3817,7 @@ class BucketTest:
     def _ask(self, operation, resource, root, key=''):
         """Return the Document that tells of a *resource* of the bucket, or of an object."""
         try:
-            return parse_document(Request(self.bucket, operation, 'GET', key,
+            return Document(Request(self.bucket, operation, 'GET', key,
                                           {resource: ''}).run().body, root)
         except (BadAnswer, ResponseError) as error:
             if getattr(error, 'status', 0) == 403:
@@ -3894,19 +3842,16 @@ class BucketTest:
 
     def get(self):
         """HEAD and GET, and how the data are checked."""
-        self._need('put')
         return '%s, checked by %s' % self._read(self.key, self.data)[::-1]
 
     def range(self):
         """A ranged GET."""
-        self._need('put')
         view = memoryview(bytearray(1000))
         self.bucket.get_object(self.key, view, 100000)
         expect(view == self.data[100000:101000], 'the server sends another range')
 
     def volumes(self):
         """An object and its volumes can be side by side, and a listing shows them."""
-        self._need('put')
         self._put(volume_key('', 1))
         self.bucket.get_object(self.key, memoryview(bytearray(1)))
         names = {entry.key for entry in self.bucket.list_objects(self.key)}
@@ -3915,7 +3860,6 @@ class BucketTest:
 
     def acl(self):
         """GetObjectAcl."""
-        self._need('put')
         self._ask('GetObjectAcl', 'acl', 'AccessControlPolicy', self.key)
 
     def multipart(self):
@@ -3946,7 +3890,6 @@ class BucketTest:
 
     def abort(self):
         """An upload that is aborted is gone."""
-        self._need('multipart')
         key = self.key + '-aborted'
         upload = UploadEntry(key, self.bucket.create_multipart_upload(key), None)
         self.bucket.abort_multipart_upload(upload)
@@ -3958,7 +3901,6 @@ class BucketTest:
 
     def conditional(self):
         """If-None-Match: * keeps what is there."""
-        self._need('put')
         try:
             self.bucket.put_object(self.key, self.data)
         except ResponseError as error:
@@ -4054,7 +3996,6 @@ class BucketTest:
 
     def overwrite(self):
         """Without that condition an object is replaced, unless a policy forbids it."""
-        self._need('put')
         kept = self.allowed['delete'] is False
         try:
             self.bucket.put_object(self.key, self.data, overwrite=True)

@@ -944,7 +944,7 @@ def putacl(bucket, args):
         more = read_in()
         acl += more
     try:
-        s3.parse_document(acl, 'AccessControlPolicy')
+        s3.Document(acl, 'AccessControlPolicy')
     except s3.BadAnswer:
         raise s3.Error('putacl: standard input is not an AccessControlPolicy, as getacl writes it')
     for key in found.keys():
