@@ -989,6 +989,20 @@ def unquote(text):
     return urllib.parse.unquote(text) if '%' in text else text
 
 
+def next_page(listing, markers, prefix):
+    """Return the query by which a listing goes on.
+
+    markers: names of parameters, each told in an element of that name, NextKeyMarker; a server
+    that knows only version 1 of ListObjects may tell none, and takes the last key.
+    """
+    told = {name: listing.get('Next' + name.title().replace('-', '')) for name in markers}
+    if 'marker' in told and not any(told.values()):
+        told['marker'] = ([''] + [texts['Key'] for texts in listing.all('Contents')])[-1]
+    decode = decoder(listing, prefix)
+    return {name: decode(text) if name in ('marker', 'key-marker') else text
+            for name, text in told.items() if text}
+
+
 def list_entries(listing, prefix=''):
     """Yield the ListEntries of a page (a Document) of the objects with a prefix."""
     decode = decoder(listing, prefix)
@@ -2792,29 +2806,33 @@ class Bucket:
 
     def _create(self, request, accept, key, dump_id, size, upload_id='', overwrite=False,
                 unique=False, watch=lambda request: None):
-        """Have an object created by *request*, or raise the error in which that ended.
+        """Have an object created by *request*; the other arguments as for put_object()."""
+        def ours():
+            return self.is_ours(key, dump_id, size)
+
+        if not overwrite:
+            request.headers['if-none-match'] = '*'
+        watch(request)
+        try:                        # a completion isn't repeated before we looked
+            request.run(accept, lambda: upload_id and request.in_doubt and ours())
+        except (ResponseError, NetworkError, BadAnswer) as error:
+            self._look_into(error, request.in_doubt, ours, unique, key, upload_id)
+
+    def _look_into(self, error, in_doubt, look, unique, key, upload_id):
+        """Return if look() finds the object though its creation ended in *error*; else raise it.
 
         An attempt before the last may have done the work, or, if a name that nobody else can
         know is taken, a proxy may have repeated our request.  "No such upload", once an answer
         was lost, means that the completion is still going on: S3 takes minutes for it.
         """
-        if not overwrite:
-            request.headers['if-none-match'] = '*'
-        watch(request)
-        try:                        # a completion isn't repeated before we looked
-            return request.run(accept, lambda: upload_id and request.in_doubt and self.is_ours(
-                key, dump_id, size))
-        except (ResponseError, NetworkError, BadAnswer) as failure:
-            error, in_doubt = failure, request.in_doubt
         taken = getattr(error, 'status', 0) == 412
         if not in_doubt and not taken:
             raise error
-        ours = self.is_ours(key, dump_id, size)
+        ours, end, pause = look(), self.monotonic() + self.times.patience, 1
         completing = upload_id and getattr(error, 'code', '') in ('NoSuchUpload', 'NotFound')
-        end, pause = self.monotonic() + self.times.patience, 1
         while completing and ours is False and self.monotonic() < end:
             self.wait(self.connection(), pause)
-            ours, pause = self.is_ours(key, dump_id, size), min(20, 2 * pause)
+            ours, pause = look(), min(20, 2 * pause)
         if ours or (ours is None and taken and unique and in_doubt):
             return
         if (ours is None and (in_doubt or unique)) or (in_doubt and completing):
@@ -2955,8 +2973,7 @@ class Bucket:
                 return
             head = self.head_object(entry.key)      # there are servers that list other ETags
             if (head.size, head.modified) != (entry.size, entry.modified):
-                raise IntegrityError('%s was replaced since it was listed' % printable(
-                    repr(entry.key), 300))
+                raise IntegrityError('%s was replaced since it was listed' % quoted(entry.key, 300))
             self.delete_object(entry.key)
 
     def restore_object(self, key, days, tier='Standard'):
@@ -2984,51 +3001,39 @@ class Bucket:
         headers = {}
         if self.endpoint.aws:       # to hear whether archived objects can be read
             headers['x-amz-optional-object-attributes'] = 'RestoreStatus'
-
-        def following(page):
-            token = page.get('NextContinuationToken')
-            if token:
-                return {'continuation-token': token}
-            keys = [page.get('NextMarker')] + [texts['Key'] for texts in page.all('Contents')]
-            return {'marker': decoder(page, prefix)(keys[0] or keys[-1])}   # as in version 1
-
-        for page in self._pages('ListObjectsV2', query, 'ListBucketResult', following, headers):
+        for page in self._pages('ListObjectsV2', 'ListBucketResult', query,
+                                ('continuation-token', 'marker'), headers):
             yield from list_entries(page, prefix)
 
     def list_multipart_uploads(self, prefix=''):
         """Yield an UploadEntry for each unfinished upload of a key that begins with prefix."""
         query = {'uploads': '', 'prefix': prefix, 'encoding-type': 'url'}
-        for page in self._pages(
-                'ListMultipartUploads', query, 'ListMultipartUploadsResult', lambda page: {
-                    'key-marker': decoder(page, prefix)(page.get('NextKeyMarker')),
-                    'upload-id-marker': page.get('NextUploadIdMarker')}):
+        for page in self._pages('ListMultipartUploads', 'ListMultipartUploadsResult', query,
+                                ('key-marker', 'upload-id-marker')):
             yield from upload_entries(page, prefix)
 
     def list_parts(self, multipart):
         """Yield the sizes of the parts of an unfinished upload (ListParts)."""
-        for page in self._pages('ListParts', {'uploadId': multipart.upload_id}, 'ListPartsResult',
-                                lambda page: {
-                                    'part-number-marker': page.get('NextPartNumberMarker')},
-                                key=multipart.key):
+        for page in self._pages('ListParts', 'ListPartsResult', {'uploadId': multipart.upload_id},
+                                ('part-number-marker',), key=multipart.key):
             for texts in page.all('Part'):
                 yield int(texts['Size']) if re.match(r'[0-9]{1,18}\Z', texts.get('Size', '')) else 0
 
-    def _pages(self, operation, query, name, following, headers=(), key=''):
-        """Yield the pages of a listing, each a Document whose root is called *name*.
+    def _pages(self, operation, root, query, markers, headers=(), key=''):
+        """Yield the pages of a listing, each a Document whose root is called *root*.
 
-        following: the function that reads from a page where the next one begins, as a query.
+        markers: as for next_page().
         """
-        last = None
+        marker = {}
         while True:
-            page = Request(self, operation, 'GET', key, query, headers).run(
-                lambda answer: Document(answer.body, name))
+            page = Request(self, operation, 'GET', key, dict(query, **marker), headers).run(
+                lambda answer: Document(answer.body, root))
             yield page
             if page.get('IsTruncated') != 'true':
                 return
-            marker = following(page)
-            if not any(marker.values()) or marker == last:
+            last, marker = marker, next_page(page, markers, query.get('prefix'))
+            if marker in ({}, last):
                 raise BadAnswer('%s: the listing has no end' % operation)
-            last, query = marker, dict(query, **marker)
 
     def get_object_acl(self, key):
         """Return the ACL of an object: XML, as bytes."""
@@ -3054,39 +3059,33 @@ class Bucket:
         """Raise ResponseError unless the bucket exists and these credentials may use it."""
         Request(self, 'HeadBucket', 'HEAD').run()
 
-    def create_bucket(self):
-        """Create the bucket in the configured region.
+    def create_bucket(self, region=''):
+        """Create the bucket in *region*, or in the configured one.
 
         Servers with one region may refuse to hear its name: they get the request without it.
         Raises ConfigError if the server made an object.
 
         Source: Amazon S3 API Reference, CreateBucket (us-east-1 must not be named).
         """
-        body, region = b'', self.endpoint.region
+        body, region = b'', region or self.endpoint.region
         if region != 'us-east-1':
             body = ('<CreateBucketConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
                     '<LocationConstraint>%s</LocationConstraint></CreateBucketConfiguration>'
                     % escape(region)).encode()
+        request = Request(self, 'CreateBucket', 'PUT', body=body)
         try:
-            made = self._create_bucket(body)
+            made = request.run(lambda answer: require_empty(answer) or answer.headers.get('etag'))
         except ResponseError as error:
+            if error.code == 'BucketAlreadyOwnedByYou' and request.in_doubt:
+                return              # we created it, and the answer was lost
             if not body or self.endpoint.aws or error.code not in PLACELESS_CODES:
                 raise
-            made = self._create_bucket(b'')
+            return self.create_bucket('us-east-1')
         if made:
             Request(self, 'DeleteBucket', 'DELETE').run(require_empty)
             raise ConfigError('the server made an object where a bucket was asked for (the object '
                               'is deleted again): leave the bucket out of `endpoint`, or say '
                               '`addressing virtual`')
-
-    def _create_bucket(self, body):
-        """Send the request; returns the ETag of the object that was made instead, or None."""
-        request = Request(self, 'CreateBucket', 'PUT', body=body)
-        try:
-            return request.run(lambda answer: require_empty(answer) or answer.headers.get('etag'))
-        except ResponseError as error:
-            if error.code != 'BucketAlreadyOwnedByYou' or not request.in_doubt:
-                raise               # else we created it, and the answer was lost
 
     # Multipart uploads: *multipart* has key and upload_id, as a Volume or an UploadEntry
 
@@ -3203,12 +3202,11 @@ class Bucket:
 
     def readable(self, key, head):
         """Whether an object can be read now; on some servers an archive class is only a label."""
-        try:
-            if head.archived:       # for an empty object this asks nothing
-                self.get_object(key, memoryview(bytearray(min(1, head.size))), head=head)
+        try:                        # of an empty object this asks nothing
+            return not head.archived or self.get_object(
+                key, memoryview(bytearray(min(1, head.size))), head=head) is None
         except ArchivedError:
             return False
-        return True
 
 
 # -------------------------------------------------------------------------- Uploads
@@ -3328,7 +3326,7 @@ class Volume:
         self._upload, self._body, self._storage_class = upload, body, storage_class
         self._tasks, self._parts = collections.deque(), []
         self._crc32 = 0 if upload.bucket.checksum else None
-        self._state = 'new'         # then creating, open, completing, complete
+        self._state = 'new'         # then open, completing, complete
         self._request = None        # the Request that creates or completes the object
 
     @property
@@ -3372,7 +3370,6 @@ class Volume:
 
     def create(self):
         """Begin the multipart upload."""
-        self._state = 'creating'
         self.upload_id = self._upload.bucket.create_multipart_upload(
             self.key, self._upload.dump_id, self._watch)
         self._state, self._request = 'open', None
@@ -3389,10 +3386,9 @@ class Volume:
             else:
                 upload.bucket.put_object(self.key, self._body, storage_class=self._storage_class,
                                          **terms)
-        except UnknownOutcome:
-            raise
-        except Error:
-            self._state = before    # the object certainly isn't there
+        except Error as error:
+            if not isinstance(error, UnknownOutcome):   # the object certainly isn't there
+                self._state, self._request = before, None
             raise
         self._state, self._request, self._parts = 'complete', None, []
 
@@ -3401,7 +3397,7 @@ class Volume:
     def settle(self, bucket):
         """Find out whether the object is there; returns True, False, or None for unknown."""
         if self.completing and not self.in_doubt:
-            self._state = 'open' if self.upload_id else 'new'   # nothing of the request was sent
+            self._state = 'open' if self.upload_id else 'new'   # not all of the request was sent
         if self.completing:
             aborted = refusal = None
             try:
@@ -3520,11 +3516,9 @@ class EtagProof(LengthProof):
         self._parallel = len(part_sizes) == 1 and 0 < part_sizes[0] <= range_size
         LengthProof.__init__(self, part_sizes[0] if self._parallel else range_size)
         self.complaint = (
-            ('the data are damaged: their MD5 is not the one in the ETag; ' if certain else
-             'the data are damaged, or were stored in parts of an unusual size: their MD5 is '
-             'not the one in the ETag; ')
-            + 'or the ETags of this server are opaque: `s3.py` finds out, and `etag opaque` in '
-            'the configuration says so')
+            'the data are damaged%s: their MD5 is not the one in the ETag; or the ETags of this '
+            'server are opaque: `s3.py` finds out, and `etag opaque` in the configuration says so'
+            % ('' if certain else ', or were stored in parts of an unusual size'))
 
     def prepare(self, view):
         return md5(view).digest() if self._parallel else None
@@ -3683,20 +3677,20 @@ class Verdict(Exception):
 
 
 class SelfTest:
-    """Runs checks, prints a line for each, and counts."""
+    """Runs checks, prints a line for each, and counts them by their words."""
 
     def __init__(self, write=sys.stdout.write if sys.stdout else lambda text: None):
         self._write, self.count = write, collections.Counter()
 
-    def try_out(self, name, function, *args):
-        """Run function(*args), which returns a remark, and print a line; returns whether that was
+    def try_out(self, name, function):
+        """Run function(), which returns a remark, and print a line; returns whether that was
         allowed, None if unknown."""
         word, allowed = 'ok', True
         try:
-            remark = function(*args)
+            remark = function()
         except Verdict as verdict:
             word, remark = verdict.args
-            allowed = True if word == 'note' else None
+            allowed = None if word == 'skip' else True
         except (Error, OSError, AssertionError) as error:
             word, remark, allowed = 'FAIL', error, None
             if getattr(error, 'code', '') in ('AccessDenied', 'Forbidden'):
@@ -3757,11 +3751,11 @@ class BucketTest:
     All keys begin with HOST:s3dump-test- and a random name.  settings: lines that the
     configuration needs in addition; allowed: {check: whether it was allowed, None if unknown}.
     """
-    NEEDS = dict(dict.fromkeys(('get', 'range', 'volumes', 'acl', 'conditional', 'overwrite'),
-                               'put'), abort='multipart')
     CHECKS = ('list', 'put', 'get', 'range', 'volumes', 'acl', 'multipart', 'abort', 'conditional',
               'payload', 'checksum', 'rate', 'versions', 'retention', 'unfinished', 'delete',
               'overwrite')
+    NEEDS = dict(dict.fromkeys(('get', 'range', 'volumes', 'acl', 'conditional', 'overwrite'),
+                               'put'), abort='multipart')
     RIGHTS = (('list', 'list'), ('get', 'read'), ('put', 'write'), ('overwrite', 'overwrite'),
               ('delete', 'delete'), ('abort', 'abort'))
 
@@ -3777,7 +3771,7 @@ class BucketTest:
     def run(self, test):
         """Run all checks; returns the lines of a summary."""
         for name in self.CHECKS:
-            self.allowed[name] = test.try_out(name, self._check, name)
+            self.allowed[name] = test.try_out(name, functools.partial(self._check, name))
         self.bucket.close()
         region = self.bucket.endpoint.region
         if region != self.region:
@@ -3797,35 +3791,35 @@ class BucketTest:
             raise Verdict('skip', 'without `%s` there is nothing to try' % need)
         return getattr(self, name)()
 
-    def _put(self, suffix='', bucket=None, **options):
+    def _put(self, suffix, bucket=None):
         """Store the data; returns the seconds that it took."""
         key, start = self.key + suffix, time.monotonic()
-        (bucket or self.bucket).put_object(key, self.data, unique=True, **options)
+        (bucket or self.bucket).put_object(key, self.data, unique=True)
         self.written.append(key)
         return time.monotonic() - start
 
     def _read(self, key, data):
-        """Compare an object with *data*; returns how it was checked, and how fast it came."""
+        """Compare an object with *data*; returns how fast it came, and how it was checked."""
         got, start, proof = bytearray(), time.monotonic(), 'length'
         try:
             proof = self.bucket.download([key], got.extend)
         except IntegrityError:
             pass
         expect(got == data, 'the data read back differ from those written')
-        return proof, speed(len(data), time.monotonic() - start)
+        return speed(len(data), time.monotonic() - start), proof
 
     def _ask(self, operation, resource, root, key=''):
         """Return the Document that tells of a *resource* of the bucket, or of an object."""
+        request = Request(self.bucket, operation, 'GET', key, {resource: ''})
         try:
-            return Document(Request(self.bucket, operation, 'GET', key,
-                                          {resource: ''}).run().body, root)
+            return Document(request.run().body, root)
         except (BadAnswer, ResponseError) as error:
             if getattr(error, 'status', 0) == 403:
                 raise
-            if getattr(error, 'code', '') not in ('NoSuchLifecycleConfiguration',
-                                                  'ObjectLockConfigurationNotFoundError'):
-                raise Verdict('skip', 'this server does not tell')
-            return Document(b'<None/>')
+            if getattr(error, 'code', '') in ('NoSuchLifecycleConfiguration',
+                                              'ObjectLockConfigurationNotFoundError'):
+                return Document(b'<None/>')
+            raise Verdict('skip', 'this server does not tell')
 
     def list(self):
         """ListObjectsV2, and how far the clocks are apart."""
@@ -3836,13 +3830,12 @@ class BucketTest:
 
     def put(self):
         """PutObject."""
-        remark = speed(len(self.data), self._put())
-        return remark + ('; this server wants Content-MD5, and gets it'
-                         if self.bucket.endpoint.wants_md5 else '')
+        return speed(len(self.data), self._put('')) + (
+            '; this server wants Content-MD5, and gets it' * self.bucket.endpoint.wants_md5)
 
     def get(self):
         """HEAD and GET, and how the data are checked."""
-        return '%s, checked by %s' % self._read(self.key, self.data)[::-1]
+        return '%s, checked by %s' % self._read(self.key, self.data)
 
     def range(self):
         """A ranged GET."""
@@ -3878,7 +3871,7 @@ class BucketTest:
         self.written.append(key)
         remark = speed(len(data), time.monotonic() - start)
         try:
-            if self._read(key, data)[0] == 'etag':
+            if self._read(key, data)[1] == 'etag':
                 return remark + ", its ETag is the MD5 of its parts' MD5s"
         except ResponseError as error:
             if error.status != 403:
@@ -3944,37 +3937,37 @@ class BucketTest:
     def rate(self):
         """The rate limit."""
         limit = self.bucket.limit
-        before, limit.rate = limit.rate, 1 << 20
+        before, limit.rate = limit.rate, len(self.data)
         try:
             seconds = self._put('-rate')
         finally:
             limit.rate = before
-        expect(seconds > 0.7, '1 MiB at 1 MiB/s took only %.2f s' % seconds)
-        return '1 MiB at 1 MiB/s took %.2f s' % seconds
+        remark = '1 MiB at 1 MiB/s took %.2f s' % seconds
+        expect(seconds > 0.7, remark)
+        return remark
 
     def versions(self):
         """GetBucketVersioning."""
-        status = self._ask('GetBucketVersioning', 'versioning', 'VersioningConfiguration')
-        return 'this bucket keeps versions' if status.get('Status') == 'Enabled' else (
+        found = self._ask('GetBucketVersioning', 'versioning', 'VersioningConfiguration')
+        return 'this bucket keeps versions' if found.get('Status') == 'Enabled' else (
             'what is deleted or replaced is gone: none are kept')
 
     def retention(self):
         """GetObjectLockConfiguration."""
         for rule in self._ask('GetObjectLockConfiguration', 'object-lock',
                               'ObjectLockConfiguration').all('Rule'):
-            return printable('what is stored is locked for %s, %s' % (
-                rule['Days'] + ' days' if 'Days' in rule else rule.get('Years', '?') + ' years',
-                rule.get('Mode', '')))
+            return printable('what is stored is locked: %s' % ', '.join(
+                '%s %s' % (name, rule[name]) for name in ('Mode', 'Days', 'Years') if name in rule))
         return 'no default retention'
 
     def unfinished(self):
-        """GetBucketLifecycleConfiguration: whether a rule aborts unfinished uploads."""
+        """GetBucketLifecycleConfiguration."""
         for rule in self._ask('GetBucketLifecycleConfiguration', 'lifecycle',
                               'LifecycleConfiguration').all('Rule'):
-            if (rule.get('Status') == 'Enabled' and 'DaysAfterInitiation' in rule
-                    and self.key.startswith(rule.get('Prefix', ''))):
-                return printable('unfinished uploads are aborted after %s days'
-                                 % rule['DaysAfterInitiation'])
+            days = rule.get('DaysAfterInitiation')
+            if days and rule.get('Status') == 'Enabled' and self.key.startswith(
+                    rule.get('Prefix', '')):
+                return printable('unfinished uploads are aborted after %s days' % days)
         return 'no rule aborts unfinished uploads: `s3dump.py clean` does'
 
     def delete(self):
@@ -3987,7 +3980,7 @@ class BucketTest:
 
     def _delete(self, left):
         try:
-            while len(self.written) > left:
+            while self.written[left:]:
                 self.bucket.delete_object(self.written[-1])
                 self.written.pop()
         except ResponseError as error:
@@ -4004,7 +3997,7 @@ class BucketTest:
                 self._delete(0)
         if kept:
             raise Verdict('note', 'whoever has these credentials may not delete what is there, but '
-                                  'can replace it: see README, "AWS SET-UP"')
+                                  'can replace it: see README, SET UP AMAZON')
         return 'whoever has these credentials can replace what is there'
 
 

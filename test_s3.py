@@ -6877,7 +6877,8 @@ class SelfTestTests(ClientTestCase):
                 ('Suspended', None, [('other:', 1)],
                  ('none are kept', 'no default retention', 'no rule aborts')),
                 ('Enabled', ('GOVERNANCE', 30), [('other:', 1), ('box:', 9)],
-                 ('this bucket keeps versions', '30 days, GOVERNANCE', 'aborted after 9 days'))):
+                 ('this bucket keeps versions', 'locked: Mode GOVERNANCE, Days 30',
+                  'aborted after 9 days'))):
             server.versioning, server.retention, server.lifecycle = versioning, retention, lifecycle
             lines, _ = self.lines(server, 'versions', 'retention', 'unfinished')
             self.assertEqual([line[:4] for line in lines], ['ok  '] * 3, lines)
