@@ -3333,6 +3333,16 @@ class FaultTests(ServerTestCase):
             ('wants-content-md5', lambda client: client('PUT', '/bucket/0', b'').status, 400),
             ('directories', lambda client: client('PUT', '/bucket/0/x', b'').status, 500),
             ('object-for-bucket', lambda client: client('GET', '/bucket?list-type=2').status, 404),
+            ('version-1', lambda client: re.findall(b'<Key>(.*?)</Key>', client(
+                'GET', '/bucket?list-type=2&max-keys=1&marker=0').body), [b'p']),
+            ('unnamed-encoding', lambda client: (
+                client('POST', '/bucket/k%3A?uploads').status, re.findall(
+                    b'EncodingType|<Key>.*?</Key>', client(
+                        'GET', '/bucket?uploads&encoding-type=url').body)),
+             (200, [b'<Key>k%3A</Key>'])),
+            ('one-region', lambda client: b'InvalidLocationConstraint' in client(
+                'PUT', '/other', b'<CreateBucketConfiguration><LocationConstraint>eu-west-1'
+                b'</LocationConstraint></CreateBucketConfiguration>').body, True),
         )
         self.assertEqual({name for name, _, _ in checks} - {None}, QUIRKS)
         for quirk, ask, expected in checks:
