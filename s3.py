@@ -899,7 +899,7 @@ def maybe_done(error):
 
 
 def gone(error):
-    """Whether a ResponseError says that there is nothing to delete; an HTML page doesn't."""
+    """Whether a ResponseError says that there is nothing to delete or abort; a page doesn't."""
     return error.status == 404 and error.code != 'NoSuchBucket' and (
         error.from_s3 or not error.message)
 
@@ -3139,7 +3139,7 @@ class Bucket:
             Request(self, 'AbortMultipartUpload', 'DELETE', multipart.key,
                     {'uploadId': multipart.upload_id}, patience=LOOK_PATIENCE).run(require_empty)
         except ResponseError as error:
-            if error.status != 404 or (error.message and not error.from_s3):   # a page
+            if not gone(error):
                 raise
             return False
         return True
@@ -3282,7 +3282,7 @@ class Upload:
         except RuntimeError:        # no thread to be had
             done.append(self._remove(bucket))
         if not done:
-            self._left(bucket, 'no answer in time')
+            self._volumes[0].left(bucket, 'something of ', 'no answer in time')
         bucket.report = lambda kind, text: None     # _remove() may go on
 
     def _remove(self, bucket):
@@ -3301,13 +3301,9 @@ class Upload:
                     quoted(self.key),
                     first.upload_id and ', its upload id is ' + printable(first.upload_id)))
         except Error as failure:
-            self._left(bucket, failure)
+            first.left(bucket, 'something of ', failure)
         finally:
             bucket.close()
-
-    def _left(self, bucket, reason):
-        bucket.report('doubt' if self._volumes[0].completing else 'warning',
-                      'something of %s may be left behind: %s' % (quoted(self.key), reason))
 
 
 class Volume:
@@ -3407,7 +3403,7 @@ class Volume:
             elif there is False and aborted:
                 self._state = 'new'     # else the server may be completing it just now
             elif refusal:
-                self._left(bucket, 'an upload of ', refusal)
+                self.left(bucket, 'an upload of ', refusal)
         return None if self.completing else self._state == 'complete'
 
     def remove(self, bucket):
@@ -3419,15 +3415,17 @@ class Volume:
             elif there or (there is None and self._upload.unique):
                 bucket.delete_object(self.key)
             elif there is None:         # such a key may be somebody else's object
-                self._left(bucket, '')
+                self.left(bucket)
         except NetworkError:
             raise                       # nothing else will work either
         except Error as error:
-            self._left(bucket, 'an upload of ' * (self._state == 'open'), error)
+            self.left(bucket, 'an upload of ' * (self._state == 'open'), error)
 
-    def _left(self, bucket, part, error=''):
-        bucket.report('warning', '%s%s may be left behind%s' % (
-            part, quoted(self.key), error and ': %s' % error))
+    def left(self, bucket, part='', reason=''):
+        """Report what may be left behind: if it is the first object, perhaps the dump."""
+        bucket.report('doubt' if self.completing and self.key == self._upload.key else 'warning',
+                      '%s%s may be left behind%s' % (part, quoted(self.key),
+                                                     reason and ': %s' % reason))
 
 
 # -------------------------------------------------------------- Proofs and downloads
