@@ -3117,9 +3117,6 @@ class Bucket:
         of the whole object, if the server keeps checksums; terms: as for put_object().  Raises
         UnknownOutcome.
 
-        The answer may take minutes, be an error in spite of its status 200, or be lost
-        although the work was done.
-
         Source: Amazon S3 API Reference, CompleteMultipartUpload.
         """
         headers = {'content-type': 'application/xml'}
@@ -3652,47 +3649,9 @@ class Verdict(Exception):
     """Raised by a check that neither passes nor fails, with a word (skip, note) and the reason."""
 
 
-class SelfTest:
-    """Runs checks, prints a line for each, and counts them by their words."""
-
-    def __init__(self, write=sys.stdout.write if sys.stdout else lambda text: None):
-        self._write, self.count = write, collections.Counter()
-
-    def try_out(self, name, function):
-        """Run function(), which returns a remark, and print a line; returns whether that was
-        allowed, None if unknown."""
-        word, allowed = 'ok', True
-        try:
-            remark = function()
-        except Verdict as verdict:
-            word, remark = verdict.args
-            allowed = None if word == 'skip' else True
-        except (Error, OSError, AssertionError) as error:
-            word, remark, allowed = 'FAIL', error, None
-            if getattr(error, 'code', '') in ('AccessDenied', 'Forbidden'):
-                word, remark, allowed = 'skip', 'these credentials may not: %s' % error, False
-        self.count[word] += 1
-        self._write(('%-4s  %-11s  %s' % (word, name, remark or '')).rstrip() + '\n')
-        return allowed
-
-
 def speed(count, seconds):
     """Return text: megabytes (10^6) per second."""
     return '%.1f MB/s' % (count / max(seconds, 1e-6) / 1e6)
-
-
-def check_examples():
-    """Compute the signatures that AWS publishes."""
-    for method, path, query, more, payload, expected in EXAMPLES:
-        headers = dict(more, host=EXAMPLE_HOST)
-        sign_headers(EXAMPLE_KEY, 'us-east-1', 's3', EXAMPLE_TIME, method, path,
-                     canonical_query(query), headers, sha256(payload))
-        expect(headers['authorization'].endswith(expected), 'the signature of %s %s is wrong'
-               % (method, path))
-    query = presign(EXAMPLE_KEY, 'us-east-1', 's3', EXAMPLE_TIME, 'GET', EXAMPLE_HOST,
-                    '/test.txt', 86400)
-    expect(query.endswith(EXAMPLE_PRESIGNED), 'the signature of a presigned URL is wrong')
-    return 'the %d examples that AWS publishes' % (len(EXAMPLES) + 1)
 
 
 def expect(truth, complaint):
@@ -3701,32 +3660,14 @@ def expect(truth, complaint):
         raise AssertionError(complaint)
 
 
-def check_tls():
-    """Find out whether https is possible."""
-    if ssl is None:
-        raise Verdict('skip', 'this Python was built without ssl: http:// endpoints only')
-    count = tls_context(os.environ.get('AWS_CA_BUNDLE')).cert_store_stats()['x509_ca']
-    return '%s, %d CA certificates loaded' % (ssl.OPENSSL_VERSION, count)
+class SelfTest:
+    """The checks, in an order in which each may use the results of those before.
 
-
-def check_hashes():
-    """Measure how fast this Python hashes."""
-    data, remarks = bytes(8 << 20), []
-    for name, function in (('SHA-256', sha256), ('MD5', md5), ('CRC32', zlib.crc32)):
-        start = time.perf_counter()
-        if function(data) is None:
-            remarks.append('%s disabled (ETags cannot be checked)' % name)
-        else:
-            remarks.append('%s %s' % (name, speed(len(data), time.perf_counter() - start)))
-    return ', '.join(remarks)
-
-
-class BucketTest:
-    """The checks of a bucket, in an order in which each may use the results of those before.
-
-    All keys begin with HOST:s3dump-test- and a random name.  settings: lines that the
-    configuration needs in addition; allowed: {check: whether it was allowed, None if unknown}.
+    LOCAL need no bucket; the others, after open(), write under HOST:s3dump-test- and a random
+    name.  count: of lines, by their first words; allowed: {check: whether it was allowed, None if
+    unknown}; settings: lines that the configuration needs in addition.
     """
+    LOCAL = ('signature', 'TLS', 'hashes')
     CHECKS = ('list', 'put', 'get', 'range', 'volumes', 'acl', 'multipart', 'abort', 'conditional',
               'payload', 'checksum', 'rate', 'versions', 'retention', 'unfinished', 'delete',
               'overwrite')
@@ -3735,19 +3676,40 @@ class BucketTest:
     RIGHTS = (('list', 'list'), ('get', 'read'), ('put', 'write'), ('overwrite', 'overwrite'),
               ('delete', 'delete'), ('abort', 'abort'))
 
-    def __init__(self, config):
+    def __init__(self, write=sys.stdout.write if sys.stdout else lambda text: None):
+        self._write, self.count = write, collections.Counter()
+        self.written, self.settings, self.allowed = [], [], {}
+        self.data = os.urandom(1 << 20)
+
+    def open(self, config):
+        """Begin to test a bucket."""
         self.bucket = Bucket(config)
         self.bucket.times.patience = 10     # somebody is waiting for the answer
         self.region = self.bucket.endpoint.region       # before the server corrects it
         label = host_label(config)[0].encode('utf-8', 'replace').decode()
         self.key = '%s:s3dump-test-%s' % (label, random_name())
-        self.data = os.urandom(1 << 20)
-        self.written, self.settings, self.allowed = [], [], {}
 
-    def run(self, test):
-        """Run all checks; returns the lines of a summary."""
-        for name in self.CHECKS:
-            self.allowed[name] = test.try_out(name, functools.partial(self._check, name))
+    def run(self, checks):
+        """Run checks, print a line for each, and note what was allowed."""
+        for name in checks:
+            word, allowed = 'ok', True
+            try:
+                need = self.NEEDS.get(name)
+                if need and not self.allowed.get(need):
+                    raise Verdict('skip', 'without `%s` there is nothing to try' % need)
+                remark = getattr(self, name)()
+            except Verdict as verdict:
+                word, remark = verdict.args
+                allowed = None if word == 'skip' else True
+            except (Error, OSError, AssertionError) as error:
+                word, remark, allowed = 'FAIL', error, None
+                if getattr(error, 'code', '') in ('AccessDenied', 'Forbidden'):
+                    word, remark, allowed = 'skip', 'these credentials may not: %s' % error, False
+            self.count[word], self.allowed[name] = self.count[word] + 1, allowed
+            self._write(('%-4s  %-11s  %s' % (word, name, remark or '')).rstrip() + '\n')
+
+    def summary(self):
+        """Close the bucket; returns lines that say what it needs, and what the credentials may."""
         self.bucket.close()
         region = self.bucket.endpoint.region
         if region != self.region:
@@ -3761,11 +3723,33 @@ class BucketTest:
                 lines.append(text % ', '.join(rights))
         return lines
 
-    def _check(self, name):
-        need = self.NEEDS.get(name)
-        if need and not self.allowed.get(need):
-            raise Verdict('skip', 'without `%s` there is nothing to try' % need)
-        return getattr(self, name)()
+    def signature(self):
+        for method, path, query, more, payload, expected in EXAMPLES:
+            headers = dict(more, host=EXAMPLE_HOST)
+            sign_headers(EXAMPLE_KEY, 'us-east-1', 's3', EXAMPLE_TIME, method, path,
+                         canonical_query(query), headers, sha256(payload))
+            expect(headers['authorization'].endswith(expected), 'the signature of %s %s is wrong'
+                   % (method, path))
+        query = presign(EXAMPLE_KEY, 'us-east-1', 's3', EXAMPLE_TIME, 'GET', EXAMPLE_HOST,
+                        '/test.txt', 86400)
+        expect(query.endswith(EXAMPLE_PRESIGNED), 'the signature of a presigned URL is wrong')
+        return 'the %d examples that AWS publishes' % (len(EXAMPLES) + 1)
+
+    def TLS(self):
+        if ssl is None:
+            raise Verdict('skip', 'this Python was built without ssl: http:// endpoints only')
+        count = tls_context(os.environ.get('AWS_CA_BUNDLE')).cert_store_stats()['x509_ca']
+        return '%s, %d CA certificates loaded' % (ssl.OPENSSL_VERSION, count)
+
+    def hashes(self):
+        data, remarks = bytes(8 << 20), []
+        for name, function in (('SHA-256', sha256), ('MD5', md5), ('CRC32', zlib.crc32)):
+            start = time.perf_counter()
+            if function(data) is None:
+                remarks.append('%s disabled (ETags cannot be checked)' % name)
+            else:
+                remarks.append('%s %s' % (name, speed(len(data), time.perf_counter() - start)))
+        return ', '.join(remarks)
 
     def _put(self, suffix, bucket=None):
         """Store the data; returns the seconds that it took."""
@@ -3977,21 +3961,19 @@ def main(argv):
     load_network()
     test = SelfTest()
     print('s3.py %s, Python %s' % (__version__, sys.version.split()[0]))
-    test.try_out('signature', check_examples)
-    test.try_out('TLS', check_tls)
-    test.try_out('hashes', check_hashes)
+    test.run(test.LOCAL)
     status = 0
     try:
-        config = load_config(argv[1] if argv else None,
-                             warn=lambda text: print('warning:', text))
-        buckets = BucketTest(config)
+        test.open(load_config(argv[1] if argv else None,
+                              warn=lambda text: print('warning:', text)))
     except Error as error:
         print('no bucket was tested: %s' % error)
         status = 2 if isinstance(error, ConfigError) else 1
     else:
-        print('bucket %s at %s' % (printable(buckets.bucket.endpoint.bucket),
-                                   printable(buckets.bucket.endpoint.authority)))
-        print('\n'.join(buckets.run(test)))
+        print('bucket %s at %s' % (printable(test.bucket.endpoint.bucket),
+                                   printable(test.bucket.endpoint.authority)))
+        test.run(test.CHECKS)
+        print('\n'.join(test.summary()))
     print('%d passed, %d failed, %d skipped' % (test.count['ok'], test.count['FAIL'],
                                                 test.count['skip'])
           + (', %d noted' % test.count['note'] if test.count['note'] else ''))
