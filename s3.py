@@ -2408,8 +2408,8 @@ class Request:
 
     @property
     def in_doubt(self):
-        """Whether an attempt may have done the work although its answer was lost, or hasn't come
-        yet.  Of which not all was sent can't be carried out."""
+        """Whether an attempt that was sent to its end may have done the work although its answer
+        was lost, or hasn't come yet."""
         return self._doubt or self._connection.whole
 
     def run(self, accept=lambda answer: answer, before=lambda: False):
