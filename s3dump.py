@@ -984,7 +984,8 @@ def locked(bucket, one, quiet=False):
             if error.status not in (403, 404):
                 raise
     if until > bucket.now() and not quiet:
-        say('%s is locked until %s' % (s3.printable(one.key), utc(until)))
+        say('%s is %s' % (s3.printable(one.key), 'under a legal hold' if until == float('inf') else
+                          'locked until ' + utc(until)))
     return until > bucket.now()
 
 

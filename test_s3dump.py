@@ -1614,6 +1614,18 @@ class CleanTests(ProgramTestCase):
         self.assertRegex(self.clean('1').err, 'is locked until 2')
         self.assertEqual(self.keys(), sorted(before + [kept]))
 
+    def test_a_legal_hold_has_no_end_and_keeps_a_dump(self):
+        held = self.place(date='2020-01-01', legal_hold='ON')
+        kept = self.place(date='2020-01-02')
+        for argv in (['delete', '-k', held], ['delete', '-k', held, '-n']):
+            result = self.run_program(*argv)
+            self.assertEqual((result.status, result.out), (1, b''))
+            self.assertEqual(result.err, 's3dump: %s is under a legal hold\n'
+                             's3dump: %s: nothing was deleted\n' % (held, argv[0]))
+        self.assertIn('keep %s       100  locked\n' % held, self.clean('1', '-n').out.decode())
+        self.assertIn('%s is under a legal hold\n' % held, self.clean('1').err)
+        self.assertEqual(self.keys(), [held, kept])
+
     def test_a_condition_that_is_refused_does_not_stop_a_deletion(self):
         for status, code in ((501, 'NotImplemented'), (400, 'InvalidArgument'),
                              (403, 'AccessDenied')):
