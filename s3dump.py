@@ -53,8 +53,8 @@ import s3  # noqa: E402
 #   HOST:FS:LEVEL:DATE/chunk_000000     a dump in pieces, of older versions
 #   HOST:FS:LEVEL:DATE:0                the same, still older
 
-KEY = re.compile(r'([^:/]+):([^:]+):([+-]?[0-9]{1,100}):([0-9]{4}-[0-9]{2}-[0-9]{2})'
-                 r'(?::([0-9]{8}T[0-9]{6}\.[0-9]{3}Z)-[0-9a-z]{16,})?\Z')
+KEY = re.compile(r'([^:/]+):(/|[^:]*[^:/])/*:([+-]?[0-9]{1,100}):'    # `/home/` is `/home`
+                 r'([0-9]{4}-[0-9]{2}-[0-9]{2})(?::([0-9]{8}T[0-9]{6}\.[0-9]{3}Z)-[0-9a-z]{16,})?\Z')
 PIECE = re.compile(r'(.*)(?:(\.volume_|\.end_|/chunk_)([0-9]{6}|[1-9][0-9]{6,17})'
                    r'|(:)(0|[1-9][0-9]{0,17}))\Z', re.DOTALL)
 MAX_KEY = 1000                      # bytes; S3 takes 1,024, and volumes need the rest
@@ -91,6 +91,11 @@ def real_date(text):
     year, month, day = int(text[:4]), int(text[5:7]), int(text[8:])
     return year > 0 and 1 <= month <= 12 and day > 0 and (
         day <= 28 or day <= calendar.monthrange(year, month)[1])
+
+
+def without_slash(fs):
+    """Return FS as the label is: `/home/`, as shells complete it, is `/home`."""
+    return fs.rstrip('/') or fs[:1]
 
 
 def check_labels(labels):
@@ -309,10 +314,20 @@ def group(entries):
 def sections(entries):
     """Yield group() for each host and file system.
 
-    Listings come sorted by key, so only one section at a time is in memory.
+    Listings come sorted by key, so only one section at a time is in memory; and those with a
+    slash at the end of FS, which older versions kept, until that without comes, or another host.
     """
-    for _, section in itertools.groupby(entries, lambda entry: entry.key.split(':', 2)[:2]):
-        yield group(section)
+    slashed, host = {}, None
+    for place, section in itertools.groupby(entries, lambda entry: entry.key.split(':', 2)[:2]):
+        if place[0] != host:
+            yield from map(group, slashed.values())
+            slashed, host = {}, place[0]
+        fs = without_slash(place[-1])
+        if fs == place[-1]:
+            yield group(itertools.chain(slashed.pop(fs, ()), section))
+        else:
+            slashed[fs] = slashed.get(fs, []) + list(section)
+    yield from map(group, slashed.values())
 
 
 def recency(dump):
@@ -369,15 +384,31 @@ def counted(count, one, many=None):
 
 # ------------------------------------------------------------------ Finding one dump
 
+def list_where_allowed(bucket, prefix, tolerant=True):
+    """Yield as Bucket.list_objects(); tolerant: nothing if these credentials may not list."""
+    try:
+        yield from bucket.list_objects(prefix)
+    except s3.ResponseError as error:
+        if error.status != 403 or not tolerant:
+            raise
+
+
+def list_fs(bucket, args, *more):
+    """Yield the entries of the objects of the command line's host and FS whose keys go on with
+    *more*; older versions kept the slash at the end of `/home/`."""
+    yield from bucket.list_objects(':'.join([args.host, args.fs, *more]))
+    if args.fs != '/':
+        yield from list_where_allowed(bucket, ':'.join([args.host, args.fs + '/', *more]))
+
+
 def find_all(bucket, args, section=None):
     """Return the dumps with the labels of the command line; *section* gets all of their FS."""
-    wanted = (args.host, args.fs, args.level)
-    prefix = ':'.join([*wanted, args.date or ''] if section is None else [*wanted[:2], ''])
-    dumps, _, _ = group(bucket.list_objects(prefix))
+    dumps, _, _ = group(list_fs(bucket, args, *(
+        [args.level, args.date or ''] if section is None else [''])))
     if section is not None:
         section += dumps
-    return [dump for dump in dumps
-            if dump.labels[:3] == wanted and args.date in (None, dump.labels.date)]
+    return [dump for dump in dumps if dump.labels[:3] == (args.host, args.fs, args.level)
+            and args.date in (None, dump.labels.date)]
 
 
 def find(bucket, args):
@@ -476,14 +507,10 @@ def find_by_key(bucket, key, may_list=True):
 def pieces_of(bucket, key, layout, tolerant):
     """Yield (number, ListEntry) of the objects of *key* with this layout; tolerant: none if the
     credentials may not list."""
-    try:
-        for entry in bucket.list_objects(key + layout):
-            piece = parse_piece(entry.key)
-            if piece and piece[:2] == (key, layout):
-                yield piece[2], entry
-    except s3.ResponseError as error:
-        if error.status != 403 or not tolerant:
-            raise
+    for entry in list_where_allowed(bucket, key + layout, tolerant):
+        piece = parse_piece(entry.key)
+        if piece and piece[:2] == (key, layout):
+            yield piece[2], entry
 
 
 # --------------------------------------------------------------------------- Signals
@@ -1108,11 +1135,12 @@ def list_dumps(bucket, args):
     """print the dumps of this host and their cost"""
     prefix = '' if args.all else args.host + ':'
     if args.fs is not None and not args.all:
-        prefix += args.fs + ':'
+        prefix, found = prefix + args.fs + ':', map(group, [list_fs(bucket, args, '')])
+    else:
+        found = sections(bucket.list_objects(prefix))
     total, strange = collections.Counter(), collections.Counter()
     begun, left = [], 0             # when the orphans were stored, and their bytes
     rows = list_as_json if args.json else list_long if args.long else None
-    found = sections(bucket.list_objects(prefix))
     found = itertools.chain(list(itertools.islice(found, 1)), found)    # ask before the title
     shown = None if args.all or rows else show_host(args, args.host)
     for dumps, orphans, others in found:
@@ -1734,6 +1762,7 @@ def check_options(args):
         if getattr(args, name) and not getattr(args, needed):
             raise UsageError('--%s needs --%s' % (name.replace('_', '-'), needed))
     check_labels(Labels(args.host, args.fs, args.level, args.date, None))
+    args.fs = args.fs and without_slash(args.fs)
     args.keep = {rule: getattr(args, 'keep_' + rule) or 0 for rule, _ in RULES}
     args.retain_mode, args.tier = args.retain_mode or 'governance', args.tier or 'standard'
     if args.infrequent_access and not args.storage_class:

@@ -551,6 +551,49 @@ class KeyTests(ProgramTestCase):
                 self.succeed('delete', *labels)
                 self.assertEqual(self.keys(), [])
 
+    def test_a_slash_at_the_end_of_fs_is_dropped(self):
+        for typed, fs in (('/home/', '/home'), ('a//', 'a'), ('/', '/'), ('//', '/')):
+            key = self.dump(b'data', typed, '0')
+            self.assertEqual(key.split(':')[1], fs)
+            self.assertEqual(self.succeed('restore', fs, '0').out, b'data')
+        self.must_fail(2, 'the FS is empty', 'dump', '', '0')
+
+    def test_dumps_that_were_stored_with_a_slash_at_the_end_of_fs_are_found(self):
+        base = self.place('/home/', date='2020-01-01')
+        self.place('/home/x', date='2020-01-01')
+        self.place('/home', '1', date='2020-01-02')
+        self.place('/home:', '0')                   # no dump
+        self.server.put(HOST + ':/home/:0:2019-01-01/chunk_000000', b'old',
+                        modified=self.noon('2019-01-01'))
+        self.place('/x/', host=HOST + '2')
+        lines = ['/home', 'Level 0 2019-01-01:        3', 'Level 0 2020-01-01:      100',
+                 'Level 1 2020-01-02:      100', '']
+        for fs in ('/home', '/home/'):
+            self.assertIn(base, self.succeed('restore', fs, '0').err)
+            self.assertEqual(self.succeed('restore', fs, '0', '-w', '2019-01-01').out, b'old')
+            self.assertIn('builds upon ' + base, self.succeed('restore', fs, '1').err)
+            self.assertIn(base, self.run_program('check', fs, '0').out.decode())
+            self.assertIn(base, self.succeed(
+                'delete', '-n', fs, '0', '-w', '2020-01-01').out.decode())
+            self.assertEqual(self.succeed('list', fs).out.decode().splitlines()[1:-1], lines)
+        listing = self.succeed('list', '-a').out.decode()
+        self.assertEqual(listing.count('\n/home\n'), 1)
+        self.assertIn('\n'.join(lines), listing)
+        self.assertIn('Dumps for %s2:\n/x\nLevel 0 2020-01-10:' % HOST, listing)
+        self.assertEqual(self.succeed('list', '-a', '/home/').out.decode().splitlines()[1:-1], lines)
+        self.assertEqual({json.loads(line)['fs'] for line in self.succeed(
+            'list', '-a', '--json').out.splitlines()}, {'/home', '/home/x', '/x', None})
+        self.assertIn('\ngo   %s:/home/:0:2019-01-01 ' % HOST,
+                      self.succeed('clean', '1', '-n').out.decode())
+
+    def test_a_slash_at_the_end_of_fs_may_be_out_of_bounds(self):
+        self.dump(b'data', '/home', '0')
+        self.server.fault('ListObjectsV2', 'status', status=403, code='AccessDenied', times=None,
+                          where=lambda exchange: '/home/' in exchange.query['prefix'])
+        for command in ('restore', 'list', 'check'):
+            words = ['/home'] if command == 'list' else ['/home', '0']
+            self.assertNotIn('AccessDenied', self.succeed(command, *words).err)
+
     def test_a_literal_key_of_any_kind_is_taken_as_it_is(self):
         for key in ('/a/b//c', 'a b+c%d~e ü', '-', 'x' * 1000):
             with self.subTest(ascii(key)):
