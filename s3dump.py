@@ -986,8 +986,6 @@ def putacl(bucket, args):
 
 def remove(bucket, args, one):
     """Delete a dump, its first object first; returns False, after a line, if that fails."""
-    if args.dry_run:
-        return True
     try:
         for entry in one.all_entries():
             bucket.delete_listed(entry)
@@ -1164,6 +1162,23 @@ def list_dumps(bucket, args):
             strange['count'], human(strange['size'])), '']
     lines.append('Total data stored: %s ($%.2f/month)' % (human(sum(total.values())), price(total)))
     print_out('\n'.join(lines + unfinished_lines(bucket, unfinished(bucket, prefix), begun, left)))
+    if not total:
+        point_out_hosts(bucket, args)
+
+
+def point_out_hosts(bucket, args):
+    """Say which hosts have dumps, if this one has none and the credentials may list them all."""
+    if args.all or args.quiet:
+        return
+    try:
+        hosts = sorted({one.labels.host for dumps, _, _ in sections(bucket.list_objects())
+                        for one in dumps})
+    except s3.Error:
+        return
+    if hosts and args.host not in hosts:
+        say('there is no dump of host %s; there are dumps of %s%s (-h NAME, or -a for all)' % (
+            s3.printable(args.host), ', '.join(map(s3.printable, hosts[:20])),
+            ' and %d more' % (len(hosts) - 20) if len(hosts) > 20 else ''))
 
 
 def show_host(args, host, blank=False):
@@ -1291,29 +1306,51 @@ def clean(bucket, args):
     Of each file system and level, that is; --keep-... keep more of them, or do in
     place of N.
     """
-    dumps, orphans, _ = group(bucket.list_objects('' if args.all else args.host + ':'))
-    if not (dumps or args.all or args.quiet):
-        say('there is no dump of host %s; -h NAME names another, -a all' % s3.printable(args.host))
+    prefix = '' if args.all else args.host + ':'
+    dumps, orphans, _ = group(bucket.list_objects(prefix))
+    if not dumps:
+        point_out_hosts(bucket, args)
     groups = whole_ones(bucket, dumps)
     doomed, failed = choose(bucket, args, groups)
     if not args.quiet:
         point_out_minimums(bucket, doomed)
         point_out_bases(groups, doomed)
-    old = [one for one in orphans if one.youngest < bucket.now() - UNFINISHED_AGE
-           and not locked(bucket, one, args.quiet)]
-    size = human(sum(one.size for one in doomed))
-    if doomed and not confirmed(args, 'Delete %d dumps, %s?' % (len(doomed), size)):
-        raise s3.Error('nothing was deleted')
-    for one in doomed + old:
-        failed |= not remove(bucket, args, one)
+    before = bucket.now() - UNFINISHED_AGE
+    orphans = [one for one in orphans if one.youngest < before
+               and not locked(bucket, one, args.quiet)]
+    uploads = [one for one in unfinished(bucket, prefix) if one.initiated <= before
+               and parse_key((parse_piece(one.key) or [one.key])[0])]
+    names = ['the orphans of ' + s3.printable(one.key) for one in orphans] + [
+        'an unfinished upload of ' + s3.printable(one.key) for one in uploads]
+    count, size = counted(len(doomed), 'dump'), human(sum(one.size for one in doomed))
     if args.dry_run:
-        for one in old:
-            print_out('would delete the orphans of %s' % s3.printable(one.key))
-        print_out('%d dumps would go, which saves %s ($%.2f/month)' % (
-            len(doomed), size, price(sizes(doomed))))
-    failed |= not abort_unfinished(bucket, args)
+        print_out('\n'.join(['would delete ' + name for name in names] + [
+            '%s would go, which saves %s ($%.2f/month)' % (count, size, price(sizes(doomed)))]))
+    elif doomed and not confirmed(args, '\n'.join([
+            *('%s, %s' % (s3.printable(one.key), human(one.size)) for one in doomed), *names,
+            'Delete %s, %s?' % (count, size)])):
+        raise s3.Error('nothing was deleted')
+    elif doomed or names:
+        failed |= not delete_all(bucket, args, doomed + orphans, uploads)
+    elif not (failed or args.quiet):
+        say('nothing to delete')
     if failed:
         raise s3.Error('not everything was done: see above')
+
+
+def delete_all(bucket, args, dumps, uploads):
+    """Delete dumps and abort unfinished uploads; returns False, after lines, if one fails."""
+    done = all([remove(bucket, args, one) for one in dumps])
+    for upload in uploads:
+        try:
+            bucket.abort_multipart_upload(upload)
+        except s3.Error as error:
+            say('cannot abort an upload: %s' % error)
+            done = False
+        else:
+            if not args.quiet:
+                say('aborted an unfinished upload of %s' % s3.printable(upload.key))
+    return done
 
 
 def whole_ones(bucket, dumps):
@@ -1402,25 +1439,6 @@ def weighted_median(dumps):
     ordered = sorted(one.size for one in dumps)
     total = list(itertools.accumulate(ordered))
     return next(size for size, so_far in zip(ordered, total) if 2 * so_far >= total[-1])
-
-
-def abort_unfinished(bucket, args):
-    """Abort the old unfinished uploads of this host; returns False if one fails."""
-    done = True
-    for upload in unfinished(bucket, '' if args.all else args.host + ':'):
-        piece = parse_piece(upload.key)
-        ours = parse_key(piece[0] if piece else upload.key)
-        if not ours or upload.initiated > bucket.now() - UNFINISHED_AGE:
-            continue
-        if args.dry_run:
-            print_out('would abort an upload of %s' % s3.printable(upload.key))
-            continue
-        try:
-            bucket.abort_multipart_upload(upload)
-        except s3.Error as error:
-            say('cannot abort an upload: %s' % error)
-            done = False
-    return done
 
 
 # ------------------------------------------------------------------------ Monitoring

@@ -1544,6 +1544,29 @@ class ListTests(ProgramTestCase):
             'Dumps for this host (%s):' % HOST, '', 'Total data stored: 0 ($0.00/month)', '')))
         self.assertEqual(self.listing('--json'), '')
 
+    def test_a_host_without_dumps_is_told_which_hosts_there_are(self):
+        self.server.page_size = 2
+        self.addCleanup(setattr, self.server, 'page_size', 1000)
+        self.server.put('note', b'')
+        self.server.put('crashed:/:0:2020-01-01.volume_000001', b'')
+        for host in ('web', 'mail', 'web', 'm\x1bl'):
+            self.place(host=host)
+        for argv in ([], ['/home']):
+            result = self.succeed('list', *argv)
+            self.assertEqual(result.err, 's3dump: there is no dump of host %s; there are dumps of '
+                             'm\\x1bl, mail, web (-h NAME, or -a for all)\n' % HOST)
+            self.assertIn(b'\nTotal data stored: 0', result.out)
+        for argv in (['-q'], ['-a'], ['--json'], ['--long'], ['-h', 'mail'], ['-h', 'web', '/x']):
+            self.assertEqual(self.succeed('list', *argv).err, '')
+        for number in range(30):
+            self.place(host='node%d' % number)
+        self.assertIn(', node24 and 13 more (-h', self.succeed('list').err)
+        for status, code in ((403, 'AccessDenied'), (400, 'InvalidRequest')):
+            self.server.fault('ListObjectsV2', 'status', status=status, code=code, times=None,
+                              where=lambda exchange: not exchange.query['prefix'])
+            self.assertEqual(self.succeed('list', '/x').err, '')
+            self.server.clear_faults()
+
     def test_a_key_that_is_not_ascii_is_listed_and_restored_in_any_locale(self):
         self.server.put('%s:/ünï→日本:0:2009-10-07' % HOST, b'data',
                         modified=self.noon('2009-10-07'))
@@ -1599,6 +1622,16 @@ class CleanTests(ProgramTestCase):
             'keep %s       100  last, yearly\n' % keys[2], 'go   %s       100  \n' % keys[1],
             'go   %s       100  \n' % keys[0],
             '2 dumps would go, which saves 200 ($0.00/month)\n')))
+        self.assertIn('\n1 dump would go, which saves 100 ', self.clean('2', '-n').out.decode())
+
+    def test_it_is_said_that_there_is_nothing_to_delete(self):
+        self.place()
+        self.assertEqual(self.clean('1').err, 's3dump: nothing to delete\n')
+        self.assertEqual(self.clean('1', '-q').err, '')
+        self.place_upload('id', HOST + ':/home:0:2020-01-10', 40 * DAY)
+        self.assertEqual(self.clean('1').err, 's3dump: aborted an unfinished upload of %s\n'
+                         % (HOST + ':/home:0:2020-01-10'))
+        self.assertEqual(self.server.uploads, {})
 
     def test_calendar_rules_keep_what_n_does_not(self):
         keys = [self.place(date=date) for date in (
@@ -1640,7 +1673,7 @@ class CleanTests(ProgramTestCase):
             '0 dumps would go, which saves 0 ($0.00/month)\n')))
         self.assertEqual(result.err, ''.join('s3dump: %s is locked until %s\n' % (
             key, s3dump.utc(lock['lock_until'])) for key in held + [left]))
-        self.assertEqual(self.clean('1').err, result.err)
+        self.assertEqual(self.clean('1').err, result.err + 's3dump: nothing to delete\n')
         for argv in (['-n'], []):
             result = self.run_program('delete', '-k', held[0], *argv)
             self.assertEqual((result.status, result.out), (1, b''))
@@ -1784,10 +1817,12 @@ class CleanTests(ProgramTestCase):
 
     def test_a_host_without_dumps_is_told_so(self):
         key = self.place(host='renamed')
+        nothing = 's3dump: nothing to delete\n'
         self.assertRegex(self.clean('1').err, r'\As3dump: there is no dump of host %s; '
-                         r'[^\n]*-h NAME[^\n]*-a[^\n]*\n\Z' % HOST)
-        for argv in (['-q'], ['-a'], ['-h', 'renamed']):
-            self.assertEqual(self.clean('1', *argv).err, '')
+                         r'[^\n]*renamed[^\n]*-h NAME[^\n]*-a[^\n]*\n%s\Z' % (HOST, nothing))
+        for argv in (['-a'], ['-h', 'renamed']):
+            self.assertEqual(self.clean('1', *argv).err, nothing)
+        self.assertEqual(self.clean('1', '-q').err, '')
         self.assertEqual(self.keys(), [key])
 
     def test_keys_that_are_no_dumps_are_never_touched(self):
@@ -3163,16 +3198,34 @@ class TerminalTests(ProgramTestCase):
                     terminal = self.open_terminal()
                     os.set_blocking(terminal.slave, argv[0] == 'clean')
                     process = self.start(*argv, stdin=terminal.slave, stderr=terminal.slave)
-                    terminal.read_until(r'\? ')
+                    shown = terminal.read_until(r'N\] ')
+                    if argv[0] == 'clean':
+                        self.assertEqual(shown, '%s, 100\r\nDelete 1 dump, 100? [y/N] '
+                                         % self.keys()[0])
                     terminal.type(typed)
                     self.assertEqual(self.finish(process).status, 0 if kept == 1 else 1)
                     self.assertEqual(len(self.server.objects), kept)
         for option in ('-y', '-n'):
-            self.place(date='2020-01-01')
+            for _ in range(3):
+                self.place(date='2020-01-01')
             terminal = self.open_terminal()
             result = self.run_program('clean', '1', option, stdin=terminal.slave)
             self.assertEqual(result.status, 0)
             self.assertNotIn('?', result.err)
+
+    def test_all_that_goes_is_named_before_somebody_is_asked(self):
+        keys = [self.place(date='2020-01-0%d' % day, size=1 << 20) for day in (1, 2, 3)]
+        orphan = HOST + ':/x:0:2020-01-01'
+        self.server.put(s3.volume_key(orphan, 1), b'', modified=self.noon('2020-01-01'))
+        self.place_upload('id', orphan, 40 * DAY)
+        terminal = self.open_terminal()
+        process = self.start('-q', 'clean', '1', stdin=terminal.slave, stderr=terminal.slave)
+        self.assertEqual(terminal.read_until(r'N\] ').replace('\r', ''), (
+            '%s, 1.0M\n%s, 1.0M\nthe orphans of %s\nan unfinished upload of %s\n'
+            'Delete 2 dumps, 2.0M? [y/N] ' % (keys[1], keys[0], orphan, orphan)))
+        terminal.type('y\n')
+        self.assertEqual(self.finish(process).status, 0)
+        self.assertEqual((self.keys(), self.server.uploads), ([keys[2]], {}))
 
 
 def crontab():
