@@ -85,12 +85,12 @@ def parse_piece(key):
 @functools.lru_cache(maxsize=4096)   # the keys of a listing have the same few dates
 def real_date(text):
     """Whether *text* is YYYY-MM-DD and in the calendar."""
-    import calendar
-    if not re.match(r'[0-9]{4}-[0-9]{2}-[0-9]{2}\Z', text):
+    import datetime
+    try:
+        datetime.date(int(text[:4]), int(text[5:7]), int(text[8:]))
+    except ValueError:
         return False
-    year, month, day = int(text[:4]), int(text[5:7]), int(text[8:])
-    return year > 0 and 1 <= month <= 12 and day > 0 and (
-        day <= 28 or day <= calendar.monthrange(year, month)[1])
+    return bool(re.match(r'[0-9]{4}-[0-9]{2}-[0-9]{2}\Z', text))
 
 
 def without_slash(fs):
@@ -140,18 +140,13 @@ class Dump:
     __slots__ = ('key', 'layout', 'labels', 'pieces', 'ends', 'strays', 'volume_size', 'bare',
                  'doubtful', 'unreadable')      # a file system may have 90,000, by the hour
 
-    def __init__(self, key, layout, labels=None):
-        self.key, self.layout = key, layout
-        self.labels = labels
-        self.pieces, self.ends, self.strays = {}, {}, ()
+    def __init__(self, key, layout, labels=None, first=None):
+        self.key, self.layout, self.labels = key, layout, labels
+        self.pieces, self.ends, self.strays = {0: first} if first else {}, {}, ()
         self.volume_size = 0        # as its first object tells; 0 if unknown
         self.bare = False           # whether its first object has none of our metadata
         self.doubtful = False       # whether the metadata of the others don't agree
         self.unreadable = False     # whether its first object is known to be archived
-
-    def add(self, number, entry, is_end=False):
-        """Add an object to this dump."""
-        (self.ends if is_end else self.pieces)[number] = entry
 
     @property
     def first(self):
@@ -207,13 +202,11 @@ class Dump:
 
     def problem(self):
         """Return why the dump can't be restored, as far as names and sizes tell, or ''."""
-        if not self.pieces:
-            return '%s is missing' % self.name_of(0)
         if self.doubtful:
             return 'its first object has lost its metadata, and those of the others do not ' \
                 'agree: it is unknown which belong together'
-        for number, found in enumerate(sorted(self.pieces)):
-            if number != found:
+        for number in range(max(1, len(self.pieces))):
+            if number not in self.pieces:
                 return '%s is missing' % self.name_of(number)
         last = len(self.pieces) - 1
         if self.layout == '.volume_' and (last or self.ends):
@@ -227,8 +220,8 @@ class Dump:
                 # The end mark of one object alone says that it is full
                 if entry.size > full or (entry.size < full and (number < last or not last)) or (
                         number and not entry.size):
-                    return '%s has %d bytes, but a full volume %d' % (
-                        self.name_of(number), entry.size, full)
+                    return '%s has %s, but a full volume %d' % (
+                        self.name_of(number), counted(entry.size, 'byte'), full)
         return ''
 
     def misdated(self):
@@ -270,17 +263,11 @@ class Dump:
 def stamp_time(stamp, otherwise):
     """Return the seconds since the epoch of a key's stamp, *otherwise* if it can't be true."""
     try:
-        seconds = stamp_day(stamp[:8]) + 3600 * int(stamp[9:11]) + 60 * int(stamp[11:13]) + int(
-            stamp[13:15])
+        seconds = s3.parse_time('-'.join((stamp[:4], stamp[4:6], stamp[6:11], stamp[11:13],
+                                          stamp[13:15])))
     except (TypeError, ValueError):     # none, or somebody made this key by hand
         return otherwise
     return seconds if seconds > s3.BIRTH_OF_S3 else otherwise
-
-
-@functools.lru_cache(maxsize=4096)   # as real_date()
-def stamp_day(text):
-    """Seconds since the epoch at the beginning of the day 20091231; raises ValueError."""
-    return s3.parse_time('%s-%s-%sT00:00:00' % (text[:4], text[4:6], text[6:]))
 
 
 def group(entries):
@@ -291,20 +278,19 @@ def group(entries):
     """
     dumps, others = {}, []
     for entry in entries:
-        key, layout, number, is_end = entry.key, '.volume_', 0, False
+        key, layout, number = entry.key, '.volume_', 0
         labels = parse_key(key)
-        piece = None if labels else parse_piece(key)
-        if piece:
-            key, layout, number = piece
-            is_end = layout == '.end_'
-            layout = '.volume_' if is_end else layout
+        if not labels:
+            key, layout, number = parse_piece(key) or ('', layout, 0)
             labels = parse_key(key)
-        if labels is None:
+        if not labels:
             others.append(entry)
             continue
-        if (key, layout) not in dumps:
-            dumps[key, layout] = Dump(key, layout, labels)
-        dumps[key, layout].add(number, entry, is_end)
+        is_end = layout == '.end_'
+        place = key, '.volume_' if is_end else layout
+        if place not in dumps:
+            dumps[place] = Dump(*place, labels)
+        (dumps[place].ends if is_end else dumps[place].pieces)[number] = entry
     whole, orphans = [], []
     for dump in dumps.values():
         (whole if dump.first or dump.layout != '.volume_' else orphans).append(dump)
@@ -402,26 +388,31 @@ def list_fs(bucket, args, *more):
 
 
 def find_all(bucket, args, section=None):
-    """Return the dumps with the labels of the command line; *section* gets all of their FS."""
-    dumps, _, _ = group(list_fs(bucket, args, *(
-        [args.level, args.date or ''] if section is None else [''])))
-    if section is not None:
-        section += dumps
-    return [dump for dump in dumps if dump.labels[:3] == (args.host, args.fs, args.level)
-            and args.date in (None, dump.labels.date)]
+    """Return the dumps with the labels of the command line, of *section* if that is known."""
+    if section is None:
+        section = group(list_fs(bucket, args, args.level, args.date or ''))[0]
+    return [one for one in section if one.labels[:3] == (args.host, args.fs, args.level)
+            and args.date in (None, one.labels.date)]
+
+
+def no_dump(args, hint=''):
+    """Return the Error that there is no dump with the labels of the command line."""
+    return s3.Error('no dump of %s level %s%s for host %s%s' % (
+        s3.quoted(args.fs), args.level, ' of ' + args.date if args.date else '',
+        s3.printable(args.host), hint))
 
 
 def find(bucket, args):
     """Return the Dump that the command line means: of -k KEY, or the newest with its labels."""
     if args.key is not None:
         return find_by_key(bucket, args.key, may_list=False)
-    section = [] if args.name == 'restore' and int(args.level) > 0 else None
+    section = None
+    if args.name == 'restore' and int(args.level) > 0:
+        section = group(list_fs(bucket, args, ''))[0]
     dumps = find_all(bucket, args, section)
     dumps = well_dated(dumps) or dumps      # with a wrong server clock none passes: take all
     if not dumps:
-        raise s3.Error('no dump of %s level %s%s for host %s' % (
-            s3.quoted(args.fs), args.level, ' of ' + args.date if args.date else '',
-            s3.printable(args.host)))
+        raise no_dump(args)
     newest = max(dumps, key=recency)
     if section:
         tell_base(newest, section, args.quiet)
@@ -481,30 +472,30 @@ def find_by_key(bucket, key, may_list=True):
 
     may_list: False if credentials that may not list suffice for a dump without volumes.
     """
-    dump = Dump(key, '.volume_')
+    head, first, tolerant = None, None, False
     try:
         head = bucket.head_object(key)
-        dump.add(0, s3.ListEntry(key, head.size, head.modified, head.storage_class, head.etag, ''))
+        first = s3.ListEntry(key, head.size, head.modified, head.storage_class, head.etag, '')
         tolerant = head.alone or not may_list
     except s3.ResponseError as error:
         if error.status != 404:
             raise
-        head, tolerant = None, False
-    for layout in ('.volume_', '.end_') if dump.first else ('/chunk_', ':', '.volume_', '.end_'):
-        found = Dump(key, layout) if layout in ('/chunk_', ':') else dump
-        for number, entry in pieces_of(bucket, key, layout, tolerant):
-            found.add(number, entry, layout == '.end_')
-        if found.pieces and found is not dump:
-            return found
-    dump.labels = parse_key(key)
+        for layout in ('/chunk_', ':'):
+            dump = Dump(key, layout)
+            dump.pieces.update(pieces_of(bucket, key, layout))
+            if dump.pieces:
+                return dump
+    dump = Dump(key, '.volume_', parse_key(key), first)
+    dump.pieces.update(pieces_of(bucket, key, '.volume_', tolerant))
+    dump.ends.update(pieces_of(bucket, key, '.end_', tolerant))
     if head:
         dump.look_closer(head, bucket)
-    if not dump.count:
+    elif not dump.count:
         raise s3.Error('there is no object %s' % s3.quoted(key))
     return dump
 
 
-def pieces_of(bucket, key, layout, tolerant):
+def pieces_of(bucket, key, layout, tolerant=False):
     """Yield (number, ListEntry) of the objects of *key* with this layout; tolerant: none if the
     credentials may not list."""
     for entry in list_where_allowed(bucket, key + layout, tolerant):
@@ -893,24 +884,22 @@ def thaw(bucket, args, found):
     """
     pause, asked = 1, set()
     while True:
-        archived, silent, storage_class = 0, 0, ''
-        for key in found.keys():
-            head = bucket.head_object(key)
-            if not bucket.readable(key, head):
-                archived, storage_class = archived + 1, head.storage_class
-                silent += not head.restoring
-                if not head.restoring and key not in asked:
-                    bucket.restore_object(key, None if storage_class == 'INTELLIGENT_TIERING'
-                                          else args.thaw, args.tier.capitalize())
-                    asked.add(key)
+        heads = ((key, bucket.head_object(key)) for key in found.keys())
+        archived = [(key, head) for key, head in heads if not bucket.readable(key, head)]
         if not archived:
             return
+        silent = {key for key, head in archived if not head.restoring}
         if silent and pause > 60:
             raise s3.Error('%s was asked for, but the server does not say that it is being made '
                            'readable' % s3.printable(found.key))
-        text = '%s was asked for (%s): %d of its %d objects are not readable yet; that takes up ' \
-            'to %s' % (s3.printable(found.key), args.tier, archived, len(found.pieces),
-                       THAW_TIMES.get('%s %s' % (storage_class, args.tier), THAW_TIMES[args.tier]))
+        storage_class = archived[-1][1].storage_class
+        for key in sorted(silent - asked):
+            bucket.restore_object(key, None if storage_class == 'INTELLIGENT_TIERING' else
+                                  args.thaw, args.tier.capitalize())
+        asked |= silent
+        text = '%s was asked for (%s): %d of its %s cannot be read yet; that takes up to %s' % (
+            s3.printable(found.key), args.tier, len(archived), counted(len(found.pieces), 'object'),
+            THAW_TIMES.get('%s %s' % (storage_class, args.tier), THAW_TIMES[args.tier]))
         if not args.wait:
             raise s3.ArchivedError(text + '; repeat the command then')
         if pause == 1 and not args.quiet:
@@ -971,10 +960,7 @@ def putacl(bucket, args):
     if os.isatty(0):
         raise UsageError('putacl reads XML as getacl writes it: pipe it in')
     found = find_whole(bucket, args)
-    acl = more = read_in()
-    while more and len(acl) < 1 << 20:
-        more = read_in()
-        acl += more
+    acl = b''.join(itertools.islice(iter(read_in, b''), 1 << 10))
     try:
         s3.parse_document(acl, 'AccessControlPolicy')
     except s3.BadAnswer:
@@ -1009,8 +995,8 @@ def locked(bucket, one, quiet=False):
             if error.status not in (403, 404):
                 raise
     if until > bucket.now() and not quiet:
-        say('%s is %s' % (s3.printable(one.key), 'under a legal hold' if until == float('inf') else
-                          'locked until ' + utc(until)))
+        how = 'under a legal hold' if until == float('inf') else 'locked until ' + utc(until)
+        say('%s is %s' % (s3.printable(one.key), how))
     return until > bucket.now()
 
 
@@ -1023,24 +1009,23 @@ def delete(bucket, args):
         found = find_by_key(bucket, args.key)
     else:
         dumps = find_all(bucket, args)      # first, to learn the server's clock
-        date = args.date or time.strftime('%Y-%m-%d', time.localtime(bucket.now()))
-        dumps = [one for one in dumps if one.labels.date == date]
+        args.date = args.date or time.strftime('%Y-%m-%d', time.localtime(bucket.now()))
+        dumps = find_all(bucket, args, dumps)
         if not dumps:
-            raise s3.Error('no dump of %s level %s of %s for host %s (another day: -w DATE)' % (
-                s3.quoted(args.fs), args.level, date, s3.printable(args.host)))
+            raise no_dump(args, ' (another day: -w DATE)')
         if len(dumps) > 1:
             for one in sorted(dumps, key=recency):
                 print_out('-k %s' % shell_word(one.key))
             raise s3.Error('%d dumps match and none was deleted: choose one by its key'
                            % len(dumps))
         found = dumps[0]
-    if locked(bucket, found) or not confirmed(args, 'Delete %s (%s)?' % (
-            s3.printable(found.key), human(found.size))):
+    what = '%s, %s' % (s3.printable(found.key), human(found.size))
+    if locked(bucket, found) or not confirmed(args, 'Delete %s?' % what):
         raise s3.Error('nothing was deleted')
     if args.dry_run:
-        print_out('would delete %s  %s' % (s3.printable(found.key), human(found.size)))
-        return 0
-    return 0 if remove(bucket, args, found) else 1
+        print_out('would delete ' + what)
+    elif not remove(bucket, args, found):
+        return 1
 
 
 def shell_word(text):
@@ -1062,22 +1047,25 @@ def init(bucket, args):
             created = True
         elif error.status != 403:   # some credentials may write, but not ask
             raise
-    key, text = 's3dump-init-' + s3.random_name(), b'a test that can be deleted'
+    key, text, failure = 's3dump-init-' + s3.random_name(), b'a test that can be deleted', None
     view = memoryview(bytearray(len(text)))
     bucket.put_object(key, text, unique=True, storage_class='STANDARD')
     try:
         bucket.get_object(key, view)
-    except s3.Error:
-        if not try_to_delete(bucket, key):
-            say('left behind: %s' % key)
-        raise
-    listed = is_listed(bucket, key)
-    bucket.delete_object(key)
-    if view != text:
-        raise s3.IntegrityError('the data read back differ from those written')
-    if not listed:
-        raise s3.ConfigError('what was written is not in the listing of the bucket: does '
-                             '`endpoint` name the bucket, or some other path?')
+        if view != text:
+            raise s3.IntegrityError('the data read back differ from those written')
+        if not is_listed(bucket, key):
+            raise s3.ConfigError('what was written is not in the listing of the bucket: does '
+                                 '`endpoint` name the bucket, or some other path?')
+    except s3.Error as error:
+        failure = error
+    try:
+        bucket.delete_object(key)
+    except s3.Error as error:
+        say('left behind: %s' % key)
+        failure = failure or error
+    if failure:
+        raise failure
     if not args.quiet:
         say('bucket %s %s: it can be written, read and deleted from' % (
             bucket.endpoint.bucket, 'created' if created else 'is there'))
@@ -1089,15 +1077,6 @@ def is_listed(bucket, key):
         return key in [entry.key for entry in bucket.list_objects(key)]
     except (s3.ResponseError, s3.BadAnswer) as error:
         return getattr(error, 'status', 0) == 403
-
-
-def try_to_delete(bucket, key):
-    """Delete an object; returns whether that worked."""
-    try:
-        bucket.delete_object(key)
-    except s3.Error:
-        return False
-    return True
 
 
 # ----------------------------------------------------------------- Listing and rotation
@@ -1136,34 +1115,41 @@ def list_dumps(bucket, args):
         prefix, found = prefix + args.fs + ':', map(group, [list_fs(bucket, args, '')])
     else:
         found = sections(bucket.list_objects(prefix))
-    total, strange = collections.Counter(), collections.Counter()
-    begun, left = [], 0             # when the orphans were stored, and their bytes
-    rows = list_as_json if args.json else list_long if args.long else None
     found = itertools.chain(list(itertools.islice(found, 1)), found)    # ask before the title
-    shown = None if args.all or rows else show_host(args, args.host)
-    for dumps, orphans, others in found:
+    total, strange = collections.Counter(), collections.Counter()
+    orphans, shown, for_machines = [], None, args.json or args.long
+    if not (args.all or for_machines):
+        print_out(title(args, args.host))
+        shown = args.host
+    for dumps, more_orphans, others in found:
         dumps = [without_strays(bucket, one) for one in dumps if args.fs in (None, one.labels.fs)]
-        others = [entry for entry in others if args.fs is None]
-        begun += [one.youngest for one in orphans]
-        left += sum(one.size for one in orphans)
-        strange.update(count=len(others), size=sum(entry.size for entry in others))
+        others = [Dump(entry.key, '', None, entry) for entry in others if args.fs is None]
+        orphans += more_orphans
+        strange.update(count=len(others), size=sum(one.size for one in others))
         total.update(sizes(dumps))
-        if rows and (dumps or others):
-            print_out('\n'.join(rows(dumps, others)))
-        elif dumps:
+        if for_machines and dumps + others:
+            print_out('\n'.join(rows(args, dumps + others)))
+        elif dumps and not for_machines:
             if dumps[0].labels.host != shown:
-                shown = show_host(args, dumps[0].labels.host, blank=shown is not None)
+                print_out('\n' * bool(shown) + title(args, dumps[0].labels.host))
+                shown = dumps[0].labels.host
             print_out('\n'.join(section_lines(dumps)))
-    if rows:
+    if for_machines:
         return
     lines = ['']
     if args.all and strange['count']:
         lines += ['Other objects, not dumps: %d, %s' % (
             strange['count'], human(strange['size'])), '']
     lines.append('Total data stored: %s ($%.2f/month)' % (human(sum(total.values())), price(total)))
-    print_out('\n'.join(lines + unfinished_lines(bucket, unfinished(bucket, prefix), begun, left)))
+    print_out('\n'.join(lines + unfinished_lines(bucket, unfinished(bucket, prefix), orphans)))
     if not total:
         point_out_hosts(bucket, args)
+
+
+def title(args, host):
+    """Return the line above the dumps of a host."""
+    return ('Dumps for this host (%s):' if host == args.here else 'Dumps for %s:') \
+        % s3.printable(host)
 
 
 def point_out_hosts(bucket, args):
@@ -1181,38 +1167,21 @@ def point_out_hosts(bucket, args):
             ' and %d more' % (len(hosts) - 20) if len(hosts) > 20 else ''))
 
 
-def show_host(args, host, blank=False):
-    """Print the title of a host; returns the host."""
-    print_out(('\n' if blank else '') + (
-        'Dumps for this host (%s):' if host == args.here else 'Dumps for %s:')
-        % s3.printable(host))
-    return host
-
-
-def unfinished_lines(bucket, uploads, begun, left):
-    """Return the line, if any, about unfinished uploads and orphans.
-
-    begun, left: when the orphans were stored, and their bytes.
-    """
-    if not uploads and not begun:
+def unfinished_lines(bucket, uploads, orphans):
+    """Return the line, if any, about unfinished uploads and orphans."""
+    begun = [one.youngest for one in orphans] + [upload.initiated for upload in uploads]
+    if not begun:
         return []
-    begun = begun + [upload.initiated for upload in uploads]
-    size = unfinished_size(bucket, uploads)
-    if size is not None:
-        size += left
+    size = 0                        # unknown, or to ask for so many takes too long
+    try:
+        if len(uploads) <= 100:
+            size = sum(one.size for one in orphans) + sum(
+                size for upload in uploads for size in bucket.list_parts(upload))
+    except (s3.ResponseError, s3.BadAnswer):
+        pass
     return ['Unfinished uploads: %d%s, the oldest of %s (S3 bills them; clean aborts them after '
             '%s)' % (len(begun), ', ' + human(size) if size else '', time.strftime(
                 '%Y-%m-%d', time.localtime(min(begun))), s3.duration(UNFINISHED_AGE))]
-
-
-def unfinished_size(bucket, uploads):
-    """Return the bytes of unfinished uploads; None if that is unknown or takes too long."""
-    if len(uploads) > 100:
-        return None
-    try:
-        return sum(size for upload in uploads for size in bucket.list_parts(upload))
-    except (s3.ResponseError, s3.BadAnswer):
-        return None
 
 
 def section_lines(dumps):
@@ -1236,26 +1205,19 @@ def local_time(stamp):
     return '' if seconds is None else time.strftime(' %H:%M:%S', time.localtime(seconds))
 
 
-def list_as_json(dumps, others):
-    """Return a line of JSON for each dump, and for each other object."""
+def rows(args, dumps):
+    """Return a line for each dump: JSON, or six fields of which only the last, the key, may hold
+    blanks.  Dumps without labels are other objects."""
+    if args.long:
+        return ['%15d %s %3d %-12s %-6s %s' % (
+            one.size, utc(one.stored), one.count, s3.printable(one.storage_class),
+            'other' if not one.labels else 'broken' if one.problem() else 'whole',
+            s3.printable(one.key)) for one in dumps]
     import json
-    rows = [dict(zip(('host', 'fs', 'level', 'date'), one.labels), key=one.key,
-                 stored=utc(one.stored), size=one.size, storage_class=one.storage_class,
-                 objects=one.count) for one in dumps]
-    rows += [dict(host=None, fs=None, level=None, date=None, key=entry.key,
-                  stored=utc(entry.modified), size=entry.size,
-                  storage_class=entry.storage_class, objects=1) for entry in others]
-    return map(json.dumps, rows)
-
-
-def list_long(dumps, others):
-    """Return a line for each dump, and for each other object: six fields, of which only the
-    last, the key, may hold blanks."""
-    rows = [(one.size, utc(one.stored), one.count, s3.printable(one.storage_class),
-             'broken' if one.problem() else 'whole', s3.printable(one.key)) for one in dumps]
-    rows += [(entry.size, utc(entry.modified), 1, s3.printable(entry.storage_class), 'other',
-              s3.printable(entry.key)) for entry in others]
-    return ['%15d %s %3d %-12s %-6s %s' % row for row in rows]
+    return [json.dumps(dict(
+        zip(('host', 'fs', 'level', 'date'), one.labels or [None] * 4), key=one.key,
+        stored=utc(one.stored), size=one.size, storage_class=one.storage_class,
+        objects=one.count)) for one in dumps]
 
 
 def unfinished(bucket, prefix):
@@ -1383,8 +1345,9 @@ def choose(bucket, args, groups):
         for one, reasons in planned:
             if not reasons and locked(bucket, one, args.quiet):
                 reasons.append('locked')
-        if args.dry_run:
-            show_plan(planned)
+            if args.dry_run:
+                print_out('%-4s %s  %8s  %s' % ('keep' if reasons else 'go', s3.printable(one.key),
+                                                human(one.size), ', '.join(reasons)))
         doomed += [one for one, reasons in planned if not reasons]
     return doomed, suspicious
 
@@ -1393,13 +1356,6 @@ def min_ratio(args, level):
     """Return the least ratio of the size of what is kept, or of the newest dump, to that of the
     others; differences have any size."""
     return args.min_ratio if args.min_ratio is not None else 0.5 if int(level) <= 0 else 0
-
-
-def show_plan(planned):
-    """Print which dumps are kept, and by which rules, and which go."""
-    for one, reasons in planned:
-        print_out('%-4s %s  %8s  %s' % ('keep' if reasons else 'go', s3.printable(one.key),
-                                        human(one.size), ', '.join(reasons)))
 
 
 def point_out_minimums(bucket, doomed):
@@ -1501,8 +1457,8 @@ def why_not(bucket, args, newest, earlier):
             s3.duration(old), s3.duration(args.max_age))
     ratio = min_ratio(args, args.level)
     if earlier and newest.size < ratio * median(earlier):
-        return 'the newest dump has %s, less than %g times %s, the median of the %d before it' \
-             % (human(newest.size), ratio, human(median(earlier)), len(earlier))
+        return 'the newest dump has %s, less than %g times %s, the median of the %s before it' % (
+            human(newest.size), ratio, human(median(earlier)), counted(len(earlier), 'dump'))
     return ''
 
 

@@ -580,7 +580,8 @@ class KeyTests(ProgramTestCase):
         self.assertEqual(listing.count('\n/home\n'), 1)
         self.assertIn('\n'.join(lines), listing)
         self.assertIn('Dumps for %s2:\n/x\nLevel 0 2020-01-10:' % HOST, listing)
-        self.assertEqual(self.succeed('list', '-a', '/home/').out.decode().splitlines()[1:-1], lines)
+        self.assertEqual(self.succeed('list', '-a', '/home/').out.decode().splitlines()[1:-1],
+                         lines)
         self.assertEqual({json.loads(line)['fs'] for line in self.succeed(
             'list', '-a', '--json').out.splitlines()}, {'/home', '/home/x', '/x', None})
         self.assertIn('\ngo   %s:/home/:0:2019-01-01 ' % HOST,
@@ -2157,7 +2158,7 @@ class CheckTests(ProgramTestCase):
         self.check(0, 'good', '--max-age', '2d')
         for hours in range(48, 480, 24):
             self.ago(hours, 1000)
-        self.check(1, 'has 100, less than 0.5 times 1000, the median of the 10 before',
+        self.check(1, 'has 100, less than 0.5 times 1000, the median of the 10 dumps before',
                    '--max-age', '2d')
         self.check(0, 'good', '--max-age', '2d', '--min-ratio', '0.1')
         self.ago(2, 600, storage_class='GLACIER')
