@@ -53,10 +53,9 @@ import s3  # noqa: E402
 #   HOST:FS:LEVEL:DATE/chunk_000000     a dump in pieces, of older versions
 #   HOST:FS:LEVEL:DATE:0                the same, still older
 
-KEY = re.compile(r'([^:/]+):(/|[^:]*[^:/])/*:([+-]?[0-9]{1,100}):'    # `/home/` is `/home`
+KEY = re.compile(r'([^:/]+):([^:]*[^:/]|/)/*:([+-]?[0-9]{1,100}):'    # `/home/` is `/home`
                  r'([0-9]{4}-[0-9]{2}-[0-9]{2})(?::([0-9]{8}T[0-9]{6}\.[0-9]{3}Z)-[0-9a-z]{16,})?\Z')
-PIECE = re.compile(r'(.*)(?:(\.volume_|\.end_|/chunk_)([0-9]{6}|[1-9][0-9]{6,17})'
-                   r'|(:)(0|[1-9][0-9]{0,17}))\Z', re.DOTALL)
+PIECE = re.compile(r'(.*)(\.volume_|\.end_|/chunk_|:)([0-9]{1,18})\Z', re.DOTALL)
 MAX_KEY = 1000                      # bytes; S3 takes 1,024, and volumes need the rest
 
 Labels = collections.namedtuple('Labels', 'host fs level date stamp')
@@ -69,17 +68,21 @@ class UsageError(Exception):
 def parse_key(key):
     """Return the Labels in *key*, or None if it isn't the key of a dump."""
     match = KEY.match(key)
-    return Labels(*match.groups()) if match and real_date(match.group(4)) else None
+    return Labels._make(match.groups()) if match and real_date(match.group(4)) else None
 
 
 def parse_piece(key):
     """Return (key of the dump, the text between it and the number, number), or None."""
     match = PIECE.match(key)
-    if not match:
-        return None
-    base, layout, number, colon, colon_number = match.groups()
-    piece = base, layout or colon, int(number or colon_number)
-    return None if piece[1:] == ('.volume_', 0) else piece      # volume 0 is the dump itself
+    piece = match and (match.group(1), match.group(2), int(match.group(3)))
+    return piece if piece and piece_key(*piece) == key else None
+
+
+def piece_key(key, layout, number):
+    """Return the key of a piece of the dump *key*; volume 0 is the dump itself."""
+    if layout == '.volume_':
+        return s3.volume_key(key, number)
+    return key + layout + ('%d' if layout == ':' else '%06d') % number
 
 
 @functools.lru_cache(maxsize=4096)   # the keys of a listing have the same few dates
@@ -87,10 +90,9 @@ def real_date(text):
     """Whether *text* is YYYY-MM-DD and in the calendar."""
     import datetime
     try:
-        datetime.date(int(text[:4]), int(text[5:7]), int(text[8:]))
-    except ValueError:
+        return str(datetime.date(*map(int, text.split('-')))) == text
+    except (TypeError, ValueError, OverflowError):
         return False
-    return bool(re.match(r'[0-9]{4}-[0-9]{2}-[0-9]{2}\Z', text))
 
 
 def without_slash(fs):
@@ -102,33 +104,26 @@ def check_labels(labels):
     """Raise UsageError for a label that a key can't hold (None is not given)."""
     for name, label, forbidden in (('host label', labels.host, ':/'), ('FS', labels.fs, ':'),
                                    ('LEVEL', labels.level, ':'), ('date', labels.date, ':/')):
-        if label is None:
-            continue
-        if not label:
+        if label == '':
             raise UsageError('the %s is empty' % name)
-        bad = [c for c in label if c in forbidden or ord(c) < 32 or 127 <= ord(c) < 160]
-        if bad:
-            raise UsageError('%s %s: no %s may hold %s' % (
-                name, s3.quoted(label), name, s3.quoted(bad[0])))
+        for c in label or '':
+            if c in forbidden or ord(c) < 32 or 127 <= ord(c) < 160:
+                raise UsageError('%s %s: no %s may hold %s' % (
+                    name, s3.quoted(label), name, s3.quoted(c)))
     if labels.level is not None and not re.match(r'[+-]?[0-9]{1,100}\Z', labels.level):
         raise UsageError('LEVEL %s is not an integer' % s3.quoted(labels.level))
     if labels.date is not None and not real_date(labels.date):
         raise UsageError('%s is not a date like 2009-12-31' % s3.quoted(labels.date))
 
 
-def this_host():
-    """Return this machine's short name."""
-    return os.uname().nodename.split('.')[0] or 'localhost'
-
-
-def new_key(labels, fixed, now):
+def new_key(args, now):
     """Return the key of a new dump; now: seconds since the epoch, by the server's clock."""
-    host, fs, level, date, _ = labels
-    fields = [host, fs, level, date or time.strftime('%Y-%m-%d', time.localtime(now))]
-    if not fixed:
-        stamp = time.strftime('%Y%m%dT%H%M%S', time.gmtime(now))
-        fields.append('%s.%03dZ-%s' % (stamp, now % 1 * 1000, s3.random_name()))
-    return ':'.join(fields)
+    date = args.date or time.strftime('%Y-%m-%d', time.localtime(now))
+    key = ':'.join([args.host, args.fs, args.level, date])
+    if args.fixed_key:
+        return key
+    stamp = time.strftime('%Y%m%dT%H%M%S', time.gmtime(now))
+    return '%s:%s.%03dZ-%s' % (key, stamp, now % 1 * 1000, s3.random_name())
 
 
 class Dump:
@@ -148,10 +143,8 @@ class Dump:
         self.doubtful = False       # whether the metadata of the others don't agree
         self.unreadable = False     # whether its first object is known to be archived
 
-    @property
-    def first(self):
-        """The entry of the first object, or None."""
-        return self.pieces.get(0)
+    def __str__(self):
+        return s3.printable(self.key)
 
     @property
     def size(self):
@@ -162,8 +155,8 @@ class Dump:
     def stored(self):
         """When the dump was stored, in seconds since the epoch: LastModified, but not after the
         stamp in its key, as for a copy, of which LastModified is the day of the copy."""
-        modified = self.first.modified if self.first and self.layout == '.volume_' else \
-            max(entry.modified for entry in self.pieces.values())
+        modified = self.pieces[0].modified if self.layout == '.volume_' else max(
+            entry.modified for entry in self.pieces.values())
         return min(modified, stamp_time(self.labels and self.labels.stamp, modified))
 
     @property
@@ -207,7 +200,7 @@ class Dump:
                 'agree: it is unknown which belong together'
         for number in range(max(1, len(self.pieces))):
             if number not in self.pieces:
-                return '%s is missing' % self.name_of(number)
+                return '%s is missing' % s3.quoted(piece_key(self.key, self.layout, number))
         last = len(self.pieces) - 1
         if self.layout == '.volume_' and (last or self.ends):
             if not self.ends:
@@ -215,13 +208,13 @@ class Dump:
             if list(self.ends) != [last]:
                 return 'its last volume has the number %d, but there is an end mark that says ' \
                     '%d' % (last, next(end for end in self.ends if end != last))
-            full = self.volume_size or self.first.size
+            full = self.volume_size or self.pieces[0].size
             for number, entry in sorted(self.pieces.items()):
                 # The end mark of one object alone says that it is full
                 if entry.size > full or (entry.size < full and (number < last or not last)) or (
                         number and not entry.size):
                     return '%s has %s, but a full volume %d' % (
-                        self.name_of(number), counted(entry.size, 'byte'), full)
+                        s3.quoted(entry.key), counted(entry.size, 'byte'), full)
         return ''
 
     def misdated(self):
@@ -240,8 +233,7 @@ class Dump:
         could the remains of a refused dump.  head: the s3.Head of the first object.
         """
         self.volume_size = head.number('volume-size')
-        heads = {entry: bucket.head_object(entry.key) for entry in self.all_entries()
-                 if entry is not self.first}
+        heads = {entry: bucket.head_object(entry.key) for entry in self.all_entries()[1:]}
         if not head.has_metadata:   # a copy; `aws s3 sync` keeps them with small objects only
             told = {(other.dump_id, other.number('volume-size')) for other in heads.values()
                     if other.has_metadata}
@@ -254,17 +246,12 @@ class Dump:
                                        if entry not in self.strays}
                                       for entries in (self.pieces, self.ends))
 
-    def name_of(self, number):
-        """Return the name of piece *number* for messages."""
-        return s3.quoted(s3.volume_key(self.key, number) if self.layout == '.volume_' else
-                         self.key + self.layout + ('%d' if self.layout == ':' else '%06d') % number)
-
 
 def stamp_time(stamp, otherwise):
     """Return the seconds since the epoch of a key's stamp, *otherwise* if it can't be true."""
     try:
-        seconds = s3.parse_time('-'.join((stamp[:4], stamp[4:6], stamp[6:11], stamp[11:13],
-                                          stamp[13:15])))
+        seconds = s3.parse_day('%s-%s-%s' % (stamp[:4], stamp[4:6], stamp[6:8])) + 3600 * int(
+            stamp[9:11]) + 60 * int(stamp[11:13]) + int(stamp[13:15])
     except (TypeError, ValueError):     # none, or somebody made this key by hand
         return otherwise
     return seconds if seconds > s3.BIRTH_OF_S3 else otherwise
@@ -293,7 +280,7 @@ def group(entries):
         (dumps[place].ends if is_end else dumps[place].pieces)[number] = entry
     whole, orphans = [], []
     for dump in dumps.values():
-        (whole if dump.first or dump.layout != '.volume_' else orphans).append(dump)
+        (whole if 0 in dump.pieces or dump.layout != '.volume_' else orphans).append(dump)
     return whole, orphans, others
 
 
@@ -426,11 +413,9 @@ def tell_base(one, section, quiet):
     base = base_of(one, section)
     newest = max(lower_ones(one, section), key=recency, default=None)
     if not quiet:
-        say('%s builds upon %s' % (s3.printable(one.key), s3.printable(base.key) if base else
-                                   'no dump that is here'))
+        say('%s builds upon %s' % (one, base or 'no dump that is here'))
     if newest is not base:
-        say('warning: %s is newer, and %s does not build upon it' % (
-            s3.printable(newest.key), s3.printable(one.key)))
+        say('warning: %s is newer, and %s does not build upon it' % (newest, one))
 
 
 def lower_ones(one, dumps):
@@ -448,11 +433,10 @@ def base_of(one, dumps):
 
 def well_dated(dumps):
     """Return the dumps whose date label can be true; report the others."""
-    for one in dumps:
-        if one.misdated():
-            say('%s: its date is later than the day it was stored, and not to be trusted'
-                % s3.printable(one.key))
-    return [one for one in dumps if not one.misdated()]
+    wrong = {one for one in dumps if one.misdated()}
+    for one in sorted(wrong, key=recency):
+        say('%s: its date is later than the day it was stored, and not to be trusted' % one)
+    return [one for one in dumps if one not in wrong]
 
 
 def without_strays(bucket, dump, alone=False):
@@ -796,14 +780,12 @@ def dump(bucket, args):
     if not args.program and os.isatty(0):
         raise UsageError('dump reads a stream: pipe one into it, or give a program after --')
     Stopped.outcome = ': nothing is stored'
-    key, labels = args.key, Labels(args.host, args.fs, args.level, args.date, None)
-    if len((key or new_key(labels, args.fixed_key, 0)).encode()) > MAX_KEY:
-        raise UsageError('the key %s has more than %d bytes' % (s3.printable(
-            key or ':'.join(labels[:3])), MAX_KEY))
-    if key is None:
+    if len((args.key or new_key(args, 0)).encode()) > MAX_KEY:
+        raise UsageError('the key has more than %d bytes' % MAX_KEY)
+    if args.key is None:
         bucket.learn_clock()
-        key = new_key(labels, args.fixed_key, bucket.now())
-    if args.key is not None or args.fixed_key:
+    key, unique = args.key or new_key(args, bucket.now()), not (args.key or args.fixed_key)
+    if not unique:
         refuse_existing(bucket, args, key)
     if args.retain:
         bucket.retain = args.retain_mode.upper(), args.retain
@@ -811,8 +793,7 @@ def dump(bucket, args):
     SIGNALS.before_end = source.terminate       # tidying up gives it a while
     status = Status(bucket, args.quiet, source.total)
     try:
-        stored = bucket.upload(key, source, overwrite=args.overwrite,
-                               unique=args.key is None and not args.fixed_key)
+        stored = bucket.upload(key, source, overwrite=args.overwrite, unique=unique)
     finally:
         status.stop()
         source.close()
@@ -852,7 +833,7 @@ def find_whole(bucket, args):
         raise s3.IntegrityError('%s: %s' % (s3.quoted(found.key), problem))
     if found.bare and (found.count > 1 or (found.labels and found.labels.stamp)):
         say('warning: %s has no metadata, as if copied without: it is taken for whole by the '
-            'names and sizes of its objects' % s3.printable(found.key))
+            'names and sizes of its objects' % found)
     return found
 
 
@@ -866,7 +847,7 @@ def read_back(bucket, args, write):
         proof = bucket.download(found.keys(), write, ended=bool(found.ends))
     finally:
         status.stop()
-    status.summary('%s %s' % (args.name, s3.printable(found.key)), found.size,
+    status.summary('%s %s' % (args.name, found), found.size,
                    counted(len(found.pieces), 'volume' if found.layout == '.volume_' else 'chunk'),
                    'checked: ' + proof)
     return found, proof
@@ -891,14 +872,14 @@ def thaw(bucket, args, found):
         silent = {key for key, head in archived if not head.restoring}
         if silent and pause > 60:
             raise s3.Error('%s was asked for, but the server does not say that it is being made '
-                           'readable' % s3.printable(found.key))
+                           'readable' % found)
         storage_class = archived[-1][1].storage_class
         for key in sorted(silent - asked):
             bucket.restore_object(key, None if storage_class == 'INTELLIGENT_TIERING' else
                                   args.thaw, args.tier.capitalize())
         asked |= silent
         text = '%s was asked for (%s): %d of its %s cannot be read yet; that takes up to %s' % (
-            s3.printable(found.key), args.tier, len(archived), counted(len(found.pieces), 'object'),
+            found, args.tier, len(archived), counted(len(found.pieces), 'object'),
             THAW_TIMES.get('%s %s' % (storage_class, args.tier), THAW_TIMES[args.tier]))
         if not args.wait:
             raise s3.ArchivedError(text + '; repeat the command then')
@@ -978,10 +959,10 @@ def remove(bucket, args, one):
     except s3.NetworkError:
         raise                       # the others would fail as well, each after its patience
     except s3.Error as error:
-        say('cannot delete %s: %s' % (s3.printable(one.key), error))
+        say('cannot delete %s: %s' % (one, error))
         return False
     if not args.quiet:
-        say('deleted %s, %s' % (s3.printable(one.key), human(one.size)))
+        say('deleted %s, %s' % (one, human(one.size)))
     return True
 
 
@@ -995,8 +976,8 @@ def locked(bucket, one, quiet=False):
             if error.status not in (403, 404):
                 raise
     if until > bucket.now() and not quiet:
-        how = 'under a legal hold' if until == float('inf') else 'locked until ' + utc(until)
-        say('%s is %s' % (s3.printable(one.key), how))
+        say('%s is %s' % (one, 'under a legal hold' if until == float('inf') else
+                          'locked until ' + utc(until)))
     return until > bucket.now()
 
 
@@ -1019,7 +1000,7 @@ def delete(bucket, args):
             raise s3.Error('%d dumps match and none was deleted: choose one by its key'
                            % len(dumps))
         found = dumps[0]
-    what = '%s, %s' % (s3.printable(found.key), human(found.size))
+    what = '%s, %s' % (found, human(found.size))
     if locked(bucket, found) or not confirmed(args, 'Delete %s?' % what):
         raise s3.Error('nothing was deleted')
     if args.dry_run:
@@ -1093,19 +1074,10 @@ MINIMUM_DAYS = {'STANDARD_IA': 30, 'ONEZONE_IA': 30, 'GLACIER_IR': 90, 'GLACIER'
 UNFINISHED_AGE = 30 * 86400         # seconds after which unfinished uploads and orphans go
 
 
-def sizes(dumps):
-    """Return {storage class: bytes} of *dumps*."""
-    total = collections.Counter()
-    for one in dumps:
-        for entry in one.pieces.values():
-            total[entry.storage_class] += entry.size
-    return total
-
-
-def price(total):
-    """Return the dollars per month for {storage class: bytes}."""
-    return sum(size * PRICES.get(storage_class, PRICES['STANDARD']) / (1 << 30)
-               for storage_class, size in total.items())
+def price(entries):
+    """Return the dollars that objects cost per month."""
+    return sum([entry.size * PRICES.get(entry.storage_class, PRICES['STANDARD'])
+                for entry in entries]) / (1 << 30)
 
 
 def list_dumps(bucket, args):
@@ -1116,7 +1088,7 @@ def list_dumps(bucket, args):
     else:
         found = sections(bucket.list_objects(prefix))
     found = itertools.chain(list(itertools.islice(found, 1)), found)    # ask before the title
-    total, strange = collections.Counter(), collections.Counter()
+    total = collections.Counter()
     orphans, shown, for_machines = [], None, args.json or args.long
     if not (args.all or for_machines):
         print_out(title(args, args.host))
@@ -1125,8 +1097,10 @@ def list_dumps(bucket, args):
         dumps = [without_strays(bucket, one) for one in dumps if args.fs in (None, one.labels.fs)]
         others = [Dump(entry.key, '', None, entry) for entry in others if args.fs is None]
         orphans += more_orphans
-        strange.update(count=len(others), size=sum(one.size for one in others))
-        total.update(sizes(dumps))
+        entries = [entry for one in dumps for entry in one.pieces.values()]
+        total.update(dumps=len(dumps), size=sum([entry.size for entry in entries]),
+                     price=price(entries), others=len(others),
+                     others_size=sum([one.size for one in others]))
         if for_machines and dumps + others:
             print_out('\n'.join(rows(args, dumps + others)))
         elif dumps and not for_machines:
@@ -1137,12 +1111,12 @@ def list_dumps(bucket, args):
     if for_machines:
         return
     lines = ['']
-    if args.all and strange['count']:
+    if args.all and total['others']:
         lines += ['Other objects, not dumps: %d, %s' % (
-            strange['count'], human(strange['size'])), '']
-    lines.append('Total data stored: %s ($%.2f/month)' % (human(sum(total.values())), price(total)))
+            total['others'], human(total['others_size'])), '']
+    lines.append('Total data stored: %s ($%.2f/month)' % (human(total['size']), total['price']))
     print_out('\n'.join(lines + unfinished_lines(bucket, unfinished(bucket, prefix), orphans)))
-    if not total:
+    if not total['dumps']:
         point_out_hosts(bucket, args)
 
 
@@ -1192,17 +1166,12 @@ def section_lines(dumps):
     for one in dumps:
         when = one.labels.date
         if one.labels.stamp and days[one.labels[2:4]] > 1:
-            when += local_time(one.labels.stamp)
+            when += time.strftime(' %H:%M:%S', time.localtime(
+                stamp_time(one.labels.stamp, one.stored)))
         line = 'Level %s %s:%9s%s' % (one.labels.level, when, human(one.size), one.state())
         problem = one.problem()
         lines.append(line + ('  (%s)' % problem if problem else ''))
     return lines
-
-
-def local_time(stamp):
-    """Return the local time of day of a key's stamp, like ' 20:34:05'."""
-    seconds = stamp_time(stamp, None)
-    return '' if seconds is None else time.strftime(' %H:%M:%S', time.localtime(seconds))
 
 
 def rows(args, dumps):
@@ -1212,7 +1181,7 @@ def rows(args, dumps):
         return ['%15d %s %3d %-12s %-6s %s' % (
             one.size, utc(one.stored), one.count, s3.printable(one.storage_class),
             'other' if not one.labels else 'broken' if one.problem() else 'whole',
-            s3.printable(one.key)) for one in dumps]
+            one) for one in dumps]
     import json
     return [json.dumps(dict(
         zip(('host', 'fs', 'level', 'date'), one.labels or [None] * 4), key=one.key,
@@ -1224,10 +1193,8 @@ def unfinished(bucket, prefix):
     """Return the unfinished uploads, or none if credentials or server don't show them."""
     try:
         return list(bucket.list_multipart_uploads(prefix))
-    except s3.BadAnswer:
-        return []
-    except s3.ResponseError as error:
-        if error.status not in (400, 403, 404, 405, 501):
+    except (s3.ResponseError, s3.BadAnswer) as error:
+        if getattr(error, 'status', 400) not in (400, 403, 404, 405, 501):
             raise
         return []
 
@@ -1282,14 +1249,15 @@ def clean(bucket, args):
                and not locked(bucket, one, args.quiet)]
     uploads = [one for one in unfinished(bucket, prefix) if one.initiated <= before
                and parse_key((parse_piece(one.key) or [one.key])[0])]
-    names = ['the orphans of ' + s3.printable(one.key) for one in orphans] + [
-        'an unfinished upload of ' + s3.printable(one.key) for one in uploads]
-    count, size = counted(len(doomed), 'dump'), human(sum(one.size for one in doomed))
+    names = ['the orphans of %s' % one for one in orphans] + [
+        'an unfinished upload of %s' % s3.printable(one.key) for one in uploads]
+    entries = [entry for one in doomed for entry in one.pieces.values()]
+    count, size = counted(len(doomed), 'dump'), human(sum(entry.size for entry in entries))
     if args.dry_run:
         print_out('\n'.join(['would delete ' + name for name in names] + [
-            '%s would go, which saves %s ($%.2f/month)' % (count, size, price(sizes(doomed)))]))
+            '%s would go, which saves %s ($%.2f/month)' % (count, size, price(entries))]))
     elif doomed and not confirmed(args, '\n'.join([
-            *('%s, %s' % (s3.printable(one.key), human(one.size)) for one in doomed), *names,
+            *('%s, %s' % (one, human(one.size)) for one in doomed), *names,
             'Delete %s, %s?' % (count, size)])):
         raise s3.Error('nothing was deleted')
     elif doomed or names:
@@ -1319,9 +1287,9 @@ def whole_ones(bucket, dumps):
     """Return {(host, fs, level): [Dump]} of the whole dumps; report the others."""
     groups = collections.defaultdict(list)
     for one in well_dated(dumps):
-        if without_strays(bucket, one).problem():
-            say('%s: %s: it is neither counted nor deleted' % (s3.printable(one.key),
-                                                               one.problem()))
+        problem = without_strays(bucket, one).problem()
+        if problem:
+            say('%s: %s: it is neither counted nor deleted' % (one, problem))
         else:
             groups[one.labels[:3]].append(one)
     return groups
@@ -1346,7 +1314,7 @@ def choose(bucket, args, groups):
             if not reasons and locked(bucket, one, args.quiet):
                 reasons.append('locked')
             if args.dry_run:
-                print_out('%-4s %s  %8s  %s' % ('keep' if reasons else 'go', s3.printable(one.key),
+                print_out('%-4s %s  %8s  %s' % ('keep' if reasons else 'go', one,
                                                 human(one.size), ', '.join(reasons)))
         doomed += [one for one, reasons in planned if not reasons]
     return doomed, suspicious
@@ -1364,7 +1332,7 @@ def point_out_minimums(bucket, doomed):
         until = one.stored + 86400 * MINIMUM_DAYS.get(one.storage_class, 0)
         if until > bucket.now():
             say('%s is billed until %s all the same, as the class %s has it' % (
-                s3.printable(one.key), utc(until)[:10], s3.printable(one.storage_class)))
+                one, utc(until)[:10], s3.printable(one.storage_class)))
 
 
 def point_out_bases(groups, doomed):
@@ -1375,9 +1343,8 @@ def point_out_bases(groups, doomed):
             continue
         base = base_of(one, dumps)
         if base is None or base.key in gone:
-            say('%s is kept, but %s' % (s3.printable(one.key), (
-                'its base goes: ' + s3.printable(base.key)) if base else
-                'there is no older dump of a lower level'))
+            say('%s is kept, but %s' % (one, 'its base goes: %s' % base if base else
+                                        'there is no older dump of a lower level'))
 
 
 def median(dumps):
@@ -1420,9 +1387,8 @@ def check(bucket, args):
         'FAILED' if reason else 'OK', s3.printable(args.fs), args.level, s3.printable(args.host),
         reason or 'the newest dump is good')
     if newest:
-        line += '; %s, %s old, %s%s' % (
-            human(newest.size), s3.duration(max(0, now - newest.stored)),
-            s3.printable(newest.key), newest.state())
+        line += '; %s, %s old, %s%s' % (human(newest.size), s3.duration(
+            max(0, now - newest.stored)), newest, newest.state())
     if reason and under_way:
         line += '; an upload is under way or was broken off, begun %s' % utc(
             max(one.initiated for one in under_way))
@@ -1758,7 +1724,7 @@ def settle_host(args, config):
     """Set args.here to this machine's host label, and args.host too, unless -h did."""
     where, name = '$S3DUMP_HOST', os.environ.get('S3DUMP_HOST', '').strip()
     if not name:
-        where, name = "this machine's name", this_host()
+        where, name = "this machine's name", os.uname().nodename.split('.')[0] or 'localhost'
     args.here = None
     try:
         args.here = config.get('host') or parse_text(name)
