@@ -393,9 +393,8 @@ def find(bucket, args):
     """Return the Dump that the command line means: of -k KEY, or the newest with its labels."""
     if args.key is not None:
         return find_by_key(bucket, args.key, may_list=False)
-    section = None
-    if args.name == 'restore' and int(args.level) > 0:
-        section = group(list_fs(bucket, args, ''))[0]
+    of_fs = args.name == 'restore' and int(args.level) > 0
+    section = group(list_fs(bucket, args, ''))[0] if of_fs else None
     dumps = find_all(bucket, args, section)
     dumps = well_dated(dumps) or dumps      # with a wrong server clock none passes: take all
     if not dumps:
@@ -951,18 +950,19 @@ def putacl(bucket, args):
         bucket.put_object_acl(key, acl)
 
 
-def remove(bucket, args, one):
-    """Delete a dump, its first object first; returns False, after a line, if that fails."""
+def remove(args, what, delete, parts):
+    """Delete *what* by delete(part) for each of its parts; returns False, after a line, if that
+    fails."""
     try:
-        for entry in one.all_entries():
-            bucket.delete_listed(entry)
+        for part in parts:
+            delete(part)
     except s3.NetworkError:
         raise                       # the others would fail as well, each after its patience
     except s3.Error as error:
-        say('cannot delete %s: %s' % (one, error))
+        say('cannot delete %s: %s' % (what, error))
         return False
     if not args.quiet:
-        say('deleted %s, %s' % (one, human(one.size)))
+        say('deleted %s' % what)
     return True
 
 
@@ -1005,7 +1005,7 @@ def delete(bucket, args):
         raise s3.Error('nothing was deleted')
     if args.dry_run:
         print_out('would delete ' + what)
-    elif not remove(bucket, args, found):
+    elif not remove(args, what, bucket.delete_listed, found.all_entries()):
         return 1
 
 
@@ -1244,43 +1244,36 @@ def clean(bucket, args):
     if not args.quiet:
         point_out_minimums(bucket, doomed)
         point_out_bases(groups, doomed)
-    before = bucket.now() - UNFINISHED_AGE
-    orphans = [one for one in orphans if one.youngest < before
-               and not locked(bucket, one, args.quiet)]
-    uploads = [one for one in unfinished(bucket, prefix) if one.initiated <= before
-               and parse_key((parse_piece(one.key) or [one.key])[0])]
-    names = ['the orphans of %s' % one for one in orphans] + [
-        'an unfinished upload of %s' % s3.printable(one.key) for one in uploads]
+    going = [('%s, %s' % (one, human(one.size)), bucket.delete_listed, one.all_entries())
+             for one in doomed]
+    going += unfinished_things(bucket, args, prefix, orphans)
+    names = [what for what, _, _ in going]
     entries = [entry for one in doomed for entry in one.pieces.values()]
     count, size = counted(len(doomed), 'dump'), human(sum(entry.size for entry in entries))
     if args.dry_run:
-        print_out('\n'.join(['would delete ' + name for name in names] + [
+        print_out('\n'.join(['would delete ' + what for what in names[len(doomed):]] + [
             '%s would go, which saves %s ($%.2f/month)' % (count, size, price(entries))]))
-    elif doomed and not confirmed(args, '\n'.join([
-            *('%s, %s' % (one, human(one.size)) for one in doomed), *names,
-            'Delete %s, %s?' % (count, size)])):
+    elif doomed and not confirmed(args, '\n'.join(names + ['Delete %s, %s?' % (count, size)])):
         raise s3.Error('nothing was deleted')
-    elif doomed or names:
-        failed |= not delete_all(bucket, args, doomed + orphans, uploads)
-    elif not (failed or args.quiet):
+    elif not (going or failed or args.quiet):
         say('nothing to delete')
+    else:
+        failed |= not all([remove(args, *one) for one in going])
     if failed:
         raise s3.Error('not everything was done: see above')
 
 
-def delete_all(bucket, args, dumps, uploads):
-    """Delete dumps and abort unfinished uploads; returns False, after lines, if one fails."""
-    done = all([remove(bucket, args, one) for one in dumps])
-    for upload in uploads:
-        try:
-            bucket.abort_multipart_upload(upload)
-        except s3.Error as error:
-            say('cannot abort an upload: %s' % error)
-            done = False
-        else:
-            if not args.quiet:
-                say('aborted an unfinished upload of %s' % s3.printable(upload.key))
-    return done
+def unfinished_things(bucket, args, prefix, orphans):
+    """Yield what remove() needs for each old unfinished upload, and what a crash left."""
+    before = bucket.now() - UNFINISHED_AGE
+    for one in orphans:
+        if one.youngest < before and not locked(bucket, one, args.quiet):
+            yield 'the orphans of %s' % one, bucket.delete_listed, one.all_entries()
+    for upload in unfinished(bucket, prefix):
+        if upload.initiated <= before and parse_key(
+                (parse_piece(upload.key) or [upload.key])[0]):
+            yield ('an unfinished upload of %s' % s3.printable(upload.key),
+                   bucket.abort_multipart_upload, [upload])
 
 
 def whole_ones(bucket, dumps):
@@ -1378,8 +1371,9 @@ def check(bucket, args):
         dumps.sort(key=lambda one: (one.stored, recency(one)), reverse=True)
         newest = without_strays(bucket, dumps[0]) if dumps else None
         reason = why_not(bucket, args, newest, dumps[1:11]) if newest else 'there is no dump'
-        uploads = unfinished(bucket, ':'.join([args.host, args.fs, args.level, '']))
-        under_way = [one for one in uploads if one.initiated > bucket.now() - args.max_age]
+        prefix = ':'.join([args.host, args.fs, args.level, ''])
+        under_way = [upload.initiated for upload in unfinished(bucket, prefix)
+                     if upload.initiated > bucket.now() - args.max_age]
     except s3.Error as error:
         reason = 'the state of the dumps is unknown: %s' % error
     now = bucket.now()
@@ -1390,8 +1384,7 @@ def check(bucket, args):
         line += '; %s, %s old, %s%s' % (human(newest.size), s3.duration(
             max(0, now - newest.stored)), newest, newest.state())
     if reason and under_way:
-        line += '; an upload is under way or was broken off, begun %s' % utc(
-            max(one.initiated for one in under_way))
+        line += '; an upload is under way or was broken off, begun %s' % utc(max(under_way))
     if args.json:
         print_json(key=newest and newest.key, ok=not reason, reason=reason,
                    age_seconds=newest and max(0, int(now - newest.stored)),
