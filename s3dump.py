@@ -868,15 +868,15 @@ def thaw(bucket, args, found):
         archived = [(key, head) for key, head in heads if not bucket.readable(key, head)]
         if not archived:
             return
-        silent = {key for key, head in archived if not head.restoring}
-        if silent and pause > 60:
+        if pause > 60 and not all(head.restoring for _, head in archived):
             raise s3.Error('%s was asked for, but the server does not say that it is being made '
                            'readable' % found)
-        storage_class = archived[-1][1].storage_class
-        for key in sorted(silent - asked):
-            bucket.restore_object(key, None if storage_class == 'INTELLIGENT_TIERING' else
-                                  args.thaw, args.tier.capitalize())
-        asked |= silent
+        for key, head in archived:
+            storage_class = head.storage_class
+            if not head.restoring and key not in asked:
+                bucket.restore_object(key, None if storage_class == 'INTELLIGENT_TIERING' else
+                                      args.thaw, args.tier.capitalize())
+                asked.add(key)
         text = '%s was asked for (%s): %d of its %s cannot be read yet; that takes up to %s' % (
             found, args.tier, len(archived), counted(len(found.pieces), 'object'),
             THAW_TIMES.get('%s %s' % (storage_class, args.tier), THAW_TIMES[args.tier]))
