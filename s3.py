@@ -2668,7 +2668,9 @@ class Head:
 
     @property
     def locked_until(self):
-        """The end of its Object Lock, in seconds since the epoch, or 0."""
+        """The end of its Object Lock, in seconds since the epoch, or 0; a legal hold has none."""
+        if self.headers.get('x-amz-object-lock-legal-hold') == 'ON':
+            return float('inf')
         try:
             return parse_expiration(self.headers.get('x-amz-object-lock-retain-until-date')) or 0
         except ValueError:
