@@ -340,7 +340,7 @@ class RoundTripTests(ProgramTestCase):
         def lines(*argv):
             self.server.log.clear()
             found = self.succeed('restore', *argv).err.splitlines()
-            self.assertEqual(self.server.operations().count('ListObjectsV2'), 1)
+            self.assertEqual(self.server.operations().count('ListObjectsV2'), 2)
             return [line for line in found if not line.startswith('s3dump: restore ')]
 
         full = self.place(date='2020-01-05')
@@ -1309,7 +1309,7 @@ class ConfigurationTests(ProgramTestCase):
                               ('first', 'second', '.s3keys')[number])
         variable = {'S3DUMP_CONFIG': 'second'}
         for argv, env in ((['-f', 'first'], variable), ([], variable), ([], {})):
-            self.succeed('list', *argv, env=env)
+            self.succeed('list', '-q', *argv, env=env)
         self.assertEqual([request.bucket for request in self.server.log
                           if request.operation == 'ListObjectsV2'],
                          ['bucket0', 'bucket1', 'bucket2'])
@@ -1382,7 +1382,7 @@ class ConfigurationTests(ProgramTestCase):
             path = self.write_file(self.server.config() + 'host %s\n' % label, 'bad')
             self.must_fail(2, '%s:6: host: .* is not a label' % re.escape(path), '-f', path, 'list')
             self.must_fail(2, r'\$S3DUMP_HOST: host label', 'list', env={'S3DUMP_HOST': label})
-            self.succeed('list', '-h', 'good', env={'S3DUMP_HOST': label})
+            self.succeed('list', '-q', '-h', 'good', env={'S3DUMP_HOST': label})
         self.must_fail(2, r'\$S3DUMP_HOST: .*not UTF-8', 'list', env={'S3DUMP_HOST': b'b\xfcro'})
         self.assertEqual(self.server.operations().count('ListObjectsV2'), 3)
 
