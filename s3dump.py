@@ -330,7 +330,8 @@ def say(text):
 
 def print_out(text):
     """Print a line on standard output: UTF-8, whatever the locale."""
-    write_out(memoryview(text.encode('utf-8', 'backslashreplace') + b'\n'))
+    text = (Status.CLEAR if Status.live and os.isatty(1) else '') + text + '\n'
+    write_out(memoryview(text.encode('utf-8', 'backslashreplace')))
 
 
 def print_json(**fields):
@@ -677,63 +678,90 @@ def read_in():
 
 
 class Status:
-    """The line on standard error that tells how a transfer goes.
+    """The line on standard error that tells, at a terminal, how a command goes.
 
-    At a terminal a thread rewrites it every second from what others count; elsewhere there is
-    only the summary at the end, and with -q nothing.  total: bytes, or None if unknown.
+    A thread rewrites it every second from what others count: of a transfer all that is known, of
+    any other command only what it has been waiting for.  Elsewhere, and with -q, there is none.
 
     The cursor waits at the beginning of the line: whatever a resize makes of the line, all from
     there on is cleared.
     """
     CLEAR = '\r\x1b[J'
-    live = False                    # whether there is a line now that others have to clear
+    live = False                    # whether others have to clear it, for it may come any moment
 
-    def __init__(self, bucket, quiet, total=None):
-        self._bucket, self._total = bucket, total
-        self._start = time.monotonic()
-        self._before = bucket.limit.moved - bucket.tally.wasted
-        self._quiet = quiet
+    def __init__(self, bucket, quiet):
+        self._bucket, self._quiet = bucket, quiet
+        self._recent = self._total = None
+        self.resume()
+
+    def begin(self, total):
+        """Show a transfer from now on.  total: bytes, or None if unknown."""
+        self._start, self._total = time.monotonic(), total
+        self._before = self._bucket.limit.moved - self._bucket.tally.wasted
         self._recent = collections.deque([(self._start, 0)], 10)
-        self._running = threading.Lock()    # held until the end
+        Status.live = self._thread is not None
+
+    def resume(self):
+        """Show what is waited for."""
+        self._shown, self._thread = '', None
+        self._running = threading.Lock()    # held until stop()
         self._running.acquire()
-        self._thread = s3.Thread(self._run)
-        if not quiet and os.isatty(2) and os.environ.get('TERM') != 'dumb':
-            Status.live = True
+        if not self._quiet and os.isatty(2) and os.environ.get('TERM') != 'dumb':
+            thread = s3.Thread(self._run)
             try:
-                self._thread.start()
+                thread.start()
+                self._thread = thread
             except RuntimeError:    # the system has no more; s3 complains if it gets none either
-                Status.live = False
+                pass
 
     def _run(self):
         while not self._running.acquire(timeout=1):
-            s3.write_error(self.CLEAR + self._line(time.monotonic())[:width() - 1] + '\r')
+            line = self._line(time.monotonic())[:width() - 1]
+            if Status.live and (line or self._shown):
+                self._shown = line
+                s3.write_error('%s%s\r' % (self.CLEAR, line))
+            elif self._bucket.tally.waits:
+                Status.live = True          # and next time, when others know, the line is shown
 
     def _line(self, now):
-        """Return text: bytes, rate over the last ten seconds, time, and what else is known."""
-        moved = max(0, self._bucket.limit.moved - self._bucket.tally.wasted - self._before)
-        then, moved_then = self._recent[0]
-        rate = max(0, moved - moved_then) / (now - then)
-        self._recent.append((now, moved))
-        words = [human(moved), human(rate) + '/s', clock(now - self._start)]
-        if self._total:
-            words.append('%d%%' % min(100, 100 * moved // self._total))
-            if rate > 0:
-                words.append(clock(max(0, self._total - moved) / rate) + ' left')
-        pauses = sorted(self._bucket.tally.pauses.copy().values())
+        """Return text: of a transfer bytes, rate over the last ten seconds, time, and what else
+        is known; what is waited for."""
+        words, tally, waits = [], self._bucket.tally, self._waits(now)
+        if self._recent:
+            moved = max(0, self._bucket.limit.moved - tally.wasted - self._before)
+            then, moved_then = self._recent[0]
+            rate = max(0, moved - moved_then) / (now - then)
+            self._recent.append((now, moved))
+            words = [human(moved), human(rate) + '/s', clock(now - self._start)]
+            if self._total:
+                words.append('%d%%' % min(100, 100 * moved // self._total))
+                if rate > 0:
+                    words.append(clock(max(0, self._total - moved) / rate) + ' left')
+            if tally.retries and not waits:
+                words.append(counted(tally.retries, 'retry', 'retries'))
+        return '  '.join(words + waits).encode('ascii', 'replace').decode()
+
+    def _waits(self, now):
+        """Return text, in a list, if something is waited for longer than a moment."""
+        waits = list(self._bucket.tally.waits.copy().values())
+        pauses = [(since + seconds, why) for why, since, seconds in waits if seconds]
         if pauses:
-            again, why = pauses[0]
-            words.append('%s, next try in %d s' % (why, max(0, again - now) + 0.9))
-        elif self._bucket.tally.retries:
-            words.append(counted(self._bucket.tally.retries, 'retry', 'retries'))
-        return '  '.join(words).encode('ascii', 'replace').decode()
+            again, why = min(pauses)
+            return ['%s, next try in %d s' % (why, max(0, again - now) + 0.9)]
+        asked = min((since for what, since, _ in waits if not what), default=now)
+        silent = now - max(asked, self._bucket.limit.moved_at)
+        if silent > 1.5:
+            return ['no answer for %.0f s' % silent]
+        return ['waiting for ' + what for what, since, _ in waits if what and now - since > 1.5]
 
     def stop(self):
-        """Clear the line."""
-        if Status.live:
+        """Clear the line, and show no more."""
+        if self._thread:
             self._running.release()
             self._thread.join(1)
-            s3.write_error(self.CLEAR)
-            Status.live = False
+            if self._shown:
+                s3.write_error(self.CLEAR)
+            self._thread, Status.live = None, False
 
     def summary(self, what, size, *facts):
         """Print a line for a log: what was done, how much, how fast and how it was checked."""
@@ -763,9 +791,10 @@ def confirmed(args, question):
     """Ask *question* if somebody is there to answer; returns whether to go on."""
     if args.yes or args.dry_run or not os.isatty(0):
         return True
-    if not s3.write_error('%s [y/N] ' % question):
-        return False
-    return read_in().strip().lower() in (b'y', b'yes')
+    args.status.stop()
+    answer = read_in() if s3.write_error('%s [y/N] ' % question) else b''
+    args.status.resume()
+    return answer.strip().lower() in (b'y', b'yes')
 
 
 # -------------------------------------------------------------------------- Commands
@@ -791,24 +820,24 @@ def dump(bucket, args):
         bucket.retain = args.retain_mode.upper(), args.retain
     source = Source(args.program, args.accept_status, args.min_size)
     SIGNALS.before_end = source.terminate       # tidying up gives it a while
-    status = Status(bucket, args.quiet, source.total)
+    args.status.begin(source.total)
     try:
         stored = bucket.upload(key, source, overwrite=args.overwrite,
                                unique=args.key is None and not args.fixed_key)
     finally:
-        status.stop()
+        args.status.stop()
         source.close()
     ignore_signals()
     SIGNALS.pending = None          # a signal came too late
     if not stored.size:
         say('warning: the stream was empty, and so is the dump %s' % s3.printable(stored.key))
-    status.summary('dump %s' % s3.printable(stored.key), stored.size,
-                   counted(stored.parts, 'part'),
-                   counted(stored.objects - (stored.objects > 1), 'volume'),     # no end mark
-                   'checked: ' + ('crc32' if bucket.checksum else 'sha256'))
+    args.status.summary('dump %s' % s3.printable(stored.key), stored.size,
+                        counted(stored.parts, 'part'),
+                        counted(stored.objects - (stored.objects > 1), 'volume'),   # no end mark
+                        'checked: ' + ('crc32' if bucket.checksum else 'sha256'))
     if args.json:
         try:
-            print_json(key=stored.key, size=stored.size, seconds=round(status.seconds(), 3),
+            print_json(key=stored.key, size=stored.size, seconds=round(args.status.seconds(), 3),
                        parts=stored.parts, objects=stored.objects, retries=bucket.tally.retries)
         except OSError as error:
             raise s3.Error('%s is stored, but its JSON could not be written: %s' % (
@@ -843,14 +872,11 @@ def read_back(bucket, args, write):
     found = find_whole(bucket, args)
     if args.thaw:
         thaw(bucket, args, found)
-    status = Status(bucket, args.quiet, found.size)
-    try:
-        proof = bucket.download(found.keys(), write, ended=bool(found.ends))
-    finally:
-        status.stop()
-    status.summary('%s %s' % (args.name, s3.printable(found.key)), found.size,
-                   counted(len(found.pieces), 'volume' if found.layout == '.volume_' else 'chunk'),
-                   'checked: ' + proof)
+    args.status.begin(found.size)
+    proof = bucket.download(found.keys(), write, ended=bool(found.ends))
+    args.status.summary('%s %s' % (args.name, s3.printable(found.key)), found.size, counted(
+        len(found.pieces), 'volume' if found.layout == '.volume_' else 'chunk'),
+        'checked: ' + proof)
     return found, proof
 
 
@@ -936,7 +962,9 @@ def getacl(bucket, args):
 
     It is that of its first object.
     """
-    write_out(memoryview(bucket.get_object_acl(find_whole(bucket, args).keys()[0])))
+    acl = bucket.get_object_acl(find_whole(bucket, args).keys()[0])
+    args.status.stop()
+    write_out(memoryview(acl))
 
 
 def putacl(bucket, args):
@@ -1804,7 +1832,11 @@ def run(argv):
             return 0
         with open_bucket(args) as bucket:
             catch_rate_signals(bucket.limit)
-            return args.run(bucket, args) or 0
+            args.status = Status(bucket, args.quiet)
+            try:
+                return args.run(bucket, args) or 0
+            finally:
+                args.status.stop()
     except UsageError as error:
         say('%s; see s3dump.py --help' % error)
         return 2

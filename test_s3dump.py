@@ -2962,6 +2962,21 @@ class Terminal:
             self.text += data.decode('utf-8')
         return self.text
 
+    def screen(self):
+        """Return the lines that somebody sees, once nobody else has the terminal open."""
+        lines, column = [''], 0
+        for piece in re.findall(r'[\r\n]|\x1b\[J|[^\r\n\x1b]+', self.read_until(None)):
+            if piece == '\n':
+                lines.append('')
+            elif piece == '\r':
+                column = 0
+            elif piece == '\x1b[J':
+                lines[-1] = lines[-1][:column]
+            else:
+                lines[-1] = lines[-1][:column] + piece + lines[-1][column + len(piece):]
+                column += len(piece)
+        return lines
+
     def resize(self, columns):
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack('4H', 24, columns, 0, 0))
 
@@ -3028,6 +3043,78 @@ class TerminalTests(ProgramTestCase):
         self.assertNotRegex(text, r'\x1b\[J(\d\d\d\.\dk|-)')   # what is sent again counts once
         self.assertLess(max(map(len, re.findall(r'\x1b\[J([0-9][^\r\n]*)\r', text))), 20)
         self.assertRegex(text, r's3dump: dump [^\r\n]* [1-9]\d* retries\r\n\Z')
+
+    def test_a_slow_stream_is_told_from_a_slow_server_and_a_slow_reader(self):
+        self.place(size=3 << 20)
+        terminals = [self.open_terminal() for _ in range(4)]
+        self.server.fault('PutObject', 'stall', when='reply')
+        self.server.fault('GetObject', 'stall', bytes=1000, where=lambda exchange: any(
+            request.operation == 'GetObject' for request in self.server.log))
+        self.start('restore', '/home', '0', stderr=terminals[0].slave)
+        terminals[0].read_until(r'  waiting for the reader\r')
+        self.start('dump', '/home', '0', stderr=terminals[1].slave)
+        self.start_at(terminals[2], 'dump', '/home', '0')
+        self.start('restore', '/home', '0', stderr=terminals[3].slave)
+        terminals[1].read_until(r'  waiting for the stream\r')
+        for number in (2, 3):
+            terminals[number].read_until(r'  no answer for [2-9] s\r')
+            self.assertNotIn('waiting', terminals[number].text)
+        for number in (0, 1):
+            self.assertNotIn('answer', terminals[number].text)
+
+    def test_what_a_command_waits_for_is_shown_and_cleared(self):
+        self.place(size=300)
+        commands = ['list -q', 'list', 'check /home 0', 'init', 'delete -y /home 0', 'clean -y 1',
+                    'url /home 0', 'getacl /home 0', 'putacl /home 0']
+        acl = self.succeed('getacl', '/home', '0').out
+        self.server.fault('*', 'status', status=500, code='InternalError', times=None)
+        started = []
+        for command in commands:
+            terminal = self.open_terminal()
+            started.append((command, terminal, self.start_at(
+                terminal, *command.split(), data=acl,
+                prefix=in_python('import random; random.uniform = lambda *_: 1.2'))))
+        for command, terminal, _ in started:
+            if '-q' not in command:
+                terminal.read_until(r'\r\x1b\[JInternal ?(Server )?Error \(500\), next try in [12] s\r')
+        self.server.clear_faults()
+        for command, terminal, process in started:
+            with self.subTest(command):
+                failed = command.split()[0] in ('check', 'delete')      # it is old
+                self.assertEqual(self.finish(process).status, failed)
+                self.assertNotIn('Error', ''.join(terminal.screen()))
+                self.assertEqual('\x1b' in terminal.text, '-q' not in command)
+
+    def test_a_line_of_status_mangles_neither_output_nor_questions(self):
+        keys = [self.place(fs=fs, date=date) for fs in ('/a', '/b', '/c')
+                for date in ('2020-01-01', '2020-01-02')]
+        listing = self.succeed('list').out.decode().splitlines()
+        self.server.page_size = 3
+        self.addCleanup(setattr, self.server, 'page_size', 1000)
+        page = self.server.fault('ListObjectsV2', 'stall', skip=1)
+        question, output = self.open_terminal(), self.open_terminal()
+        listed = self.start('list', stdout=output.slave, stderr=output.slave)
+        output.read_until('Dumps for this host')
+        self.assertTrue(page.event.wait(PATIENCE))
+        whole = self.server.fault('ListObjectsV2', 'stall')
+        asked = self.start('clean', '1', stdin=question.slave, stderr=question.slave)
+        for terminal in (question, output):
+            terminal.read_until(r'\x1b\[Jno answer for [2-9] s\r')
+        whole.release.set()
+        question.read_until(r'\? \[y/N\] ')
+        shown = re.findall('no answer for ([0-9]+) s', output.text)[-1]
+        output.read_until('no answer for %d s' % (int(shown) + 2))
+        page.release.set()
+        self.assertEqual(self.finish(listed).status, 0)
+        self.assertEqual(output.screen(), listing + [''])
+        deletion = self.server.fault('DeleteObject', 'stall', when='start')
+        question.type('y\n')
+        question.read_until(r'\? \[y/N\] (y\r\n)?\r\x1b\[Jno answer for [2-9] s\r')
+        deletion.release.set()
+        self.assertEqual(self.finish(asked).status, 0)
+        self.assertEqual(self.keys(), keys[1::2])
+        self.assertRegex('\n'.join(question.screen()), r'\ADelete 3 dumps, 300\? \[y/N\] y\n'
+                         r'(s3dump: deleted [^ ]*, 100\n){3}\Z')
 
     def test_a_system_without_threads_is_told_of_in_a_line(self):
         terminal = self.open_terminal()
