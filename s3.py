@@ -76,6 +76,9 @@ import urllib.parse
 import zlib
 
 __version__ = '2.0'
+__all__ = ['Bucket', 'load_config', 'volume_key', 'Head', 'ListEntry', 'NoSignals', 'RateLimit',
+           'Stored', 'Tally', 'Times', 'UploadEntry', 'Error', 'ArchivedError', 'BadAnswer',
+           'ConfigError', 'IntegrityError', 'NetworkError', 'ResponseError', 'UnknownOutcome']
 
 
 def load_network():
@@ -975,10 +978,11 @@ def require_empty(answer):
                         % quoted(answer.body[:60]))
 
 
-# size: bytes; modified, initiated: seconds since the epoch; restore: 'ongoing' or 'done' for an
-# archived object that was asked for, as far as the listing tells, else ''.
 ListEntry = collections.namedtuple('ListEntry', 'key size modified storage_class etag restore')
+ListEntry.__doc__ = """An object: its size in bytes; modified in seconds since the epoch; restore,
+    'ongoing' or 'done' for an archived one that was asked for, if the listing tells, else ''."""
 UploadEntry = collections.namedtuple('UploadEntry', 'key upload_id initiated')
+UploadEntry.__doc__ = 'An unfinished upload, initiated in seconds since the epoch.'
 
 
 def decoder(listing):
@@ -2573,8 +2577,8 @@ class Tally:
 
 Signed = collections.namedtuple('Signed', 'offset region scheme domain port credentials')
 
-# size: in bytes; objects: how many were made of the stream, the end mark included.
 Stored = collections.namedtuple('Stored', 'key size parts objects')
+Stored.__doc__ = 'A stream: its size in bytes, and how many objects it became, end mark included.'
 
 
 class Head:

@@ -1803,7 +1803,8 @@ def open_bucket(args):
         if warning or args.verbose:
             say(('warning: ' if warning else '') + text)
 
-    config = s3.load_config(args.config, warn=lambda text: report('warning', text))
+    config = s3.load_config(args.config, warn=lambda text: args.quiet or report(
+        'warning', text))
     settle_host(args, config)
     for name in ('limit_rate', 'jobs', 'storage_class'):
         if getattr(args, name) is not None:

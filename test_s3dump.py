@@ -22,6 +22,7 @@ import itertools
 import json
 import os
 import pty
+import pydoc
 import random
 import re
 import select
@@ -1227,10 +1228,12 @@ class ConfigurationTests(ProgramTestCase):
             self.assertEqual(self.succeed('-q', 'clean', '1'), (0, b'', ''))
 
     def test_a_secret_that_others_may_read_is_warned_of(self):
+        self.place('/', stored=time.time())
         for mode in (0o640, 0o604, 0o644):
             path = self.write_file(self.server.config(), 'open', mode)
-            self.assertRegex(self.succeed('-qf', path, 'clean', '1').err,
+            self.assertRegex(self.succeed('-f', path, 'check', '/', '0').err,
                              r'\As3dump: warning: %s .* chmod 600 .*\n\Z' % re.escape(path))
+            self.assertEqual(self.succeed('-qf', path, 'check', '/', '0').err, '')
         self.write_file(self.server.config().replace('secret', '#'), 'open', 0o644)
         environment = {'AWS_ACCESS_KEY_ID': self.server.access_key,
                        'AWS_SECRET_ACCESS_KEY': self.server.secret_key}
@@ -3793,6 +3796,29 @@ class InstallTests(ProgramTestCase):
 
 
 class SourceTests(unittest.TestCase):
+
+    def test_pydoc_shows_the_library_and_all_of_it_is_documented(self):
+        text = pydoc.plain(pydoc.render_doc(s3))
+        for name in ('class Bucket', 'upload(self, ', 'load_config(', 'class IntegrityError'):
+            self.assertIn(name, text)
+        for name in ('class Request', 'class Workers', 'PROXY', 'canonical_request', 'SelfTest'):
+            self.assertNotIn(name, text)
+        errors = {name for name, thing in vars(s3).items() if isinstance(thing, type)
+                  and issubclass(thing, s3.Error)}
+        self.assertEqual(errors - set(s3.__all__), set())
+        for name in s3.__all__:
+            thing = getattr(s3, name)
+            self.assertTrue(thing.__doc__ and not re.match(name + r'\(', thing.__doc__), name)
+            for method, function in vars(thing).items() if isinstance(thing, type) else ():
+                if not method.startswith('_') and callable(getattr(thing, method)):
+                    self.assertTrue(function.__doc__, (name, method))
+
+    def test_the_program_uses_nothing_private_of_the_library(self):
+        with open(PROGRAM, encoding='utf-8') as file:
+            tree = ast.parse(file.read())
+        self.assertEqual([(node.lineno, node.attr) for node in ast.walk(tree)
+                          if isinstance(node, ast.Attribute) and re.match('_(?!_)', node.attr)
+                          and getattr(node.value, 'id', '') != 'self'], [])
 
     files = {'s3.py': set(), 's3dump.py': {'s3'}, 'test_s3.py': {'s3'},
              'test_s3dump.py': {'s3dump', 'test_s3'},
