@@ -11,16 +11,21 @@
 The names of dumps, the commands and what is printed are in this file; s3.py, which must
 lie beside it, talks to the server.
 """
+import os
 import signal
 import sys
 
 
 def explain(kind, error, place):
     """Print a line in place of a traceback if the rest can't be loaded."""
-    if issubclass(kind, (ImportError, MemoryError)):
-        sys.stderr.write('s3dump: out of memory, or not all of it is here: %s\n' % (error or kind))
-    else:
+    if not issubclass(kind, (ImportError, MemoryError)):
         sys.__excepthook__(kind, error, place)
+    elif sys.stderr:                # see s3.write_error(), which may not be there
+        try:
+            os.write(2, b's3dump: out of memory, or not all of it is here: %s\n' % (
+                str(error or kind).encode('utf-8', 'backslashreplace')))
+        except OSError:
+            pass
 
 
 if __name__ == '__main__':
@@ -32,8 +37,8 @@ import argparse  # noqa: E402
 import collections  # noqa: E402
 import functools  # noqa: E402
 import itertools  # noqa: E402
-import os  # noqa: E402
 import re  # noqa: E402
+import select  # noqa: E402
 import stat  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
@@ -323,9 +328,20 @@ def recency(dump):
 
 # ------------------------------------------------------------------- What is printed
 
+def tell(text):
+    """Write *text* to standard error, as soon as somebody reads that, but don't wait once a signal
+    came.  Return whether that worked."""
+    poll = select.poll()
+    poll.register(2, select.POLLOUT)
+    while s3.in_main_thread() and not poll.poll(250):
+        if SIGNALS.came:
+            return False
+    return s3.write_error(text)
+
+
 def say(text):
     """Print a line on standard error."""
-    s3.write_error('%ss3dump: %s\n' % (Status.CLEAR if Status.live else '', text))
+    tell('%ss3dump: %s\n' % (Status.CLEAR if Status.live else '', text))
 
 
 def print_out(text):
@@ -506,7 +522,8 @@ class Signals:
     """
 
     def __init__(self):
-        self.pending = None         # the number of one that came
+        self.pending = None         # the number of one that came and hasn't ended us yet
+        self.came = False
         self.before_end = lambda: None      # called before the program ends
         self._waiting = False       # whether the handler may raise
 
@@ -515,7 +532,7 @@ class Signals:
         def stop(number, frame):
             for each in caught:
                 signal.signal(each, signal.SIG_DFL)
-            self.pending = number
+            self.pending, self.came = number, True
             if self._waiting:
                 raise Stopped(number)
 
@@ -639,9 +656,9 @@ class Source:
         return True
 
     def terminate(self):
-        """Ask the program to end, if it still runs, within 5 s."""
+        """Ask the program to end, if it still runs, within 4 s."""
         if self._process and self._due is None and self._process.poll() is None:
-            self._due = time.monotonic() + 5
+            self._due = time.monotonic() + 4
             self._process.terminate()
 
     def close(self):
@@ -663,7 +680,6 @@ def write_out(view):
             try:
                 count = os.write(1, view)
             except BlockingIOError:     # somebody made our standard output not block
-                import select
                 select.select([], [1], [])
                 continue
         view = view[count:]
@@ -671,7 +687,6 @@ def write_out(view):
 
 def read_in():
     """Read some bytes of standard input, even if it doesn't block; none at its end."""
-    import select
     with SIGNALS:
         select.select([0], [], [])
         return os.read(0, 1 << 16)
@@ -760,7 +775,7 @@ class Status:
             self._running.release()
             self._thread.join(1)
             if self._shown:
-                s3.write_error(self.CLEAR)
+                tell(self.CLEAR)
             self._thread, Status.live = None, False
 
     def summary(self, what, size, *facts):
@@ -792,7 +807,7 @@ def confirmed(args, question):
     if args.yes or args.dry_run or not os.isatty(0):
         return True
     args.status.stop()
-    answer = read_in() if s3.write_error('%s [y/N] ' % question) else b''
+    answer = read_in() if tell('%s [y/N] ' % question) else b''
     args.status.resume()
     return answer.strip().lower() in (b'y', b'yes')
 

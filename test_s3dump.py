@@ -2639,6 +2639,27 @@ class SignalTests(ProgramTestCase):
         self.assertTrue(os.path.exists(os.path.join(self.home, 'tidied')))
         self.assertEqual((self.keys(), self.server.uploads), ([], {}))
 
+    def test_a_signal_ends_a_program_that_ignores_it_soon(self):
+        process, _ = self.stalled_dump('--', 'sh', '-c', 'trap "" TERM; head -c %d /dev/zero; '
+                                       'exec sleep 1000' % (PART + 1))
+        self.assertEqual(self.ended_soon(process), 's3dump: ended by signal 15: nothing is stored\n')
+
+    def test_a_signal_is_heard_though_nobody_reads_standard_error(self):
+        ours, theirs = os.pipe()
+        with open(ours, 'rb'), open(theirs, 'wb', buffering=0) as full:
+            os.set_blocking(theirs, False)
+            while full.write(bytes(4096)):
+                pass
+            os.set_blocking(theirs, True)
+            for argv, data in ((['list', '-v'], b''), (['dump', '-v', '/home', '0'], bytes(PART))):
+                self.server.log.clear()
+                process = self.start(*argv, stderr=full)
+                process.stdin.write(data)
+                process.stdin.flush()
+                until(lambda: self.server.log, 'it has something to say')
+                self.ended_soon(process)
+                self.assertEqual((self.keys(), self.parts_left()), ([], []))
+
     def test_a_signal_while_the_stream_is_waited_for_stores_nothing(self):
         process = self.start('dump', '-k', 'key')
         process.stdin.write(b'data')
@@ -3589,8 +3610,11 @@ class FaultTests(ProgramTestCase):
         for change in ('sys.modules["argparse"] = None', 'collections.namedtuple = fail'):
             code = ('import collections, pkgutil, runpy, sys\ndef fail(*_):\n'
                     '    raise MemoryError()\n%s\nrunpy.run_path(%r, run_name="__main__")')
-            self.must_fail(1, 'out of memory, or not all of it is here', '--help',
-                           prefix=PYTHON + ['-c', code % (change, PROGRAM)])
+            prefix = PYTHON + ['-c', code % (change, PROGRAM)]
+            self.must_fail(1, 'out of memory, or not all of it is here', '--help', prefix=prefix)
+            for place in ('/dev/full', '&-'):
+                result = self.run_program(prefix=in_shell('exec "$@" 2>' + place, prefix))
+                self.assertEqual((result.status, result.err), (1, ''))
 
     def test_a_module_that_is_not_there_is_not_certainly_out_of_memory(self):
         for name in ('xml.etree.ElementTree', 'encodings.idna'):
