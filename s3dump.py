@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Keep dumps of any stream in Amazon S3, or in a server that speaks S3.
 
+  s3dump.py init                                create the bucket, and try it
   tar -cz /home | s3dump.py dump /home 0        store a dump, level 0, of today
   s3dump.py dump /home 0 -- tar -cz /home       the same, and tar must succeed
   s3dump.py restore /home 0 | tar -xz           the newest one comes back
@@ -35,6 +36,7 @@ if __name__ == '__main__':
 
 import argparse  # noqa: E402
 import collections  # noqa: E402
+import contextlib  # noqa: E402
 import functools  # noqa: E402
 import itertools  # noqa: E402
 import re  # noqa: E402
@@ -509,10 +511,6 @@ class Stopped(BaseException):
     """Raised when a signal asks the program to end.  A second signal kills it at once."""
     outcome = ''                    # ": nothing is stored", where that is certain
 
-    def __init__(self, number):
-        BaseException.__init__(self, number)
-        self.number = number
-
 
 class Signals:
     """The signals that end us: see s3.NoSignals.
@@ -568,27 +566,25 @@ def ignore_signals(numbers=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
 
 def catch_rate_signals(limit):
     """Let SIGUSR1 halve and SIGUSR2 double the rate of the RateLimit *limit*."""
-    def slower(number, frame):
-        limit.rate = 256 << 10 if limit.rate is None else max(1 << 10, limit.rate // 2)
-
-    def faster(number, frame):
-        if limit.rate is not None:  # above 10 MiB/s there is no limit any more
+    def change(number, frame):
+        if number == signal.SIGUSR1:
+            limit.rate = max(1 << 10, (limit.rate or 512 << 10) // 2)
+        elif limit.rate is not None:    # above 10 MiB/s there is no limit any more
             limit.rate = limit.rate * 2 if limit.rate * 2 <= 10 << 20 else None
 
-    signal.signal(signal.SIGUSR1, slower)
-    signal.signal(signal.SIGUSR2, faster)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, change)
 
 
 # -------------------------------------------------------------- Both ends of the pipe
 
 def wide_pipe(descriptor):
     """Let a pipe hold 1 MiB, where Linux can: a transfer over http takes a sixth less CPU."""
-    try:
+    # else it is not a pipe, not Linux, or more than the user may have
+    with contextlib.suppress(ImportError, OSError):
         import fcntl
         if fcntl.fcntl(descriptor, 1032) < 1 << 20:     # F_GETPIPE_SZ, named from 3.10 on
             fcntl.fcntl(descriptor, 1031, 1 << 20)      # F_SETPIPE_SZ
-    except (ImportError, OSError):
-        pass                        # not a pipe, not Linux, or more than the user may have
 
 
 class Source:
@@ -617,11 +613,8 @@ class Source:
             found = os.fstat(0)
             if stat.S_ISREG(found.st_mode):
                 self.total = found.st_size - self._raw.tell()
-        wide_pipe(self._raw.fileno())
-
-    def fileno(self):
-        """Return the descriptor that can be read when the stream goes on."""
-        return self._raw.fileno()
+        self.fileno = self._raw.fileno      # of what can be read when the stream goes on
+        wide_pipe(self.fileno())
 
     def readinto(self, view):
         """Fill *view*, as any stream does."""
@@ -723,15 +716,13 @@ class Status:
         self._running.acquire()
         if not self._quiet and os.isatty(2) and os.environ.get('TERM') != 'dumb':
             thread = s3.Thread(self._run)
-            try:
+            with contextlib.suppress(RuntimeError):     # no more threads; s3 complains of that
                 thread.start()
                 self._thread = thread
-            except RuntimeError:    # the system has no more; s3 complains if it gets none either
-                pass
 
     def _run(self):
         while not self._running.acquire(timeout=1):
-            line = self._line(time.monotonic())[:width() - 1]
+            line = self._line(time.monotonic())[:(os.get_terminal_size(2).columns or 80) - 1]
             if Status.live and (line or self._shown):
                 self._shown = line
                 s3.write_error('%s%s\r' % (self.CLEAR, line))
@@ -779,27 +770,17 @@ class Status:
             self._thread, Status.live = None, False
 
     def summary(self, what, size, *facts):
-        """Print a line for a log: what was done, how much, how fast and how it was checked."""
+        """Print a line for a log: what was done, how much, how fast and how it was checked.
+        Return the seconds that it took."""
         self.stop()
+        seconds = max(0.001, time.monotonic() - self._start)
         if not self._quiet:
-            seconds = self.seconds()
             say('%s: %s (%s) in %s, %s/s, %s, %s' % (
                 what, human(size), counted(size, 'byte'),
                 clock(seconds) if seconds >= 60 else '%.2f s' % seconds,
                 human(size / seconds), ', '.join(facts),
                 counted(self._bucket.tally.retries, 'retry', 'retries')))
-
-    def seconds(self):
-        """Return the seconds since the start."""
-        return max(0.001, time.monotonic() - self._start)
-
-
-def width():
-    """Return the columns of the terminal on standard error."""
-    try:
-        return os.get_terminal_size(2).columns or 80
-    except OSError:
-        return 80
+        return seconds
 
 
 def confirmed(args, question):
@@ -846,13 +827,13 @@ def dump(bucket, args):
     SIGNALS.pending = None          # a signal came too late
     if not stored.size:
         say('warning: the stream was empty, and so is the dump %s' % s3.printable(stored.key))
-    args.status.summary('dump %s' % s3.printable(stored.key), stored.size,
-                        counted(stored.parts, 'part'),
-                        counted(stored.objects - (stored.objects > 1), 'volume'),   # no end mark
-                        'checked: ' + ('crc32' if bucket.checksum else 'sha256'))
+    seconds = args.status.summary(
+        'dump %s' % s3.printable(stored.key), stored.size, counted(stored.parts, 'part'),
+        counted(stored.objects - (stored.objects > 1), 'volume'),       # no end mark
+        'checked: ' + ('crc32' if bucket.checksum else 'sha256'))
     if args.json:
         try:
-            print_json(key=stored.key, size=stored.size, seconds=round(args.status.seconds(), 3),
+            print_json(key=stored.key, size=stored.size, seconds=round(seconds, 3),
                        parts=stored.parts, objects=stored.objects, retries=bucket.tally.retries)
         except OSError as error:
             raise s3.Error('%s is stored, but its JSON could not be written: %s' % (
@@ -1521,13 +1502,12 @@ COMMANDS = {
 ALIASES = {'retrieve': 'restore', 'initialize': 'init'}
 
 # commands: those that take the option, none: all; metavar: the name of its value; convert: makes
-# the value of the text, and raises ValueError; choices: the words that it may be; default: the
-# value without the option.
-Option = collections.namedtuple('Option', 'commands flags metavar help convert choices default')
+# the value of the text, and raises ValueError; default: the value without the option.
+Option = collections.namedtuple('Option', 'commands flags metavar help convert default')
 
 
-def option(commands, flags, metavar='', help='', convert=None, choices=None, default=None):
-    return Option(commands.split(), flags.split(), metavar, help, convert, choices, default)
+def option(commands, flags, metavar='', help='', convert=bool, default=None):
+    return Option(commands.split(), flags.split(), metavar, help, convert, default)
 
 
 def seconds_of(time):
@@ -1539,6 +1519,7 @@ TIME = '[0-9]{1,9}[smhd]'
 parse_time = s3.parser(TIME, 'a time: a number, then s, m, h or d', seconds_of)
 parse_expires = s3.parser(TIME, 'a time from 1s to 7d', seconds_of, 1, s3.MAX_EXPIRES)
 parse_positive = s3.count_of(99999)
+parse_count = s3.count_of(10**9 - 1)
 parse_ratio = s3.parser(r'[0-9]{1,9}(\.[0-9]{1,9})?', 'a ratio like 0.5', float)
 parse_statuses = s3.parser('[0-9]{1,3}(,[0-9]{1,3})*', 'numbers with commas between them',
                            lambda text: set(map(int, text.split(','))))
@@ -1555,7 +1536,7 @@ def parse_text(word):
 ORIGINAL = 'dump restore delete list init clean getacl putacl'.split()  # took its options, all
 NAMING = 'dump restore verify delete url getacl putacl'     # commands that mean one dump
 OPTIONS = (
-    option('', '-f --config', 'FILE', 'configuration file'),
+    option('', '-f --config', 'FILE', 'configuration file', str),
     option('', '-h --host', 'NAME', "host label, instead of this machine's name", parse_text),
     option('', '-L --limit-rate', 'RATE', 'bytes per second: 300k, 1.5m',
            s3.SETTINGS['limit_rate']),
@@ -1563,25 +1544,24 @@ OPTIONS = (
     option('', '-q --quiet', help='no status, only errors'),
     option('', '-v --verbose', help='a line per request and retry'),
     option('', '--completion', 'SHELL', 'print the completion for bash or zsh',
-           choices=('bash', 'zsh')),
+           s3.one_of('bash', 'zsh')),
     option('', '--help', help='print this; after a command, the help for it'),
     option('', '--version', help='print the version'),
     option(NAMING, '-k --key', 'KEY', 'the literal key, in place of FS and LEVEL', parse_text),
-    option(NAMING, '-w --date', 'DATE', 'date label, like 2009-12-31'),
+    option(NAMING, '-w --date', 'DATE', 'date label, like 2009-12-31', str),
     option('dump', '-i --infrequent-access', help='storage class STANDARD_IA'),
     option('dump', '--storage-class', 'CLASS', 'any storage class', s3.SETTINGS['storage_class']),
-    option('dump', '--min-size', 'SIZE', 'fail if the stream is shorter', s3.parse_size,
-           default=0),
+    option('dump', '--min-size', 'SIZE', 'fail if the stream is shorter', s3.parse_size, 0),
     option('dump', '--accept-status', 'N,N', 'exit statuses, besides 0, that store the dump',
-           parse_statuses, default=()),
+           parse_statuses, ()),
     option('dump', '--fixed-key', help='store as HOST:FS:LEVEL:DATE'),
     option('dump', '--overwrite', help='-k KEY and --fixed-key may replace an object'),
     option('dump', '--retain', 'DAYS', 'nobody can delete the dump for so long', parse_positive),
     option('dump', '--retain-mode', 'MODE', 'governance (the default) or compliance',
-           choices=('governance', 'compliance')),
+           s3.one_of('governance', 'compliance')),
     option('restore verify', '--thaw', 'DAYS', 'make an archived dump readable', parse_positive),
     option('restore verify', '--tier', 'TIER', 'how fast: expedited, standard or bulk',
-           choices=('expedited', 'standard', 'bulk')),
+           s3.one_of('expedited', 'standard', 'bulk')),
     option('restore verify', '--wait', help='wait until the dump is readable'),
     option('list clean', '-a --all', help='all hosts, not just this one'),
     option('list', '--long', help='a line per dump, for awk, sort and column'),
@@ -1589,21 +1569,16 @@ OPTIONS = (
     option('delete clean', '-y --yes', help='do not ask'),
     option('delete clean', '-n --dry-run', help='say what would be deleted'),
     option('clean', '--force', help='also where the sizes look wrong'),
-    *(option('clean', '--keep-' + rule, 'N', 'keep the newest of N ' + periods, parse_positive)
+    *(option('clean', '--keep-' + rule, 'N', 'keep the newest of N ' + periods, parse_positive, 0)
       for rule, periods in (('daily', 'days'), ('weekly', 'weeks'), ('monthly', 'months'),
                             ('yearly', 'years'))),
     option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h)', parse_time,
-           default=26 * 3600),
+           26 * 3600),
     option('check clean', '--min-ratio', 'R', 'of sizes, to those before (0.5; levels above 0: 0)',
            parse_ratio),
     option('url', '--expires', 'TIME', 'how long it holds: 30m, 12h, 7d (1h)', parse_expires,
-           default=3600),
+           3600),
 )
-
-
-def attribute_of(option):
-    """Return the name of its attribute in the namespace, as argparse makes it."""
-    return option.flags[-1].lstrip('-').replace('-', '_')
 
 
 def help_text(command=None):
@@ -1615,27 +1590,14 @@ def help_text(command=None):
     else:
         lines = ['usage: s3dump.py [options] COMMAND [arguments]', '',
                  (__doc__ or '').rpartition('\n\n')[0], '', 'commands:']
-        lines += ['  %-8s%-26s%s' % (name, usage, purpose(name))
-                  for name, (_, usage) in COMMANDS.items()]
+        lines += ['  %-8s%-26s%s' % (name, usage, (function.__doc__ or name).partition('\n')[0])
+                  for name, (function, usage) in COMMANDS.items()]      # python -OO has no texts
     for commands, options in itertools.groupby(OPTIONS, lambda each: each.commands):
         if not command or not commands or command in commands:
             lines += ['', 'options of %s:' % (', '.join(commands) or 'all commands')]
             lines += ['  %-26s%s' % (', '.join(each.flags) + ' ' + each.metavar, each.help)
                       for each in options]
     return '\n'.join(lines)
-
-
-def purpose(command):
-    """Return what a command does, in a few words."""
-    return (COMMANDS[command][0].__doc__ or command).partition('\n')[0]    # python -OO has none
-
-
-FIRST_STEPS = """no command; the first steps are
-  s3dump.py init                                create the bucket, and try it
-  tar -cz /home | s3dump.py dump /home 0        store a dump, level 0, of today
-  s3dump.py list                                what is there
-  s3dump.py restore /home 0 | tar -xz -C /mnt   the newest one comes back
-  s3dump.py --help                              all commands and options"""
 
 
 def completion(shell):
@@ -1660,68 +1622,46 @@ def parse(argv):
     args, words = parse_options(argv)
     if words[:1] == ['help']:
         words, args.help = words[1:], True
-    name = ALIASES.get(words[0], words[0]) if words else ''
+    args.name = name = ALIASES.get(words[0], words[0]) if words else ''
     if words and name not in COMMANDS:
         raise UsageError('unknown command %s%s' % (
             s3.quoted(words[0]), suggestion(words[0], COMMANDS)))
-    args.name, args.text = name or 'help', ''
-    if 'help' in args:
-        args.text = help_text(name)
-    elif 'version' in args:
-        args.text = 's3dump ' + s3.__version__
-    elif 'completion' in args:
-        args.text = completion(args.completion)
-    if args.text:
+    if args.help or args.version:
+        args.text = help_text(name) if args.help else 's3dump ' + s3.__version__
         return args
-    if not words:
+    if not words and not args.completion:
         raise UsageError('no command: ' + ', '.join(COMMANDS))
-    for each in OPTIONS:
-        if each.commands and name not in each.commands and hasattr(args, attribute_of(each)):
-            if name not in ORIGINAL or each.flags[0] not in ('-k', '-w', '-i', '-a'):
-                raise UsageError('%s takes no %s' % (name, each.flags[-1]))
-            delattr(args, attribute_of(each))
-        vars(args).setdefault(attribute_of(each), each.default)
-    args.run, usage = COMMANDS[name]
-    if program is not None and name != 'dump':
-        words, program = words + [parse_text(word) for word in program], None
-    elif program == []:
-        raise UsageError('no program after --')
-    args.program = program
-    parse_words(args, name, usage, words[1:])
-    check_options(args)
+    convert_options(args)
+    args.text = args.completion and completion(args.completion)
+    if not args.text:
+        if program is not None and name != 'dump':
+            words, program = words + [parse_text(word) for word in program], None
+        elif program == []:
+            raise UsageError('no program after --')
+        args.program = program
+        args.run, usage = COMMANDS[name]
+        parse_words(args, usage, words[1:])
+        check_options(args)
     return args
 
 
 def parse_options(argv):
-    """Return the options that are given, as a namespace, and the words between them."""
+    """Return the options, as a namespace, and the words between them."""
     parser = Parser(
         add_help=False, allow_abbrev=sys.version_info < (3, 8),     # False would break -qi there
         # its own way to find the width imports what takes as long as all of argparse
         formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80))
     parser.add_argument('words', nargs='*')
     for each in OPTIONS:
-        more = {'type': value(each.convert or str), 'choices': each.choices} if each.metavar else {
-            'action': 'store_true'}
-        parser.add_argument(*each.flags, default=argparse.SUPPRESS, **more)
+        parser.add_argument(*each.flags, default=None,
+                            action='store' if each.metavar else 'store_true')
     flags = [flag for each in OPTIONS for flag in each.flags]
     for word in argv:               # before argparse, which guesses, until 3.8
         refuse_unknown(word.partition('=')[0], flags, '--.')
     args, rest = parser.parse_known_args(argv)
     for word in rest:
         refuse_unknown(word, flags, '-[^0-9]')
-    if any(isinstance(found, list) for name, found in vars(args).items() if name != 'words'):
-        raise UsageError('-- is not a value of an option')  # what argparse makes of --key=--
     return args, [parse_text(word) for word in args.words + rest]
-
-
-def value(convert):
-    """Return *convert* for argparse, which would replace the text of a ValueError."""
-    def parse(text):
-        try:
-            return convert(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(s3.printable(str(error)))
-    return parse
 
 
 def refuse_unknown(word, flags, pattern):
@@ -1738,31 +1678,41 @@ def suggestion(word, words):
     return ' (did you mean %s?)' % ' or '.join(found) if found else ''
 
 
-def parse_words(args, name, usage, words):
-    """Set fs, level or count from the words after the command."""
-    args.fs = args.level = args.count = None
-    if name == 'clean':
-        kept = any(getattr(args, 'keep_' + rule) is not None for rule, _ in RULES)
-        if len(words) > 1 or (not words and not kept) or (
-                words and (not re.match(r'[0-9]{1,9}\Z', words[0]) or not int(words[0]))):
-            raise UsageError('clean takes the number of dumps to keep, at least 1, or --keep-...')
-        args.count = int(words[0]) if words else None
-    elif name == 'list' and len(words) <= 1:
-        args.fs = words[0] if words else None
-    elif usage.startswith('FS'):
-        if args.key is not None and words:
-            raise UsageError('%s takes FS and LEVEL or -k KEY, not both' % name)
-        if args.key is None and len(words) != 2:
-            raise UsageError('%s takes FS and LEVEL%s, like `%s /home 0`' % (
-                name, ' (or -k KEY)' if name in NAMING.split() else '', name))
-        if words:
-            args.fs, args.level = words
-    elif words:
-        raise UsageError('%s takes %s' % (name, usage or 'no arguments'))
+def convert_options(args):
+    """Replace the text of each option by its value; raises UsageError."""
+    for each in OPTIONS:
+        flag, name = each.flags[-1], each.flags[-1].lstrip('-').replace('-', '_')
+        text = getattr(args, name)
+        if text is not None and each.commands and args.name not in each.commands:
+            if args.name not in ORIGINAL or each.flags[0] not in ('-k', '-w', '-i', '-a'):
+                raise UsageError('%s takes no %s' % (args.name, flag))
+            text = None
+        if text == []:
+            text = '--'             # which argparse leaves out of --key=--
+        setattr(args, name, each.default if text is None else value(flag, each.convert, text))
+
+
+def value(what, convert, text):
+    """Return convert(text); raises UsageError."""
+    try:
+        return convert(text)
+    except ValueError as error:
+        raise UsageError('%s: %s' % (what, s3.printable(str(error))))
+
+
+def parse_words(args, usage, words):
+    """Set fs, level and count from the words after the command, as its usage calls them."""
+    names = re.findall(r'\b(?:FS|LEVEL|N)\b', usage)
+    if args.key is not None:
+        names, usage = [], '-k KEY, or %s, not both' % usage
+    if not (0 if usage.startswith('[') else len(names)) <= len(words) <= len(names):
+        raise UsageError('%s takes %s' % (args.name, usage or 'no arguments'))
+    args.fs, args.level, count = map(dict(zip(names, words)).get, ('FS', 'LEVEL', 'N'))
+    args.count = value('N', parse_count, count) if count is not None else None
 
 
 def check_options(args):
-    """Raise UsageError for options that don't go together, and derive settings from them."""
+    """Raise UsageError for what doesn't go together, and derive settings."""
     if args.key is not None:
         if not args.key:
             raise UsageError('the key is empty')
@@ -1776,7 +1726,9 @@ def check_options(args):
         if getattr(args, name) and not getattr(args, needed):
             raise UsageError('--%s needs --%s' % (name.replace('_', '-'), needed))
     check_labels(Labels(args.host, args.fs, args.level, args.date, None))
-    args.keep = {rule: getattr(args, 'keep_' + rule) or 0 for rule, _ in RULES}
+    args.keep = {rule: getattr(args, 'keep_' + rule) for rule, _ in RULES}
+    if args.name == 'clean' and not args.count and not any(args.keep.values()):
+        raise UsageError('clean takes the number of dumps to keep, at least 1, or --keep-...')
     args.retain_mode, args.tier = args.retain_mode or 'governance', args.tier or 'standard'
     if args.infrequent_access and not args.storage_class:
         args.storage_class = 'STANDARD_IA'
@@ -1795,18 +1747,16 @@ def hold_descriptors():
 
 def settle_host(args, config):
     """Set args.here to this machine's host label, and args.host too, unless -h did."""
-    where, name = '$S3DUMP_HOST', os.environ.get('S3DUMP_HOST', '').strip()
-    if not name:
-        where, name = "this machine's name", this_host()
-    args.here = None
-    try:
-        args.here = config.get('host') or parse_text(name)
-        check_labels(Labels(args.here, None, None, None, None))
-    except UsageError as error:
-        if args.host is None:
+    name = os.environ.get('S3DUMP_HOST', '').strip()
+    args.here = config.get('host') or name or this_host()
+    if args.host is None:
+        try:
+            args.host = args.here = config.get('host') or parse_text(args.here)
+            check_labels(Labels(args.here, None, None, None, None))
+        except UsageError as error:
             raise s3.ConfigError('%s: %s; -h NAME, or `host NAME` in the configuration, says '
-                                 'another' % (where, error))
-    args.host = args.host or args.here
+                                 'another' % ('$S3DUMP_HOST' if name else "this machine's name",
+                                              error))
 
 
 def open_bucket(args):
@@ -1827,20 +1777,13 @@ def open_bucket(args):
     return s3.Bucket(config, report=report, signals=SIGNALS)
 
 
-def no_memory_left(error):
-    """Whether an exception comes of having no memory; Python then raises some of any kind."""
-    try:
-        return isinstance(error, (MemoryError, SystemError)) or not bytearray(4 << 20)
-    except MemoryError:
-        return True
-
-
 def run(argv):
     """Run a command; returns the exit status."""
     args = argparse.Namespace(name='s3dump', verbose=False)
     try:
         if not argv:
-            say(FIRST_STEPS)
+            say('no command: see s3dump.py --help; the first steps are\n' + (
+                __doc__ or '').partition('\n\n')[2].partition('\n\n')[0])
             return 2
         args = parse(argv)
         if args.text:
@@ -1853,41 +1796,40 @@ def run(argv):
                 return args.run(bucket, args) or 0
             finally:
                 args.status.stop()
-    except UsageError as error:
-        say('%s; see s3dump.py --help' % error)
-        return 2
-    except s3.ConfigError as error:
-        say(error)
-        return 2
-    except s3.ArchivedError as error:
-        hint = '' if args.thaw else '; `restore --thaw DAYS` makes it readable'
-        say('%s: %s%s' % (args.name, error, hint))
-        return 3
-    except s3.Error as error:
-        say('%s: %s' % (args.name, error))
-        return 1
     except BrokenPipeError:         # of standard output: s3 has wrapped those of sockets
         return 128 + signal.SIGPIPE
-    except OSError as error:
-        say('%s: %s' % (args.name, error.strerror or error))
-        return 1
-    except Exception as error:      # its text may hold anything, a secret too
-        if isinstance(error, ImportError) or type(error) is LookupError:    # of a codec
-            say('%s: out of memory, or this Python is not complete: %s' % (
-                args.name, s3.printable(str(error))))
-            return 1
-        if no_memory_left(error):
-            say('%s: out of memory; fewer jobs (-j) or a smaller part_size need less' % args.name)
-            return 1
-        place = error.__traceback__
-        while place.tb_next:
-            place = place.tb_next
-        say('internal error, please report it: %s in line %d of %s' % (
-            type(error).__name__, place.tb_lineno,
-            os.path.basename(place.tb_frame.f_code.co_filename)))
-        if args.verbose:
+    except Exception as error:
+        status, text = explained(args, error)
+        say(text)
+        if not status and args.verbose:
             raise
-        return 1
+        return status or 1
+
+
+def explained(args, error):
+    """Return the exit status, 0 for an error of ours, and the line that says what went wrong."""
+    if isinstance(error, (UsageError, s3.ConfigError)):
+        return 2, '%s%s' % (error, '; see s3dump.py --help' * isinstance(error, UsageError))
+    if isinstance(error, s3.ArchivedError):
+        return 3, '%s: %s%s' % (args.name, error, '' if args.thaw else
+                                '; `restore --thaw DAYS` makes it readable')
+    if isinstance(error, (s3.Error, OSError)):
+        return 1, '%s: %s' % (args.name, getattr(error, 'strerror', None) or error)
+    # the text of others may hold anything, a secret too
+    if isinstance(error, ImportError) or type(error) is LookupError:    # of a codec
+        return 1, '%s: out of memory, or this Python is not complete: %s' % (
+            args.name, s3.printable(str(error)))
+    try:                            # without memory Python raises errors of any kind
+        scarce = isinstance(error, (MemoryError, SystemError)) or not bytearray(4 << 20)
+    except MemoryError:
+        scarce = True
+    if scarce:
+        return 1, '%s: out of memory; fewer jobs (-j) or a smaller part_size need less' % args.name
+    place = error.__traceback__
+    while place.tb_next:
+        place = place.tb_next
+    return 0, 'internal error, please report it: %s in line %d of %s' % (
+        type(error).__name__, place.tb_lineno, os.path.basename(place.tb_frame.f_code.co_filename))
 
 
 def main():
@@ -1903,8 +1845,9 @@ def main():
         ignore_signals()
     except Stopped as stopped:
         warnings.simplefilter('ignore')     # of a socket that was just being connected
-        say('ended by signal %d%s' % (stopped.number, stopped.outcome))
-        status = 128 + stopped.number
+        number, = stopped.args
+        say('ended by signal %d%s' % (number, stopped.outcome))
+        status = 128 + number
     ignore_signals((signal.SIGUSR1, signal.SIGUSR2))
     return status
 

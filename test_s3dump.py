@@ -1052,7 +1052,7 @@ class UsageTests(ProgramTestCase):
                 ('unknown command .dmp. .did you mean dump', ['dmp', '/home', '0']),
                 ('unknown option --storageclass .did you mean --storage-class',
                  dump + ['--storageclass', 'X']),
-                ("--completion: invalid choice: 'fish'", ['--completion', 'fish']),
+                ("--completion: 'fish' is not one of bash, zsh", ['--completion', 'fish']),
                 ('unknown option --keep .did you mean --keep-daily or', ['clean', '--keep', '3']),
                 ('unknown option --bogus; see', dump + ['--bogus']),
                 ('--json or --long, not both', ['list', '--json', '--long']),
@@ -1060,9 +1060,9 @@ class UsageTests(ProgramTestCase):
                 ('unknown command', ['']),
                 ('unknown option -Z', ['-Z'] + dump),
                 ('--config', ['list', '-f']),
-                ('dump takes FS and LEVEL', ['dump', '/home']),
-                ('dump takes FS and LEVEL', dump + ['1']),
-                ('restore takes FS and LEVEL', ['restore']),
+                ('dump takes FS LEVEL', ['dump', '/home']),
+                ('dump takes FS LEVEL', dump + ['1']),
+                ('restore takes FS LEVEL', ['restore']),
                 ('list takes', ['list', '/', '0']),
                 ('init takes', ['init', 'now']),
                 ('not both', dump + ['-k', 'key']),
@@ -1086,9 +1086,9 @@ class UsageTests(ProgramTestCase):
                 ('more than 1000 bytes', ['dump', '/' * 1000, '0']),
                 ('more than 1000 bytes', ['dump', '/' + 'ü' * 480, '0']),
                 ('more than 1000 bytes', ['dump', '-k', 'k' * 1001]),
-                ('clean takes', ['clean', '0']),
-                ('clean takes', ['clean', '-1']),
-                ('clean takes', ['clean', 'all']),
+                ("N: '0' is not a number from 1", ['clean', '0']),
+                ("N: '-1' is not a number from 1", ['clean', '-1']),
+                ("N: 'all' is not a number from 1", ['clean', 'all']),
                 ('clean takes', ['clean']),
                 ('clean takes', ['clean', '1', '2']),
                 ('--limit-rate', dump + ['-L', '0']),
@@ -2642,7 +2642,7 @@ class SignalTests(ProgramTestCase):
     def test_a_signal_ends_a_program_that_ignores_it_soon(self):
         process, _ = self.stalled_dump('--', 'sh', '-c', 'trap "" TERM; head -c %d /dev/zero; '
                                        'exec sleep 1000' % (PART + 1))
-        self.assertEqual(self.ended_soon(process), 's3dump: ended by signal 15: nothing is stored\n')
+        self.assertIn('ended by signal 15: nothing is stored\n', self.ended_soon(process))
 
     def test_a_signal_is_heard_though_nobody_reads_standard_error(self):
         ours, theirs = os.pipe()
@@ -3100,7 +3100,7 @@ class TerminalTests(ProgramTestCase):
                 prefix=in_python('import random; random.uniform = lambda *_: 1.2'))))
         for command, terminal, _ in started:
             if '-q' not in command:
-                terminal.read_until(r'\r\x1b\[JInternal ?(Server )?Error \(500\), next try in [12] s\r')
+                terminal.read_until(r'\r\x1b\[JInternal[^\r]* \(500\), next try in [12] s\r')
         self.server.clear_faults()
         for command, terminal, process in started:
             with self.subTest(command):
