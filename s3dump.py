@@ -667,15 +667,11 @@ class Source:
 
 
 def write_out(view):
-    """Write all of *view* to standard output."""
+    """Write all of *view* to standard output, even if somebody made it not block."""
     while len(view):
-        with SIGNALS:
-            try:
-                count = os.write(1, view)
-            except BlockingIOError:     # somebody made our standard output not block
-                select.select([], [1], [])
-                continue
-        view = view[count:]
+        with SIGNALS, contextlib.suppress(BlockingIOError):
+            select.select([], [1], [])
+            view = view[os.write(1, view):]
 
 
 def read_in():
@@ -712,7 +708,7 @@ class Status:
     def resume(self):
         """Show what is waited for."""
         self._shown, self._thread = '', None
-        self._running = threading.Lock()    # held until stop()
+        self._running = threading.Lock()    # held until close()
         self._running.acquire()
         if not self._quiet and os.isatty(2) and os.environ.get('TERM') != 'dumb':
             thread = s3.Thread(self._run)
@@ -760,7 +756,7 @@ class Status:
             return ['no answer for %.0f s' % silent]
         return ['waiting for ' + what for what, since, _ in waits if what and now - since > 1.5]
 
-    def stop(self):
+    def close(self):
         """Clear the line, and show no more."""
         if self._thread:
             self._running.release()
@@ -772,7 +768,7 @@ class Status:
     def summary(self, what, size, *facts):
         """Print a line for a log: what was done, how much, how fast and how it was checked.
         Return the seconds that it took."""
-        self.stop()
+        self.close()
         seconds = max(0.001, time.monotonic() - self._start)
         if not self._quiet:
             say('%s: %s (%s) in %s, %s/s, %s, %s' % (
@@ -787,7 +783,7 @@ def confirmed(args, question):
     """Ask *question* if somebody is there to answer; returns whether to go on."""
     if args.yes or args.dry_run or not os.isatty(0):
         return True
-    args.status.stop()
+    args.status.close()
     answer = read_in() if tell('%s [y/N] ' % question) else b''
     args.status.resume()
     return answer.strip().lower() in (b'y', b'yes')
@@ -821,7 +817,7 @@ def dump(bucket, args):
         stored = bucket.upload(key, source, overwrite=args.overwrite,
                                unique=args.key is None and not args.fixed_key)
     finally:
-        args.status.stop()
+        args.status.close()
         source.close()
     ignore_signals()
     SIGNALS.pending = None          # a signal came too late
@@ -959,7 +955,7 @@ def getacl(bucket, args):
     It is that of its first object.
     """
     acl = bucket.get_object_acl(find_whole(bucket, args).keys()[0])
-    args.status.stop()
+    args.status.close()
     write_out(memoryview(acl))
 
 
@@ -1607,13 +1603,6 @@ def completion(shell):
         'autoload -U +X bashcompinit && bashcompinit; ' * (shell == 'zsh'), ' '.join(words))
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message):
-        raise UsageError(message)
-
-
 def parse(argv):
     """Return the command line, checked, as a namespace; raises UsageError."""
     program = None
@@ -1647,10 +1636,14 @@ def parse(argv):
 
 def parse_options(argv):
     """Return the options, as a namespace, and the words between them."""
-    parser = Parser(
+    def refuse(message):
+        raise UsageError(message)
+
+    parser = argparse.ArgumentParser(
         add_help=False, allow_abbrev=sys.version_info < (3, 8),     # False would break -qi there
         # its own way to find the width imports what takes as long as all of argparse
         formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80))
+    parser.error = refuse
     parser.add_argument('words', nargs='*')
     for each in OPTIONS:
         parser.add_argument(*each.flags, default=None,
@@ -1789,13 +1782,10 @@ def run(argv):
         if args.text:
             print_out(args.text.rstrip())
             return 0
-        with open_bucket(args) as bucket:
+        with open_bucket(args) as bucket, contextlib.closing(
+                Status(bucket, args.quiet)) as args.status:
             catch_rate_signals(bucket.limit)
-            args.status = Status(bucket, args.quiet)
-            try:
-                return args.run(bucket, args) or 0
-            finally:
-                args.status.stop()
+            return args.run(bucket, args) or 0
     except BrokenPipeError:         # of standard output: s3 has wrapped those of sockets
         return 128 + signal.SIGPIPE
     except Exception as error:
