@@ -726,8 +726,8 @@ class Status:
                 Status.live = True          # and next time, when others know, the line is shown
 
     def _line(self, now):
-        """Return text: of a transfer bytes, rate over the last ten seconds, time, and what else
-        is known; what is waited for."""
+        """Return text: bytes of a transfer, rate over the last ten seconds, time, and what else
+        is known of it; and what is waited for."""
         words, tally, waits = [], self._bucket.tally, self._waits(now)
         if self._recent:
             moved = max(0, self._bucket.limit.moved - tally.wasted - self._before)
@@ -1789,14 +1789,14 @@ def run(argv):
     except BrokenPipeError:         # of standard output: s3 has wrapped those of sockets
         return 128 + signal.SIGPIPE
     except Exception as error:
-        status, text = explained(args, error)
+        status, text = failure(args, error)
         say(text)
         if not status and args.verbose:
             raise
         return status or 1
 
 
-def explained(args, error):
+def failure(args, error):
     """Return the exit status, 0 for an error of ours, and the line that says what went wrong."""
     if isinstance(error, (UsageError, s3.ConfigError)):
         return 2, '%s%s' % (error, '; see s3dump.py --help' * isinstance(error, UsageError))
