@@ -2226,7 +2226,7 @@ class ThawTests(ProgramTestCase):
     def test_a_wrong_or_forbidden_thaw_fails(self):
         self.must_fail(2, '--wait needs --thaw', 'restore', '/home', '0', '--wait')
         self.must_fail(2, 'takes no --thaw', 'list', '--thaw', '3')
-        self.must_fail(2, 'invalid choice', 'restore', '/', '0', '--thaw', '3', '--tier', 'fast')
+        self.must_fail(2, 'not one of exp', 'restore', '/', '0', '--thaw', '3', '--tier', 'fast')
         self.server.fault('RestoreObject', 'status', times=None, status=403, code='AccessDenied')
         self.must_fail(1, 'RestoreObject .*AccessDenied', 'restore', '/home', '0', '--thaw', '3')
 
