@@ -75,6 +75,9 @@ import urllib.parse
 import zlib
 
 __version__ = '2.0'
+__all__ = ['Bucket', 'load_config', 'volume_key', 'Head', 'ListEntry', 'NoSignals', 'RateLimit',
+           'Stored', 'Tally', 'Times', 'UploadEntry', 'Error', 'ArchivedError', 'BadAnswer',
+           'ConfigError', 'IntegrityError', 'NetworkError', 'ResponseError', 'UnknownOutcome']
 
 
 def load_network():
@@ -1005,10 +1008,11 @@ def require_empty(answer):
                         % quoted(answer.body[:60]))
 
 
-# size: bytes; modified, initiated: seconds since the epoch; restore: 'ongoing' or 'done' for an
-# archived object that was asked for, as far as the listing tells, else ''.
 ListEntry = collections.namedtuple('ListEntry', 'key size modified storage_class etag restore')
+ListEntry.__doc__ = """An object: its size in bytes; modified in seconds since the epoch; restore,
+    'ongoing' or 'done' for an archived one that was asked for, if the listing tells, else ''."""
 UploadEntry = collections.namedtuple('UploadEntry', 'key upload_id initiated')
+UploadEntry.__doc__ = 'An unfinished upload, initiated in seconds since the epoch.'
 
 
 def decoder(listing, prefix):
@@ -1127,6 +1131,7 @@ class RateLimit:
         self.rate = rate
         self.sharers = sharers      # how many connections there may be
         self.moved = 0              # bytes so far, both ways; guarded by the lock, as is _next
+        self.moved_at = 0           # when the last of them passed, in monotonic seconds
         self._next = clock()
         self._lock = threading.Lock()
         self._clock, self._sleep = clock, sleep     # the latter replaces the caller's
@@ -1278,6 +1283,7 @@ class ThrottledSocket:
                 with self.signals:
                     count = self.sock.send(piece)
                 self.sent += count
+                self.limit.moved_at = time.monotonic()
                 piece = piece[count:]
 
     def makefile(self, mode):
@@ -1315,6 +1321,7 @@ class ThrottledReader(io.RawIOBase):
                         raise socket.timeout('timed out')
                     with owner.signals:
                         got = self._raw.readinto(view[count:])
+                    owner.limit.moved_at = time.monotonic()
                     count += got or 0
                     # a read larger than the buffer wants all of it, but TLS gives 16 KiB at a
                     # time, and take() for each is a fifth of the CPU at 10 MB/s
@@ -2462,7 +2469,8 @@ class Request:
         """
         while not before():
             try:
-                with self._connection.exchange(*self._sign()) as response:
+                with self._bucket.tally.waiting(self._connection), \
+                        self._connection.exchange(*self._sign()) as response:
                     return use(response)
             except (OSError, http.client.HTTPException, Error) as error:
                 self._failed(error)
@@ -2563,11 +2571,8 @@ class Request:
         bucket, connection = self._bucket, self._connection
         bucket.report('retry', '%s: %s; next try in %.1f s' % (self.label, brief(error), pause))
         bucket.tally.add(retries=1)
-        bucket.tally.pauses[connection] = bucket.monotonic() + pause, brief(error)
-        try:
+        with bucket.tally.waiting(connection, brief(error), pause):
             bucket.wait(connection, pause)
-        finally:
-            del bucket.tally.pauses[connection]
 
     def _final(self, error):
         """Return *error* as the caller gets it."""
@@ -2602,13 +2607,23 @@ class Times:
 class Tally:
     """Counts how a transfer goes, for those who show it.
 
-    retries: requests that were tried again; wasted: bytes that were sent in vain; pauses:
-    {Connection: (when it tries again, by the monotonic clock, and why)}.
+    retries: requests that were tried again; wasted: bytes that were sent in vain; waits: who
+    waits, {anything: (for what, since when by the monotonic clock, seconds)}.  For what: '',
+    an answer; 'the stream' or 'the reader'; or, with seconds, the next try, and why.
     """
 
     def __init__(self):
         self.retries = self.wasted = 0
-        self.pauses, self._lock = {}, threading.Lock()
+        self.waits, self._lock = {}, threading.Lock()
+
+    @contextlib.contextmanager
+    def waiting(self, who, what='', seconds=0):
+        """Note, as long as this context lasts, that *who* waits."""
+        self.waits[who] = what, time.monotonic(), seconds
+        try:
+            yield
+        finally:
+            del self.waits[who]
 
     def add(self, retries=0, wasted=0):
         """Add to the counts."""
@@ -2619,8 +2634,8 @@ class Tally:
 
 Signed = collections.namedtuple('Signed', 'offset region scheme domain port credentials')
 
-# size: in bytes; objects: how many were made of the stream, the end mark included.
 Stored = collections.namedtuple('Stored', 'key size parts objects')
+Stored.__doc__ = 'A stream: its size in bytes, and how many objects it became, end mark included.'
 
 
 class Head:
@@ -3281,7 +3296,8 @@ class Upload:
         part_size, count = bucket.part_size, bucket.part_size
         while count == part_size:   # less is the end; after it a terminal or tape might go on
             buffer = workers.buffer()
-            count = read_part(stream, buffer, workers)
+            with bucket.tally.waiting(self, 'the stream'):
+                count = read_part(stream, buffer, workers)
             bucket.signals.poll()   # a signal may be what made the stream end
             if not volumes and count < part_size:
                 volumes.append(Volume(self, self.key, buffer[:count]))
@@ -3651,7 +3667,8 @@ def download_object(bucket, workers, key, head, write):
             position += len(view)
         view, buffer, task = pending.popleft()
         prepared = workers.wait(task)
-        count = write(view)
+        with bucket.tally.waiting(proof, 'the reader'):
+            count = write(view)
         if isinstance(count, int) and count != len(view):
             raise IntegrityError('%s: only %d of %d bytes could be written'
                                  % (quoted(key), count, len(view)))
