@@ -365,12 +365,13 @@ def find_config(environ=os.environ):
 def load_config(path=None, environ=os.environ, warn=lambda text: None):
     """Return the settings in *path*, or in the first configuration file that exists.
 
-    warn: called with a line if others may read the secret.  Raises ConfigError.
+    Among them is the `path` itself: who rotates credentials by hand changes the file, which is
+    then read again.  warn: called with a line if others may read the secret.  Raises ConfigError.
     """
     path = path or find_config(environ)
     if path is None:
         return {}
-    config = read_config(path)
+    config = dict(read_config(path), path=os.path.abspath(path))
     if 'secret_access_key' in config and os.stat(path).st_mode & (stat.S_IRGRP | stat.S_IROTH):
         warn('%s holds a secret and can be read by others: chmod 600 %s'
              % (printable(path), printable(path)))

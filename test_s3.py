@@ -3861,6 +3861,19 @@ class ConfigurationTests(unittest.TestCase):
             with self.assertRaisesRegex(s3.ConfigError, 'cannot read ' + path):
                 s3.read_config(path)
 
+    def test_where_the_settings_were_read_is_among_them(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, 'auto')
+            with open(path, 'w') as file:
+                file.write('bucket_name b\naccess_key_id a\nsecret_access_key s\n')
+            relative = os.path.relpath(path)
+            for config in (s3.load_config(relative, NOWHERE),
+                           s3.load_config(environ=dict(NOWHERE, S3DUMP_CONFIG=relative))):
+                self.assertEqual(config['path'], path)
+                self.assertEqual(s3.with_environment(config, NOWHERE)['path'], path)
+        with self.assertRaisesRegex(s3.ConfigError, 'unknown setting path'):
+            self.read(b'path /x')
+
     def test_others_that_may_read_the_secret_are_warned_of(self):
         for mode, warned in ((0o600, False), (0o644, True), (0o640, True)):
             with tempfile.NamedTemporaryFile() as file:
