@@ -205,6 +205,7 @@ HINTS = {
     'InvalidAccessKeyId': 'check access_key_id, and that it belongs to this endpoint; temporary '
                           'credentials need their session_token',
     'InvalidStorageClass': 'this server has other storage classes',
+    'InvalidToken': 'get newer credentials: the session_token is not that of access_key_id',
     'NoSuchBucket': 'check bucket_name and endpoint, or create it with `s3dump.py init`',
     'NotImplemented': 'this server does not support this request',
     'PermanentRedirect': 'check region and endpoint in the configuration',
@@ -1762,11 +1763,11 @@ class Retries:
         self.moved = False          # whether bytes came that needn't come again
         self._failures, self._wrong, self._since = 0, 0, None
 
-    def pause(self, error, sent=0, renewable=False):
+    def pause(self, error, sent=0):
         """Count an attempt that ended in *error*; returns the seconds to wait before the next,
         or None where it is final.
 
-        sent: bytes of the request; renewable: whether newer credentials may be had.
+        sent: bytes of the request.
         """
         self.attempts += 1
         now = self._clock()
@@ -1774,7 +1775,7 @@ class Retries:
             self._failures, self._since, self.moved = 0, now, False
         elif sent > SOCKET_BUFFER and self._failures < 100:     # but not for ever
             self._since = now       # a long part on a slow link: bytes moved, if in vain
-        if not transient(error, renewable):
+        if not transient(error):
             return None
         self._wrong += senseless(error)
         left = self._since + self._patience() - now
@@ -1803,18 +1804,16 @@ EXPIRED_CODES = {'ExpiredToken', 'ExpiredTokenException', 'TokenRefreshRequired'
 def senseless(error):
     """Whether an answer makes no sense: waiting won't help, but a few more tries may."""
     if isinstance(error, ResponseError):
-        return (error.code not in TRANSIENT_CODES | EXPIRED_CODES
-                and error.status not in TRANSIENT_STATUS)
+        return error.code not in TRANSIENT_CODES and error.status not in TRANSIENT_STATUS
     return isinstance(error, (http.client.HTTPException, BadAnswer)) and not isinstance(
         error, (http.client.IncompleteRead, http.client.RemoteDisconnected))
 
 
-def transient(error, renewable=False):
-    """Whether the same request may succeed a little later; renewable: with newer credentials."""
+def transient(error):
+    """Whether the same request may succeed a little later."""
     if isinstance(error, ResponseError):
         return (error.status in TRANSIENT_STATUS or error.status == 200
-                or error.code in TRANSIENT_CODES | DAMAGED_CODES | AGED_CODES
-                or (renewable and error.code in EXPIRED_CODES))
+                or error.code in TRANSIENT_CODES | DAMAGED_CODES | AGED_CODES)
     if isinstance(error, NetworkError):         # of a source of credentials
         return True
     if isinstance(error, OSError):
@@ -1889,32 +1888,19 @@ def duration(seconds):
 # Sources: AWS SDKs and Tools Reference Guide, "Standardized credential providers"; Amazon EC2
 # User Guide, "Use the Instance Metadata Service"; AWS STS API Reference.
 
-class Credentials:
+class Credentials(collections.namedtuple(
+        'Credentials', 'access_key_id secret_access_key session_token expires')):
     """An access key id and its secret.
 
-    session_token: None unless they are temporary; expires: seconds since the epoch, or None;
-    margin: seconds before that in which no request is begun; worked: whether the server has
-    accepted them.
+    session_token: None unless they are temporary; expires: seconds since the epoch, or None.
     """
+    __slots__ = ()
 
-    def __init__(self, access_key_id, secret_access_key, session_token=None, expires=None):
-        self.access_key_id = access_key_id
-        self.secret_access_key = secret_access_key
-        self.session_token = session_token
-        self.expires, self.margin = expires, 0
-        self.worked = False
-
-    def __repr__(self):
+    def __repr__(self):             # a namedtuple's would tell the secret
         return 'Credentials(%r)' % self.access_key_id
 
-    def seconds_left(self, now):
-        """Return how long they can be used from *now* on; negative if they have expired."""
-        return float('inf') if self.expires is None else self.expires - self.margin - now
 
-    def same_as(self, other):
-        """Whether *other* are the same credentials."""
-        return all(getattr(self, name) == getattr(other, name) for name in (
-            'access_key_id', 'secret_access_key', 'session_token', 'expires'))
+Credentials.__new__.__defaults__ = None, None
 
 
 class Absent(Exception):
@@ -1994,23 +1980,31 @@ def parse_expiration(text):
 
 # The sources, each a function that returns Credentials or raises Absent, ConfigError or
 # NetworkError.  They are given the settings, the environment, the region of STS, which doesn't
-# change with that of the bucket, ask(), which is ask_service(), and pause(seconds).
-Given = collections.namedtuple('Given', 'config environ region ask pause')
+# change with that of the bucket, the Bucket, and whether they are asked again.
+Given = collections.namedtuple('Given', 'config environ region bucket again')
 
 PROCESS_TIMEOUT = 60                # seconds
 INSTANCE_TIMEOUT = 1                # the service is on this machine, or nowhere
 CONTAINER_TIMEOUT = 5
+ATTEMPTS = 3
 CONTAINER_HOSTS = ('169.254.170.2', '169.254.170.23', 'fd00:ec2::23', 'localhost')
 
 
 def from_configuration(given):
-    return make_credentials('the configuration', given.config, (
+    path = given.config.get('path')
+    config = read_config(path) if given.again and path else given.config
+    return make_credentials('the configuration', config, (
         'access_key_id', 'secret_access_key', 'session_token'))
 
 
 def from_environment(given):
     return make_credentials('the environment', given.environ, (
         'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN'))
+
+
+# Settings of a profile that say how to get credentials: by a browser, and by assuming a role
+LOGINS = {'login_session', 'sso_account_id', 'sso_role_name', 'sso_session', 'sso_start_url'}
+ROLE_SOURCES = {'credential_source', 'source_profile', 'web_identity_token_file'}
 
 
 def from_profile(given, name=None, users=()):
@@ -2024,15 +2018,23 @@ def from_profile(given, name=None, users=()):
         raise ConfigError('there is ' + missing) if chosen else Absent(missing)
     if 'role_arn' in profile and name not in users:
         return from_role(given, name, profile, users + (name,))
-    if 'aws_access_key_id' not in profile and 'credential_process' in profile:
+    if 'credential_process' in profile and 'aws_access_key_id' not in profile:
         return from_process(given, 'credential_process of ' + where,
                             profile['credential_process'])
-    if 'aws_access_key_id' not in profile and ('sso_session' in profile
-                                               or 'sso_start_url' in profile):
-        raise ConfigError(printable(
-            '%s uses SSO: make a profile with the line `credential_process = aws configure '
-            'export-credentials --profile %s`, and use that one' % (where, name)))
+    if 'aws_access_key_id' not in profile and 'role_arn' not in profile:
+        for setting in LOGINS & profile.keys():
+            raise ConfigError(printable(
+                '%s has %s: make a profile with the line `credential_process = aws configure '
+                'export-credentials --profile %s`, which needs version 2 of the AWS CLI, and use '
+                'that profile' % (where, setting, name)))
+        for setting in ROLE_SOURCES & profile.keys():
+            raise ConfigError(printable('%s has %s, but no role_arn' % (where, setting)))
     return make_credentials(where, profile, PROFILE_KEY)
+
+
+def chosen_profile(given):
+    """Return the settings of the profile that is in use, {} if there is none."""
+    return read_profile(profile_name(given.config, given.environ), given.environ) or {}
 
 
 def from_role(given, name, profile, users):
@@ -2085,11 +2087,11 @@ def assume_web_role(given, where, path, role, session):
 
 def assume_role(given, where, signer, **query):
     """Return Credentials of a role, from STS; signer: the Credentials that ask, or None."""
-    profile = read_profile(profile_name(given.config, given.environ), given.environ) or {}
-    url = configured_url('sts', given.environ, profile) or aws_url('sts', given.region)
+    url = (configured_url('sts', given.environ, chosen_profile(given))
+           or aws_url('sts', given.region))
     body = canonical_query(dict(query, Version='2011-06-15')).encode()
-    answer = given.ask(where, url, 'POST', {'content-type': 'application/x-www-form-urlencoded'},
-                       body, signer=signer, region=given.region)
+    answer = ask_service(given, where, url, 'POST', {
+        'content-type': 'application/x-www-form-urlencoded'}, body, signer=signer)
     try:
         if answer.status != 200:
             error = next(Document(answer.body).all('Error'))
@@ -2145,7 +2147,7 @@ def read_output(given, where, process, most=64 << 10):
         if time.monotonic() > end:
             raise NetworkError('%s does not end within %d s' % (where, PROCESS_TIMEOUT))
         if not piece:
-            given.pause(0.02)
+            given.bucket.connection().pause(0.02)
 
 
 def from_container(given):
@@ -2168,8 +2170,8 @@ def from_container(given):
         given.environ.get('AWS_CONTAINER_AUTHORIZATION_TOKEN')
     if token and not re.match(r'[ -~]+\Z', token):
         raise ConfigError('the container authorization token cannot stand in a header')
-    answer = given.ask('the container endpoint', url,
-                       headers={'authorization': token} if token else {}, local=CONTAINER_TIMEOUT)
+    answer = ask_service(given, 'the container endpoint', url, local=CONTAINER_TIMEOUT,
+                         headers={'authorization': token} if token else {})
     if answer.status != 200:
         raise ConfigError('the container endpoint %s answers %d' % (masked(url), answer.status))
     return parse_credentials('the container endpoint', answer.body, 'Token')
@@ -2183,10 +2185,13 @@ def from_instance(given):
     mode = (environ.get('AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE') or '').lower()
     url = (environ.get('AWS_EC2_METADATA_SERVICE_ENDPOINT') or (
         'http://[fd00:ec2::254]' if mode == 'ipv6' else 'http://169.254.169.254')).rstrip('/')
+    ask = functools.partial(ask_service, given, name,
+                            local=metadata_setting(given, 'timeout', INSTANCE_TIMEOUT),
+                            attempts=metadata_setting(given, 'num_attempts', ATTEMPTS))
     path = url + '/latest/meta-data/iam/security-credentials/'
     try:
-        token = given.ask(name, url + '/latest/api/token', 'PUT', {
-            'x-aws-ec2-metadata-token-ttl-seconds': '21600'}, local=INSTANCE_TIMEOUT)
+        token = ask(url + '/latest/api/token', 'PUT', {
+            'x-aws-ec2-metadata-token-ttl-seconds': '21600'})
     except NetworkError as error:
         raise Absent('no %s (%s; in a container the hop limit of the metadata options must '
                      'be 2)' % (name, error))
@@ -2195,17 +2200,27 @@ def from_instance(given):
         raise Absent('no %s (%s gives no token for IMDSv2: %d)' % (
             name, masked(url), token.status))
     headers = {'x-aws-ec2-metadata-token': text}
-    role = given.ask(name, path, headers=headers, local=INSTANCE_TIMEOUT)
+    role = ask(path, headers=headers)
     names = role.body.decode('utf-8', 'replace').split()
     if role.status not in (200, 404):
         raise ConfigError('%s: the metadata service answers %d' % (name, role.status))
     if role.status == 404 or not names:
         raise Absent('no %s (the instance has none)' % name)
-    answer = given.ask(name, path + uri_encode(names[0]), headers=headers, local=INSTANCE_TIMEOUT)
+    answer = ask(path + uri_encode(names[0]), headers=headers)
     if answer.status != 200:
         raise ConfigError('%s %s: the metadata service answers %d' % (
             name, printable(names[0], 100), answer.status))
     return parse_credentials(name, answer.body, 'Token')
+
+
+def metadata_setting(given, name, default):
+    """Return a number for the metadata service, from the environment or the profile."""
+    name = 'metadata_service_' + name
+    text = given.environ.get('AWS_' + name.upper()) or chosen_profile(given).get(name)
+    try:
+        return count_of(100)(text) if text else default
+    except ValueError as error:
+        raise ConfigError(printable('%s: %s' % (name, error))) from None
 
 
 SOURCES = (from_configuration, from_environment, from_profile, from_web_identity, from_container,
@@ -2214,14 +2229,15 @@ SOURCES = (from_configuration, from_environment, from_profile, from_web_identity
 Origin = collections.namedtuple('Origin', 'scheme host port authority')       # RFC 6454
 
 
-def ask_service(bucket, environ, where, url, method='GET', headers=(), body=b'', local=0,
-                signer=None, region=''):
-    """Send a request until it gets a sensible Answer, three times at most; returns that.
+def ask_service(given, where, url, method='GET', headers=(), body=b'', local=0,
+                attempts=ATTEMPTS, signer=None):
+    """Send a request until it gets a sensible Answer; returns that.
 
-    bucket: for its clocks, pauses and TLS; local: if not 0, the service is never behind a
-    proxy, and answers within these seconds or not at all; signer: the Credentials that sign
-    the request, for STS in *region*.  Raises NetworkError, ConfigError.
+    local: if not 0, the service is never behind a proxy, and answers within these seconds or not
+    at all; signer: the Credentials that sign the request, for STS.  Raises NetworkError,
+    ConfigError.
     """
+    bucket = given.bucket
     try:
         scheme, host, port, _ = split_url(url)
     except ValueError:
@@ -2229,45 +2245,45 @@ def ask_service(bucket, environ, where, url, method='GET', headers=(), body=b'',
     authority, _, path = url.partition('//')[2].partition('/')
     origin = Origin(scheme, host, port, authority)
     connection = Connection(origin, RateLimit(), bucket.tls, bucket.monotonic,
-                            {} if local else environ, bucket.signals_here())
-    timeout, now, failure = local or CONNECT_TIMEOUT, bucket.now(), None
+                            {} if local else given.environ, bucket.signals_here())
+    timeout, now = local or CONNECT_TIMEOUT, bucket.now()
     end = time.monotonic() + bucket.times.timeout
-    for attempt in (1, 2, 3):
+    for attempt in range(1, attempts + 1):
         if bucket.connection().cancelled:
             raise Cancelled()
         sent = dict(headers, host=authority)
         if signer:
-            sign_headers(signer, region, 'sts', now, method, '/' + path, '', sent, sha256(body))
+            sign_headers(signer, given.region, 'sts', now, method, '/' + path, '', sent,
+                         sha256(body))
         if method != 'GET':
             sent['content-length'] = str(len(body))
         try:
             with connection.exchange(method, '/' + path, sent, body, timeout) as response:
                 answer = connection.read(response, 2 * timeout)
             ahead = (parse_date(answer.headers.get('date')) or now) - now
+            failure = BadAnswer('it answers %d' % answer.status)
             if signer and answer.status != 200 and abs(ahead) > MAX_SKEW:
                 now += ahead        # our clock is wrong, and S3 hasn't been asked yet
                 continue
             if answer.status < 500 and answer.status != 429 and not re.search(
                     b'<Code>(Throttling|IDPCommunicationError|RequestTimeout)', answer.body):
                 return answer
-            failure = BadAnswer('it answers %d' % answer.status)
         except (OSError, http.client.HTTPException, BadAnswer) as error:
             failure = error
         finally:
             connection.close()
-        if certificate_error(failure) or time.monotonic() > end:
+        if not transient(failure) or time.monotonic() > end:
             break
-        if attempt < 3:
-            bucket.wait(bucket.connection(), random.uniform(0, 2 ** attempt))
-    raise network_error(where, origin, connection.proxy, failure or BadAnswer('no sense'), 1,
-                        bucket.now())
+        if attempt < attempts:
+            bucket.wait(bucket.connection(), random.uniform(0, min(2 ** attempt, 20)))
+    raise network_error(where, origin, connection.proxy, failure, 1, bucket.now())
 
 
 class Provider:
     """Finds credentials when they are first needed, and newer ones before they expire.
 
-    config: complete; region: of STS.  One Provider serves all threads of a Bucket: its lock
-    guards what changes, which may be read without it.
+    config: complete; region: of STS; worked: whether the server has accepted any.  One Provider
+    serves all threads of a Bucket: its lock guards what changes, which may be read without it.
     """
     EARLY = 900                     # seconds before the end, as AWS's own SDKs
     AGAIN = 60                      # seconds after which a source is asked again
@@ -2275,70 +2291,89 @@ class Provider:
     MARGIN = 5                      # seconds that a request may be under way
 
     def __init__(self, config, environ, region):
+        self.worked = False
         self._given = Given(config, environ, region, None, None)
         self._source = None         # the function that found the current ones
-        self._current = None
+        self._current, self._end = None, 0      # and when to sign no longer with them
+        self._refused = None        # those that the server called expired or unknown last
         self._asked = None          # when the source was asked last, by the monotonic clock
-        self._failure = None        # why that brought no newer ones
+        self._failure = None        # why that brought none that have worked yet
+        self._missed = None         # those for which the user was told that there are no newer
         self._lock = threading.Lock()
 
     def get(self, bucket, refused=None):
         """Return the Credentials to sign with now.
 
         bucket: for its clocks, pauses, reports and TLS; refused: Credentials that the server
-        calls expired or unknown, which are returned again if the source has no others.  Raises
-        ConfigError, which lists what was tried, and NetworkError if Credentials that worked have
-        expired and there are no newer ones.
+        calls expired or unknown.  Until any have worked, those that have ended or are refused
+        are returned all the same if the source has no others: our clock may be wrong, and the
+        server's word explains more.  Raises ConfigError, which lists what was tried, and
+        NetworkError while there are no newer ones.
         """
         current = self._current
-        left = current.seconds_left(bucket.now()) if current else 0
-        usable = left > 0 and current is not refused
+        if refused is not None and refused == current:
+            self._refused = refused
+        left = self._end - bucket.now()
+        usable = left > 0 and current != self._refused
         if usable and left > self.EARLY:
             return current
         # If this is locked another thread is asking already, for a minute at most
         if self._lock.acquire(timeout=0 if usable else 2 * bucket.times.timeout):
             try:
                 if self._current is current:
-                    self._refresh(bucket, current, usable)
+                    self._refresh(bucket, usable)
             finally:
                 self._lock.release()
-        newer = self._current
-        if newer is current and not usable and (
-                current is not refused or (refused.worked and self._failure)):
-            raise NetworkError('the credentials have expired, and there are no newer ones: %s'
-                               % (self._failure or 'the source has the same'))
-        return newer
+        found = self._current
+        if self.worked and (found == self._refused or found is current and not usable):
+            raise NetworkError(self._lack())
+        return found
 
-    def _refresh(self, bucket, known, usable):
-        """Ask the source for newer Credentials than *known*, unless it had none just now."""
-        now, barren = bucket.monotonic(), self._failure is not None
-        if self._asked is not None and now - self._asked < (
-                self.AGAIN if usable else self.SOON if barren else 0):
+    def accepted(self, credentials):
+        """Note that the server has accepted a request that was signed with *credentials*."""
+        self.worked = True
+        if credentials not in (self._refused, self._missed):
+            self._failure = self._missed = None
+
+    def _lack(self):
+        return 'the credentials have expired, and there are no newer ones: %s' % (
+            self._failure or 'the source has the same')
+
+    def _refresh(self, bucket, usable):
+        """Ask the source for newer Credentials, unless that was in vain just now."""
+        known, now = self._current, bucket.monotonic()
+        if self._asked is None or now - self._asked >= (
+                self.AGAIN if usable else self.SOON if self._failure else 0):
+            self._asked = now
+            try:
+                self._take(bucket, self._find(bucket))
+            except (ConfigError, NetworkError) as error:
+                if known is None:
+                    raise
+                self._failure = str(error)
+                if usable:
+                    bucket.report('warning', 'the credentials expire in %s, and there are no newer '
+                                  'ones yet: %s' % (duration(self._end - bucket.now()), error))
+        if self.worked and not usable and self._current is known and self._missed is None:
+            self._missed = known
+            bucket.report('warning', '%s; waiting for them for up to %s' % (
+                self._lack(), duration(bucket.patience_now())))
+
+    def _take(self, bucket, found):
+        """Sign with *found* from now on."""
+        if found == self._current:
+            self._failure = 'the source has the same'
             return
-        self._asked = now
-        try:
-            found = self._find(bucket)
-        except (ConfigError, NetworkError) as error:
-            if known is None:
-                raise
-            self._failure = str(error)
-            if usable:
-                bucket.report('warning', 'the credentials expire in %s, and there are no newer '
-                              'ones yet: %s' % (duration(known.expires - bucket.now()), error))
-            return
-        if known is not None and found.same_as(known):
-            self._failure = ''
-            return
-        if found.expires is not None:
-            found.margin = min(self.MARGIN, (found.expires - bucket.now()) / 4)
-        self._current, self._failure = found, None
+        left = float('inf') if found.expires is None else found.expires - bucket.now()
+        self._end = bucket.now() + left - min(self.MARGIN, abs(left) / 4)
+        if self._current is not None:
+            self._failure = 'the newer ones are refused as well'    # until they work
+        self._current = found
 
     def _find(self, bucket):
         """Return Credentials from the first source that has any, or from the one that had them
         before: those of another would be somebody else's."""
-        given = self._given._replace(
-            ask=functools.partial(ask_service, bucket, self._given.environ),
-            pause=bucket.connection().pause)
+        given = self._given._replace(bucket=bucket, again=bool(self._source))
         if self._source:
             try:
                 return self._source(given)
@@ -2426,7 +2461,7 @@ class Request:
         if response.status >= 300:
             raise parse_error(self.label, self._method, response.status, response.headers,
                               self._read(response).body)
-        self._signed.credentials.worked = True
+        self._bucket.credentials.accepted(self._signed.credentials)
 
     def answer(self, response):
         """Return the whole Answer; raises ResponseError if it is a refusal."""
@@ -2449,7 +2484,7 @@ class Request:
             self._doubt = self._doubt or sent is not None
         connection.forget_sent()
         if isinstance(error, ResponseError):
-            if self._method == 'HEAD' and error.status == 400 and not error.region:
+            if self._method == 'HEAD' and self._puzzling(error):
                 error = self._ask_why(error)
             try:
                 if self._learn(error):
@@ -2460,8 +2495,7 @@ class Request:
                 self.retries.attempts or self.retries.moved):
             self.retries.attempts = 1   # the connection had idled too long: no fault, no pause
             return
-        pause = self.retries.pause(error, sent or 0, bool(self._signed
-                                                          and self._signed.credentials.worked))
+        pause = self.retries.pause(error, sent or 0)
         if pause is None:
             raise self._final(error)
         self._wait(error, pause)
@@ -2475,25 +2509,32 @@ class Request:
             lacking = not digest.keys() <= self.headers.keys()
             self.headers.update(digest)
             return lacking
-        if not self.retries.lessons or not self._bucket.learn(error, self._signed):
+        bucket = self._bucket
+        if not self.retries.lessons or not bucket.learn(error, self._signed):
             return False
-        self.retries.lessons -= 1
+        # Newer credentials may come, and be refused, as long as those that worked are waited for
+        self.retries.lessons -= error.code not in EXPIRED_CODES or not bucket.credentials.worked
         return True
+
+    def _puzzling(self, error):
+        """Whether the refusal of a HEAD may have a reason that can be mended, and tells none."""
+        if error.status == 400:
+            return error.region in ('', self._signed.region)
+        # The clock, perhaps, unless the server's is known to agree
+        return error.bare_403 and error.date is None and not self._bucket.credentials.worked
 
     def _ask_why(self, error):
         """Return why a HEAD was refused, by asking with a GET: its answer has words."""
-        self._method = 'GET'
-        self.headers['range'] = 'bytes=0-0'
+        get = copy.copy(self)
+        get._method, get.headers = 'GET', dict(self.headers, range='bytes=0-0')
         try:
-            with self._connection.exchange(*self._sign()) as response:
-                self.raise_for_status(response)
+            with self._connection.exchange(*get._sign()) as response:
+                get.raise_for_status(response)
         except ResponseError as told:
             return told
         except (OSError, http.client.HTTPException, Error):
             pass
         finally:
-            self._method = 'HEAD'
-            del self.headers['range']
             self._connection.forget_sent()
         return error
 
