@@ -1894,7 +1894,6 @@ class Credentials(collections.namedtuple(
 
     session_token: None unless they are temporary; expires: seconds since the epoch, or None.
     """
-    __slots__ = ()
 
     def __repr__(self):             # a namedtuple's would tell the secret
         return 'Credentials(%r)' % self.access_key_id
@@ -1907,7 +1906,7 @@ class Absent(Exception):
     """This source is not configured; the message says what is missing."""
 
 
-def make_credentials(where, settings, names, expires=None):
+def make_credentials(where, settings, names):
     """Return the Credentials in the dict *settings*, in which they have these three *names*.
 
     Raises Absent, and ConfigError, which contains no secret.
@@ -1918,34 +1917,34 @@ def make_credentials(where, settings, names, expires=None):
     if not key or not secret:
         raise ConfigError('%s is incomplete: %s is missing' % (
             printable(where), names[1] if key else names[0]))
-    for name, value, parse in zip(names, (key, secret, token), (
-            parse_word, parse_secret, parse_word)):
+    for name, parse in zip(names, (parse_word, parse_secret, parse_word)):
         try:
-            parse('none' if value is None else value)
-        except (ValueError, TypeError, AttributeError):
+            parse(settings.get(name) or 'none')
+        except (ValueError, TypeError):
             raise ConfigError(printable('%s in %s is not text that can be signed with' % (
                 name, where))) from None
-    return Credentials(key, secret, token, expires)
+    return Credentials(key, secret, token, parse_expiration(settings.get('Expiration')))
 
 
-def parse_credentials(where, body, token):
-    """Return the Credentials in a JSON document, where the session token has the name *token*.
+def parse_credentials(where, answer, token):
+    """Return the Credentials in an Answer of JSON, where the session token has the name *token*.
 
     Raises ConfigError, which contains nothing of the document.
     """
     import json                     # here, since most credentials are in a file of ours
+    if answer.status != 200:
+        raise ConfigError('%s answers %d' % (where, answer.status))
     try:
-        document = json.loads(body.decode())
+        document = json.loads(answer.body.decode())
         if document.get('Code', 'Success') != 'Success':
             raise ConfigError(printable('%s: %s: %s' % (
                 where, document['Code'], document.get('Message'))))
-        expires = parse_expiration(document.get('Expiration'))
-        return make_credentials(where, document, ('AccessKeyId', 'SecretAccessKey', token), expires)
+        return make_credentials(where, document, ('AccessKeyId', 'SecretAccessKey', token))
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise ConfigError('%s: the answer is not a JSON document with credentials'
-                          % printable(where)) from None
+                          % where) from None
     except Absent as error:
-        raise ConfigError(printable(str(error))) from None
+        raise ConfigError(str(error)) from None
 
 
 def exit_status(process):
@@ -1986,7 +1985,6 @@ Given = collections.namedtuple('Given', 'config environ region bucket again')
 PROCESS_TIMEOUT = 60                # seconds
 INSTANCE_TIMEOUT = 1                # the service is on this machine, or nowhere
 CONTAINER_TIMEOUT = 5
-ATTEMPTS = 3
 CONTAINER_HOSTS = ('169.254.170.2', '169.254.170.23', 'fd00:ec2::23', 'localhost')
 
 
@@ -2002,11 +2000,6 @@ def from_environment(given):
         'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN'))
 
 
-# Settings of a profile that say how to get credentials: by a browser, and by assuming a role
-LOGINS = {'login_session', 'sso_account_id', 'sso_role_name', 'sso_session', 'sso_start_url'}
-ROLE_SOURCES = {'credential_source', 'source_profile', 'web_identity_token_file'}
-
-
 def from_profile(given, name=None, users=()):
     """Return Credentials from a profile; users: the profiles that refer to it."""
     chosen = name or profile_name(given.config, given.environ)
@@ -2018,55 +2011,47 @@ def from_profile(given, name=None, users=()):
         raise ConfigError('there is ' + missing) if chosen else Absent(missing)
     if 'role_arn' in profile and name not in users:
         return from_role(given, name, profile, users + (name,))
-    if 'credential_process' in profile and 'aws_access_key_id' not in profile:
-        return from_process(given, 'credential_process of ' + where,
+    if 'aws_access_key_id' in profile:
+        return make_credentials(where, profile, PROFILE_KEY)
+    if 'credential_process' in profile:
+        return from_process(given, printable('credential_process of ' + where),
                             profile['credential_process'])
-    if 'aws_access_key_id' not in profile and 'role_arn' not in profile:
-        for setting in LOGINS & profile.keys():
+    # Who names another way doesn't want to become whom this machine has a role for
+    for setting in sorted(profile):
+        if setting.startswith(('login_', 'sso_')):
             raise ConfigError(printable(
                 '%s has %s: make a profile with the line `credential_process = aws configure '
                 'export-credentials --profile %s`, which needs version 2 of the AWS CLI, and use '
                 'that profile' % (where, setting, name)))
-        for setting in ROLE_SOURCES & profile.keys():
+        if 'role_arn' not in profile and setting in (
+                'credential_source', 'source_profile', 'web_identity_token_file'):
             raise ConfigError(printable('%s has %s, but no role_arn' % (where, setting)))
     return make_credentials(where, profile, PROFILE_KEY)
-
-
-def chosen_profile(given):
-    """Return the settings of the profile that is in use, {} if there is none."""
-    return read_profile(profile_name(given.config, given.environ), given.environ) or {}
 
 
 def from_role(given, name, profile, users):
     """Return Credentials of the role that a profile names."""
     where = printable('role_arn of profile %s' % name)
-    session = profile.get('role_session_name')
+    source, kind = profile.get('source_profile'), profile.get('credential_source')
+    kinds = {'Environment': from_environment, 'EcsContainer': from_container,
+             'Ec2InstanceMetadata': from_instance}
+    role = {'RoleArn': profile['role_arn'], 'RoleSessionName': profile.get('role_session_name')}
     if 'web_identity_token_file' in profile:
-        return assume_web_role(given, where, profile['web_identity_token_file'],
-                               profile['role_arn'], session)
+        return assume_role(given, where, role, token_path=profile['web_identity_token_file'])
     if 'mfa_serial' in profile:
         raise ConfigError('%s wants a code (mfa_serial), which cannot be typed here: use '
                           'credential_process' % where)
-    kinds = {'Environment': from_environment, 'EcsContainer': from_container,
-             'Ec2InstanceMetadata': from_instance}
-    source, kind = profile.get('source_profile'), profile.get('credential_source')
+    if source in users[:-1]:
+        raise ConfigError('%s: the profiles refer to each other' % where)
+    if not source and kind not in kinds:
+        raise ConfigError('%s has neither source_profile nor a known credential_source' % where)
     try:
-        if source in users[:-1]:
-            raise ConfigError('%s: the profiles refer to each other' % where)
-        if source:
-            signer = from_profile(given, source, users)
-        elif kind in kinds:
-            signer = kinds[kind](given)
-        else:
-            raise ConfigError('%s has neither source_profile nor a known '
-                              'credential_source' % where)
+        signer = from_profile(given, source, users) if source else kinds[kind](given)
     except Absent as reason:
         raise ConfigError(printable('%s: %s' % (where, reason))) from None
-    more = {'ExternalId': profile.get('external_id'),
-            'DurationSeconds': profile.get('duration_seconds')}
-    return assume_role(given, where, signer, Action='AssumeRole', RoleArn=profile['role_arn'],
-                       RoleSessionName=session or 's3dump', **{
-                           name: value for name, value in more.items() if value})
+    role.update(ExternalId=profile.get('external_id'),
+                DurationSeconds=profile.get('duration_seconds'))
+    return assume_role(given, where, role, signer)
 
 
 def from_web_identity(given):
@@ -2074,22 +2059,21 @@ def from_web_identity(given):
     role = given.environ.get('AWS_ROLE_ARN')
     if not path or not role:
         raise Absent('no AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN')
-    return assume_web_role(given, 'web identity', path, role,
-                           given.environ.get('AWS_ROLE_SESSION_NAME'))
+    return assume_role(given, 'web identity', {
+        'RoleArn': role, 'RoleSessionName': given.environ.get('AWS_ROLE_SESSION_NAME')},
+        token_path=path)
 
 
-def assume_web_role(given, where, path, role, session):
-    """Return Credentials of a role, in exchange for the token in the file *path*."""
-    return assume_role(given, where, None, Action='AssumeRoleWithWebIdentity', RoleArn=role,
-                       RoleSessionName=session or 's3dump',
-                       WebIdentityToken=read_text(path).strip())
-
-
-def assume_role(given, where, signer, **query):
-    """Return Credentials of a role, from STS; signer: the Credentials that ask, or None."""
-    url = (configured_url('sts', given.environ, chosen_profile(given))
-           or aws_url('sts', given.region))
-    body = canonical_query(dict(query, Version='2011-06-15')).encode()
+def assume_role(given, where, role, signer=None, token_path=''):
+    """Return Credentials of a role, from STS, which gives them to the *signer* of the request, or
+    in exchange for the token in a file."""
+    profile = read_profile(profile_name(given.config, given.environ), given.environ) or {}
+    url = configured_url('sts', given.environ, profile) or aws_url('sts', given.region)
+    action = 'AssumeRoleWithWebIdentity' if token_path else 'AssumeRole'
+    query = dict(role, Action=action, Version='2011-06-15',
+                 RoleSessionName=role['RoleSessionName'] or 's3dump',
+                 WebIdentityToken=read_text(token_path).strip() if token_path else '')
+    body = canonical_query({name: value for name, value in query.items() if value}).encode()
     answer = ask_service(given, where, url, 'POST', {
         'content-type': 'application/x-www-form-urlencoded'}, body, signer=signer)
     try:
@@ -2097,10 +2081,9 @@ def assume_role(given, where, signer, **query):
             error = next(Document(answer.body).all('Error'))
             raise ConfigError(printable('%s: STS says %s (%d): %s' % (
                 where, error.get('Code'), answer.status, error.get('Message'))))
-        found = next(Document(answer.body).all('%sResult/Credentials' % query['Action']))
+        found = next(Document(answer.body).all(action + 'Result/Credentials'))
         return make_credentials('the answer of STS', found, (
-            'AccessKeyId', 'SecretAccessKey', 'SessionToken'),
-            parse_expiration(found.get('Expiration')))
+            'AccessKeyId', 'SecretAccessKey', 'SessionToken'))
     except (BadAnswer, StopIteration, ValueError, Absent):
         raise ConfigError('%s: %s does not answer like STS (%d)' % (
             where, masked(url), answer.status)) from None
@@ -2110,7 +2093,6 @@ def from_process(given, where, command):
     """Return Credentials that a program prints; it may ask on the terminal that it inherits."""
     import shlex
     import subprocess
-    where = printable(where)
     try:
         process = subprocess.Popen(
             shlex.split(command), stdin=None if os.isatty(0) else subprocess.DEVNULL,
@@ -2129,7 +2111,7 @@ def from_process(given, where, command):
         process.stdout.close()
     if process.returncode:
         raise ConfigError('%s ended with status %d' % (where, process.returncode))
-    return parse_credentials(where, output, 'SessionToken')
+    return parse_credentials(where, Answer(200, {}, output), 'SessionToken')
 
 
 def read_output(given, where, process, most=64 << 10):
@@ -2170,11 +2152,9 @@ def from_container(given):
         given.environ.get('AWS_CONTAINER_AUTHORIZATION_TOKEN')
     if token and not re.match(r'[ -~]+\Z', token):
         raise ConfigError('the container authorization token cannot stand in a header')
-    answer = ask_service(given, 'the container endpoint', url, local=CONTAINER_TIMEOUT,
-                         headers={'authorization': token} if token else {})
-    if answer.status != 200:
-        raise ConfigError('the container endpoint %s answers %d' % (masked(url), answer.status))
-    return parse_credentials('the container endpoint', answer.body, 'Token')
+    return parse_credentials('the container endpoint ' + masked(url), ask_service(
+        given, 'the container endpoint', url, local=CONTAINER_TIMEOUT,
+        headers={'authorization': token} if token else {}), 'Token')
 
 
 def from_instance(given):
@@ -2187,7 +2167,7 @@ def from_instance(given):
         'http://[fd00:ec2::254]' if mode == 'ipv6' else 'http://169.254.169.254')).rstrip('/')
     ask = functools.partial(ask_service, given, name,
                             local=metadata_setting(given, 'timeout', INSTANCE_TIMEOUT),
-                            attempts=metadata_setting(given, 'num_attempts', ATTEMPTS))
+                            attempts=metadata_setting(given, 'num_attempts', 3))
     path = url + '/latest/meta-data/iam/security-credentials/'
     try:
         token = ask(url + '/latest/api/token', 'PUT', {
@@ -2206,17 +2186,15 @@ def from_instance(given):
         raise ConfigError('%s: the metadata service answers %d' % (name, role.status))
     if role.status == 404 or not names:
         raise Absent('no %s (the instance has none)' % name)
-    answer = ask(path + uri_encode(names[0]), headers=headers)
-    if answer.status != 200:
-        raise ConfigError('%s %s: the metadata service answers %d' % (
-            name, printable(names[0], 100), answer.status))
-    return parse_credentials(name, answer.body, 'Token')
+    return parse_credentials('%s %s' % (name, printable(names[0], 100)),
+                             ask(path + uri_encode(names[0]), headers=headers), 'Token')
 
 
 def metadata_setting(given, name, default):
     """Return a number for the metadata service, from the environment or the profile."""
     name = 'metadata_service_' + name
-    text = given.environ.get('AWS_' + name.upper()) or chosen_profile(given).get(name)
+    profile = read_profile(profile_name(given.config, given.environ), given.environ) or {}
+    text = given.environ.get('AWS_' + name.upper()) or profile.get(name)
     try:
         return count_of(100)(text) if text else default
     except ValueError as error:
@@ -2230,7 +2208,7 @@ Origin = collections.namedtuple('Origin', 'scheme host port authority')       # 
 
 
 def ask_service(given, where, url, method='GET', headers=(), body=b'', local=0,
-                attempts=ATTEMPTS, signer=None):
+                attempts=3, signer=None):
     """Send a request until it gets a sensible Answer; returns that.
 
     local: if not 0, the service is never behind a proxy, and answers within these seconds or not
@@ -2297,8 +2275,8 @@ class Provider:
         self._current, self._end = None, 0      # and when to sign no longer with them
         self._refused = None        # those that the server called expired or unknown last
         self._asked = None          # when the source was asked last, by the monotonic clock
-        self._failure = None        # why that brought none that have worked yet
-        self._missed = None         # those for which the user was told that there are no newer
+        self._failure = None        # why that was in vain, until others have worked
+        self._missed = None         # those for which the user was told to wait
         self._lock = threading.Lock()
 
     def get(self, bucket, refused=None):
@@ -2306,28 +2284,27 @@ class Provider:
 
         bucket: for its clocks, pauses, reports and TLS; refused: Credentials that the server
         calls expired or unknown.  Until any have worked, those that have ended or are refused
-        are returned all the same if the source has no others: our clock may be wrong, and the
-        server's word explains more.  Raises ConfigError, which lists what was tried, and
-        NetworkError while there are no newer ones.
+        are returned if the source has no others: our clock may be wrong, and the server's words
+        explain more.  Raises ConfigError, which lists what was tried, and NetworkError while
+        there are no newer ones.
         """
         current = self._current
         if refused is not None and refused == current:
             self._refused = refused
-        left = self._end - bucket.now()
-        usable = left > 0 and current != self._refused
-        if usable and left > self.EARLY:
+        left = self._left(bucket)
+        if left > self.EARLY:
             return current
         # If this is locked another thread is asking already, for a minute at most
-        if self._lock.acquire(timeout=0 if usable else 2 * bucket.times.timeout):
+        if self._lock.acquire(timeout=0 if left > 0 else 2 * bucket.times.timeout):
             try:
                 if self._current is current:
-                    self._refresh(bucket, usable)
+                    self._refresh(bucket, left > 0)
+                if self.worked and self._left(bucket) <= 0 and self._current in (
+                        current, self._refused):
+                    self._miss(bucket)
             finally:
                 self._lock.release()
-        found = self._current
-        if self.worked and (found == self._refused or found is current and not usable):
-            raise NetworkError(self._lack())
-        return found
+        return self._current
 
     def accepted(self, credentials):
         """Note that the server has accepted a request that was signed with *credentials*."""
@@ -2335,40 +2312,42 @@ class Provider:
         if credentials not in (self._refused, self._missed):
             self._failure = self._missed = None
 
-    def _lack(self):
-        return 'the credentials have expired, and there are no newer ones: %s' % (
-            self._failure or 'the source has the same')
+    def _left(self, bucket):
+        """Return for how many seconds one can sign with the current ones, if at all."""
+        return 0 if self._current == self._refused else self._end - bucket.now()
 
     def _refresh(self, bucket, usable):
         """Ask the source for newer Credentials, unless that was in vain just now."""
-        known, now = self._current, bucket.monotonic()
-        if self._asked is None or now - self._asked >= (
-                self.AGAIN if usable else self.SOON if self._failure else 0):
-            self._asked = now
-            try:
-                self._take(bucket, self._find(bucket))
-            except (ConfigError, NetworkError) as error:
-                if known is None:
-                    raise
-                self._failure = str(error)
-                if usable:
-                    bucket.report('warning', 'the credentials expire in %s, and there are no newer '
-                                  'ones yet: %s' % (duration(self._end - bucket.now()), error))
-        if self.worked and not usable and self._current is known and self._missed is None:
-            self._missed = known
-            bucket.report('warning', '%s; waiting for them for up to %s' % (
-                self._lack(), duration(bucket.patience_now())))
-
-    def _take(self, bucket, found):
-        """Sign with *found* from now on."""
-        if found == self._current:
-            self._failure = 'the source has the same'
+        now, first = bucket.monotonic(), self._current is None
+        if self._asked is not None and now - self._asked < (
+                self.AGAIN if usable else 0 if self._failure is None else self.SOON):
             return
-        left = float('inf') if found.expires is None else found.expires - bucket.now()
-        self._end = bucket.now() + left - min(self.MARGIN, abs(left) / 4)
-        if self._current is not None:
-            self._failure = 'the newer ones are refused as well'    # until they work
-        self._current = found
+        self._asked = now
+        try:
+            self._current = found = self._find(bucket)
+        except (ConfigError, NetworkError) as error:
+            if first:
+                raise
+            self._failure = str(error)
+            if usable:
+                bucket.report('warning', 'the credentials expire in %s, and there are no newer '
+                              'ones yet: %s' % (duration(self._end - bucket.now()), error))
+            return
+        self._failure = None if first else ''
+        self._end = float('inf')
+        if found.expires is not None:
+            left = found.expires - bucket.now()
+            self._end = found.expires - min(self.MARGIN, abs(left) / 4)
+
+    def _miss(self, bucket):
+        """Say, once, that newer credentials are waited for, and raise NetworkError."""
+        text = 'the credentials have expired, and there are no newer ones: %s' % (
+            self._failure or 'their source has no others')
+        if self._missed is None:
+            self._missed = self._current
+            bucket.report('warning', '%s; waiting for them for up to %s' % (
+                text, duration(bucket.patience_now())))
+        raise NetworkError(text)
 
     def _find(self, bucket):
         """Return Credentials from the first source that has any, or from the one that had them
@@ -2476,15 +2455,12 @@ class Request:
         connection = self._connection
         if connection.cancelled:
             raise Cancelled()
-        sent = connection.sent
+        sent, refused = connection.sent, isinstance(error, ResponseError)
         self._bucket.tally.add(wasted=sent or 0)
-        if isinstance(error, ResponseError):
-            self._doubt = self._doubt or maybe_done(error)
-        elif isinstance(error, (OSError, http.client.HTTPException, BadAnswer)):
-            self._doubt = self._doubt or sent is not None
+        self._doubt |= maybe_done(error) if refused else sent is not None
         connection.forget_sent()
-        if isinstance(error, ResponseError):
-            if self._method == 'HEAD' and self._puzzling(error):
+        if refused:
+            if self._method == 'HEAD':
                 error = self._ask_why(error)
             try:
                 if self._learn(error):
@@ -2516,15 +2492,12 @@ class Request:
         self.retries.lessons -= error.code not in EXPIRED_CODES or not bucket.credentials.worked
         return True
 
-    def _puzzling(self, error):
-        """Whether the refusal of a HEAD may have a reason that can be mended, and tells none."""
-        if error.status == 400:
-            return error.region in ('', self._signed.region)
-        # The clock, perhaps, unless the server's is known to agree
-        return error.bare_403 and error.date is None and not self._bucket.credentials.worked
-
     def _ask_why(self, error):
-        """Return why a HEAD was refused, by asking with a GET: its answer has words."""
+        """Return why a HEAD was refused: by a GET, if the answer to that can tell more."""
+        # The reason may be a clock that couldn't be learnt, unless something was accepted before
+        skewed = error.bare_403 and error.date is None and not self._bucket.credentials.worked
+        if not skewed and (error.status != 400 or error.region not in ('', self._signed.region)):
+            return error
         get = copy.copy(self)
         get._method, get.headers = 'GET', dict(self.headers, range='bytes=0-0')
         try:
