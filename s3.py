@@ -2272,8 +2272,7 @@ class Provider:
         self.worked = False
         self._given = Given(config, environ, region, None, None)
         self._source = None         # the function that found the current ones
-        self._current, self._end = None, 0      # and when to sign no longer with them
-        self._refused = None        # those that the server called expired or unknown last
+        self._known = None, 0       # the current ones, and when to stop signing; 0: refused
         self._asked = None          # when the source was asked last, by the monotonic clock
         self._failure = None        # why that was in vain, until others have worked
         self._missed = None         # those for which the user was told to wait
@@ -2288,63 +2287,61 @@ class Provider:
         explain more.  Raises ConfigError, which lists what was tried, and NetworkError while
         there are no newer ones.
         """
-        current = self._current
-        if refused is not None and refused == current:
-            self._refused = refused
-        left = self._left(bucket)
+        known = current, end = self._known
+        left = 0 if refused == current else end - bucket.now()
         if left > self.EARLY:
             return current
         # If this is locked another thread is asking already, for a minute at most
         if self._lock.acquire(timeout=0 if left > 0 else 2 * bucket.times.timeout):
             try:
-                if self._current is current:
-                    self._refresh(bucket, left > 0)
-                if self.worked and self._left(bucket) <= 0 and self._current in (
-                        current, self._refused):
+                if self._known is known:
+                    self._refresh(bucket, left)
+                if self.worked and (self._known[1] == 0 or self._known is known and left <= 0):
                     self._miss(bucket)
             finally:
                 self._lock.release()
-        return self._current
+        return self._known[0]
 
     def accepted(self, credentials):
         """Note that the server has accepted a request that was signed with *credentials*."""
         self.worked = True
-        if credentials not in (self._refused, self._missed):
+        if credentials != self._missed:
             self._failure = self._missed = None
 
-    def _left(self, bucket):
-        """Return for how many seconds one can sign with the current ones, if at all."""
-        return 0 if self._current == self._refused else self._end - bucket.now()
+    def _refresh(self, bucket, left):
+        """Ask the source for newer Credentials, unless that was in vain just now.
 
-    def _refresh(self, bucket, usable):
-        """Ask the source for newer Credentials, unless that was in vain just now."""
-        now, first = bucket.monotonic(), self._current is None
+        left: for how many seconds the current ones may be used; 0 if they are refused.
+        """
+        current, now = self._known[0], bucket.monotonic()
+        if left == 0:
+            self._known = current, 0
         if self._asked is not None and now - self._asked < (
-                self.AGAIN if usable else 0 if self._failure is None else self.SOON):
+                self.AGAIN if left > 0 else 0 if self._failure is None else self.SOON):
             return
         self._asked = now
         try:
-            self._current = found = self._find(bucket)
+            found = self._find(bucket)
         except (ConfigError, NetworkError) as error:
-            if first:
+            if current is None:
                 raise
             self._failure = str(error)
-            if usable:
+            if left > 0:
                 bucket.report('warning', 'the credentials expire in %s, and there are no newer '
-                              'ones yet: %s' % (duration(self._end - bucket.now()), error))
+                              'ones yet: %s' % (duration(left), error))
             return
-        self._failure = None if first else ''
-        self._end = float('inf')
-        if found.expires is not None:
-            left = found.expires - bucket.now()
-            self._end = found.expires - min(self.MARGIN, abs(left) / 4)
+        self._failure = None if current is None else ''
+        if found != current:
+            margin = 0 if found.expires is None else min(
+                self.MARGIN, abs(found.expires - bucket.now()) / 4)
+            self._known = found, (found.expires or float('inf')) - margin
 
     def _miss(self, bucket):
         """Say, once, that newer credentials are waited for, and raise NetworkError."""
         text = 'the credentials have expired, and there are no newer ones: %s' % (
             self._failure or 'their source has no others')
         if self._missed is None:
-            self._missed = self._current
+            self._missed = self._known[0]
             bucket.report('warning', '%s; waiting for them for up to %s' % (
                 text, duration(bucket.patience_now())))
         raise NetworkError(text)
@@ -2398,8 +2395,7 @@ class Request:
 
     @property
     def in_doubt(self):
-        """Whether an attempt may have done the work although its answer was lost, or hasn't come
-        yet."""
+        """Whether an attempt may have done the work: its answer was lost, or hasn't come yet."""
         return self._doubt or self._connection.sent is not None
 
     def run(self, accept=lambda answer: answer, before=lambda: False):
@@ -2504,11 +2500,10 @@ class Request:
             with self._connection.exchange(*get._sign()) as response:
                 get.raise_for_status(response)
         except ResponseError as told:
-            return told
+            error = told
         except (OSError, http.client.HTTPException, Error):
             pass
-        finally:
-            self._connection.forget_sent()
+        self._connection.forget_sent()
         return error
 
     def _wait(self, error, pause):
@@ -2782,21 +2777,18 @@ class Bucket:
         that of a front end with a wrong clock: where it differs from ours a signed request
         tells, which learns the clock if it is refused for that.
         """
-        endpoint, date = self.endpoint, None
+        endpoint = self.endpoint
         origin = Origin(endpoint.scheme, endpoint.domain, endpoint.port, endpoint.server)
         connection = Connection(origin, self.limit, self.tls, self.monotonic, self._environ,
                                 self.signals_here())
-        try:
+        with contextlib.closing(connection), contextlib.suppress(
+                OSError, http.client.HTTPException, Error):
             with connection.exchange('HEAD', '/', {'host': origin.authority}, b'',
                                      min(CLOCK_TIMEOUT, self.times.timeout)) as response:
                 date = parse_date(response.headers.get('date'))
             if date and abs(date - self.now()) > MAX_SKEW:
                 Request(self, 'ListObjectsV2', 'GET', query={'list-type': '2', 'max-keys': '1'},
                         patience=LOOK_PATIENCE).run()
-        except (OSError, http.client.HTTPException, Error):
-            pass
-        finally:
-            connection.close()
 
     # Objects
 
