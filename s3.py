@@ -1890,10 +1890,8 @@ def duration(seconds):
 
 class Credentials(collections.namedtuple(
         'Credentials', 'access_key_id secret_access_key session_token expires')):
-    """An access key id and its secret.
-
-    session_token: None unless they are temporary; expires: seconds since the epoch, or None.
-    """
+    """An access key id and its secret; of temporary ones also a session token, and when they
+    expire, in seconds since the epoch, if that is known."""
 
     def __repr__(self):             # a namedtuple's would tell the secret
         return 'Credentials(%r)' % self.access_key_id
@@ -1968,13 +1966,12 @@ def parse_expiration(text):
     """
     if not text:
         return None
-    match = re.match(r'[-0-9]{10}[T ][:0-9]{8}(?:[.,][0-9]+)?(?:Z|([+-])([0-9]{2}):?([0-9]{2}))\Z',
+    match = re.match(r'[-0-9]{10}[T ][:0-9]{8}(?:[.,][0-9]+)?(?:Z|([+-][0-9]{2}):?([0-9]{2}))\Z',
                      text)
     if not match:
         raise ValueError('%r is not a time' % text)
-    sign, hours, minutes = match.groups()
-    offset = 3600 * int(hours) + 60 * int(minutes) if sign else 0
-    return parse_time(text) - (-offset if sign == '-' else offset)
+    hours, minutes = match.group(1) or '+0', match.group(2) or '0'
+    return parse_time(text) - 3600 * int(hours) - 60 * int(hours[0] + minutes)
 
 
 # The sources, each a function that returns Credentials or raises Absent, ConfigError or
@@ -1985,7 +1982,7 @@ Given = collections.namedtuple('Given', 'config environ region bucket again')
 PROCESS_TIMEOUT = 60                # seconds
 INSTANCE_TIMEOUT = 1                # the service is on this machine, or nowhere
 CONTAINER_TIMEOUT = 5
-CONTAINER_HOSTS = ('169.254.170.2', '169.254.170.23', 'fd00:ec2::23', 'localhost')
+CONTAINER_HOSTS = r'169\.254\.170\.23?|fd00:ec2::23|localhost|127(\.[0-9]{1,3}){3}|::1'
 
 
 def from_configuration(given):
@@ -2143,8 +2140,7 @@ def from_container(given):
         scheme, host, _, _ = split_url(url)
     except ValueError:
         raise ConfigError('AWS_CONTAINER_CREDENTIALS_FULL_URI is not a URL') from None
-    loopback = re.match(r'127(\.[0-9]{1,3}){3}\Z|::1\Z', host)
-    if scheme == 'http' and host not in CONTAINER_HOSTS and not loopback:
+    if scheme == 'http' and not re.fullmatch(CONTAINER_HOSTS, host):
         raise ConfigError('AWS_CONTAINER_CREDENTIALS_FULL_URI: plain http only to this '
                           'machine, not to %s' % printable(host))
     path = given.environ.get('AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE')
@@ -2226,7 +2222,7 @@ def ask_service(given, where, url, method='GET', headers=(), body=b'', local=0,
                             {} if local else given.environ, bucket.signals_here())
     timeout, now = local or CONNECT_TIMEOUT, bucket.now()
     end = time.monotonic() + bucket.times.timeout
-    for attempt in range(1, attempts + 1):
+    while True:
         if bucket.connection().cancelled:
             raise Cancelled()
         sent = dict(headers, host=authority)
@@ -2242,19 +2238,17 @@ def ask_service(given, where, url, method='GET', headers=(), body=b'', local=0,
             failure = BadAnswer('it answers %d' % answer.status)
             if signer and answer.status != 200 and abs(ahead) > MAX_SKEW:
                 now += ahead        # our clock is wrong, and S3 hasn't been asked yet
-                continue
-            if answer.status < 500 and answer.status != 429 and not re.search(
+            elif answer.status < 500 and answer.status != 429 and not re.search(
                     b'<Code>(Throttling|IDPCommunicationError|RequestTimeout)', answer.body):
                 return answer
         except (OSError, http.client.HTTPException, BadAnswer) as error:
             failure = error
         finally:
             connection.close()
-        if not transient(failure) or time.monotonic() > end:
-            break
-        if attempt < attempts:
-            bucket.wait(bucket.connection(), random.uniform(0, min(2 ** attempt, 20)))
-    raise network_error(where, origin, connection.proxy, failure, 1, bucket.now())
+        attempts -= 1
+        if not attempts or not transient(failure) or time.monotonic() > end:
+            raise network_error(where, origin, connection.proxy, failure, 1, bucket.now())
+        bucket.wait(bucket.connection(), random.uniform(0, 4))
 
 
 class Provider:
@@ -2339,10 +2333,10 @@ class Provider:
     def _miss(self, bucket):
         """Say, once, that newer credentials are waited for, and raise NetworkError."""
         text = 'the credentials have expired, and there are no newer ones: %s' % (
-            self._failure or 'their source has no others')
+            self._failure or 'the source has the same')
         if self._missed is None:
             self._missed = self._known[0]
-            bucket.report('warning', '%s; waiting for them for up to %s' % (
+            bucket.report('warning', '%s; waiting up to %s for them' % (
                 text, duration(bucket.patience_now())))
         raise NetworkError(text)
 
@@ -2481,11 +2475,10 @@ class Request:
             lacking = not digest.keys() <= self.headers.keys()
             self.headers.update(digest)
             return lacking
-        bucket = self._bucket
-        if not self.retries.lessons or not bucket.learn(error, self._signed):
+        if not self.retries.lessons or not self._bucket.learn(error, self._signed):
             return False
-        # Newer credentials may come, and be refused, as long as those that worked are waited for
-        self.retries.lessons -= error.code not in EXPIRED_CODES or not bucket.credentials.worked
+        if error.code not in EXPIRED_CODES or not self._bucket.credentials.worked:
+            self.retries.lessons -= 1       # else Provider tells how often, and how long
         return True
 
     def _ask_why(self, error):

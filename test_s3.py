@@ -5238,7 +5238,7 @@ class CredentialTests(ClientTestCase):
         """Fail unless the user was told once that newer credentials are waited for."""
         text, = self.warnings()
         self.assertRegex(text, 'the credentials have expired, and there are no newer ones: .*; '
-                         'waiting for them for up to 15 min$')
+                         'waiting up to 15 min for them$')
 
     def test_dead_credentials_that_never_worked_fail_at_once(self):
         for code, die in sorted(self.DEATHS.items()):
@@ -5266,7 +5266,7 @@ class CredentialTests(ClientTestCase):
             self.assertEqual((len(self.store.log), self.clock.now, self.warnings()), (2, 0, []))
 
     def test_dead_credentials_that_worked_are_waited_for_and_a_line_says_so(self):
-        for code, die in sorted(self.DEATHS.items()):
+        for die in self.DEATHS.values():
             bucket = self.of(self.environ('profile'), jobs=3)
             del self.reports[:]
 
@@ -5280,8 +5280,7 @@ class CredentialTests(ClientTestCase):
             self.told_to_wait()
             refused = [request for request in self.store.log
                        if request.user == 'PROFILE' and request.status >= 400]
-            self.assertLessEqual(len(refused), 3)   # those under way, and none again
-            self.assertIn(code, [refused and code])
+            self.assertIn(len(refused), (1, 2, 3))      # those under way, and none again
 
     def test_credentials_that_are_refused_are_not_signed_with_again(self):
         for outcome in (s3.NetworkError, None):
@@ -5292,8 +5291,8 @@ class CredentialTests(ClientTestCase):
             if outcome:
                 for key in ('one', 'two'):
                     with self.assertRaisesRegex(outcome, "PutObject '%s': the credentials have "
-                                                'expired, and there are no newer ones: their '
-                                                'source has no others' % key):
+                                                'expired, and there are no newer ones: the source '
+                                                'has the same' % key):
                         bucket.put_object(key, b'')
                 self.assertEqual(len(self.store.log), requests + 1)
                 self.assertAlmostEqual(self.clock.now - start, 2 * s3.PATIENCE, delta=30)
@@ -5331,37 +5330,36 @@ class CredentialTests(ClientTestCase):
                              ('NEW', 0, []))
 
     def test_short_lived_credentials_carry_a_transfer_without_a_refusal(self):
-        for source in ('instance', 'container', 'web'):
-            for lifetime in (12, 3):
-                with self.subTest(source, lifetime=lifetime):
-                    environ, services, ends = self.environ(source), self.services, {}
-                    del services.credentials[:], services.hooks[:]
-                    services.offset = 0
-                    for number in range(40):
-                        services.issue('KEY%d' % number, 'secretOFkey', 'tokenOFkey', lifetime)
+        for source, lifetime in (('instance', 12), ('container', 3), ('web', 3)):
+            with self.subTest(source, lifetime=lifetime):
+                environ, services, ends = self.environ(source), self.services, {}
+                del services.credentials[:], services.hooks[:]
+                services.offset = 0
+                for number in range(40):
+                    services.issue('KEY%d' % number, 'secretOFkey', 'tokenOFkey', lifetime)
 
-                    def issue(services, _, lifetime=lifetime, ends=ends):
-                        ends[services.credentials[0].access_key] = int(services.now()) + lifetime
+                def issue(services, _, lifetime=lifetime, ends=ends):
+                    ends[services.credentials[0].access_key] = int(services.now()) + lifetime
 
-                    services.on('*', issue)
-                    bucket = self.of(environ, jobs=1)
-                    for number in range(40):
-                        self.store.add_user('KEY%d' % number, 'secretOFkey',
-                                            session_token='tokenOFkey')
+                services.on('*', issue)
+                bucket = self.of(environ, jobs=1)
+                for number in range(40):
+                    self.store.add_user('KEY%d' % number, 'secretOFkey',
+                                        session_token='tokenOFkey')
 
-                    def pass_time(store, exchange, bucket=bucket, ends=ends):
-                        if store.now() > ends[exchange.access_key]:
-                            raise S3Error('ExpiredToken')
-                        for each in (store, self.services, bucket):
-                            each.offset += 1
-                        self.clock.now += 1
+                def pass_time(store, exchange, bucket=bucket, ends=ends):
+                    if store.now() > ends[exchange.access_key]:
+                        raise S3Error('ExpiredToken')
+                    for each in (store, self.services, bucket):
+                        each.offset += 1
+                    self.clock.now += 1
 
-                    self.store.on('*', pass_time)
-                    bucket.upload('key', io.BytesIO(pattern(39500)))
-                    self.assertEqual(self.store.objects['key'].data, pattern(39500))
-                    self.assertEqual({request.status for request in self.store.log}, {200})
-                    self.assertGreaterEqual(len(ends), 42 // lifetime)
-                    self.assertEqual(self.warnings(), [])
+                self.store.on('*', pass_time)
+                bucket.upload('key', io.BytesIO(pattern(39500)))
+                self.assertEqual(self.store.objects['key'].data, pattern(39500))
+                self.assertEqual({request.status for request in self.store.log}, {200})
+                self.assertGreaterEqual(len(ends), 42 // lifetime)
+                self.assertEqual(self.warnings(), [])
 
     def test_a_clock_that_is_ahead_does_not_end_credentials_before_the_server_was_asked(self):
         bucket = self.of(self.environ('instance', lifetime=3600))
