@@ -1938,11 +1938,9 @@ def parse_credentials(where, answer, token):
             raise ConfigError(printable('%s: %s: %s' % (
                 where, document['Code'], document.get('Message'))))
         return make_credentials(where, document, ('AccessKeyId', 'SecretAccessKey', token))
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, RecursionError, Absent):
         raise ConfigError('%s: the answer is not a JSON document with credentials'
                           % where) from None
-    except Absent as error:
-        raise ConfigError(str(error)) from None
 
 
 def exit_status(process):
@@ -2171,11 +2169,10 @@ def from_instance(given):
     except NetworkError as error:
         raise Absent('no %s (%s; in a container the hop limit of the metadata options must '
                      'be 2)' % (name, error))
-    text = token.body.decode('latin-1')
-    if token.status != 200 or not re.match(r'[!-~]+\Z', text):
+    if token.status != 200 or not re.match(br'[!-~]+\Z', token.body):
         raise Absent('no %s (%s gives no token for IMDSv2: %d)' % (
             name, masked(url), token.status))
-    headers = {'x-aws-ec2-metadata-token': text}
+    headers = {'x-aws-ec2-metadata-token': token.body.decode()}
     role = ask(path, headers=headers)
     names = role.body.decode('utf-8', 'replace').split()
     if role.status not in (200, 404):
@@ -2248,7 +2245,7 @@ def ask_service(given, where, url, method='GET', headers=(), body=b'', local=0,
         attempts -= 1
         if not attempts or not transient(failure) or time.monotonic() > end:
             raise network_error(where, origin, connection.proxy, failure, 1, bucket.now())
-        bucket.wait(bucket.connection(), random.uniform(0, 4))
+        bucket.wait(bucket.connection(), random.uniform(0, 3))
 
 
 class Provider:
@@ -2268,7 +2265,7 @@ class Provider:
         self._source = None         # the function that found the current ones
         self._known = None, 0       # the current ones, and when to stop signing; 0: refused
         self._asked = None          # when the source was asked last, by the monotonic clock
-        self._failure = None        # why that was in vain, until others have worked
+        self._failure = None        # why that was in vain; '': it had no others
         self._missed = None         # those for which the user was told to wait
         self._lock = threading.Lock()
 
@@ -2324,7 +2321,8 @@ class Provider:
                 bucket.report('warning', 'the credentials expire in %s, and there are no newer '
                               'ones yet: %s' % (duration(left), error))
             return
-        self._failure = None if current is None else ''
+        # In place of refused ones others may be refused as well: see accepted()
+        self._failure = None if current is None or found != current and left else ''
         if found != current:
             margin = 0 if found.expires is None else min(
                 self.MARGIN, abs(found.expires - bucket.now()) / 4)
