@@ -207,6 +207,7 @@ HINTS = {
     'InvalidAccessKeyId': 'check access_key_id, and that it belongs to this endpoint; temporary '
                           'credentials need their session_token',
     'InvalidStorageClass': 'this server has other storage classes',
+    'InvalidToken': 'get newer credentials: the session_token is not that of access_key_id',
     'NoSuchBucket': 'check bucket_name and endpoint, or create it with `s3dump.py init`',
     'NotImplemented': 'this server does not support this request',
     'PermanentRedirect': 'check region and endpoint in the configuration',
@@ -1829,11 +1830,11 @@ class Retries:
         self.moved = False          # whether bytes came that needn't come again
         self._failures, self._wrong, self._since = 0, 0, None
 
-    def pause(self, error, sent=0, renewable=False):
+    def pause(self, error, sent=0):
         """Count an attempt that ended in *error*; returns the seconds to wait before the next,
         or None where it is final.
 
-        sent: bytes of the request; renewable: whether newer credentials may be had.
+        sent: bytes of the request.
         """
         self.attempts += 1
         now = self._clock()
@@ -1841,7 +1842,7 @@ class Retries:
             self._failures, self._since, self.moved = 0, now, False
         elif sent > SOCKET_BUFFER and self._failures < 100:     # but not for ever
             self._since = now       # a long part on a slow link: bytes moved, if in vain
-        if not transient(error, renewable):
+        if not transient(error):
             return None
         self._wrong += senseless(error)
         left = self._since + self._patience() - now
@@ -1870,18 +1871,16 @@ EXPIRED_CODES = {'ExpiredToken', 'ExpiredTokenException', 'TokenRefreshRequired'
 def senseless(error):
     """Whether an answer makes no sense: waiting won't help, but a few more tries may."""
     if isinstance(error, ResponseError):
-        return (error.code not in TRANSIENT_CODES | EXPIRED_CODES
-                and error.status not in TRANSIENT_STATUS)
+        return error.code not in TRANSIENT_CODES and error.status not in TRANSIENT_STATUS
     return isinstance(error, (http.client.HTTPException, BadAnswer)) and not isinstance(
         error, (http.client.IncompleteRead, http.client.RemoteDisconnected))
 
 
-def transient(error, renewable=False):
-    """Whether the same request may succeed a little later; renewable: with newer credentials."""
+def transient(error):
+    """Whether the same request may succeed a little later."""
     if isinstance(error, ResponseError):
         return (error.status in TRANSIENT_STATUS or error.status == 200
-                or error.code in TRANSIENT_CODES | DAMAGED_CODES | AGED_CODES
-                or (renewable and error.code in EXPIRED_CODES))
+                or error.code in TRANSIENT_CODES | DAMAGED_CODES | AGED_CODES)
     if isinstance(error, NetworkError):         # of a source of credentials
         return True
     if isinstance(error, OSError):
@@ -1956,39 +1955,23 @@ def duration(seconds):
 # Sources: AWS SDKs and Tools Reference Guide, "Standardized credential providers"; Amazon EC2
 # User Guide, "Use the Instance Metadata Service"; AWS STS API Reference.
 
-class Credentials:
-    """An access key id and its secret.
+class Credentials(collections.namedtuple(
+        'Credentials', 'access_key_id secret_access_key session_token expires')):
+    """An access key id and its secret; of temporary ones also a session token, and when they
+    expire, in seconds since the epoch, if that is known."""
 
-    session_token: None unless they are temporary; expires: seconds since the epoch, or None;
-    margin: seconds before that in which no request is begun; worked: whether the server has
-    accepted them.
-    """
-
-    def __init__(self, access_key_id, secret_access_key, session_token=None, expires=None):
-        self.access_key_id = access_key_id
-        self.secret_access_key = secret_access_key
-        self.session_token = session_token
-        self.expires, self.margin = expires, 0
-        self.worked = False
-
-    def __repr__(self):
+    def __repr__(self):             # a namedtuple's would tell the secret
         return 'Credentials(%r)' % self.access_key_id
 
-    def seconds_left(self, now):
-        """Return how long they can be used from *now* on; negative if they have expired."""
-        return float('inf') if self.expires is None else self.expires - self.margin - now
 
-    def same_as(self, other):
-        """Whether *other* are the same credentials."""
-        return all(getattr(self, name) == getattr(other, name) for name in (
-            'access_key_id', 'secret_access_key', 'session_token', 'expires'))
+Credentials.__new__.__defaults__ = None, None
 
 
 class Absent(Exception):
     """This source is not configured; the message says what is missing."""
 
 
-def make_credentials(where, settings, names, expires=None):
+def make_credentials(where, settings, names):
     """Return the Credentials in the dict *settings*, in which they have these three *names*.
 
     Raises Absent, and ConfigError, which contains no secret.
@@ -1999,34 +1982,32 @@ def make_credentials(where, settings, names, expires=None):
     if not key or not secret:
         raise ConfigError('%s is incomplete: %s is missing' % (
             printable(where), names[1] if key else names[0]))
-    for name, value, parse in zip(names, (key, secret, token), (
-            parse_word, parse_secret, parse_word)):
+    for name, parse in zip(names, (parse_word, parse_secret, parse_word)):
         try:
-            parse('none' if value is None else value)
-        except (ValueError, TypeError, AttributeError):
+            parse(settings.get(name) or 'none')
+        except (ValueError, TypeError):
             raise ConfigError(printable('%s in %s is not text that can be signed with' % (
                 name, where))) from None
-    return Credentials(key, secret, token, expires)
+    return Credentials(key, secret, token, parse_expiration(settings.get('Expiration')))
 
 
-def parse_credentials(where, body, token):
-    """Return the Credentials in a JSON document, where the session token has the name *token*.
+def parse_credentials(where, answer, token):
+    """Return the Credentials in an Answer of JSON, where the session token has the name *token*.
 
     Raises ConfigError, which contains nothing of the document.
     """
     import json                     # here, since most credentials are in a file of ours
+    if answer.status != 200:
+        raise ConfigError('%s answers %d' % (where, answer.status))
     try:
-        document = json.loads(body.decode())
+        document = json.loads(answer.body.decode())
         if document.get('Code', 'Success') != 'Success':
             raise ConfigError(printable('%s: %s: %s' % (
                 where, document['Code'], document.get('Message'))))
-        expires = parse_expiration(document.get('Expiration'))
-        return make_credentials(where, document, ('AccessKeyId', 'SecretAccessKey', token), expires)
-    except (ValueError, TypeError, AttributeError, RecursionError):
+        return make_credentials(where, document, ('AccessKeyId', 'SecretAccessKey', token))
+    except (ValueError, TypeError, AttributeError, RecursionError, Absent):
         raise ConfigError('%s: the answer is not a JSON document with credentials'
-                          % printable(where)) from None
-    except Absent as error:
-        raise ConfigError(printable(str(error))) from None
+                          % where) from None
 
 
 def exit_status(process):
@@ -2050,28 +2031,29 @@ def parse_expiration(text):
     """
     if not text:
         return None
-    match = re.match(r'[-0-9]{10}[T ][:0-9]{8}(?:[.,][0-9]+)?(?:Z|([+-])([0-9]{2}):?([0-9]{2}))\Z',
+    match = re.match(r'[-0-9]{10}[T ][:0-9]{8}(?:[.,][0-9]+)?(?:Z|([+-][0-9]{2}):?([0-9]{2}))\Z',
                      text)
     if not match:
         raise ValueError('%r is not a time' % text)
-    sign, hours, minutes = match.groups()
-    offset = 3600 * int(hours) + 60 * int(minutes) if sign else 0
-    return parse_time(text) - (-offset if sign == '-' else offset)
+    hours, minutes = match.group(1) or '+0', match.group(2) or '0'
+    return parse_time(text) - 3600 * int(hours) - 60 * int(hours[0] + minutes)
 
 
 # The sources, each a function that returns Credentials or raises Absent, ConfigError or
 # NetworkError.  They are given the settings, the environment, the region of STS, which doesn't
-# change with that of the bucket, ask(), which is ask_service(), and pause(seconds).
-Given = collections.namedtuple('Given', 'config environ region ask pause')
+# change with that of the bucket, the Bucket, and whether they are asked again.
+Given = collections.namedtuple('Given', 'config environ region bucket again')
 
 PROCESS_TIMEOUT = 60                # seconds
 INSTANCE_TIMEOUT = 1                # the service is on this machine, or nowhere
 CONTAINER_TIMEOUT = 5
-CONTAINER_HOSTS = ('169.254.170.2', '169.254.170.23', 'fd00:ec2::23', 'localhost')
+CONTAINER_HOSTS = r'169\.254\.170\.23?|fd00:ec2::23|localhost|127(\.[0-9]{1,3}){3}|::1'
 
 
 def from_configuration(given):
-    return make_credentials('the configuration', given.config, (
+    path = given.config.get('path')
+    config = read_config(path) if given.again and path else given.config
+    return make_credentials('the configuration', config, (
         'access_key_id', 'secret_access_key', 'session_token'))
 
 
@@ -2092,47 +2074,47 @@ def from_profile(given, name=None, users=()):
         raise ConfigError('there is ' + missing) if chosen else Absent(missing)
     if 'role_arn' in profile and name not in users:
         return from_role(given, name, profile, users + (name,))
-    if 'aws_access_key_id' not in profile and 'credential_process' in profile:
-        return from_process(given, 'credential_process of ' + where,
+    if 'aws_access_key_id' in profile:
+        return make_credentials(where, profile, PROFILE_KEY)
+    if 'credential_process' in profile:
+        return from_process(given, printable('credential_process of ' + where),
                             profile['credential_process'])
-    if 'aws_access_key_id' not in profile and ('sso_session' in profile
-                                               or 'sso_start_url' in profile):
-        raise ConfigError(printable(
-            '%s uses SSO: make a profile with the line `credential_process = aws configure '
-            'export-credentials --profile %s`, and use that one' % (where, name)))
+    # Who names another way doesn't want to become whom this machine has a role for
+    for setting in sorted(profile):
+        if setting.startswith(('login_', 'sso_')):
+            raise ConfigError(printable(
+                '%s has %s: make a profile with the line `credential_process = aws configure '
+                'export-credentials --profile %s`, which needs version 2 of the AWS CLI, and use '
+                'that profile' % (where, setting, name)))
+        if 'role_arn' not in profile and setting in (
+                'credential_source', 'source_profile', 'web_identity_token_file'):
+            raise ConfigError(printable('%s has %s, but no role_arn' % (where, setting)))
     return make_credentials(where, profile, PROFILE_KEY)
 
 
 def from_role(given, name, profile, users):
     """Return Credentials of the role that a profile names."""
     where = printable('role_arn of profile %s' % name)
-    session = profile.get('role_session_name')
+    source, kind = profile.get('source_profile'), profile.get('credential_source')
+    kinds = {'Environment': from_environment, 'EcsContainer': from_container,
+             'Ec2InstanceMetadata': from_instance}
+    role = {'RoleArn': profile['role_arn'], 'RoleSessionName': profile.get('role_session_name')}
     if 'web_identity_token_file' in profile:
-        return assume_web_role(given, where, profile['web_identity_token_file'],
-                               profile['role_arn'], session)
+        return assume_role(given, where, role, token_path=profile['web_identity_token_file'])
     if 'mfa_serial' in profile:
         raise ConfigError('%s wants a code (mfa_serial), which cannot be typed here: use '
                           'credential_process' % where)
-    kinds = {'Environment': from_environment, 'EcsContainer': from_container,
-             'Ec2InstanceMetadata': from_instance}
-    source, kind = profile.get('source_profile'), profile.get('credential_source')
+    if source in users[:-1]:
+        raise ConfigError('%s: the profiles refer to each other' % where)
+    if not source and kind not in kinds:
+        raise ConfigError('%s has neither source_profile nor a known credential_source' % where)
     try:
-        if source in users[:-1]:
-            raise ConfigError('%s: the profiles refer to each other' % where)
-        if source:
-            signer = from_profile(given, source, users)
-        elif kind in kinds:
-            signer = kinds[kind](given)
-        else:
-            raise ConfigError('%s has neither source_profile nor a known '
-                              'credential_source' % where)
+        signer = from_profile(given, source, users) if source else kinds[kind](given)
     except Absent as reason:
         raise ConfigError(printable('%s: %s' % (where, reason))) from None
-    more = {'ExternalId': profile.get('external_id'),
-            'DurationSeconds': profile.get('duration_seconds')}
-    return assume_role(given, where, signer, Action='AssumeRole', RoleArn=profile['role_arn'],
-                       RoleSessionName=session or 's3dump', **{
-                           name: value for name, value in more.items() if value})
+    role.update(ExternalId=profile.get('external_id'),
+                DurationSeconds=profile.get('duration_seconds'))
+    return assume_role(given, where, role, signer)
 
 
 def from_web_identity(given):
@@ -2140,34 +2122,32 @@ def from_web_identity(given):
     role = given.environ.get('AWS_ROLE_ARN')
     if not path or not role:
         raise Absent('no AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN')
-    return assume_web_role(given, 'web identity', path, role,
-                           given.environ.get('AWS_ROLE_SESSION_NAME'))
+    return assume_role(given, 'web identity', {
+        'RoleArn': role, 'RoleSessionName': given.environ.get('AWS_ROLE_SESSION_NAME')},
+        token_path=path)
 
 
-def assume_web_role(given, where, path, role, session):
-    """Return Credentials of a role, in exchange for the token in the file *path*."""
-    return assume_role(given, where, None, Action='AssumeRoleWithWebIdentity', RoleArn=role,
-                       RoleSessionName=session or 's3dump',
-                       WebIdentityToken=read_text(path).strip())
-
-
-def assume_role(given, where, signer, **query):
-    """Return Credentials of a role, from STS; signer: the Credentials that ask, or None."""
+def assume_role(given, where, role, signer=None, token_path=''):
+    """Return Credentials of a role, from STS, which gives them to the *signer* of the request, or
+    in exchange for the token in a file."""
     profile = read_profile(profile_name(given.config, given.environ), given.environ) or {}
     url = configured_url('sts', given.environ, profile) or aws_url(
         'sts', given.region, given.config)
-    body = canonical_query(dict(query, Version='2011-06-15')).encode()
-    answer = given.ask(where, url, 'POST', {'content-type': 'application/x-www-form-urlencoded'},
-                       body, signer=signer, region=given.region)
+    action = 'AssumeRoleWithWebIdentity' if token_path else 'AssumeRole'
+    query = dict(role, Action=action, Version='2011-06-15',
+                 RoleSessionName=role['RoleSessionName'] or 's3dump',
+                 WebIdentityToken=read_text(token_path).strip() if token_path else '')
+    body = canonical_query({name: value for name, value in query.items() if value}).encode()
+    answer = ask_service(given, where, url, 'POST', {
+        'content-type': 'application/x-www-form-urlencoded'}, body, signer=signer)
     try:
         if answer.status != 200:
             error = next(Document(answer.body).all('Error'))
             raise ConfigError(printable('%s: STS says %s (%d): %s' % (
                 where, error.get('Code'), answer.status, error.get('Message'))))
-        found = next(Document(answer.body).all('%sResult/Credentials' % query['Action']))
+        found = next(Document(answer.body).all(action + 'Result/Credentials'))
         return make_credentials('the answer of STS', found, (
-            'AccessKeyId', 'SecretAccessKey', 'SessionToken'),
-            parse_expiration(found.get('Expiration')))
+            'AccessKeyId', 'SecretAccessKey', 'SessionToken'))
     except (BadAnswer, StopIteration, ValueError, Absent):
         raise ConfigError('%s: %s does not answer like STS (%d)' % (
             where, masked(url), answer.status)) from None
@@ -2177,7 +2157,6 @@ def from_process(given, where, command):
     """Return Credentials that a program prints; it may ask on the terminal that it inherits."""
     import shlex
     import subprocess
-    where = printable(where)
     try:
         process = subprocess.Popen(
             shlex.split(command), stdin=None if os.isatty(0) else subprocess.DEVNULL,
@@ -2196,7 +2175,7 @@ def from_process(given, where, command):
         process.stdout.close()
     if process.returncode:
         raise ConfigError('%s ended with status %d' % (where, process.returncode))
-    return parse_credentials(where, output, 'SessionToken')
+    return parse_credentials(where, Answer(200, {}, output), 'SessionToken')
 
 
 def read_output(given, where, process, most=64 << 10):
@@ -2214,7 +2193,7 @@ def read_output(given, where, process, most=64 << 10):
         if time.monotonic() > end:
             raise NetworkError('%s does not end within %d s' % (where, PROCESS_TIMEOUT))
         if not piece:
-            given.pause(0.02)
+            given.bucket.connection().pause(0.02)
 
 
 def from_container(given):
@@ -2228,8 +2207,7 @@ def from_container(given):
         scheme, host, _, _ = split_url(url)
     except ValueError:
         raise ConfigError('AWS_CONTAINER_CREDENTIALS_FULL_URI is not a URL') from None
-    loopback = re.match(r'127(\.[0-9]{1,3}){3}\Z|::1\Z', host)
-    if scheme == 'http' and host not in CONTAINER_HOSTS and not loopback:
+    if scheme == 'http' and not re.fullmatch(CONTAINER_HOSTS, host):
         raise ConfigError('AWS_CONTAINER_CREDENTIALS_FULL_URI: plain http only to this '
                           'machine, not to %s' % printable(host))
     path = given.environ.get('AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE')
@@ -2237,11 +2215,9 @@ def from_container(given):
         given.environ.get('AWS_CONTAINER_AUTHORIZATION_TOKEN')
     if token and not re.match(r'[ -~]+\Z', token):
         raise ConfigError('the container authorization token cannot stand in a header')
-    answer = given.ask('the container endpoint', url,
-                       headers={'authorization': token} if token else {}, local=CONTAINER_TIMEOUT)
-    if answer.status != 200:
-        raise ConfigError('the container endpoint %s answers %d' % (masked(url), answer.status))
-    return parse_credentials('the container endpoint', answer.body, 'Token')
+    return parse_credentials('the container endpoint ' + masked(url), ask_service(
+        given, 'the container endpoint', url, local=CONTAINER_TIMEOUT,
+        headers={'authorization': token} if token else {}), 'Token')
 
 
 def from_instance(given):
@@ -2252,29 +2228,39 @@ def from_instance(given):
     mode = (environ.get('AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE') or '').lower()
     url = (environ.get('AWS_EC2_METADATA_SERVICE_ENDPOINT') or (
         'http://[fd00:ec2::254]' if mode == 'ipv6' else 'http://169.254.169.254')).rstrip('/')
+    ask = functools.partial(ask_service, given, name,
+                            local=metadata_setting(given, 'timeout', INSTANCE_TIMEOUT),
+                            attempts=metadata_setting(given, 'num_attempts', 3))
     path = url + '/latest/meta-data/iam/security-credentials/'
     try:
-        token = given.ask(name, url + '/latest/api/token', 'PUT', {
-            'x-aws-ec2-metadata-token-ttl-seconds': '21600'}, local=INSTANCE_TIMEOUT)
+        token = ask(url + '/latest/api/token', 'PUT', {
+            'x-aws-ec2-metadata-token-ttl-seconds': '21600'})
     except NetworkError as error:
         raise Absent('no %s (%s; in a container the hop limit of the metadata options must '
                      'be 2)' % (name, error))
-    text = token.body.decode('latin-1')
-    if token.status != 200 or not re.match(r'[!-~]+\Z', text):
+    if token.status != 200 or not re.match(br'[!-~]+\Z', token.body):
         raise Absent('no %s (%s gives no token for IMDSv2: %d)' % (
             name, masked(url), token.status))
-    headers = {'x-aws-ec2-metadata-token': text}
-    role = given.ask(name, path, headers=headers, local=INSTANCE_TIMEOUT)
+    headers = {'x-aws-ec2-metadata-token': token.body.decode()}
+    role = ask(path, headers=headers)
     names = role.body.decode('utf-8', 'replace').split()
     if role.status not in (200, 404):
         raise ConfigError('%s: the metadata service answers %d' % (name, role.status))
     if role.status == 404 or not names:
         raise Absent('no %s (the instance has none)' % name)
-    answer = given.ask(name, path + uri_encode(names[0]), headers=headers, local=INSTANCE_TIMEOUT)
-    if answer.status != 200:
-        raise ConfigError('%s %s: the metadata service answers %d' % (
-            name, printable(names[0], 100), answer.status))
-    return parse_credentials(name, answer.body, 'Token')
+    return parse_credentials('%s %s' % (name, printable(names[0], 100)),
+                             ask(path + uri_encode(names[0]), headers=headers), 'Token')
+
+
+def metadata_setting(given, name, default):
+    """Return a number for the metadata service, from the environment or the profile."""
+    name = 'metadata_service_' + name
+    profile = read_profile(profile_name(given.config, given.environ), given.environ) or {}
+    text = given.environ.get('AWS_' + name.upper()) or profile.get(name)
+    try:
+        return count_of(100)(text) if text else default
+    except ValueError as error:
+        raise ConfigError(printable('%s: %s' % (name, error))) from None
 
 
 SOURCES = (from_configuration, from_environment, from_profile, from_web_identity, from_container,
@@ -2283,14 +2269,15 @@ SOURCES = (from_configuration, from_environment, from_profile, from_web_identity
 Origin = collections.namedtuple('Origin', 'scheme host port authority')       # RFC 6454
 
 
-def ask_service(bucket, environ, where, url, method='GET', headers=(), body=b'', local=0,
-                signer=None, region=''):
-    """Send a request until it gets a sensible Answer, three times at most; returns that.
+def ask_service(given, where, url, method='GET', headers=(), body=b'', local=0,
+                attempts=3, signer=None):
+    """Send a request until it gets a sensible Answer; returns that.
 
-    bucket: for its clocks, pauses and TLS; local: if not 0, the service is never behind a
-    proxy, and answers within these seconds or not at all; signer: the Credentials that sign
-    the request, for STS in *region*.  Raises NetworkError, ConfigError.
+    local: if not 0, the service is never behind a proxy, and answers within these seconds or not
+    at all; signer: the Credentials that sign the request, for STS.  Raises NetworkError,
+    ConfigError.
     """
+    bucket = given.bucket
     try:
         scheme, host, port, _ = split_url(url)
     except ValueError:
@@ -2298,45 +2285,43 @@ def ask_service(bucket, environ, where, url, method='GET', headers=(), body=b'',
     authority, _, path = url.partition('//')[2].partition('/')
     origin = Origin(scheme, host, port, authority)
     connection = Connection(origin, RateLimit(), bucket.tls, bucket.monotonic,
-                            {} if local else environ, bucket.signals_here())
-    timeout, now, failure = local or CONNECT_TIMEOUT, bucket.now(), None
+                            {} if local else given.environ, bucket.signals_here())
+    timeout, now = local or CONNECT_TIMEOUT, bucket.now()
     end = time.monotonic() + bucket.times.timeout
-    for attempt in (1, 2, 3):
+    while True:
         if bucket.connection().cancelled:
             raise Cancelled()
         sent = dict(headers, host=authority)
         if signer:
-            sign_headers(signer, region, 'sts', now, method, '/' + path, '', sent, sha256(body))
+            sign_headers(signer, given.region, 'sts', now, method, '/' + path, '', sent,
+                         sha256(body))
         if method != 'GET':
             sent['content-length'] = str(len(body))
         try:
             with connection.exchange(method, '/' + path, sent, body, timeout) as response:
                 answer = connection.read(response, 2 * timeout)
             ahead = (parse_date(answer.headers.get('date')) or now) - now
+            failure = BadAnswer('it answers %d' % answer.status)
             if signer and answer.status != 200 and abs(ahead) > MAX_SKEW:
                 now += ahead        # our clock is wrong, and S3 hasn't been asked yet
-                continue
-            if answer.status < 500 and answer.status != 429 and not re.search(
+            elif answer.status < 500 and answer.status != 429 and not re.search(
                     b'<Code>(Throttling|IDPCommunicationError|RequestTimeout)', answer.body):
                 return answer
-            failure = BadAnswer('it answers %d' % answer.status)
         except (OSError, http.client.HTTPException, BadAnswer) as error:
             failure = error
         finally:
             connection.close()
-        if certificate_error(failure) or time.monotonic() > end:
-            break
-        if attempt < 3:
-            bucket.wait(bucket.connection(), random.uniform(0, 2 ** attempt))
-    raise network_error(where, origin, connection.proxy, failure or BadAnswer('no sense'), 1,
-                        bucket.now())
+        attempts -= 1
+        if not attempts or not transient(failure) or time.monotonic() > end:
+            raise network_error(where, origin, connection.proxy, failure, 1, bucket.now())
+        bucket.wait(bucket.connection(), random.uniform(0, 3))
 
 
 class Provider:
     """Finds credentials when they are first needed, and newer ones before they expire.
 
-    config: complete; region: of STS.  One Provider serves all threads of a Bucket: its lock
-    guards what changes, which may be read without it.
+    config: complete; region: of STS; worked: whether the server has accepted any.  One Provider
+    serves all threads of a Bucket: its lock guards what changes, which may be read without it.
     """
     EARLY = 900                     # seconds before the end, as AWS's own SDKs
     AGAIN = 60                      # seconds after which a source is asked again
@@ -2344,70 +2329,88 @@ class Provider:
     MARGIN = 5                      # seconds that a request may be under way
 
     def __init__(self, config, environ, region):
+        self.worked = False
         self._given = Given(config, environ, region, None, None)
         self._source = None         # the function that found the current ones
-        self._current = None
+        self._known = None, 0       # the current ones, and when to stop signing; 0: refused
         self._asked = None          # when the source was asked last, by the monotonic clock
-        self._failure = None        # why that brought no newer ones
+        self._failure = None        # why that was in vain; '': it had no others
+        self._missed = None         # those for which the user was told to wait
         self._lock = threading.Lock()
 
     def get(self, bucket, refused=None):
         """Return the Credentials to sign with now.
 
         bucket: for its clocks, pauses, reports and TLS; refused: Credentials that the server
-        calls expired or unknown, which are returned again if the source has no others.  Raises
-        ConfigError, which lists what was tried, and NetworkError if Credentials that worked have
-        expired and there are no newer ones.
+        calls expired or unknown.  Until any have worked, those that have ended or are refused
+        are returned if the source has no others: our clock may be wrong, and the server's words
+        explain more.  Raises ConfigError, which lists what was tried, and NetworkError while
+        there are no newer ones.
         """
-        current = self._current
-        left = current.seconds_left(bucket.now()) if current else 0
-        usable = left > 0 and current is not refused
-        if usable and left > self.EARLY:
+        known = current, end = self._known
+        left = 0 if refused == current else end - bucket.now()
+        if left > self.EARLY:
             return current
         # If this is locked another thread is asking already, for a minute at most
-        if self._lock.acquire(timeout=0 if usable else 2 * bucket.times.timeout):
+        if self._lock.acquire(timeout=0 if left > 0 else 2 * bucket.times.timeout):
             try:
-                if self._current is current:
-                    self._refresh(bucket, current, usable)
+                if self._known is known:
+                    self._refresh(bucket, left)
+                if self.worked and (self._known[1] == 0 or self._known is known and left <= 0):
+                    self._miss(bucket)
             finally:
                 self._lock.release()
-        newer = self._current
-        if newer is current and not usable and (
-                current is not refused or (refused.worked and self._failure)):
-            raise NetworkError('the credentials have expired, and there are no newer ones: %s'
-                               % (self._failure or 'the source has the same'))
-        return newer
+        return self._known[0]
 
-    def _refresh(self, bucket, known, usable):
-        """Ask the source for newer Credentials than *known*, unless it had none just now."""
-        now, barren = bucket.monotonic(), self._failure is not None
+    def accepted(self, credentials):
+        """Note that the server has accepted a request that was signed with *credentials*."""
+        self.worked = True
+        if credentials != self._missed:
+            self._failure = self._missed = None
+
+    def _refresh(self, bucket, left):
+        """Ask the source for newer Credentials, unless that was in vain just now.
+
+        left: for how many seconds the current ones may be used; 0 if they are refused.
+        """
+        current, now = self._known[0], bucket.monotonic()
+        if left == 0:
+            self._known = current, 0
         if self._asked is not None and now - self._asked < (
-                self.AGAIN if usable else self.SOON if barren else 0):
+                self.AGAIN if left > 0 else 0 if self._failure is None else self.SOON):
             return
         self._asked = now
         try:
             found = self._find(bucket)
         except (ConfigError, NetworkError) as error:
-            if known is None:
+            if current is None:
                 raise
             self._failure = str(error)
-            if usable:
+            if left > 0:
                 bucket.report('warning', 'the credentials expire in %s, and there are no newer '
-                              'ones yet: %s' % (duration(known.expires - bucket.now()), error))
+                              'ones yet: %s' % (duration(left), error))
             return
-        if known is not None and found.same_as(known):
-            self._failure = ''
-            return
-        if found.expires is not None:
-            found.margin = min(self.MARGIN, (found.expires - bucket.now()) / 4)
-        self._current, self._failure = found, None
+        # In place of refused ones others may be refused as well: see accepted()
+        self._failure = None if current is None or found != current and left else ''
+        if found != current:
+            margin = 0 if found.expires is None else min(
+                self.MARGIN, abs(found.expires - bucket.now()) / 4)
+            self._known = found, (found.expires or float('inf')) - margin
+
+    def _miss(self, bucket):
+        """Say, once, that newer credentials are waited for, and raise NetworkError."""
+        text = 'the credentials have expired, and there are no newer ones: %s' % (
+            self._failure or 'the source has the same')
+        if self._missed is None:
+            self._missed = self._known[0]
+            bucket.report('warning', '%s; waiting up to %s for them' % (
+                text, duration(bucket.patience_now())))
+        raise NetworkError(text)
 
     def _find(self, bucket):
         """Return Credentials from the first source that has any, or from the one that had them
         before: those of another would be somebody else's."""
-        given = self._given._replace(
-            ask=functools.partial(ask_service, bucket, self._given.environ),
-            pause=bucket.connection().pause)
+        given = self._given._replace(bucket=bucket, again=bool(self._source))
         if self._source:
             try:
                 return self._source(given)
@@ -2496,7 +2499,7 @@ class Request:
         if response.status >= 300:
             raise parse_error(self.label, self._method, response.status, response.headers,
                               self._read(response).body)
-        self._signed.credentials.worked = True
+        self._bucket.credentials.accepted(self._signed.credentials)
 
     def answer(self, response):
         """Return the whole Answer; raises ResponseError if it is a refusal."""
@@ -2511,14 +2514,12 @@ class Request:
         connection = self._connection
         if connection.cancelled:
             raise Cancelled()
-        sent = connection.sent
+        sent, refused = connection.sent, isinstance(error, ResponseError)
         self._bucket.tally.add(wasted=sent or 0)
-        if connection.whole and (not isinstance(error, Error) or isinstance(error, BadAnswer)
-                                 or isinstance(error, ResponseError) and maybe_done(error)):
-            self._doubt = True
+        self._doubt |= connection.whole and (not refused or maybe_done(error))
         connection.forget_sent()
-        if isinstance(error, ResponseError):
-            if self._method == 'HEAD' and error.status == 400 and not error.region:
+        if refused:
+            if self._method == 'HEAD':
                 error = self._ask_why(error)
             try:
                 if self._learn(error):
@@ -2529,8 +2530,7 @@ class Request:
                 self.retries.attempts or self.retries.moved):
             self.retries.attempts = 1   # the connection had idled too long: no fault, no pause
             return
-        pause = self.retries.pause(error, sent or 0, bool(self._signed
-                                                          and self._signed.credentials.worked))
+        pause = self.retries.pause(error, sent or 0)
         if pause is None:
             raise self._final(error)
         self._wait(error, pause)
@@ -2546,24 +2546,26 @@ class Request:
             return lacking
         if not self.retries.lessons or not self._bucket.learn(error, self._signed):
             return False
-        self.retries.lessons -= 1
+        if error.code not in EXPIRED_CODES or not self._bucket.credentials.worked:
+            self.retries.lessons -= 1       # else Provider tells how often, and how long
         return True
 
     def _ask_why(self, error):
-        """Return why a HEAD was refused, by asking with a GET: its answer has words."""
-        self._method = 'GET'
-        self.headers['range'] = 'bytes=0-0'
+        """Return why a HEAD was refused: by a GET, if the answer to that can tell more."""
+        # The reason may be a clock that couldn't be learnt, unless something was accepted before
+        skewed = error.bare_403 and error.date is None and not self._bucket.credentials.worked
+        if not skewed and (error.status != 400 or error.region not in ('', self._signed.region)):
+            return error
+        get = copy.copy(self)
+        get._method, get.headers = 'GET', dict(self.headers, range='bytes=0-0')
         try:
-            with self._connection.exchange(*self._sign()) as response:
-                self.raise_for_status(response)
+            with self._connection.exchange(*get._sign()) as response:
+                get.raise_for_status(response)
         except ResponseError as told:
-            return told
+            error = told
         except (OSError, http.client.HTTPException, Error):
             pass
-        finally:
-            self._method = 'HEAD'
-            del self.headers['range']
-            self._connection.forget_sent()
+        self._connection.forget_sent()
         return error
 
     def _wait(self, error, pause):
@@ -2822,22 +2824,19 @@ class Bucket:
         that of a front end with a wrong clock: where it differs from ours a signed request
         tells, which learns the clock if it is refused for that.
         """
-        endpoint, date = self.endpoint, None
+        endpoint = self.endpoint
         origin = Origin(endpoint.scheme, endpoint.domain, endpoint.port,
                         endpoint.with_port(endpoint.domain))
         connection = Connection(origin, self.limit, self.tls, self.monotonic, self._environ,
                                 self.signals_here())
-        try:
+        with contextlib.closing(connection), contextlib.suppress(
+                OSError, http.client.HTTPException, Error):
             with connection.exchange('HEAD', '/', {'host': origin.authority}, b'',
                                      min(CLOCK_TIMEOUT, self.times.timeout)) as response:
                 date = parse_date(response.headers.get('date'))
             if date and abs(date - self.now()) > MAX_SKEW:
                 Request(self, 'ListObjectsV2', 'GET', query={'list-type': '2', 'max-keys': '1'},
                         patience=LOOK_PATIENCE).run()
-        except (OSError, http.client.HTTPException, Error):
-            pass
-        finally:
-            connection.close()
 
     # Objects
 

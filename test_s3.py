@@ -5225,10 +5225,34 @@ class CredentialTests(ClientTestCase):
             self.of(self.profile('[default]\nrole_arn = %s\nweb_identity_token_file = %s\n' % (
                 self.services.role_arn, path)))
 
-    def test_single_sign_on_says_what_to_do(self):
-        with self.assertRaisesRegex(s3.ConfigError, 'credential_process = aws configure export-'
-                                    'credentials --profile default`'):
-            self.of(self.profile('[default]\nsso_session = x\n'))
+    def test_a_profile_whose_way_to_credentials_is_unknown_is_not_passed_over(self):
+        """A machine with a role of its own would do its work as somebody else."""
+        instance = self.environ('instance')
+        login = ('`credential_process = aws configure export-credentials --profile %s`, which '
+                 'needs version 2 of the AWS CLI')
+        for lines, message in (
+                ('login_session = arn:aws:iam::1:user/x\nregion = eu-west-1', login),
+                ('sso_session = x', login), ('sso_start_url = https://x', login),
+                ('sso_account_id = 1', login), ('sso_role_name = x', login),
+                ('web_identity_token_file = /x', 'has web_identity_token_file, but no role_arn'),
+                ('source_profile = x', 'has source_profile, but no role_arn'),
+                ('credential_source = Environment', 'but no role_arn'),
+                ('role_arn = arn', 'has neither source_profile nor a known credential_source'),
+                ('aws_secret_access_key = secretOFx', 'is incomplete: aws_access_key_id'),
+                ('region = eu-west-1\noutput = json\nmfa_serial = x', None)):
+            for name, title, config in (('default', 'default', {}),
+                                        ('x', 'profile x', {'profile': 'x'})):
+                environ = dict(instance, **self.profile('[%s]\n%s\n' % (title, lines)))
+                with self.subTest(lines, profile=name):
+                    if not message:
+                        self.assertEqual(self.used(self.of(environ, **config)), 'INSTANCE')
+                        continue
+                    asked = len(self.services.log)
+                    with self.assertRaisesRegex(s3.ConfigError, 'profile %s.*%s' % (
+                            name, message % name if message is login else message)) as caught:
+                        self.of(environ, **config)
+                    self.one_line(caught.exception)
+                    self.assertEqual(len(self.services.log), asked)
 
     def test_a_wrong_clock_is_corrected_for_sts_as_well(self):
         services = self.services
@@ -5293,6 +5317,40 @@ class CredentialTests(ClientTestCase):
             with unittest.mock.patch.object(s3, 'INSTANCE_TIMEOUT', 0.1):
                 with self.assertRaisesRegex(s3.ConfigError, 'no credentials: .*' + message):
                     self.of(environ)
+
+    def test_the_metadata_service_is_asked_as_long_and_often_as_aws_is_told_to(self):
+        timeout, attempts = 'metadata_service_timeout', 'metadata_service_num_attempts'
+        for settings, failures, found in (
+                ({}, 2, True), ({}, 3, False), ({attempts: '1'}, 0, True),
+                ({attempts: '1'}, 1, False), ({attempts: '5'}, 4, True)):
+            for in_profile in (True, False):
+                environ = self.environ('instance')
+                environ.update(self.profile('[default]\n' + ''.join(
+                    '%s = %s\n' % item for item in settings.items())) if in_profile else {
+                        'AWS_' + name.upper(): value for name, value in settings.items()})
+                self.services.clear_faults()
+                self.services.fail('imds-token', status=500, times=failures)
+                with self.subTest(settings, failures=failures, in_profile=in_profile):
+                    if found:
+                        self.assertEqual(self.used(self.of(environ)), 'INSTANCE')
+                        continue
+                    with self.assertRaisesRegex(s3.ConfigError, 'no EC2 instance role .*500'):
+                        self.of(environ)
+        self.services.clear_faults()
+        environ = self.environ('instance')
+        for name in (timeout, attempts):
+            for value in ('x', '0', '-1', '1.5', '9999'):
+                with self.assertRaisesRegex(s3.ConfigError, "^%s: '%s' is not a number from 1"
+                                            % (name, value)):
+                    self.of(dict(environ, **{'AWS_' + name.upper(): value}))
+        late = threading.Event()
+        self.services.on('imds-token', lambda *_: late.wait(0.2))
+        with unittest.mock.patch.object(s3, 'INSTANCE_TIMEOUT', 0.05):
+            environ['AWS_METADATA_SERVICE_NUM_ATTEMPTS'] = '1'
+            with self.assertRaisesRegex(s3.ConfigError, 'no EC2 instance role .*in time'):
+                self.of(environ)
+            self.assertEqual(self.used(self.of(dict(environ, AWS_METADATA_SERVICE_TIMEOUT='5'))),
+                             'INSTANCE')
 
     def test_newer_credentials_are_taken_before_the_old_ones_expire(self):
         for source in ('instance', 'container', 'web'):
@@ -5391,15 +5449,165 @@ class CredentialTests(ClientTestCase):
         bucket = self.of(self.environ('profile'))
         self.assertEqual(self.used(bucket), 'PROFILE')
         self.store.users['PROFILE'].expired = True
-
-        def rewrite(*_):
-            if self.clock.now > 30:
-                self.key_file('new')
-
-        self.store.report = rewrite
+        self.after(bucket, 30, lambda: self.key_file('new'))
         bucket.put_object('other', b'data')
         self.assertEqual(self.store.log[-1].user, 'NEW')
         self.assertGreater(self.clock.now, 30)
+
+    DEATHS = {                  # what the server says, and what makes it so
+        'ExpiredToken': lambda store: setattr(store.users['PROFILE'], 'expired', True),
+        'InvalidToken': lambda store: setattr(store.users['PROFILE'], 'session_token', 'another'),
+        'InvalidAccessKeyId': lambda store: store.users.pop('PROFILE')}
+
+    def after(self, bucket, seconds, act):
+        """Let act() come so many seconds from now, while the Bucket waits."""
+        start, wait = self.clock.now, bucket.wait
+
+        def pause(connection, pause):
+            wait(connection, pause)
+            if act and self.clock.now - start >= seconds:
+                act()
+        bucket.wait = pause
+
+    def warnings(self):
+        """Return what the user was told with -q, too."""
+        return [text for kind, text in self.reports if kind == 'warning']
+
+    def told_to_wait(self):
+        """Fail unless the user was told once that newer credentials are waited for."""
+        text, = self.warnings()
+        self.assertRegex(text, 'the credentials have expired, and there are no newer ones: .*; '
+                         'waiting up to 15 min for them$')
+
+    def test_dead_credentials_that_never_worked_fail_at_once(self):
+        for code, die in sorted(self.DEATHS.items()):
+            for operation, requests in (
+                    (lambda bucket: bucket.put_object('key', b'data'), 1),
+                    (lambda bucket: list(bucket.list_objects()), 1),
+                    (lambda bucket: bucket.upload('key', io.BytesIO(pattern(9500))), 4),
+                    (lambda bucket: bucket.head_bucket(), 2)):
+                bucket = self.of(self.environ('profile'))
+                die(self.store)
+                with self.assertRaises(s3.ResponseError) as caught:
+                    operation(bucket)
+                if self.store.log[0].operation != 'HeadBucket' or code != 'InvalidAccessKeyId':
+                    self.assertRegex(self.one_line(caught.exception),
+                                     code + '.*; (get newer|check)')
+                self.assertLessEqual(len(self.store.log), requests)
+                self.assertEqual((self.clock.now, self.warnings()), (0, []))
+
+    def test_a_newer_key_is_found_at_once_though_the_one_at_hand_never_worked(self):
+        for die in self.DEATHS.values():
+            bucket = self.of(self.environ('profile'))
+            die(self.store)
+            self.key_file('new')
+            self.assertEqual(self.used(bucket), 'NEW')
+            self.assertEqual((len(self.store.log), self.clock.now, self.warnings()), (2, 0, []))
+
+    def test_dead_credentials_that_worked_are_waited_for_and_a_line_says_so(self):
+        for die in self.DEATHS.values():
+            bucket = self.of(self.environ('profile'), jobs=3)
+            del self.reports[:]
+
+            def break_off(server, _, die=die):
+                if 'PROFILE' in server.users:
+                    die(server)
+            self.store.on('CreateMultipartUpload', break_off)
+            self.after(bucket, 300, lambda: self.key_file('new'))
+            bucket.upload('key', io.BytesIO(pattern(19500)))
+            self.assertEqual(self.store.objects['key'].data, pattern(19500))
+            self.told_to_wait()
+            refused = [request for request in self.store.log
+                       if request.user == 'PROFILE' and request.status >= 400]
+            self.assertIn(len(refused), (1, 2, 3))      # those under way, and none again
+
+    def test_credentials_that_are_refused_are_not_signed_with_again(self):
+        for outcome in (s3.NetworkError, None):
+            bucket = self.of(self.environ('profile'))
+            self.assertEqual(self.used(bucket), 'PROFILE')
+            del self.store.users['PROFILE'], self.reports[:]
+            requests, start = len(self.store.log), self.clock.now
+            if outcome:
+                for key in ('one', 'two'):
+                    with self.assertRaisesRegex(outcome, "PutObject '%s': the credentials have "
+                                                'expired, and there are no newer ones: the source '
+                                                'has the same' % key):
+                        bucket.put_object(key, b'')
+                self.assertEqual(len(self.store.log), requests + 1)
+                self.assertAlmostEqual(self.clock.now - start, 2 * s3.PATIENCE, delta=30)
+            else:               # the first newer ones are not known to the server
+                self.after(bucket, 60, lambda: self.key_file('other'))
+                self.after(bucket, 120, lambda: self.key_file('new'))
+                bucket.put_object('one', b'')
+                self.assertEqual([request.user for request in self.store.log[requests:]],
+                                 ['PROFILE', 'OTHER', 'NEW'])
+            self.told_to_wait()
+
+    def test_keys_that_are_rotated_by_hand_are_read_from_their_file_again(self):
+        ini = '[default]\naws_access_key_id = %s\naws_secret_access_key = secretOF%s\n'
+        ours = 'access_key_id %s\nsecret_access_key secretOF%s\n'
+        for name, text in (('credentials', ini), ('s3keys', ours)):
+            server, path = self.server(), self.file(name, text % ('OLD', 'old'))
+            os.chmod(path, 0o600)
+            server.add_user('OLD', 'secretOFold')
+            config, environ = {'access_key_id': '', 'secret_access_key': ''}, {}
+            if text is ini:
+                environ = {'AWS_SHARED_CREDENTIALS_FILE': path}
+            else:
+                config = s3.load_config(path)
+            bucket = self.bucket(server, environ, **config)
+
+            def rotate(server, _, name=name, text=text):
+                server.add_user('NEW', 'secretOFnew')
+                self.file(name, text % ('NEW', 'new'))
+                server.users.pop('OLD', None)
+
+            server.on('CreateMultipartUpload', rotate)
+            bucket.upload('key', io.BytesIO(pattern(3500)))
+            self.assertEqual(server.objects['key'].data, pattern(3500))
+            self.assertEqual((server.log[-1].user, self.clock.now, self.warnings()),
+                             ('NEW', 0, []))
+
+    def test_short_lived_credentials_carry_a_transfer_without_a_refusal(self):
+        for source, lifetime in (('instance', 12), ('container', 3), ('web', 3)):
+            with self.subTest(source, lifetime=lifetime):
+                environ, services, ends = self.environ(source), self.services, {}
+                del services.credentials[:], services.hooks[:]
+                services.offset = 0
+                for number in range(40):
+                    services.issue('KEY%d' % number, 'secretOFkey', 'tokenOFkey', lifetime)
+
+                def issue(services, _, lifetime=lifetime, ends=ends):
+                    ends[services.credentials[0].access_key] = int(services.now()) + lifetime
+
+                services.on('*', issue)
+                bucket = self.of(environ, jobs=1)
+                for number in range(40):
+                    self.store.add_user('KEY%d' % number, 'secretOFkey',
+                                        session_token='tokenOFkey')
+
+                def pass_time(store, exchange, bucket=bucket, ends=ends):
+                    if store.now() > ends[exchange.access_key]:
+                        raise S3Error('ExpiredToken')
+                    for each in (store, self.services, bucket):
+                        each.offset += 1
+                    self.clock.now += 1
+
+                self.store.on('*', pass_time)
+                bucket.upload('key', io.BytesIO(pattern(39500)))
+                self.assertEqual(self.store.objects['key'].data, pattern(39500))
+                self.assertEqual({request.status for request in self.store.log}, {200})
+                self.assertGreaterEqual(len(ends), 42 // lifetime)
+                self.assertEqual(self.warnings(), [])
+
+    def test_a_clock_that_is_ahead_does_not_end_credentials_before_the_server_was_asked(self):
+        bucket = self.of(self.environ('instance', lifetime=3600))
+        self.services.offset = self.store.offset = -7200
+        bucket = self.bucket(self.store, self.environ('instance', lifetime=3600),
+                             access_key_id='', secret_access_key='')
+        self.assertEqual(list(bucket.list_objects()), [])
+        self.assertAlmostEqual(bucket.offset, -7200, delta=10)
+        self.assertEqual((len(self.store.log), self.clock.now), (2, 0))
 
     def test_another_source_is_somebody_else(self):
         bucket = self.of(dict(self.environ('instance'), **self.environ('profile')))
@@ -5442,7 +5650,7 @@ class CredentialTests(ClientTestCase):
         for number in range(2):         # one asks, and the other waits for it
             workers.submit(bucket.put_object, '%d' % number, b'')
         self.until(lambda: self.services.log[-1].service == 'container'
-                   and len(self.store.log) == 2)
+                   and self.store.log)
         started = time.monotonic()
         workers.stop()
         self.assertLess(time.monotonic() - started, 10)
@@ -5502,6 +5710,22 @@ class LearningTests(ClientTestCase):
         server.offset = 86400
         self.assertIs(self.bucket(server).exists('key'), False)
 
+    def test_without_a_date_a_head_that_is_refused_is_asked_again_by_get_once(self):
+        for offset in (0, 86400):
+            for quirks in ((), ('no-date',)):
+                for allow, found in ((None, False), (WRITE_ONLY, None)):
+                    server = self.server(quirks=quirks)
+                    server.offset, server.users[server.access_key].allow = offset, allow
+                    bucket = self.bucket(server)
+                    with self.subTest(offset=offset, quirks=quirks, found=found):
+                        self.assertIs(bucket.exists('key'), found)
+                        bucket.put_object('key', b'data')
+                        bucket.exists('key')
+                        self.assertAlmostEqual(bucket.offset, offset, delta=10)
+                        self.assertLessEqual(
+                            server.operations().count('GetObject'), 2 if quirks else 0)
+                        self.assertEqual(server.log[-2].operation, 'PutObject')
+
     def test_all_threads_learn_of_a_clock_that_jumps(self):
         server = self.server()
         server.on('CreateMultipartUpload', lambda *_: setattr(server, 'offset', 7200))
@@ -5517,6 +5741,13 @@ class LearningTests(ClientTestCase):
         bucket = self.bucket(server, region='us-east-1')
         self.assertTrue(bucket.exists('key'))
         self.assertEqual(len(server.log), 4)
+
+    def test_a_region_that_only_a_get_tells_is_learnt(self):
+        server = self.server(region='garage')
+        server.put('key', b'data')
+        server.fault('HeadObject', 'status', status=400)
+        self.assertTrue(self.bucket(server, region='us-east-1').exists('key'))
+        self.assertEqual(server.operations(), ['HeadObject', 'GetObject', 'HeadObject'])
 
     def test_a_redirect_to_the_same_host_is_followed_and_another_is_not(self):
         other = self.server()
