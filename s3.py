@@ -331,12 +331,21 @@ def read_config(path):
         if not words or words[0].startswith('#'):
             continue
         where = '%s:%d: ' % (path, number)
+        if re.match(r'\[.*\]\Z', line.strip()):
+            raise ConfigError(printable(where + 'this looks like a file of the AWS CLI, which is '
+                                        'read without being named here; `profile NAME` chooses '
+                                        'from it, and lines here are `name value`'))
         if words[0] not in SETTINGS:        # of `secret_access_key=...` show no more
-            name = re.match('[A-Za-z0-9_-]*', words[0]).group(0)
+            name, hint = re.match('[A-Za-z0-9_-]*', words[0]).group(0), ''
+            if name != words[0]:
+                hint = '; write name, blank, value'
             if len(name) > max(map(len, SETTINGS)):         # it may be the secret itself
                 name = 'of %d characters' % len(name)
-            raise ConfigError(printable('%sunknown setting %s%s' % (
-                where, name, '' if name == words[0] else '; write name, blank, value')))
+            elif not hint:
+                import difflib
+                hint = ''.join(map('; did you mean %s?'.__mod__,
+                                   difflib.get_close_matches(name, SETTINGS, 1)))
+            raise ConfigError(printable('%sunknown setting %s%s' % (where, name, hint)))
         if len(words) < 2:
             raise ConfigError(printable(where + 'no value for ' + words[0]))
         if words[0] in config:

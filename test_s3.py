@@ -3842,7 +3842,11 @@ class ConfigurationTests(unittest.TestCase):
 
     def test_what_is_wrong_is_said_with_file_and_line(self):
         for text, expected in (
-                (b'regoin x', ':1: unknown setting regoin'),
+                (b'regoin x', ':1: unknown setting regoin; did you mean region?'),
+                (b'aws_access_key_id x', 'aws_access_key_id; did you mean access_key_id?'),
+                (b'quota x', ':1: unknown setting quota'), (b'region=x', 'name, blank, value'),
+                (b'# aws\n[default]\nregion = x', ':2: this looks like a file of the AWS CLI'),
+                (b'[profile x]\nregion = x', '`profile NAME`'),
                 (b'\nregion', ':2: no value for region'),
                 (b'region a\nregion b', ':2: region is set twice'),
                 (b'jobs 0', ':1: jobs: '), (b'jobs many', ':1: jobs: '),
