@@ -110,6 +110,7 @@ PART_SIZE = 16 << 20                # 10,000 of them are 156 GiB, five in memory
 JOBS = 4
 BLOCK = 256 << 10                   # bytes moved by one system call
 CONNECT_TIMEOUT = 10                # seconds
+NEXT_ADDRESS = 0.25                 # seconds until the next address of a name is tried, too
 CLOCK_TIMEOUT = 3                   # to be told the time, before a dump begins
 BEGIN_TIMEOUT = 10                  # seconds after which a new thread has died unseen
 TIMEOUT = 60                        # seconds without a single byte
@@ -173,8 +174,8 @@ class ResponseError(Error):
         self.label, self.status, self.code, self.message = label, status, code, message
         self.request_id, self.region, self.location = request_id, region, location
         self.retry_after, self.date, self.from_s3 = retry_after, date, from_s3
-        self.hint = HINTS.get(code, '').replace('ACTION', ACTIONS.get(
-            label.partition(' ')[0], 'this'))
+        self.hint = (HINTS.get(code) or HINTS.get(status, '')).replace(
+            'ACTION', ACTIONS.get(label.partition(' ')[0], 'this'))
         Error.__init__(self, status, code)
 
     @property
@@ -191,6 +192,10 @@ class ResponseError(Error):
         return printable(text + ('; ' + self.hint if self.hint else ''))
 
 
+TOO_LARGE = ('the server, or a proxy before it, takes no request of this size: set `part_size 5m`, '
+             'or let it take more (nginx: client_max_body_size)')
+NOT_BY_PATH = 'set `addressing virtual`: this server wants the bucket in the name of the host'
+UNSIGNED = 'if payloads have to be signed, set `checksum none`'
 HINTS = {
     'AccessDenied': 'ACTION is not allowed: look at the policies of these credentials and of the '
                     'bucket; is the bucket yours?',
@@ -198,6 +203,7 @@ HINTS = {
                                      'its policy does what they did',
     'AuthorizationHeaderMalformed': 'check region and service in the configuration',
     'BucketAlreadyExists': 'the name is taken by somebody else: choose another bucket_name',
+    'EntityTooLarge': TOO_LARGE, 413: TOO_LARGE,
     'EntityTooSmall': 'this server wants larger parts: `s3.py` tells the part_size to set',
     'ExpiredToken': 'get newer credentials: access_key_id, secret_access_key and session_token',
     'Forbidden': 'may these credentials do ACTION? are access_key_id, secret_access_key and the '
@@ -207,10 +213,12 @@ HINTS = {
     'InvalidStorageClass': 'this server has other storage classes',
     'NoSuchBucket': 'check bucket_name and endpoint, or create it with `s3dump.py init`',
     'NotImplemented': 'this server does not support this request',
+    'PathStyleDomainForbidden': NOT_BY_PATH,        # Tencent's
     'PermanentRedirect': 'check region and endpoint in the configuration',
     'PreconditionFailed': 'an object of that name exists, and nothing was changed',
     'RequestTimeTooSkewed': "this machine's clock is wrong: set it (date -u -s); the server's "
                             "could not be learnt",
+    'SecondLevelDomainForbidden': NOT_BY_PATH,      # Aliyun's
     'SignatureDoesNotMatch': 'check secret_access_key, also for blanks at its end; a proxy that '
                              'changes requests causes this too',
 }
@@ -1204,91 +1212,6 @@ class NoSignals:
 
 NO_SIGNALS = NoSignals()
 
-# The states of an exchange
-IDLE, SENDING, HEAD, BODY = range(4)
-
-
-class ThrottledSocket:
-    """The three methods of a socket that http.client uses after the connection is made.
-
-    take: called with a count of bytes, waits until they may pass; signals: as a Bucket's.
-    """
-
-    def __init__(self, sock, limit, take, signals):
-        self.sock, self.limit, self.take, self.signals = sock, limit, take, signals
-        self.state = IDLE
-        self.deadline = None        # when the answer must have come, in monotonic seconds
-        self.broken = None          # the OSError that ended the answer's body
-        self.sent = None            # bytes of the request under way; None before it is begun
-
-    def sendall(self, data):
-        """Send *data* (bytes-like)."""
-        view = memoryview(data)
-        while len(view):
-            piece = view[:self.limit.slice()]
-            self.take(len(piece))
-            view = view[len(piece):]
-            while len(piece):       # not sendall(), whose time-out is for all of it
-                with self.signals:
-                    count = self.sock.send(piece)
-                self.sent += count
-                piece = piece[count:]
-
-    def makefile(self, mode):
-        """Return the file from which the answer is read.
-
-        It keeps the socket open after close(), which http.client relies on where the server
-        says `Connection: close`: so it wraps the socket's own file and doesn't call recv().
-        """
-        return io.BufferedReader(ThrottledReader(self.sock.makefile(mode, buffering=0), self))
-
-    def close(self):
-        """Close the socket, as soon as its files are closed."""
-        self.sock.close()
-
-
-class ThrottledReader(io.RawIOBase):
-    """Reads from *raw* within the rate limit, and watches what http.client doesn't: that an
-    answer ends in time, and its head not too early.  An error in the body is kept, and looks
-    like the end until Connection.read() or exchange() raises it."""
-
-    def __init__(self, raw, owner):
-        self._raw, self._owner = raw, owner
-
-    def readable(self):
-        return True
-
-    def readinto(self, view):
-        owner, count = self._owner, 0
-        view = memoryview(view)[:owner.limit.slice()]
-        try:
-            owner.take(len(view))
-            try:
-                while count < len(view) and not owner.broken:
-                    if owner.deadline is not None and time.monotonic() > owner.deadline:
-                        raise socket.timeout('timed out')
-                    with owner.signals:
-                        got = self._raw.readinto(view[count:])
-                    count += got or 0
-                    # a read larger than the buffer wants all of it, but TLS gives 16 KiB at a
-                    # time, and take() for each is a fifth of the CPU at 10 MB/s
-                    if not got or len(view) <= io.DEFAULT_BUFFER_SIZE:
-                        break
-            finally:
-                owner.limit.give_back(len(view) - count)
-        except OSError as error:
-            if owner.state in (SENDING, HEAD):
-                raise
-            owner.broken = error    # raised here, the buffer above would lose what came before
-        if not count and owner.state in (SENDING, HEAD):
-            raise ConnectionResetError(errno.ECONNRESET, 'the server broke off')
-        return count
-
-    def close(self):
-        self._raw.close()
-        io.RawIOBase.close(self)
-
-
 Proxy = collections.namedtuple('Proxy', 'host port headers')
 
 
@@ -1301,18 +1224,15 @@ def find_proxy(environ, scheme, host):
     def variable(name):             # empty in small letters, it switches the other off
         return environ.get(name, environ.get(name.upper())) or ''
 
-    url = variable(scheme + '_proxy')
-    if not url:
+    url, names = variable(scheme + '_proxy'), variable('no_proxy').replace(',', ' ').split()
+    if not url or any(exempt(name.lower(), host) for name in names):
         return None
-    for name in variable('no_proxy').replace(',', ' ').split():
-        name = re.sub(r'\A\*?\.?', '', name.lower())
-        if name.count(':') == 1 or ']:' in name:
-            name = name.rpartition(':')[0]
-        name = name.strip('[]')
-        if not name or host == name or host.endswith('.' + name):
-            return None             # not name: it was a *
+    variable = scheme.upper() + '_PROXY'
     try:
         parts = urllib.parse.urlsplit(url if '//' in url else 'http://' + url)
+        if parts.scheme in ('https', 'socks', 'socks4', 'socks4a', 'socks5', 'socks5h'):
+            raise ConfigError('%s names a proxy by %s://, and only those by http:// can be used: '
+                              'they pass on https, too' % (variable, parts.scheme))
         if parts.scheme != 'http' or not parts.hostname:
             raise ValueError(url)
         headers = {}
@@ -1322,8 +1242,116 @@ def find_proxy(environ, scheme, host):
                 urllib.parse.unquote_to_bytes(login)).decode()
         return Proxy(parts.hostname, parts.port or 80, headers)
     except ValueError:
-        raise ConfigError('%s_PROXY is not a URL like http://proxy.example.com:3128'
-                          % scheme.upper()) from None
+        raise ConfigError('%s is not a URL like http://proxy.example.com:3128'
+                          % variable) from None
+
+
+def exempt(name, host):
+    """Whether a *name* in NO_PROXY covers *host*: itself, a domain, *, or a range of addresses."""
+    if '/' in name:
+        import ipaddress            # here, for it is rarely needed
+        try:
+            return ipaddress.ip_address(host.partition('%')[0]) in ipaddress.ip_network(
+                re.sub(r'[][]', '', name), strict=False)
+        except ValueError:
+            return False            # host is a name, most likely
+    name = re.sub(r'\A\*?\.?', '', name)
+    if name.count(':') == 1 or ']:' in name:
+        name = name.rpartition(':')[0]
+    name = name.strip('[]')
+    return not name or host == name or host.endswith('.' + name)    # not name: it was a *
+
+
+# The address that answered where another had been tried before it, by (host, port)
+ANSWERED = {}
+
+
+def find_addresses(host, port):
+    """Return what getaddrinfo() knows of *host*, in the order in which to try it: the families
+    by turns, the one that answered last time first."""
+    found, seen = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM), collections.Counter()
+    best = ANSWERED.get((host, port), found[0])
+
+    def order(each):
+        seen[each[0]] += 1
+        return each != best, seen[each[0]], each[0] != best[0]
+    return sorted(found, key=order)
+
+
+def begin_connecting(family, kind, protocol, _, address):
+    """Return a socket that is being connected to *address*; raises OSError."""
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        number = sock.connect_ex(address)
+        if number not in (0, errno.EINPROGRESS, errno.EINTR):
+            raise OSError(number, os.strerror(number))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def connect_first(host, port, seconds, check):
+    """Return a socket that is connected to *host*, within *seconds*.
+
+    Its addresses are tried a quarter of a second after one another, or as soon as those before
+    have failed, until one answers (RFC 8305).  check: called now and then, may raise.  Raises
+    the most telling OSError.
+    """
+    addresses, trying, failures = find_addresses(host, port), {}, []
+    waiting, end = select.poll(), time.monotonic() + seconds
+    try:
+        while addresses or trying:
+            check()
+            if time.monotonic() > end:
+                failures.append(socket.timeout('timed out'))
+                break
+            if addresses:
+                address = addresses.pop(0)
+                try:
+                    sock = begin_connecting(*address)
+                except OSError as error:
+                    failures.append(error)
+                    continue
+                trying[sock.fileno()] = sock, address
+                waiting.register(sock, select.POLLOUT)
+            pause = min(NEXT_ADDRESS, max(0, end - time.monotonic()))
+            for descriptor, _ in waiting.poll(1000 * pause):
+                sock, address = trying[descriptor]
+                number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if number == 0:
+                    if failures or len(trying) > 1:
+                        ANSWERED[host, port] = address
+                    del trying[descriptor]
+                    return sock
+                waiting.unregister(descriptor)
+                del trying[descriptor]
+                sock.close()
+                failures.append(OSError(number, os.strerror(number)))
+    finally:
+        for sock, _ in trying.values():
+            sock.close()
+    raise max(failures, key=lambda error: (isinstance(error, ConnectionError),
+                                           isinstance(error, socket.timeout)))
+
+
+def request_head(method, target, headers):
+    """Return the bytes of a request before its body; raises ValueError for what would break it."""
+    lines = ['%s %s HTTP/1.1' % (method, target)] + ['%s: %s' % item for item in headers.items()]
+    if not all(map(str.isprintable, lines)):
+        raise ValueError('a header with control characters')
+    return '\r\n'.join(lines + ['', '']).encode('latin-1')
+
+
+class Reader(io.RawIOBase):
+    """The file from which http.client reads an answer: *receive* is readinto()."""
+
+    def __init__(self, receive):
+        self.readinto = receive
+
+    def readable(self):
+        return True
 
 
 class Cancelled(Exception):
@@ -1342,61 +1370,71 @@ class Connection:
         self._origin, self._limit, self._context = origin, limit, context
         self._clock, self._environ, self._signals = clock, environ, signals
         self.proxy = None           # the Proxy that the connection goes through
-        self._http = None           # http.client's connection
-        self._throttled = None      # the ThrottledSocket between that and the kernel
+        self._sock = None
         self._used = None           # what it is connected to, and when it was used, by the clock
         self.reused = False         # whether the request under way found it open
+        self.sent = None            # bytes of the last request, None if none began or it succeeded
+        self._in_body = False       # whether the head of the answer has been read
+        self._deadline = None       # when the answer must have come, in monotonic seconds
+        self._broken = None         # the OSError that ended the answer's body
         self.cancelled = False
         self._alarm = threading.Lock()      # held until cancel(), which thus ends pause()
         self._alarm.acquire()
 
-    @property
-    def sent(self):
-        """Bytes that were sent of the request under way, or of the last one if it failed; None if
-        none was begun."""
-        return self._throttled.sent if self._throttled else None
-
     def forget_sent(self):
         """Reset `sent` when these bytes are accounted for."""
-        if self._throttled:
-            self._throttled.sent = None
+        self.sent = None
 
     def _open(self, timeout):
-        """Return http.client's connection, freshly made or proven to be alive."""
-        scheme, host, port = self._origin.scheme, self._origin.host, self._origin.port
-        place = scheme, host, port, self._limit.rate is None
-        self.forget_sent()
+        """Connect, unless the connection has proven to be alive."""
+        origin = self._origin
+        place = origin.scheme, origin.host, origin.port, self._limit.rate is None
+        self.sent = None
         self._go_home_if_cancelled()
-        self.reused = bool(self._http and self._http.sock and self._used[0] == place
+        self.reused = bool(self._sock and self._used[0] == place
                            and self._clock() - self._used[1] < IDLE_TIME and not self._readable())
         if not self.reused:
             self.close()
-            self._throttled = None
-            self.proxy = proxy = find_proxy(self._environ, scheme, host)
-            kind = http.client.HTTPConnection if scheme == 'http' else http.client.HTTPSConnection
-            more = {} if scheme == 'http' else {'context': self._context()}
-            self._http = kind(*(proxy[:2] if proxy else (host, port)),
-                              timeout=min(CONNECT_TIMEOUT, timeout), **more)
-            if proxy and scheme == 'https':
-                self._http.set_tunnel(host, port, proxy.headers)
+            self.proxy = find_proxy(self._environ, origin.scheme, origin.host)
             with self._signals:
-                self._http.connect()
-            self._throttled = self._http.sock = ThrottledSocket(
-                self._http.sock, self._limit, self._take, self._signals)
+                self._connect(*place[:3], timeout=min(CONNECT_TIMEOUT, timeout))
         self._used = place, self._clock()
         self._keep_short()
-        self._throttled.sock.settimeout(timeout)
+        self._sock.settimeout(timeout)
         self._go_home_if_cancelled()
-        return self._http
+
+    def _connect(self, scheme, host, port, timeout):
+        """Connect, through the proxy if there is one, and begin TLS if need be."""
+        context = self._context() if scheme == 'https' else None
+        self._sock = connect_first(*(self.proxy or (host, port))[:2], timeout,
+                                   self._go_home_if_cancelled)
+        self._sock.settimeout(timeout)
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if context and self.proxy:
+            self._dig_tunnel(('[%s]:%d' if ':' in host else '%s:%d') % (host, port))
+        if context:                 # the handshake comes second, so that cancel() finds the socket
+            self._sock = context.wrap_socket(self._sock, server_hostname=host,
+                                             do_handshake_on_connect=False)
+            self._sock.do_handshake()
+
+    def _dig_tunnel(self, authority):
+        """Have the proxy connect to *authority*."""
+        headers = dict(self.proxy.headers, host=authority)
+        self._sock.sendall(request_head('CONNECT', authority, headers))
+        with contextlib.closing(http.client.HTTPResponse(self._sock, method='CONNECT')) as response:
+            response.begin()
+            if response.status // 100 != 2:
+                raise OSError('Tunnel connection failed: %d %s' % (
+                    response.status, response.reason.strip()))
 
     def _keep_short(self):
         """Let the kernel receive ahead of the rate limit no more than an eighth of a second's
         worth, not megabytes; but two segments at least, or TCP waits for its timers."""
-        rate, sock = self._limit.rate, self._throttled.sock
+        rate = self._limit.rate
         if rate is not None:
             share = min(BLOCK, int(rate * RateLimit.SPAN / self._limit.sharers))
-            segment = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, max(2 * segment, share))
+            segment = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, max(2 * segment, share))
 
     def _take(self, count):
         """Wait until *count* bytes may pass, but not if the transfer has failed elsewhere."""
@@ -1408,9 +1446,9 @@ class Connection:
             raise Cancelled()
 
     def _readable(self):
-        """Whether an idle connection has something to read: that is its end."""
+        """Whether there is something to read; of an idle connection that is the end."""
         poll = select.poll()        # not select(), which ends at descriptor 1023
-        poll.register(self._throttled.sock, select.POLLIN)
+        poll.register(self._sock, select.POLLIN)
         return bool(poll.poll(0))
 
     @contextlib.contextmanager
@@ -1421,45 +1459,94 @@ class Connection:
         target: with the query; headers: a dict; body: bytes-like; timeout: seconds of
         silence.  Raises OSError, http.client.HTTPException and BadAnswer.
         """
-        response, whole = None, False
+        response = self._broken = None
         try:
-            connection = self._open(timeout)
-            if self.proxy and self._origin.scheme == 'http':        # RFC 9112, section 3.2.2
-                target = 'http://%s%s' % (headers['host'], target)
-                headers = dict(headers, **self.proxy.headers)
-            throttled = self._throttled
-            throttled.state, throttled.sent, throttled.broken = SENDING, 0, None
-            try:
-                connection.putrequest(method, target, skip_host=True)
-                for name, value in headers.items():
-                    connection.putheader(name, value)
-                connection.endheaders(body if len(body) else None)
-            except OSError as broken:
-                response = self._last_words(broken)
-            else:
-                whole, response = True, self._answer(timeout)
+            self._open(timeout)
+            response = self._ask(method, target, headers, body, timeout)
             yield response
-            throttled.sent = None
+            self.sent = None
         except (OSError, http.client.HTTPException) as error:
-            raise (self._throttled and self._throttled.broken) or error     # the first of them
+            raise self._broken or error     # the first of them
         except ValueError as error:     # http.client trips over some nonsense
             if certificate_error(error):    # a ValueError in Python 3.6
                 raise ssl.SSLError(1, 'CERTIFICATE_VERIFY_FAILED: %s' % error)
             raise BadAnswer('the server does not speak HTTP: %s' % printable(str(error), 100))
         finally:
-            if whole and response and response.isclosed() and not self._throttled.broken:
-                self._throttled.state, self._used = IDLE, (self._used[0], self._clock())
+            if response and response.isclosed() and not (response.will_close or self._broken):
+                self._used = self._used[0], self._clock()
             else:
-                self.close()        # http.client can't go on after half an exchange
-            if response is not None:
+                self.close()        # nobody can go on after half an exchange
+            if response:
                 response.close()
 
-    def _answer(self, timeout):
-        """Return the response, its head read to the end, and in time."""
-        self._throttled.state = HEAD
-        self._throttled.deadline = time.monotonic() + 2 * timeout
-        response = self._http.getresponse()
+    def _ask(self, method, target, headers, body, timeout):
+        """Send a request; returns the response."""
+        headers = dict(headers, **{'accept-encoding': 'identity'})
+        if self.proxy and self._origin.scheme == 'http':            # RFC 9112, section 3.2.2
+            target = 'http://%s%s' % (headers['host'], target)
+            headers.update(self.proxy.headers)
+        self._in_body, self.sent = False, 0
         try:
+            self._send(request_head(method, target, headers))
+            self._send(body)
+        except OSError as broken:
+            return self._last_words(method, broken)
+        return self._answer(method, timeout)
+
+    def _send(self, data):
+        """Send *data* (bytes-like), as fast as the rate limit allows."""
+        view = memoryview(data)
+        while len(view):
+            piece = view[:self._limit.slice()]
+            self._take(len(piece))
+            view = view[len(piece):]
+            while len(piece):       # not sendall(), whose time-out is for all of it
+                with self._signals:
+                    count = self._sock.send(piece)
+                self.sent += count
+                piece = piece[count:]
+
+    def makefile(self, mode):
+        """Return the file from which http.client reads an answer."""
+        return io.BufferedReader(Reader(self._receive))
+
+    def _receive(self, view):
+        """Fill *view* within the rate limit, and watch what http.client doesn't: that an answer
+        ends in time, and its head not too early.
+
+        An error in the body is kept, and looks like the end until read() or exchange() raises
+        it: raised here, the buffer above would lose what came before.
+        """
+        view, count = memoryview(view)[:self._limit.slice()], 0
+        try:
+            self._take(len(view))
+            try:
+                while count < len(view) and not self._broken:
+                    if self._deadline is not None and time.monotonic() > self._deadline:
+                        raise socket.timeout('timed out')
+                    with self._signals:
+                        got = self._sock.recv_into(view[count:])
+                    count += got
+                    # a read larger than the buffer wants all of it, but TLS gives 16 KiB at a
+                    # time, and take() for each is a fifth of the CPU at 10 MB/s
+                    if not got or len(view) <= io.DEFAULT_BUFFER_SIZE:
+                        break
+            finally:
+                self._limit.give_back(len(view) - count)
+        except OSError as error:
+            if not self._in_body:
+                raise
+            self._broken = error
+        if not count and not self._in_body:
+            raise ConnectionResetError(errno.ECONNRESET, 'the server broke off')
+        return count
+
+    def _answer(self, method, timeout):
+        """Return the response, its head read to the end, and in time."""
+        self._deadline = time.monotonic() + 2 * timeout
+        response = http.client.HTTPResponse(self, method=method)
+        try:
+            response.begin()
             while response.status in range(102, 200):   # RFC 9110, 15.2; http.client skips 100 only
                 response.headers = response.msg = None
                 response.begin()
@@ -1468,35 +1555,41 @@ class Connection:
         except BaseException:
             response.close()
             raise
-        self._throttled.state, self._throttled.deadline = BODY, None
+        self._in_body, self._deadline = True, None
         return response
 
-    def _last_words(self, broken):
-        """Return the answer of a server that hung up while we were sending: it tells the reason."""
+    def _last_words(self, method, broken):
+        """Return the answer of a server that hung up while we were sending: it tells the reason.
+
+        It came before the end of the connection, or it doesn't come.
+        """
         self._go_home_if_cancelled()
+        if not self._readable():
+            raise broken
         try:
-            self._throttled.sock.settimeout(CONNECT_TIMEOUT)
-            response = self._answer(CONNECT_TIMEOUT)
+            self._sock.settimeout(GRACE)
+            response = self._answer(method, GRACE)
         except (OSError, http.client.HTTPException, BadAnswer):
             raise broken
         if response.status < 300:
             response.close()
             raise broken            # praise for half a request is worth nothing
+        response.will_close = True
         return response
 
     def read(self, response, seconds):
         """Return the whole Answer, the rest of which must come within *seconds*."""
-        self._throttled.deadline = time.monotonic() + seconds
+        self._deadline = time.monotonic() + seconds
         answer = read_answer(response)
-        if self._throttled.broken:
-            raise self._throttled.broken
+        if self._broken:
+            raise self._broken
         return answer
 
     def close(self):
         """Close the connection; the next request makes a new one."""
-        if self._http is not None:
-            self._http.close()
-        self._http = None
+        if self._sock is not None:
+            self._sock.close()
+        self._sock = None
 
     def pause(self, seconds):
         """Sleep; raise Cancelled when that is called for."""
@@ -1509,38 +1602,29 @@ class Connection:
         """Make the thread, wherever it sends, receives or waits, raise at once."""
         self.cancelled = True
         self._alarm.release()
-        throttled = self._throttled
-        if throttled is not None:
+        sock = self._sock
+        if sock is not None:
             try:
                 # not SSLSocket.shutdown(), which would let the thread go on in clear text
-                socket.socket.shutdown(throttled.sock, socket.SHUT_RDWR)
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
             except OSError:
                 pass
-
-
-class Tls:
-    """Makes the ssl.SSLContext that all connections share, when it is first needed."""
-
-    def __init__(self, ca_bundle):
-        self._ca_bundle, self._context, self._lock = ca_bundle, None, threading.Lock()
-
-    def __call__(self):
-        with self._lock:
-            if self._context is None:
-                self._context = tls_context(self._ca_bundle)
-            return self._context
 
 
 def tls_context(ca_bundle):
     """Return the ssl.SSLContext: certificates are always checked, by ca_bundle or the system's CAs.
 
-    Raises ConfigError.
+    A CA of one's own need not keep to all of RFC 5280, as Python 3.13 wants it to.  Raises
+    ConfigError.
     """
     kind = 'capath' if ca_bundle and os.path.isdir(ca_bundle) else 'cafile'
     try:
-        return ssl.create_default_context(**{kind: ca_bundle or None})
+        context = ssl.create_default_context(**{kind: ca_bundle or None})
     except (OSError, ssl.SSLError) as error:
         raise ConfigError('cannot load ca_bundle %s: %s' % (printable(ca_bundle), error))
+    if ca_bundle:
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
 
 
 # --------------------------------------------------------------------------- Workers
@@ -1827,7 +1911,7 @@ def transient(error, renewable=False):
         return True
     if isinstance(error, OSError):
         return (not certificate_error(error)
-                and 'WRONG_VERSION_NUMBER' not in str(error)
+                and not no_common_tls(error)
                 and 'Tunnel connection failed: 4' not in str(error)
                 and error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM))
     return isinstance(error, (http.client.HTTPException, BadAnswer))
@@ -1837,6 +1921,17 @@ def certificate_error(error):
     """Whether TLS failed because the certificate isn't good."""
     return ssl is not None and (isinstance(error, ssl.CertificateError)
                                 or 'CERTIFICATE_VERIFY_FAILED' in str(error))
+
+
+def no_common_tls(error):
+    """Return what to say if the server doesn't speak TLS as we do, for which no waiting helps."""
+    if 'WRONG_VERSION_NUMBER' in str(error):
+        return 'the server does not speak TLS: is it an http:// endpoint?'
+    if re.search('protocol version|unsupported protocol|wrong ssl version|version too low|'
+                 'no protocols available|legacy (sigalg|renegotiation)', str(error)):
+        return ('the server and this Python (%s) have no version of TLS in common: both need TLS '
+                '1.2 or newer' % ssl.OPENSSL_VERSION)
+    return ''
 
 
 def brief(error):
@@ -1850,38 +1945,54 @@ def brief(error):
     return printable(getattr(error, 'strerror', None) or str(error) or type(error).__name__, 300)
 
 
-def network_error(what, endpoint, proxy, error, attempts, now):
+def network_error(what, endpoint, proxy, error, attempts, now, ca_bundle=None):
     """Return the NetworkError that explains *error* in a line."""
-    reason = brief(error)
-    place = endpoint.authority
-    if proxy:
-        place += ' through the proxy %s:%d' % proxy[:2]
+    reason = no_common_tls(error) or brief(error)
     if certificate_error(error):
-        reason = "the server's certificate is not accepted: %s" % reason
-        dated = 'expired' in reason or 'not yet valid' in reason
-        if dated or 'verify failed (' in reason:        # 3.6 does not say why
-            reason += '; is the clock right? it says %s' % time.strftime(
-                '%Y-%m-%d %H:%M UTC', time.gmtime(now))
-        if not dated:
-            reason += '; ca_bundle names the CA of a server of your own'
-    elif 'WRONG_VERSION_NUMBER' in str(error):
-        reason = 'the server does not speak TLS: is it an http:// endpoint?'
-    elif attempts < 2:
-        pass                        # asked only once: an optional service, so no hint
-    elif isinstance(error, socket.gaierror):
-        reason += '; check the name %s, and that this machine can look up names' % (
-            proxy[0] if proxy else endpoint.host)
-    elif ssl is not None and isinstance(error, ssl.SSLError):
-        reason += '; does the server speak TLS at this port, or is it an http:// endpoint?'
-    elif isinstance(error, ConnectionResetError) and endpoint.scheme == 'http':
-        reason += '; is it an https:// endpoint?'
-    elif isinstance(error, ConnectionRefusedError):
-        reason += '; nothing answers at this port: check the %s' % (
-            'proxy' if proxy else 'endpoint')
-    elif isinstance(error, socket.timeout) and not proxy:
-        reason += '; is a firewall or a proxy in between?'
+        reason = "the server's certificate is not accepted: %s%s" % (
+            reason, certificate_hint(str(error), now, ca_bundle))
+    elif attempts > 1 and not no_common_tls(error):     # once only optional services are asked
+        reason += outage_hint(endpoint, proxy, error)
+    through = ' through the proxy %s:%d' % proxy[:2] if proxy else ''
     tried = ' (gave up after %d attempts)' % attempts if attempts > 1 else ''
-    return NetworkError(printable('%s: %s: %s%s' % (what, place, reason, tried)))
+    return NetworkError(printable('%s: %s%s: %s%s' % (
+        what, endpoint.authority, through, reason, tried)))
+
+
+def outage_hint(endpoint, proxy, error):
+    """Return where to look if the server can't be reached, or ''."""
+    for kind, hint in (
+            (socket.gaierror, '; check the name %s, and that this machine can look up names'
+             % (proxy or endpoint).host),
+            (getattr(ssl, 'SSLError', ()), '; does the server speak TLS at this port, or is it an '
+             'http:// endpoint?'),
+            (ConnectionResetError, '; is it an https:// endpoint?'
+             if endpoint.scheme == 'http' else ''),
+            (ConnectionRefusedError, '; nothing answers at this port: check the %s'
+             % ('proxy' if proxy else 'endpoint')),
+            (socket.timeout, '' if proxy else '; is a firewall or a proxy in between?')):
+        if isinstance(error, kind):
+            return hint
+    return ''
+
+
+def certificate_hint(text, now, ca_bundle):
+    """Return what to do about a certificate that was refused with this *text*."""
+    if re.search('(?i)hostname|ip address', text):
+        return ('; the host of endpoint must be a name in it: `addressing path` keeps the '
+                "bucket's name out")
+    hint, untold = '', 'verify failed (' in text        # 3.6 doesn't say why
+    if untold or 'expired' in text or 'not yet valid' in text:
+        hint = '; is the clock right? it says %s' % time.strftime(
+            '%Y-%m-%d %H:%M UTC', time.gmtime(now))
+        if not untold:
+            return hint + '; if so, the server needs another one'
+    if not ca_bundle:
+        return hint + '; ca_bundle names the CA of a server of your own'
+    if untold or re.search('issuer|self.signed', text):
+        hint += ('; ca_bundle %s must hold the CA that signed it (a folder after `openssl rehash`)'
+                 % ca_bundle)
+    return hint
 
 
 def duration(seconds):
@@ -2268,7 +2379,7 @@ def ask_service(bucket, environ, where, url, method='GET', headers=(), body=b'',
         if attempt < 3:
             bucket.wait(bucket.connection(), random.uniform(0, 2 ** attempt))
     raise network_error(where, origin, connection.proxy, failure or BadAnswer('no sense'), 1,
-                        bucket.now())
+                        bucket.now(), bucket.ca_bundle)
 
 
 class Provider:
@@ -2520,6 +2631,9 @@ class Request:
         """Return *error* as the caller gets it."""
         attempts = self.retries.attempts
         if isinstance(error, ResponseError):
+            if self._payload_hash == UNSIGNED_PAYLOAD and re.search(
+                    '(?i)denied|sha256|payload', error.code + error.message):
+                error.hint = '; '.join(filter(None, (error.hint, UNSIGNED)))
             if attempts > 1:
                 error.message += ' (gave up after %d attempts)' % attempts
             return error
@@ -2528,7 +2642,7 @@ class Request:
         if isinstance(error, Error):
             return error
         return network_error(self.label, self._bucket.endpoint, self._connection.proxy, error,
-                             attempts, self._bucket.now())
+                             attempts, self._bucket.now(), self._bucket.ca_bundle)
 
 
 # ---------------------------------------------------------------------------- Bucket
@@ -2678,7 +2792,8 @@ class Bucket:
         self.times, self.tally, self.retain = Times(), Tally(), None
         self.report, self.signals, self.offset = report, signals, 0
         self._clock, self.monotonic, self.wait = clock, monotonic, wait
-        self._environ, self.tls = environ, Tls(config.get('ca_bundle'))
+        self._environ, self.tls = environ, functools.lru_cache(1)(
+            lambda: tls_context(config.get('ca_bundle')))       # one for all connections
         self._lock, self._local = threading.Lock(), threading.local()
         self.credentials = Provider(config, environ, self.endpoint.region)
         self.credentials.get(self)  # fail before a stream begins that can't be stored
@@ -2713,6 +2828,11 @@ class Bucket:
     def opaque_etags(self):
         """Whether ETags say nothing about the data."""
         return self._config.get('etag') == 'opaque'
+
+    @property
+    def ca_bundle(self):
+        """The file or folder of CAs that the user names, or None."""
+        return self._config.get('ca_bundle')
 
     def now(self):
         """Return the seconds since the epoch, by the server's clock as far as it is known."""
