@@ -17,21 +17,21 @@ download(), which are made of them, are ours.
 
 A byte on its way out, and the sections that it passes through:
 
-    stream --read_part--> buffer --Request--> http.client --slices--> socket
+    stream --read_part--> buffer --Request--> Connection --slices--> socket
 
 The main thread reads the stream into one of jobs + 1 buffers of a part each (Parts,
 Uploads).  Before the first part of an object is sent, CreateMultipartUpload begins it.  A full
 buffer goes to one of `jobs` threads (Workers), which calls Bucket.upload_part().  It computes
 the part's SHA-256, and its CRC32 where the server keeps CRC32s (over https only that; the main
 thread computes the CRC32 of the whole), signs the Request (Signature Version 4), and sends it
-by its Connection, in slices, through a socket that obeys the rate limit (Wire, Rate limit).
+by its Connection, in slices that obey the rate limit (Wire, Rate limit).
 The server checks the hash.  When the stream has ended, and only then, CompleteMultipartUpload
 makes the object appear, whole.  A stream shorter than a part is one PutObject; a stream too
 long for one object goes on in further objects, its volumes.
 
 A byte on its way back:
 
-    socket --ThrottledReader--> http.client --read_blocks--> buffer --write--> stream
+    socket --slices--> http.client --read_blocks--> buffer --write--> stream
 
 HEAD tells the size, the ETag and the checksum.  The threads fetch ranges into the same kind of
 buffers by Bucket.get_object(), which resumes at the byte where an answer broke off (Answers),
@@ -174,8 +174,9 @@ class ResponseError(Error):
         self.label, self.status, self.code, self.message = label, status, code, message
         self.request_id, self.region, self.location = request_id, region, location
         self.retry_after, self.date, self.from_s3 = retry_after, date, from_s3
+        operation = label.partition(' ')[0]
         self.hint = (HINTS.get(code) or HINTS.get(status, '')).replace(
-            'ACTION', ACTIONS.get(label.partition(' ')[0], 'this'))
+            'ACTION', ACTIONS.get(operation, 's3:' + operation))
         Error.__init__(self, status, code)
 
     @property
@@ -223,17 +224,13 @@ HINTS = {
                              'changes requests causes this too',
 }
 
-# What a policy must allow.  Source: Amazon S3 User Guide, "Required permissions for Amazon S3
-# API operations".
-ACTIONS = {'AbortMultipartUpload': 's3:AbortMultipartUpload',
-           'CompleteMultipartUpload': 's3:PutObject', 'CreateBucket': 's3:CreateBucket',
-           'CreateMultipartUpload': 's3:PutObject', 'DeleteObject': 's3:DeleteObject',
-           'GetObject': 's3:GetObject', 'GetObjectAcl': 's3:GetObjectAcl',
+# What a policy must allow where that isn't named as the operation is.  Source: Amazon S3 User
+# Guide, "Required permissions for Amazon S3 API operations".
+ACTIONS = {'CompleteMultipartUpload': 's3:PutObject', 'CreateMultipartUpload': 's3:PutObject',
            'HeadBucket': 's3:ListBucket', 'HeadObject': 's3:GetObject',
            'ListMultipartUploads': 's3:ListBucketMultipartUploads',
            'ListObjectsV2': 's3:ListBucket', 'ListParts': 's3:ListMultipartUploadParts',
-           'PutObject': 's3:PutObject', 'PutObjectAcl': 's3:PutObjectAcl',
-           'RestoreObject': 's3:RestoreObject', 'UploadPart': 's3:PutObject'}
+           'UploadPart': 's3:PutObject'}
 
 
 def printable(text, limit=1000):
@@ -1188,9 +1185,9 @@ def read_blocks(response, view):
 
 
 # ------------------------------------------------------------------------------ Wire
-# The layer between http.client and the kernel.  Everything is cut into slices: for the rate
-# limit, and because a socket's time-out bounds a whole sendall(); of a slice it means what it
-# should, that nothing moves.
+# From requests to the kernel, and back to http.client, which parses answers.  Everything is cut
+# into slices: for the rate limit, and because a socket's time-out bounds a whole sendall(); of a
+# slice it means what it should, that nothing moves.
 
 class NoSignals:
     """No signal ends the program while its main thread waits.
@@ -1224,18 +1221,17 @@ def find_proxy(environ, scheme, host):
     def variable(name):             # empty in small letters, it switches the other off
         return environ.get(name, environ.get(name.upper())) or ''
 
-    url, names = variable(scheme + '_proxy'), variable('no_proxy').replace(',', ' ').split()
-    if not url or any(exempt(name.lower(), host) for name in names):
+    name = scheme + '_proxy'
+    url, exempt = variable(name), variable('no_proxy').replace(',', ' ').split()
+    if not url or any(covers(each.lower(), host) for each in exempt):
         return None
-    variable = scheme.upper() + '_PROXY'
     try:
-        parts = urllib.parse.urlsplit(url if '//' in url else 'http://' + url)
-        if parts.scheme in ('https', 'socks', 'socks4', 'socks4a', 'socks5', 'socks5h'):
+        parts, headers = urllib.parse.urlsplit(url if '//' in url else 'http://' + url), {}
+        if parts.scheme != 'http':
             raise ConfigError('%s names a proxy by %s://, and only those by http:// can be used: '
-                              'they pass on https, too' % (variable, parts.scheme))
-        if parts.scheme != 'http' or not parts.hostname:
+                              'they pass on https, too' % (name.upper(), parts.scheme))
+        if not parts.hostname:
             raise ValueError(url)
-        headers = {}
         if parts.username:
             login = '%s:%s' % (parts.username, parts.password or '')
             headers['proxy-authorization'] = 'Basic ' + base64.b64encode(
@@ -1243,10 +1239,10 @@ def find_proxy(environ, scheme, host):
         return Proxy(parts.hostname, parts.port or 80, headers)
     except ValueError:
         raise ConfigError('%s is not a URL like http://proxy.example.com:3128'
-                          % variable) from None
+                          % name.upper()) from None
 
 
-def exempt(name, host):
+def covers(name, host):
     """Whether a *name* in NO_PROXY covers *host*: itself, a domain, *, or a range of addresses."""
     if '/' in name:
         import ipaddress            # here, for it is rarely needed
@@ -1262,13 +1258,20 @@ def exempt(name, host):
     return not name or host == name or host.endswith('.' + name)    # not name: it was a *
 
 
-# The address that answered where another had been tried before it, by (host, port)
-ANSWERED = {}
+def ready(descriptors, event, seconds):
+    """Return which of *descriptors* are ready for *event*, as soon as one is, within *seconds*."""
+    poll = select.poll()            # not select(), which ends at descriptor 1023
+    for each in descriptors:
+        poll.register(each, event)
+    return [found for found, _ in poll.poll(1000 * max(0, seconds))]
+
+
+ANSWERED = {}                       # by (host, port), the address that did where others had not
 
 
 def find_addresses(host, port):
-    """Return what getaddrinfo() knows of *host*, in the order in which to try it: the families
-    by turns, the one that answered last time first."""
+    """Return what getaddrinfo() knows of *host*, in the order in which to try it: the one that
+    answered last time, then the families by turns."""
     found, seen = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM), collections.Counter()
     best = ANSWERED.get((host, port), found[0])
 
@@ -1300,13 +1303,10 @@ def connect_first(host, port, seconds, check):
     the most telling OSError.
     """
     addresses, trying, failures = find_addresses(host, port), {}, []
-    waiting, end = select.poll(), time.monotonic() + seconds
+    end = time.monotonic() + seconds
     try:
-        while addresses or trying:
+        while (addresses or trying) and time.monotonic() < end:
             check()
-            if time.monotonic() > end:
-                failures.append(socket.timeout('timed out'))
-                break
             if addresses:
                 address = addresses.pop(0)
                 try:
@@ -1315,23 +1315,21 @@ def connect_first(host, port, seconds, check):
                     failures.append(error)
                     continue
                 trying[sock.fileno()] = sock, address
-                waiting.register(sock, select.POLLOUT)
-            pause = min(NEXT_ADDRESS, max(0, end - time.monotonic()))
-            for descriptor, _ in waiting.poll(1000 * pause):
-                sock, address = trying[descriptor]
+            pause = min(NEXT_ADDRESS, end - time.monotonic())
+            for descriptor in ready(trying, select.POLLOUT, pause):
+                sock, address = trying.pop(descriptor)
                 number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                if number == 0:
-                    if failures or len(trying) > 1:
+                if not number:
+                    if failures or trying:
                         ANSWERED[host, port] = address
-                    del trying[descriptor]
                     return sock
-                waiting.unregister(descriptor)
-                del trying[descriptor]
                 sock.close()
                 failures.append(OSError(number, os.strerror(number)))
     finally:
         for sock, _ in trying.values():
             sock.close()
+    if addresses or trying:
+        failures.append(socket.timeout('timed out'))
     raise max(failures, key=lambda error: (isinstance(error, ConnectionError),
                                            isinstance(error, socket.timeout)))
 
@@ -1447,9 +1445,7 @@ class Connection:
 
     def _readable(self):
         """Whether there is something to read; of an idle connection that is the end."""
-        poll = select.poll()        # not select(), which ends at descriptor 1023
-        poll.register(self._sock, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(ready([self._sock], select.POLLIN, 0))
 
     @contextlib.contextmanager
     def exchange(self, method, target, headers, body, timeout):
@@ -1520,23 +1516,22 @@ class Connection:
         view, count = memoryview(view)[:self._limit.slice()], 0
         try:
             self._take(len(view))
-            try:
-                while count < len(view) and not self._broken:
-                    if self._deadline is not None and time.monotonic() > self._deadline:
-                        raise socket.timeout('timed out')
-                    with self._signals:
-                        got = self._sock.recv_into(view[count:])
-                    count += got
-                    # a read larger than the buffer wants all of it, but TLS gives 16 KiB at a
-                    # time, and take() for each is a fifth of the CPU at 10 MB/s
-                    if not got or len(view) <= io.DEFAULT_BUFFER_SIZE:
-                        break
-            finally:
-                self._limit.give_back(len(view) - count)
+            while count < len(view) and not self._broken:
+                if self._deadline is not None and time.monotonic() > self._deadline:
+                    raise socket.timeout('timed out')
+                with self._signals:
+                    got = self._sock.recv_into(view[count:])
+                count += got
+                # a read larger than the buffer wants all of it, but TLS gives 16 KiB at a time,
+                # and take() for each is a fifth of the CPU at 10 MB/s
+                if not got or len(view) <= io.DEFAULT_BUFFER_SIZE:
+                    break
         except OSError as error:
             if not self._in_body:
                 raise
             self._broken = error
+        finally:
+            self._limit.give_back(len(view) - count)
         if not count and not self._in_body:
             raise ConnectionResetError(errno.ECONNRESET, 'the server broke off')
         return count
@@ -1604,11 +1599,9 @@ class Connection:
         self._alarm.release()
         sock = self._sock
         if sock is not None:
-            try:
+            with contextlib.suppress(OSError):
                 # not SSLSocket.shutdown(), which would let the thread go on in clear text
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
-            except OSError:
-                pass
 
 
 def tls_context(ca_bundle):
@@ -1664,21 +1657,15 @@ class Thread:
         return self._running.locked() and (self.begun or time.monotonic() < self._due)
 
 
-def in_main_thread():
-    """Whether the main thread asks; current_thread() doesn't know our Threads."""
-    return threading.get_ident() == threading.main_thread().ident
-
-
 class Task:
-    """A call in a worker's thread; value and error are the worker's until it is done.
+    """A call in a worker's thread; its value is the worker's until it is done.
 
     frees: the buffer that nobody needs after the call.
     """
-    __slots__ = ('call', 'frees', 'done', 'value', 'error')
+    done, value = False, None
 
     def __init__(self, call, frees):
         self.call, self.frees = call, frees
-        self.done, self.value, self.error = False, None, None
 
 
 Pipe = collections.namedtuple('Pipe', 'reader writer')
@@ -1692,10 +1679,9 @@ class Workers:
     to the main thread otherwise.  Threads and buffers are made when first needed.  The first
     failure of any task is raised by whatever the main thread asks for next.
 
-    The threads wait for tasks, and the main thread for news of them, by reading from pipes.
-    With locks, a signal whose handler raises could make the main thread leave while it holds
-    one; and it can wait for a pipe and for its stream at once.  All share only Tasks, and
-    deques, whose operations are atomic.
+    The threads wait for tasks, and the main thread for news of them, by reading from pipes: no
+    signal can make it leave while it holds a lock, and it can wait for its stream as well.  All
+    share only Tasks, and deques, whose operations are atomic.
     """
 
     def __init__(self, bucket, size):
@@ -1763,19 +1749,16 @@ class Workers:
         """Wait for news from a thread, or until one of *descriptors* can be read; returns the
         readable ones."""
         self._raise()
-        poll = select.poll()
-        for descriptor in (self._news.reader,) + descriptors:
-            poll.register(descriptor, select.POLLIN)
-        ready = []
-        while not ready:
+        found = []
+        while not found:
             self._bucket.signals.poll()
             if self._bereaved():
                 raise MemoryError('a thread died')
-            ready = [found for found, _ in poll.poll(250)]
-        if self._news.reader in ready:
+            found = ready((self._news.reader,) + descriptors, select.POLLIN, 0.25)
+        if self._news.reader in found:
             os.read(self._news.reader, 4096)
             self._raise()
-        return ready
+        return found
 
     def _raise(self):
         if self._failures:
@@ -1790,8 +1773,8 @@ class Workers:
     def stop(self, worth_waiting=lambda: False):
         """Break off all tasks, and return when no thread can send anything any more.
 
-        A thread that still looks up a name, or connects, does no more than that, and isn't waited
-        for.  worth_waiting: whether some task should end by itself, within GRACE.
+        A thread that still looks up a name does no more than that, and isn't waited for.
+        worth_waiting: whether some task should end by itself, within GRACE.
         """
         if self._stopped:
             return
@@ -1824,14 +1807,11 @@ class Workers:
                 if task.frees is not None:
                     self.release(task.frees)
             except BaseException as error:      # the main thread has to hear of all
-                task.error = error
                 self._failures.append(error)
             task.call, task.frees, task.done = None, None, True
             self._unfinished.pop()
-            try:
+            with contextlib.suppress(BlockingIOError):
                 os.write(self._news.writer, b'.')
-            except BlockingIOError:
-                pass
         connection.close()
         self._connections.remove(connection)
 
@@ -1866,11 +1846,10 @@ class Retries:
             self._failures, self._since, self.moved = 0, now, False
         elif sent > SOCKET_BUFFER and self._failures < 100:     # but not for ever
             self._since = now       # a long part on a slow link: bytes moved, if in vain
-        if not transient(error, renewable):
-            return None
-        self._wrong += senseless(error)
+        most = most_tries(error, renewable)
+        self._wrong += most < NO_END
         left = self._since + self._patience() - now
-        if left < 0.001 or self._wrong >= 5:
+        if left < 0.001 or self._wrong >= min(most, 5):
             return None
         self._failures += 1
         slow = getattr(error, 'code', '') == 'SlowDown' or getattr(error, 'status', 0) in (429, 503)
@@ -1882,6 +1861,7 @@ class Retries:
 # What may pass, by status and by code.  Sources: RFC 7231, section 6; RFC 6585 (429, 511); RFC 4918
 # (507); Amazon S3 API Reference, "List of error codes".  499 is nginx's, for a client that it
 # believes gone; the four 5xx that are left out need somebody to act.
+NO_END = 10 ** 9
 TRANSIENT_STATUS = {408, 429, 499} | set(range(500, 600)) - {501, 505, 507, 511}
 TRANSIENT_CODES = {'SlowDown', 'InternalError', 'RequestTimeout', 'OperationAborted',
                    'ServiceUnavailable', 'ConditionalRequestConflict',
@@ -1892,29 +1872,24 @@ EXPIRED_CODES = {'ExpiredToken', 'ExpiredTokenException', 'TokenRefreshRequired'
                  'InvalidAccessKeyId'}  # the last where somebody rotates keys in a file
 
 
-def senseless(error):
-    """Whether an answer makes no sense: waiting won't help, but a few more tries may."""
-    if isinstance(error, ResponseError):
-        return (error.code not in TRANSIENT_CODES | EXPIRED_CODES
-                and error.status not in TRANSIENT_STATUS)
-    return isinstance(error, (http.client.HTTPException, BadAnswer)) and not isinstance(
-        error, (http.client.IncompleteRead, http.client.RemoteDisconnected))
+def most_tries(error, renewable=False):
+    """Return how often a request may end in *error*: once, five times, or without end.
 
-
-def transient(error, renewable=False):
-    """Whether the same request may succeed a little later; renewable: with newer credentials."""
+    renewable: whether newer credentials may be had.
+    """
     if isinstance(error, ResponseError):
-        return (error.status in TRANSIENT_STATUS or error.status == 200
-                or error.code in TRANSIENT_CODES | DAMAGED_CODES | AGED_CODES
-                or (renewable and error.code in EXPIRED_CODES))
-    if isinstance(error, NetworkError):         # of a source of credentials
-        return True
+        if (error.status in TRANSIENT_STATUS or error.code in TRANSIENT_CODES
+                or (renewable and error.code in EXPIRED_CODES)):
+            return NO_END
+        return 5 if error.status == 200 or error.code in DAMAGED_CODES | AGED_CODES else 1
     if isinstance(error, OSError):
-        return (not certificate_error(error)
-                and not no_common_tls(error)
-                and 'Tunnel connection failed: 4' not in str(error)
-                and error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM))
-    return isinstance(error, (http.client.HTTPException, BadAnswer))
+        final = (certificate_error(error) or no_common_tls(error)
+                 or 'Tunnel connection failed: 4' in str(error)
+                 or error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+        return 1 if final else NO_END
+    if isinstance(error, (http.client.IncompleteRead, NetworkError)):
+        return NO_END               # the latter is of a source of credentials
+    return 5 if isinstance(error, (http.client.HTTPException, BadAnswer)) else 1
 
 
 def certificate_error(error):
@@ -1961,19 +1936,16 @@ def network_error(what, endpoint, proxy, error, attempts, now, ca_bundle=None):
 
 def outage_hint(endpoint, proxy, error):
     """Return where to look if the server can't be reached, or ''."""
-    for kind, hint in (
-            (socket.gaierror, '; check the name %s, and that this machine can look up names'
-             % (proxy or endpoint).host),
-            (getattr(ssl, 'SSLError', ()), '; does the server speak TLS at this port, or is it an '
-             'http:// endpoint?'),
-            (ConnectionResetError, '; is it an https:// endpoint?'
-             if endpoint.scheme == 'http' else ''),
-            (ConnectionRefusedError, '; nothing answers at this port: check the %s'
-             % ('proxy' if proxy else 'endpoint')),
-            (socket.timeout, '' if proxy else '; is a firewall or a proxy in between?')):
-        if isinstance(error, kind):
-            return hint
-    return ''
+    hints = (
+        (socket.gaierror, '; check the name %s, and that this machine can look up names'
+         % (proxy or endpoint).host),
+        (getattr(ssl, 'SSLError', ()), '; does the server speak TLS at this port, or is it an '
+         'http:// endpoint?'),
+        (ConnectionResetError, '; is it an https:// endpoint?' * (endpoint.scheme == 'http')),
+        (ConnectionRefusedError, '; nothing answers at this port: check the %s'
+         % ('proxy' if proxy else 'endpoint')),
+        (socket.timeout, '' if proxy else '; is a firewall or a proxy in between?'))
+    return next((hint for kind, hint in hints if isinstance(error, kind)), '')
 
 
 def certificate_hint(text, now, ca_bundle):
@@ -1982,17 +1954,16 @@ def certificate_hint(text, now, ca_bundle):
         return ('; the host of endpoint must be a name in it: `addressing path` keeps the '
                 "bucket's name out")
     hint, untold = '', 'verify failed (' in text        # 3.6 doesn't say why
-    if untold or 'expired' in text or 'not yet valid' in text:
-        hint = '; is the clock right? it says %s' % time.strftime(
-            '%Y-%m-%d %H:%M UTC', time.gmtime(now))
-        if not untold:
-            return hint + '; if so, the server needs another one'
+    clock = '; is the clock right? it says %s' % time.strftime('%Y-%m-%d %H:%M UTC',
+                                                               time.gmtime(now))
+    if 'expired' in text or 'not yet valid' in text:
+        return clock + '; if so, the server needs another one'
     if not ca_bundle:
-        return hint + '; ca_bundle names the CA of a server of your own'
-    if untold or re.search('issuer|self.signed', text):
-        hint += ('; ca_bundle %s must hold the CA that signed it (a folder after `openssl rehash`)'
-                 % ca_bundle)
-    return hint
+        hint = '; ca_bundle names the CA of a server of your own'
+    elif untold or re.search('issuer|self.signed', text):
+        hint = ('; ca_bundle %s must hold the CA that signed it (a folder after `openssl rehash`)'
+                % ca_bundle)
+    return (clock if untold else '') + hint
 
 
 def duration(seconds):
@@ -2845,7 +2816,8 @@ class Bucket:
 
     def signals_here(self):
         """Return the signals if this is the main thread, else NO_SIGNALS."""
-        return self.signals if in_main_thread() else NO_SIGNALS
+        main = threading.main_thread().ident        # current_thread() doesn't know our Threads
+        return self.signals if threading.get_ident() == main else NO_SIGNALS
 
     def connection(self):
         """Return the Connection of the calling thread."""
