@@ -1390,7 +1390,8 @@ class Connection:
         self.sent = None
         self._go_home_if_cancelled()
         self.reused = bool(self._sock and self._used[0] == place
-                           and self._clock() - self._used[1] < IDLE_TIME and not self._readable())
+                           and self._clock() - self._used[1] < IDLE_TIME
+                           and not ready([self._sock], select.POLLIN, 0))   # that is its end
         if not self.reused:
             self.close()
             self.proxy = find_proxy(self._environ, origin.scheme, origin.host)
@@ -1442,10 +1443,6 @@ class Connection:
     def _go_home_if_cancelled(self):
         if self.cancelled:
             raise Cancelled()
-
-    def _readable(self):
-        """Whether there is something to read; of an idle connection that is the end."""
-        return bool(ready([self._sock], select.POLLIN, 0))
 
     @contextlib.contextmanager
     def exchange(self, method, target, headers, body, timeout):
@@ -1559,7 +1556,7 @@ class Connection:
         It came before the end of the connection, or it doesn't come.
         """
         self._go_home_if_cancelled()
-        if not self._readable():
+        if not ready([self._sock], select.POLLIN, 0):
             raise broken
         try:
             self._sock.settimeout(GRACE)
@@ -1858,10 +1855,11 @@ class Retries:
         return min(pause, left)
 
 
+NO_END = float('inf')               # of tries
+
 # What may pass, by status and by code.  Sources: RFC 7231, section 6; RFC 6585 (429, 511); RFC 4918
 # (507); Amazon S3 API Reference, "List of error codes".  499 is nginx's, for a client that it
 # believes gone; the four 5xx that are left out need somebody to act.
-NO_END = 10 ** 9
 TRANSIENT_STATUS = {408, 429, 499} | set(range(500, 600)) - {501, 505, 507, 511}
 TRANSIENT_CODES = {'SlowDown', 'InternalError', 'RequestTimeout', 'OperationAborted',
                    'ServiceUnavailable', 'ConditionalRequestConflict',
@@ -1883,7 +1881,7 @@ def most_tries(error, renewable=False):
             return NO_END
         return 5 if error.status == 200 or error.code in DAMAGED_CODES | AGED_CODES else 1
     if isinstance(error, OSError):
-        final = (certificate_error(error) or no_common_tls(error)
+        final = (tls_failure(error)
                  or 'Tunnel connection failed: 4' in str(error)
                  or error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM))
         return 1 if final else NO_END
@@ -1898,8 +1896,11 @@ def certificate_error(error):
                                 or 'CERTIFICATE_VERIFY_FAILED' in str(error))
 
 
-def no_common_tls(error):
-    """Return what to say if the server doesn't speak TLS as we do, for which no waiting helps."""
+def tls_failure(error, now=0, ca_bundle=None):
+    """Return what to say of TLS that fails as often as it is tried, or '' for any other error."""
+    if certificate_error(error):
+        return "the server's certificate is not accepted: %s%s" % (
+            brief(error), certificate_hint(str(error), now, ca_bundle))
     if 'WRONG_VERSION_NUMBER' in str(error):
         return 'the server does not speak TLS: is it an http:// endpoint?'
     if re.search('protocol version|unsupported protocol|wrong ssl version|version too low|'
@@ -1922,12 +1923,8 @@ def brief(error):
 
 def network_error(what, endpoint, proxy, error, attempts, now, ca_bundle=None):
     """Return the NetworkError that explains *error* in a line."""
-    reason = no_common_tls(error) or brief(error)
-    if certificate_error(error):
-        reason = "the server's certificate is not accepted: %s%s" % (
-            reason, certificate_hint(str(error), now, ca_bundle))
-    elif attempts > 1 and not no_common_tls(error):     # once only optional services are asked
-        reason += outage_hint(endpoint, proxy, error)
+    reason = tls_failure(error, now, ca_bundle) or brief(error) + (
+        outage_hint(endpoint, proxy, error) if attempts > 1 else '')    # once only: it is optional
     through = ' through the proxy %s:%d' % proxy[:2] if proxy else ''
     tried = ' (gave up after %d attempts)' % attempts if attempts > 1 else ''
     return NetworkError(printable('%s: %s%s: %s%s' % (
