@@ -1227,7 +1227,7 @@ def find_proxy(environ, scheme, host):
         return None
     try:
         parts, headers = urllib.parse.urlsplit(url if '//' in url else 'http://' + url), {}
-        if parts.scheme != 'http':
+        if parts.scheme not in ('', 'http'):
             raise ConfigError('%s names a proxy by %s://, and only those by http:// can be used: '
                               'they pass on https, too' % (name.upper(), parts.scheme))
         if not parts.hostname:

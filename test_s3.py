@@ -3776,6 +3776,19 @@ class ClientTestCase(ServerTestCase):
         self.assertLess(len(text), 1500)
         return text
 
+    def deaf(self):
+        """The address of a listener that has no room for another connection."""
+        listener = socket.socket()
+        listener.bind(('127.0.0.1', 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        for sock in [listener] + [socket.socket() for _ in range(4)]:
+            self.addCleanup(sock.close)
+            if sock is not listener:
+                sock.setblocking(False)
+                sock.connect_ex(address)
+        return address
+
     def until(self, condition):
         """Return when *condition* holds, which a thread will see to."""
         end = time.monotonic() + 10
@@ -4458,19 +4471,6 @@ class ConnectionTests(ClientTestCase):
         self.assertEqual((server.objects['key'].data, failures), (b'data', []))
         self.assertIn('try again; next try in', str(self.reports))
 
-    def deaf(self):
-        """The address of a listener that has no room for another connection."""
-        listener = socket.socket()
-        listener.bind(('127.0.0.1', 0))
-        listener.listen(0)
-        address = listener.getsockname()
-        for sock in [listener] + [socket.socket() for _ in range(4)]:
-            self.addCleanup(sock.close)
-            if sock is not listener:
-                sock.setblocking(False)
-                sock.connect_ex(address)
-        return address
-
     @contextlib.contextmanager
     def resolving(self, *addresses):
         """Let every name have these addresses."""
@@ -4627,8 +4627,8 @@ class ConnectionTests(ClientTestCase):
     def test_a_server_without_a_version_of_tls_in_common_is_named_at_once(self):
         alert = b'\x15\3\1\0\2\2\x46'         # protocol_version
         hello = b'\x16\3\0\0\x2a\2\0\0\x26\3\0' + bytes(33) + b'\0\x2f\0'     # of SSL 3.0
-        urls = ['https' + self.saying(data)[4:] for data in (alert, hello)]
         with certificate() as path:
+            urls = ['https' + self.saying(data)[4:] for data in (alert, hello)]
             server = self.server(certfile=path)
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore')     # these options are old-fashioned
@@ -4857,8 +4857,7 @@ class WorkerTests(ClientTestCase):
             accepted.close()
 
     def test_a_thread_that_connects_goes_home_when_it_is_told_to(self):
-        address = ConnectionTests.deaf(self)
-        bucket = self.bucket(self.server(), endpoint='http://%s:%d' % address)
+        bucket = self.bucket(self.server(), endpoint='http://%s:%d' % self.deaf())
         workers = s3.Workers(bucket, 10)
         task = workers.submit(bucket.put_object, 'key', b'')
         self.until(lambda: workers._connections)
