@@ -1372,6 +1372,7 @@ class Connection:
         self._used = None           # what it is connected to, and when it was used, by the clock
         self.reused = False         # whether the request under way found it open
         self.sent = None            # bytes of the last request, None if none began or it succeeded
+        self.whole = False          # whether that is all of it
         self._in_body = False       # whether the head of the answer has been read
         self._deadline = None       # when the answer must have come, in monotonic seconds
         self._broken = None         # the OSError that ended the answer's body
@@ -1381,13 +1382,13 @@ class Connection:
 
     def forget_sent(self):
         """Reset `sent` when these bytes are accounted for."""
-        self.sent = None
+        self.sent, self.whole = None, False
 
     def _open(self, timeout):
         """Connect, unless the connection has proven to be alive."""
         origin = self._origin
         place = origin.scheme, origin.host, origin.port, self._limit.rate is None
-        self.sent = None
+        self.forget_sent()
         self._go_home_if_cancelled()
         self.reused = bool(self._sock and self._used[0] == place
                            and self._clock() - self._used[1] < IDLE_TIME
@@ -1457,7 +1458,7 @@ class Connection:
             self._open(timeout)
             response = self._ask(method, target, headers, body, timeout)
             yield response
-            self.sent = None
+            self.forget_sent()
         except (OSError, http.client.HTTPException) as error:
             raise self._broken or error     # the first of them
         except ValueError as error:     # http.client trips over some nonsense
@@ -1484,6 +1485,7 @@ class Connection:
             self._send(body)
         except OSError as broken:
             return self._last_words(method, broken)
+        self.whole = True
         return self._answer(method, timeout)
 
     def _send(self, data):
