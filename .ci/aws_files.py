@@ -270,26 +270,22 @@ class Amazon:
 
 # --- The programs ------------------------------------------------------------
 
-LIBC = ctypes.CDLL(None)
-
-
 def as_a_user():
-    """Give up the right to read what the modes of files forbid, which root has on Linux."""
+    """Take from all programs to come what root may on Linux: to read what modes of files forbid."""
     if sys.platform == 'linux':
         for capability in (1, 2):       # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-            LIBC.prctl(24, capability, 0, 0, 0)     # PR_CAPBSET_DROP
+            ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)        # PR_CAPBSET_DROP
 
 
 def run(command, environ, folder):
-    """Run a program; return its exit status and the end of what it said."""
-    with open(os.path.join(folder, 'said'), 'w+b') as said:
+    """Run a program, with no terminal to ask at; return its exit status."""
+    with open(os.path.join(folder, 'said'), 'wb') as said:
         try:
-            status = subprocess.run(
+            return subprocess.run(
                 command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environ,
-                cwd=folder, timeout=TIMEOUT, preexec_fn=as_a_user).returncode
+                cwd=folder, timeout=TIMEOUT, start_new_session=True).returncode
         except subprocess.TimeoutExpired:
-            status = 'none in %d s' % TIMEOUT
-    return status
+            return 'none in %d s' % TIMEOUT
 
 
 class Forks:
@@ -300,7 +296,7 @@ class Forks:
         self.process = subprocess.Popen(
             [sys.executable, os.path.abspath(__file__), '--forks'], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, universal_newlines=True, env=clean_environment('.'),
-            preexec_fn=as_a_user)
+            start_new_session=True)
 
     def run(self, argv, environ, folder):
         self.process.stdin.write(json.dumps([argv, environ, folder]) + '\n')
@@ -399,8 +395,8 @@ class Case:
                 [filled(option) for option in self.options])
 
     def seen(self, authority, program):
-        """Return what arrives when a program(environ, options, folder, bucket) has run: lines,
-        and its own last one."""
+        """Return what arrives when a program(environ, options, folder, bucket) has run, as
+        lines, and the end of what it said itself."""
         with tempfile.TemporaryDirectory() as folder, Amazon(authority, self.bucket) as amazon:
             environ, options = self.prepare(folder, authority, amazon)
             self.before(amazon)
@@ -1141,6 +1137,7 @@ class Runner:
 
 
 def main(words):
+    as_a_user()
     with tempfile.TemporaryDirectory() as folder:
         authority, local = Authority(folder), threading.local()
         runners = []
