@@ -499,7 +499,7 @@ def profiles():
     yield Case('blanks inside of the brackets', KEY, '[ profile x ]\n<AKX>\n', X, meant=lenient())
     yield Case('blanks inside of the brackets in credentials', '[default ]\n<AKDEFAULT>\n',
                meant=Meant('AKDEFAULT', 'INSTANCE', READABLE))
-    yield Case('quotes in credentials', KEY + '["x"]\n<AKX>\n', None, X, meant=lenient())
+    yield Case('quotes in credentials', KEY + '["x"]\n<AKX>\n', None, X)
     yield Case('a name of another case', KEY, '[profile X]\n<AKX>\n', X)
     yield Case('[Default]', '[Default]\n<AKDEFAULT>\n')
     yield Case('[DEFAULT]', '[DEFAULT]\n<AKDEFAULT>\n')
