@@ -386,8 +386,10 @@ class Case:
                 with open(path, 'wb') as file:
                     file.write(filled(text).encode('utf-8', 'surrogateescape'))
                 os.chmod(path, 0 if text.startswith(UNREADABLE) else 0o600)
-        environ = dict(
-            clean_environment(folder), HTTPS_PROXY=names['proxy'], AWS_CA_BUNDLE=authority.path,
+        environ = {name: value for name, value in clean_environment(folder).items()
+                   if not re.match('(REQUESTS|CURL)_CA_BUNDLE|SSL_CERT_|BOTO', name)}
+        environ.update(
+            HTTPS_PROXY=names['proxy'], AWS_CA_BUNDLE=authority.path,
             AWS_EC2_METADATA_SERVICE_ENDPOINT=names['services'], AWS_MAX_ATTEMPTS='1',
             AWS_METADATA_SERVICE_TIMEOUT='5')
         environ.update({name: value and filled(value) for name, value in self.environ.items()})
