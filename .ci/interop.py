@@ -440,4 +440,5 @@ def aws_files(venv):
 
 
 if __name__ == '__main__':
-    sys.exit(max(aws_files(sys.argv[1]), interop(sys.argv[1])))
+    statuses = [aws_files(sys.argv[1]), interop(sys.argv[1])]
+    sys.exit(1 if any(statuses) else 0)
