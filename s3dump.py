@@ -75,7 +75,7 @@ class UsageError(Exception):
 def parse_key(key):
     """Return the Labels in *key*, or None if it isn't the key of a dump."""
     match = KEY.match(key)
-    return Labels._make(match.groups()) if match and real_date(match.group(4)) else None
+    return Labels(*match.groups()) if match and real_date(match.group(4)) else None
 
 
 def parse_piece(key):
@@ -1048,7 +1048,8 @@ def init(bucket, args):
             created = True
         elif error.status != 403:   # some credentials may write, but not ask
             raise
-    key, text, failure = 's3dump-init-' + s3.random_name(), b'a test that can be deleted', None
+    key, text = '%s:s3dump-init-%s' % (args.host, s3.random_name()), b'a test that can be deleted'
+    failure = None
     view = memoryview(bytearray(len(text)))
     bucket.put_object(key, text, unique=True, storage_class='STANDARD')
     try:

@@ -3255,7 +3255,8 @@ class TerminalTests(ProgramTestCase):
         deletion.release.set()
         self.assertEqual(self.finish(asked).status, 0)
         self.assertEqual(self.keys(), keys[1::2])
-        self.assertRegex('\n'.join(question.screen()), r'\ADelete 3 dumps, 300\? \[y/N\] y\n'
+        self.assertRegex('\n'.join(question.screen()), r'\A([^ ]*, 100\n){3}'
+                         r'Delete 3 dumps, 300\? \[y/N\] y\n'
                          r'(s3dump: deleted [^ ]*, 100\n){3}\Z')
 
     def test_a_system_without_threads_is_told_of_in_a_line(self):
