@@ -297,6 +297,23 @@ def bytes_of(size):
     return int(float(number) * 1024 ** ' kmgt'.index(size[len(number):].lower() or ' '))
 
 
+def parse_tags(text):
+    """Return tags, K=V&K=V, as S3 wants them in a header; raises ValueError."""
+    tags = dict(tag.partition('=')[::2] for tag in text.split('&'))
+    legal = r'(?!(?i:aws:))[\w +.:@/-]{1,128}=[\w +.:@/=-]{0,256}'
+    if len(tags) > 10 or not re.fullmatch('(&%s){%d}' % (legal, len(tags)), '&' + text):
+        raise ValueError('%r is not up to ten tags, NAME=VALUE&NAME=VALUE' % text)
+    return canonical_query(tags)
+
+
+def home_path(path):
+    """Return *path* with the home directory for a ~ at its beginning."""
+    try:
+        return os.path.expanduser(path)
+    except KeyError:                # 3.6, a user without HOME and without an entry in passwd
+        return path
+
+
 SIZE = r'([0-9]{1,15}(\.[0-9]{0,9})?|\.[0-9]{1,9})[kmgtKMGT]?'
 parse_size = parser(SIZE, 'a size (a number, then k, m, g or t if you like)', bytes_of)
 parse_rate = parser(SIZE, 'a rate like 300k or 1.5m, in bytes per second', bytes_of, 1)
@@ -310,13 +327,31 @@ SETTINGS = {
     'access_key_id': parse_word, 'secret_access_key': parse_secret, 'session_token': parse_word,
     'profile': parse_secret,
     'endpoint': parse_word, 'server': parse_word,
-    'addressing': one_of('auto', 'path', 'virtual'), 'ca_bundle': str,
+    'addressing': one_of('auto', 'path', 'virtual'), 'ca_bundle': home_path,
     'storage_class': parse_word, 'limit_rate': parse_rate,
     'jobs': auto_or(count_of(64)), 'max_parts': count_of(MAX_PARTS),
     'part_size': parser(SIZE, 'a part size: 5m to 5g', bytes_of, MIN_PART_SIZE, MAX_PART_SIZE),
     'checksum': one_of('auto', 'crc32', 'none'), 'etag': one_of('auto', 'md5', 'opaque'),
-    'sse': one_of('AES256', 'aws:kms'), 'sse_kms_key_id': parse_word,
+    'sse': one_of('AES256', 'aws:kms', 'aws:kms:dsse'), 'sse_kms_key_id': parse_word,
+    'acl': one_of('private', 'public-read', 'public-read-write', 'authenticated-read',
+                  'aws-exec-read', 'bucket-owner-read', 'bucket-owner-full-control'),
+    'tagging': parse_tags,
+    'bucket_owner': parser('[0-9]{12}', 'an account of 12 digits'),
+    'request_payer': one_of('requester'),
 }
+
+# The settings that are headers: of every request to a bucket that exists, a presigned one too, and
+# of those that create an object.
+REQUEST_HEADERS = {'bucket_owner': 'x-amz-expected-bucket-owner',
+                   'request_payer': 'x-amz-request-payer'}
+OBJECT_HEADERS = {'storage_class': 'x-amz-storage-class', 'acl': 'x-amz-acl',
+                  'tagging': 'x-amz-tagging', 'sse': 'x-amz-server-side-encryption',
+                  'sse_kms_key_id': 'x-amz-server-side-encryption-aws-kms-key-id'}
+
+
+def configured_headers(names, config):
+    """Return the headers that *config* asks for; names: REQUEST_HEADERS or OBJECT_HEADERS."""
+    return {header: config[name] for name, header in names.items() if config.get(name)}
 
 
 def read_text(path):
@@ -354,29 +389,17 @@ def read_config(path):
     return config
 
 
-def find_config(environ=os.environ):
-    """Return the path of the configuration file, or None."""
-    if environ.get('S3DUMP_CONFIG'):
-        return environ['S3DUMP_CONFIG']
-    try:
-        home = os.path.expanduser('~/.s3keys')
-    except KeyError:                # 3.6, a user without HOME and without an entry in passwd
-        home = ''
-    for path in (home, '/etc/s3_keys'):
-        if os.path.lexists(path):
-            return path
-    return None
-
-
 def load_config(path=None, environ=os.environ, warn=lambda text: None):
     """Return the settings in *path*, or in the first configuration file that exists.
 
-    warn: called with a line if others may read the secret.  Raises ConfigError.
+    Among them is the `path` itself: who rotates credentials by hand changes the file, which is
+    then read again.  warn: called with a line if others may read the secret.  Raises ConfigError.
     """
-    path = path or find_config(environ)
+    path = path or environ.get('S3DUMP_CONFIG') or next(filter(
+        os.path.lexists, (home_path('~/.s3keys'), '/etc/s3_keys')), None)
     if path is None:
         return {}
-    config = read_config(path)
+    config = dict(read_config(path), path=os.path.abspath(path))
     if 'secret_access_key' in config and os.stat(path).st_mode & (stat.S_IRGRP | stat.S_IROTH):
         warn('%s holds a secret and can be read by others: chmod 600 %s'
              % (printable(path), printable(path)))
@@ -387,41 +410,45 @@ def load_config(path=None, environ=os.environ, warn=lambda text: None):
 # files of the AWS CLI.  Source: AWS SDKs and Tools Reference Guide, "Shared config and
 # credentials files", "Service-specific endpoints".
 
-def read_ini(path):
+def read_ini(path, wanted):
     """Return the sections of a file of the AWS CLI, {section: {name: value}}; {} without a file.
 
     The name of a setting in an indented block begins with that of the block:
-    s3.addressing_style.  Raises ConfigError.
+    s3.addressing_style.  wanted: whether somebody asked for a profile: else another user's file
+    is none.  Raises ConfigError.
     """
-    if not os.path.lexists(path):
+    if not os.path.lexists(path) or not wanted and not os.access(path, os.R_OK):
         return {}
     import configparser             # here, since many machines have no such file
+    import shlex
     parser = configparser.RawConfigParser(default_section=None, strict=False)
     try:
         parser.read_string(read_text(path))
     except configparser.Error as error:
         raise ConfigError('cannot read %s: it is not a file of the AWS CLI, see line %s' % (
-            printable(path), getattr(error, 'lineno', None) or getattr(
-                error, 'errors', None) and error.errors[0][0])) from None
+            printable(path), getattr(error, 'lineno', 0) or error.errors[0][0])) from None
     sections = {}
-    for title in parser.sections():
-        section = sections.setdefault(' '.join(re.sub('["\']', '', title).split()), {})
-        for name, value in parser.items(title):
+    for heading in parser.sections():
+        title = heading.strip()
+        with contextlib.suppress(ValueError):   # of an apostrophe that stands alone
+            if re.match(r'(profile|services)\s', title):
+                title = ' '.join(shlex.split(title))
+        section = sections.setdefault(title, {})
+        for name, value in parser.items(heading):
             section[name] = value
             for line in value.splitlines() if value.startswith('\n') else ():
                 inner, _, inner_value = line.partition('=')
                 section['%s.%s' % (name, inner.strip().lower())] = inner_value.strip()
+        if 'aws_security_token' in section:     # its old name, which goes first, as in the AWS CLI
+            section['aws_session_token'] = section['aws_security_token']
     return sections
 
 
 def aws_files(environ):
     """Return the paths of the credentials file and of the config file."""
-    paths = [environ.get(variable) or '~/.aws/' + name for variable, name in (
-        ('AWS_SHARED_CREDENTIALS_FILE', 'credentials'), ('AWS_CONFIG_FILE', 'config'))]
-    try:
-        return [os.path.expanduser(os.path.expandvars(path)) for path in paths]
-    except KeyError:                # as in find_config()
-        return paths
+    return [home_path(os.path.expandvars(environ.get(variable) or '~/.aws/' + name))
+            for variable, name in (('AWS_SHARED_CREDENTIALS_FILE', 'credentials'),
+                                   ('AWS_CONFIG_FILE', 'config'))]
 
 
 def profile_name(config, environ):
@@ -439,15 +466,7 @@ def read_profile(name, environ):
 
     The settings of its `services` are included: s3.endpoint_url.  Raises ConfigError.
     """
-    files = []
-    for path in aws_files(environ):
-        try:
-            files.append(read_ini(path))
-        except ConfigError as error:
-            if name or not isinstance(error.__cause__, PermissionError):
-                raise
-            files.append({})        # another user's file, and nobody asked for a profile
-    credentials, config = files
+    credentials, config = (read_ini(path, name) for path in aws_files(environ))
     title = name or 'default'
     found = [settings for settings in (
         config.get(title) if title == 'default' else None, config.get('profile ' + title),
@@ -482,54 +501,86 @@ def with_environment(config, environ):
 
     Raises ConfigError.
     """
-    server = config.get('server')
+    if 'server' in config:
+        config = dict({'endpoint': 'https://' + config['server']}, **config)
     try:
         profile = read_profile(profile_name(config, environ), environ) or {}
     except ConfigError:
-        if not (config.get('endpoint') or server) or not config.get('region'):
+        if not config.get('endpoint') or not config.get('region'):
             raise                   # the stream might go to another place
         profile = {}                # if the credentials are to come from it, Provider complains
-    region = (environ.get('AWS_REGION') or environ.get('AWS_DEFAULT_REGION')
-              or profile.get('region'))
-    url = 'https://' + server if server else configured_url('s3', environ, profile)
-    kinds = [kind for kind, variable, name in (
-        ('-fips', 'AWS_USE_FIPS_ENDPOINT', 'use_fips_endpoint'),
-        ('.dualstack', 'AWS_USE_DUALSTACK_ENDPOINT', 'use_dualstack_endpoint'))
-        if (environ.get(variable) or profile.get(name) or '').lower() == 'true']
-    if kinds and not url:
-        url = aws_url('s3' + ''.join(kinds), config.get('region') or region or 'us-east-1')
-    found = {'bucket_name': environ.get('S3DUMP_BUCKET'), 'region': region, 'endpoint': url,
+    found = {'bucket_name': environ.get('S3DUMP_BUCKET'),
+             'region': (environ.get('AWS_REGION') or environ.get('AWS_DEFAULT_REGION')
+                        or profile.get('region')),
+             'endpoint': configured_url('s3', environ, profile),
              'addressing': profile.get('s3.addressing_style'),
-             'ca_bundle': environ.get('AWS_CA_BUNDLE') or profile.get('ca_bundle')}
+             'ca_bundle': home_path(environ.get('AWS_CA_BUNDLE') or profile.get('ca_bundle')
+                                    or environ.get('REQUESTS_CA_BUNDLE') or ''),
+             'sse': 'aws:kms' if config.get('sse_kms_key_id') else ''}
+    for name in ('use_fips_endpoint', 'use_dualstack_endpoint'):
+        found[name] = (environ.get('AWS_' + name.upper()) or profile.get(name)
+                       or '').lower() == 'true'
     return dict({name: value for name, value in found.items() if value}, **config)
-
-
-def aws_url(service, region):
-    """Return the URL of a service of Amazon; China has a domain of its own."""
-    return 'https://%s.%s.amazonaws.com%s' % (
-        service, region, '.cn' if region.startswith('cn-') else '')
 
 
 # -------------------------------------------------------------------------- Endpoint
 # Only this section tells path style from virtual-hosted style.
 
-# Servers that differ from S3 in ways that we can't find out by asking.  Sources: the S3
-# compatibility pages of Cloudflare R2, Google Cloud Storage, Backblaze B2 (ETags that are
-# not MD5s), Scaleway (1,000 parts) and Storj (64 MiB parts).
-SERVERS = (
-    ('.r2.cloudflarestorage.com', {'etag': 'opaque'}),
-    ('storage.googleapis.com', {'etag': 'opaque'}),
-    ('.backblazeb2.com', {'etag': 'opaque'}),
-    ('.scw.cloud', {'max_parts': 1000}),
-    ('.storjshare.io', {'part_size': 64 << 20}),
+# The partitions of Amazon's cloud, which share nothing: how the names of their regions begin, the
+# suffix of their hosts, and that of dual-stack hosts, but for S3's.  Source: botocore,
+# partitions.json and the endpoint rules of S3 and STS.
+PARTITIONS = (
+    ('cn-', 'amazonaws.com.cn', 'api.amazonwebservices.com.cn'),
+    ('eusc-', 'amazonaws.eu', 'api.amazonwebservices.eu'),
+    ('us-gov-', 'amazonaws.com', 'api.aws'),
+    ('us-iso-', 'c2s.ic.gov', 'api.aws.ic.gov'),
+    ('us-isob-', 'sc2s.sgov.gov', 'api.aws.scloud'),
+    ('us-isof-', 'csp.hci.ic.gov', 'api.aws.hci.ic.gov'),
+    ('eu-isoe-', 'cloud.adc-e.uk', 'api.cloud-aws.adc-e.uk'),
+    ('', 'amazonaws.com', 'api.aws'),
 )
 
-# Servers whose buckets have hosts of their own, BUCKET.REGION.HOST, without a label `s3`.
-# Sources: the providers' pages on endpoints.
-VIRTUAL_HOSTS = ('.digitaloceanspaces.com', '.linodeobjects.com', '.r2.cloudflarestorage.com',
-                 '.vultrobjects.com', '.your-objectstorage.com', '.contabostorage.com',
-                 '.exo.io', '.upcloudobjects.com', '.storjshare.io', 'storage.googleapis.com',
-                 '.aliyuncs.com', '.myqcloud.com', '.myhuaweicloud.com', 'localhost')
+
+def partition(name):
+    """Return the partition in which a region is, or a host of Amazon's, which names its region."""
+    return next(row for row in PARTITIONS if re.search('[.-]' + row[0], '.' + name))
+
+
+def aws_url(service, region, config):
+    """Return the URL of Amazon's s3 or sts, of the kind that config asks for."""
+    prefix, suffix, dual_suffix = partition(region)
+    fips, dual = config.get('use_fips_endpoint'), config.get('use_dualstack_endpoint')
+    kinds = '-fips' if fips else ''
+    if service == 's3':
+        kinds += '.dualstack' if dual else ''
+    elif dual:
+        suffix = dual_suffix
+    elif prefix == 'us-gov-':
+        kinds = ''                  # all of its STS is FIPS
+    return 'https://%s%s.%s.%s' % (service, kinds, region, suffix)
+
+
+# Servers whose buckets have hosts of their own, BUCKET.REGION.HOST or BUCKET.s3.REGION.HOST, and
+# how they differ from S3 in ways that we can't find out by asking.  Sources: the providers' pages
+# on endpoints and compatibility (ETags that are not MD5s, 1,000 parts, parts of 64 MiB).
+SERVERS = (
+    (('.r2.cloudflarestorage.com', '//storage.googleapis.com', '.backblazeb2.com'),
+     {'etag': 'opaque'}),
+    (('.scw.cloud',), {'max_parts': 1000}),
+    (('.storjshare.io',), {'part_size': 64 << 20}),
+    (('.digitaloceanspaces.com', '.linodeobjects.com', '.vultrobjects.com', '.contabostorage.com',
+      '.your-objectstorage.com', '.exo.io', '.upcloudobjects.com', '.aliyuncs.com',
+      '.myqcloud.com', '.myhuaweicloud.com', '//localhost'), {}),
+)
+
+
+def known_server(host):
+    """Return the settings in which a server differs, or None of one that isn't known."""
+    return next((settings for suffixes, settings in SERVERS
+                 if ('//' + host).endswith(suffixes)), None)
+
+
+REGION = '[A-Za-z0-9][A-Za-z0-9-]{0,62}'        # can be part of a host name and of a signature
 
 
 class Endpoint:
@@ -551,13 +602,13 @@ class Endpoint:
         self.answered = False       # whether the server ever answered
         self.wants_md5 = False      # whether it wants Content-MD5 with what is written
         self.region = config.get('region') or 'us-east-1'
-        if not valid_region(self.region):
+        if not re.fullmatch(REGION, self.region):
             raise ConfigError('%s is not a valid region' % quoted(self.region))
-        self.custom = bool(config.get('endpoint'))
-        self._locate(config.get('endpoint') or aws_url('s3', self.region))
+        self._config = config
+        self._locate(config.get('endpoint') or aws_url('s3', self.region, config))
         style = config.get('addressing', 'auto')
         label = re.match(r'[a-z0-9][a-z0-9-]{1,61}[a-z0-9]\Z', self.bucket)
-        named = self.custom and self._leave_bucket_out(style)
+        named = self._leave_bucket_out(style)
         self.virtual = style == 'virtual' or named or (
             style == 'auto' and self.aws and bool(label))
         if self.virtual and not re.match(r'[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\Z',
@@ -590,7 +641,7 @@ class Endpoint:
             self.path = self.path[:-len(self.bucket) - 1]
         first, _, rest = self.domain.partition(self.bucket + '.')
         if first or not rest or style == 'path' or not (
-                style == 'virtual' or re.match(r's3\b', rest) or rest.endswith(VIRTUAL_HOSTS)):
+                style == 'virtual' or re.match(r's3\b', rest) or known_server(rest) is not None):
             return False
         self.domain = rest
         return True
@@ -598,7 +649,7 @@ class Endpoint:
     @property
     def aws(self):
         """Whether this is Amazon itself."""
-        return self.domain.endswith(('.amazonaws.com', '.amazonaws.com.cn'))
+        return self.domain.endswith('.' + partition(self.domain)[1])
 
     @property
     def host(self):
@@ -608,14 +659,10 @@ class Endpoint:
     @property
     def authority(self):
         """The Host header."""
-        return self._with_port(self.host)
+        return self.with_port(self.host)
 
-    @property
-    def server(self):
-        """The Host header of a request that names no bucket."""
-        return self._with_port(self.domain)
-
-    def _with_port(self, host):
+    def with_port(self, host):
+        """Return the Host header for a name of this server."""
         host = '[%s]' % host if ':' in host else host
         return host if self.port == (443 if self.scheme == 'https' else 80) else '%s:%d' % (
             host, self.port)
@@ -629,10 +676,7 @@ class Endpoint:
 
     def defaults(self):
         """Return the settings in which this server is known to differ."""
-        for suffix, settings in SERVERS:
-            if ('.' + self.domain).endswith('.' + suffix.lstrip('.')):
-                return settings
-        return {}
+        return known_server(self.domain) or {}
 
     def move(self, region, location):
         """Go where the server sends us: to *region*, or to the host of the URL *location*.
@@ -641,11 +685,12 @@ class Endpoint:
 
         Source: Amazon S3 User Guide, "Making requests using the REST API: request routing".
         """
-        if region and region != self.region and valid_region(region) and (
-                region.startswith('cn-') == self.region.startswith('cn-')):
+        here = partition(self.domain)
+        if region != self.region and re.fullmatch(REGION, region) and (
+                not self.aws or partition(region) == here):
             self.region = region
-            if not self.custom:
-                self._locate(aws_url('s3', self.region))
+            if not self._config.get('endpoint'):
+                self._locate(aws_url('s3', region, self._config))
         elif location:
             try:
                 scheme, host, port, _ = split_url(location if '//' in location
@@ -653,10 +698,9 @@ class Endpoint:
             except ValueError:
                 scheme = host = ''
             base = host[len(self.bucket) + 1:] if host.startswith(self.bucket + '.') else host
-            suffix = '.amazonaws.com.cn' if self.domain.endswith('.cn') else '.amazonaws.com'
             if host == self.host:
                 base = self.domain
-            elif not self.aws or not ('.' + base).endswith(suffix):
+            elif not self.aws or partition(base) != here or not base.endswith('.' + here[1]):
                 base = ''
             if not base or scheme not in (self.scheme, 'https'):
                 raise BadAnswer('the server redirects to %s, which is not followed with a '
@@ -679,11 +723,6 @@ def split_url(url):
             or not re.match(r'[!-~]*\Z', parts.path):
         raise ValueError(url)
     return parts.scheme, host, port or (443 if parts.scheme == 'https' else 80), parts.path
-
-
-def valid_region(name):
-    """Whether *name* can be part of a host name and of a credential scope."""
-    return bool(re.match(r'[A-Za-z0-9][A-Za-z0-9-]{0,62}\Z', name))
 
 
 # -------------------------------------------------------------- Signature Version 4
@@ -717,18 +756,16 @@ def canonical_request(method, target, query, headers, payload_hash):
     return '\n'.join([method, target, query, ''.join(lines), names, payload_hash]), names
 
 
-def credential_scope(timestamp, region, service):
-    """Return what the signing key is valid for: a day, a region and a service."""
-    return '%s/%s/%s/aws4_request' % (timestamp[:8], region, service)
+def credential_scope(now, region, service):
+    """Return the timestamp, and what the signing key is valid for: day, region and service."""
+    timestamp = time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))
+    return timestamp, '%s/%s/%s/aws4_request' % (timestamp[:8], region, service)
 
 
-def string_to_sign(timestamp, scope, request):
-    """timestamp: YYYYMMDDTHHMMSSZ; request: canonical."""
-    return '\n'.join([ALGORITHM, timestamp, scope, sha256(request.encode())])
-
-
-def signature(secret_access_key, scope, to_sign):
-    """HMAC(HMAC(HMAC(HMAC(HMAC("AWS4" + secret, day), region), service), "aws4_request"), text)"""
+def signature(secret_access_key, timestamp, scope, request):
+    """HMAC(HMAC(HMAC(HMAC(HMAC("AWS4" + secret, day), region), service), "aws4_request"), text),
+    where text has the SHA-256 of the canonical request."""
+    to_sign = '\n'.join([ALGORITHM, timestamp, scope, sha256(request.encode())])
     key = ('AWS4' + secret_access_key).encode()
     for text in scope.split('/') + [to_sign]:
         key = hmac.new(key, text.encode(), hashlib.sha256).digest()
@@ -745,35 +782,35 @@ def sign_headers(credentials, region, service, now, method, target, query, heade
 
     now: seconds since the epoch; the other arguments as for canonical_request().
     """
-    timestamp = time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))
+    timestamp, scope = credential_scope(now, region, service)
     headers['x-amz-date'] = timestamp
     headers['x-amz-content-sha256'] = payload_hash
     if credentials.session_token:
         headers['x-amz-security-token'] = credentials.session_token
     request, names = canonical_request(method, target, query, headers, payload_hash)
-    scope = credential_scope(timestamp, region, service)
     headers['authorization'] = '%s Credential=%s/%s, SignedHeaders=%s, Signature=%s' % (
         ALGORITHM, credentials.access_key_id, scope, names,
-        signature(credentials.secret_access_key, scope, string_to_sign(timestamp, scope, request)))
+        signature(credentials.secret_access_key, timestamp, scope, request))
 
 
-def presign(credentials, region, service, now, method, authority, target, expires):
+def presign(credentials, region, service, now, method, authority, target, expires, headers=()):
     """Return the query string with which anybody may make this request for *expires* seconds.
+
+    headers: a dict of those that are said in the query, for whoever uses the URL sends none.
 
     Source: Amazon S3 API Reference, "Authenticating Requests: Using Query Parameters".
     """
-    timestamp = time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))
-    scope = credential_scope(timestamp, region, service)
-    query = {'X-Amz-Algorithm': ALGORITHM, 'X-Amz-Date': timestamp,
-             'X-Amz-Credential': '%s/%s' % (credentials.access_key_id, scope),
-             'X-Amz-Expires': str(expires), 'X-Amz-SignedHeaders': 'host'}
+    timestamp, scope = credential_scope(now, region, service)
+    query = dict(headers, **{
+        'X-Amz-Algorithm': ALGORITHM, 'X-Amz-Date': timestamp,
+        'X-Amz-Credential': '%s/%s' % (credentials.access_key_id, scope),
+        'X-Amz-Expires': str(expires), 'X-Amz-SignedHeaders': 'host'})
     if credentials.session_token:
         query['X-Amz-Security-Token'] = credentials.session_token
     text = canonical_query(query)
     request, _ = canonical_request(method, target, text, {'host': authority}, UNSIGNED_PAYLOAD)
     return '%s&X-Amz-Signature=%s' % (
-        text, signature(credentials.secret_access_key, scope,
-                        string_to_sign(timestamp, scope, request)))
+        text, signature(credentials.secret_access_key, timestamp, scope, request))
 
 
 def sha256(data):
@@ -2129,7 +2166,8 @@ def from_configuration(given):
 
 def from_environment(given):
     return make_credentials('the environment', given.environ, (
-        'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN'))
+        'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SECURITY_TOKEN' if given.environ.get(
+            'AWS_SECURITY_TOKEN') else 'AWS_SESSION_TOKEN'))
 
 
 def from_profile(given, name=None, users=()):
@@ -2205,7 +2243,8 @@ def assume_web_role(given, where, path, role, session):
 def assume_role(given, where, signer, **query):
     """Return Credentials of a role, from STS; signer: the Credentials that ask, or None."""
     profile = read_profile(profile_name(given.config, given.environ), given.environ) or {}
-    url = configured_url('sts', given.environ, profile) or aws_url('sts', given.region)
+    url = configured_url('sts', given.environ, profile) or aws_url(
+        'sts', given.region, given.config)
     body = canonical_query(dict(query, Version='2011-06-15')).encode()
     answer = given.ask(where, url, 'POST', {'content-type': 'application/x-www-form-urlencoded'},
                        body, signer=signer, region=given.region)
@@ -2492,7 +2531,7 @@ class Request:
     def __init__(self, bucket, operation, method, key='', query=(), headers=(), body=b'',
                  payload_hash=None, timeout=None, patience=None):
         self.label = operation + (' ' + quoted(key, 300) if key else '')    # for messages
-        self.headers = dict(headers)
+        self.headers = dict(bucket.request_headers(operation), **dict(headers))
         self._bucket, self._connection = bucket, bucket.connection()
         self._method, self._key, self._query, self._body = method, key, dict(query), body
         self._payload_hash = payload_hash or sha256(body)
@@ -2897,7 +2936,8 @@ class Bucket:
         tells, which learns the clock if it is refused for that.
         """
         endpoint, date = self.endpoint, None
-        origin = Origin(endpoint.scheme, endpoint.domain, endpoint.port, endpoint.server)
+        origin = Origin(endpoint.scheme, endpoint.domain, endpoint.port,
+                        endpoint.with_port(endpoint.domain))
         connection = Connection(origin, self.limit, self.tls, self.monotonic, self._environ,
                                 self.signals_here())
         try:
@@ -2962,22 +3002,24 @@ class Bucket:
                                      ', its upload id is ' + printable(upload_id))))
         raise error
 
+    def request_headers(self, operation):
+        """Return the headers that the configuration has for a request: its creation can't know
+        the bucket's owner."""
+        return {} if operation == 'CreateBucket' else configured_headers(
+            REQUEST_HEADERS, self._config)
+
     def _object_headers(self, dump_id, storage_class=None):
         """Return the headers of an object that is created.
 
         By the metadata a restore sees that volumes or parts are missing or somebody else's, and
         we recognize an object of ours when the answer to its creation was lost.
         """
-        headers = {'x-amz-meta-volume-size': str(self.part_size * self.max_parts),
-                   'x-amz-meta-part-size': str(self.part_size),
-                   'x-amz-meta-dump-id': dump_id}
-        storage_class = storage_class or self._config.get('storage_class', 'STANDARD')
-        if storage_class != 'STANDARD':
-            headers['x-amz-storage-class'] = storage_class
-        if self._config.get('sse'):
-            headers['x-amz-server-side-encryption'] = self._config['sse']
-        if self._config.get('sse_kms_key_id'):
-            headers['x-amz-server-side-encryption-aws-kms-key-id'] = self._config['sse_kms_key_id']
+        storage_class = storage_class or self._config.get('storage_class')
+        headers = configured_headers(OBJECT_HEADERS, dict(
+            self._config, storage_class=storage_class if storage_class != 'STANDARD' else ''))
+        headers.update({'x-amz-meta-volume-size': str(self.part_size * self.max_parts),
+                        'x-amz-meta-part-size': str(self.part_size),
+                        'x-amz-meta-dump-id': dump_id})
         if self.retain:
             mode, days = self.retain
             headers['x-amz-object-lock-mode'] = mode
@@ -3178,7 +3220,7 @@ class Bucket:
         target, authority = self.endpoint.target(key), self.endpoint.authority
         return '%s://%s%s?%s' % (self.endpoint.scheme, authority, target, presign(
             self.credentials.get(self), self.endpoint.region, self.service, self.now(), 'GET',
-            authority, target, expires))
+            authority, target, expires, self.request_headers('GetObject')))
 
     # The bucket itself
 

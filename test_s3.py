@@ -59,6 +59,7 @@ import time
 import traceback
 import unittest
 import unittest.mock
+import urllib.error
 import urllib.parse
 import urllib.request
 import warnings
@@ -241,6 +242,16 @@ FOREIGN = frozenset((
 # A set for User.allow: may write and can do nothing else.
 WRITE_ONLY = frozenset(('PutObject', 'CreateMultipartUpload', 'UploadPart',
                         'CompleteMultipartUpload'))
+
+# Headers that a bucket may demand, see Service.demands, and the values that they may have: of every
+# request, where a presigned one has them in its query, and of those that create an object.
+REQUEST_HEADERS = {'x-amz-expected-bucket-owner': r'\d{12}', 'x-amz-request-payer': 'requester'}
+CREATION_HEADERS = {
+    'x-amz-acl': 'private|public-read|public-read-write|authenticated-read|aws-exec-read'
+                 '|bucket-owner-read|bucket-owner-full-control',
+    'x-amz-tagging': '[^&=]{1,999}=[^&=]{0,999}(&[^&=]{1,999}=[^&=]{0,999}){0,9}',
+    'x-amz-server-side-encryption': 'AES256|aws:kms(:dsse)?',
+    'x-amz-server-side-encryption-aws-kms-key-id': '[a-z0-9:/-]+'}
 
 
 def operation_name(method, bucket, key, query):
@@ -427,8 +438,10 @@ class Object:
         self.storage_class = 'STANDARD'
         self.content_type = 'binary/octet-stream'
         self.metadata = {}              # x-amz-meta-* in lower case: text
-        self.sse = None                 # AES256 or aws:kms
+        self.sse = None                 # AES256, aws:kms or aws:kms:dsse
         self.sse_kms_key_id = None
+        self.canned_acl = None
+        self.tags = {}
         self.acl = None                 # XML, as it was put
         self.lock_mode = None           # GOVERNANCE or COMPLIANCE
         self.lock_until = None          # epoch seconds
@@ -623,6 +636,8 @@ class Service:
         self.min_part_size, self.max_parts = min_part_size, max_parts
         self.page_size, self.discard, self.quirks = page_size, discard, set(quirks)
         self.lock_enabled = self.acl_enabled = True
+        self.owner = '123456789012'     # the account
+        self.demands = {}               # headers that requests must have: their values
         self.offset = 0                 # seconds by which this clock is ahead
         self.users = {self.access_key: User(self.secret_key)}
         self.buckets = {}
@@ -681,7 +696,7 @@ class Service:
         headers = exchange.headers
         for name in ('expect', 'transfer-encoding', 'x-amz-acl', 'x-amz-sdk-checksum-algorithm',
                      'x-amz-trailer'):
-            if name in headers:
+            if name in headers and name not in self.demands:
                 self.violation(exchange, 'header ' + name)
         if 'aws-chunked' in headers.get('content-encoding', ''):
             self.violation(exchange, 'content-encoding aws-chunked')
@@ -798,8 +813,25 @@ class Service:
             raise S3Error('AccessDenied', 'with an explicit deny in a resource-based policy')
         if exchange.bucket and exchange.bucket not in self.buckets and operation != 'CreateBucket':
             raise S3Error('NoSuchBucket', BucketName=exchange.bucket)
+        self.check_demands(exchange)
         with self.lock:
             return getattr(self, operation)(exchange)
+
+    def check_demands(self, exchange):
+        """Hold a request to the owner that it names, and to what the bucket demands."""
+        said = dict(exchange.query, **exchange.headers)
+        allowed = {} if exchange.operation == 'CreateBucket' else dict(REQUEST_HEADERS)
+        if exchange.operation in ('PutObject', 'CreateMultipartUpload'):
+            allowed.update(CREATION_HEADERS)
+        for name in set(said) & set(dict(REQUEST_HEADERS, **CREATION_HEADERS)):
+            if name not in allowed:
+                self.violation(exchange, name + ' is not for this request')
+            elif not re.match(r'(%s)\Z' % allowed[name], said[name], re.ASCII):
+                raise S3Error('InvalidArgument', '%s: %s' % (name, said[name]))
+        if said.get('x-amz-expected-bucket-owner', self.owner) != self.owner or any(
+                said.get(name) != value for name, value in self.demands.items()
+                if name in allowed):
+            raise S3Error('AccessDenied')
 
     # Digests, conditions and attributes, which several operations share.
 
@@ -865,15 +897,20 @@ class Service:
         if storage_class not in STORAGE_CLASSES:
             raise S3Error('InvalidStorageClass')
         sse = headers.get('x-amz-server-side-encryption')
-        if sse not in (None, 'AES256', 'aws:kms', 'aws:kms:dsse'):
-            raise S3Error('InvalidArgument', 'The encryption method specified is not supported')
+        kms_key = headers.get('x-amz-server-side-encryption-aws-kms-key-id')
+        if kms_key is not None and not (sse or '').startswith('aws:kms'):
+            raise S3Error('InvalidArgument', 'Server Side Encryption with AWS KMS managed key'
+                                             ' requires HTTP header x-amz-server-side-encryption'
+                                             ' : aws:kms')
         metadata = {name: value for name, value in headers.items()
                     if name.startswith('x-amz-meta-')}
         if sum(len(name) - 11 + len(value) for name, value in metadata.items()) > MAX_METADATA_SIZE:
             raise S3Error('MetadataTooLarge')
         lock_mode, lock_until = self.lock_attributes(headers)
         return {'storage_class': storage_class, 'sse': sse, 'metadata': metadata,
-                'sse_kms_key_id': headers.get('x-amz-server-side-encryption-aws-kms-key-id'),
+                'sse_kms_key_id': kms_key, 'canned_acl': headers.get('x-amz-acl'),
+                'tags': {name.decode(): value.decode()
+                         for name, value in split_query(headers.get('x-amz-tagging', ''))},
                 'content_type': headers.get('content-type', 'binary/octet-stream'),
                 'lock_mode': lock_mode, 'lock_until': lock_until}
 
@@ -3065,6 +3102,27 @@ class ServerTests(ServerTestCase):
             client('PUT', '/bucket/key', b'data', payload_hash=payload_hash, **headers)
             self.assertEqual(len(server.violations), count, headers)
 
+    def test_a_bucket_may_demand_headers_and_checks_them(self):
+        server, client = self.serve()
+        self.violations = ('x-amz-acl is not for this request',)
+        self.refused(client('PUT', '/bucket/key', x_amz_tagging='a'), 'InvalidArgument')
+        self.refused(client('PUT', '/bucket/key', x_amz_server_side_encryption_aws_kms_key_id='k'),
+                     'InvalidArgument')
+        self.refused(client('GET', '/bucket/key', x_amz_expected_bucket_owner='1'),
+                     'InvalidArgument')
+        self.refused(client('GET', '/bucket/key', x_amz_expected_bucket_owner='0' * 12),
+                     'AccessDenied')
+        server.demands.update({'x-amz-request-payer': 'requester', 'x-amz-acl': 'private'})
+        for headers in ({}, {'x_amz_acl': 'private'}, {'x_amz_request_payer': 'requester'}):
+            self.refused(client('PUT', '/bucket/key', **headers), 'AccessDenied')
+        self.assertEqual(client('PUT', '/bucket/key', x_amz_request_payer='requester',
+                                x_amz_acl='private', x_amz_tagging='a%20=b+').status, 200)
+        self.assertEqual((server.objects['key'].canned_acl, server.objects['key'].tags),
+                         ('private', {'a ': 'b '}))
+        self.assertEqual(client('GET', '/bucket/key', x_amz_request_payer='requester',
+                                x_amz_acl='private').status, 200)
+        self.assertEqual(len(server.violations), 1)
+
 
 class FaultTests(ServerTestCase):
     """Each kind of fault, and each quirk, seen from the client."""
@@ -3851,7 +3909,14 @@ class ConfigurationTests(unittest.TestCase):
                 (b'max_parts 10001', ':1: max_parts: '), (b'limit_rate 0', ':1: limit_rate: '),
                 (b'limit_rate 1e3', ':1: limit_rate: '), (b'checksum sha1', ':1: checksum: '),
                 (b'addressing dns', ':1: addressing: '), (b'etag no', ':1: etag: '),
-                (b'sse AES128', ':1: sse: '), (b'\xff', 'it is not UTF-8 text')):
+                (b'sse AES128', ':1: sse: '), (b'acl owner', ':1: acl: '),
+                (b'bucket_owner 1234', ":1: bucket_owner: '1234' is not an account of 12 digits"),
+                (b'request_payer me', ':1: request_payer: '), (b'tagging a', ':1: tagging: '),
+                (b'tagging =b', ':1: tagging: '), (b'tagging a=b&a=c', ':1: tagging: '),
+                (b'tagging AWS:a=b', ':1: tagging: '), (b'tagging a=b;c', ':1: tagging: '),
+                (b'tagging a=' + 257 * b'b', ':1: tagging: '),
+                (b'tagging ' + b'&'.join(b'%d=' % number for number in range(11)), ':1: tagging: '),
+                (b'\xff', 'it is not UTF-8 text')):
             with self.subTest(text=text):
                 with self.assertRaises(s3.ConfigError) as caught:
                     self.read(text)
@@ -3862,6 +3927,19 @@ class ConfigurationTests(unittest.TestCase):
             with self.assertRaisesRegex(s3.ConfigError, 'cannot read ' + path):
                 s3.read_config(path)
 
+    def test_where_the_settings_were_read_is_among_them(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, 'auto')
+            with open(path, 'w') as file:
+                file.write('bucket_name b\naccess_key_id a\nsecret_access_key s\n')
+            relative = os.path.relpath(path)
+            for config in (s3.load_config(relative, NOWHERE),
+                           s3.load_config(environ=dict(NOWHERE, S3DUMP_CONFIG=relative))):
+                self.assertEqual(config['path'], path)
+                self.assertEqual(s3.with_environment(config, NOWHERE)['path'], path)
+        with self.assertRaisesRegex(s3.ConfigError, 'unknown setting path'):
+            self.read(b'path /x')
+
     def test_others_that_may_read_the_secret_are_warned_of(self):
         for mode, warned in ((0o600, False), (0o644, True), (0o640, True)):
             with tempfile.NamedTemporaryFile() as file:
@@ -3871,6 +3949,10 @@ class ConfigurationTests(unittest.TestCase):
                 warnings = []
                 s3.load_config(file.name, warn=warnings.append)
                 self.assertEqual(bool(warnings), warned)
+
+    def test_tags_are_encoded(self):
+        config, _ = self.read('tagging a b=ä/+&c=&_.:-@/=x=y'.encode())
+        self.assertEqual(config, {'tagging': '_.%3A-%40%2F=x%3Dy&a%20b=%C3%A4%2F%2B&c='})
 
     def test_sizes_and_rates_have_units_of_1024(self):
         for text, expected in (('0', 0), ('300k', 307200), ('1.5M', 1572864), ('2g', 2 << 30),
@@ -3920,12 +4002,30 @@ class ConfigurationTests(unittest.TestCase):
                 profile = s3.read_profile('', environ)
                 self.assertEqual([profile[name] for name in (
                     'aws_access_key_id', 'aws_secret_access_key', 'region')], ['K', 's', 'r'])
-        with aws_files(config="[profile 'a  b']\nregion=r\n") as environ:
-            self.assertEqual(s3.read_profile('a b', environ), {'region': 'r'})
+        for title, name in (("profile 'a  b'", 'a  b'), ('profile "a b"', 'a b'),
+                            ('profile  x', 'x'), (r'profile a\ b', 'a b'), (' default ', ''),
+                            ('profile "it\'s"', "it's"), ("profile it's", "it's"),
+                            ("profile it''s", 'its')):
+            with aws_files(config='[%s]\nregion=r\n' % title) as environ:
+                self.assertEqual(s3.read_profile(name, environ), {'region': 'r'}, title)
+        for name in ("it's", "it''s", 'a "b"'):
+            with aws_files(credentials='[%s]\nregion=r\n' % name) as environ:
+                self.assertEqual(s3.read_profile(name, environ), {'region': 'r'}, name)
         with aws_files(config='[default]\naws_session_token=old\nregion=r\n',
                        credentials='[default]\naws_access_key_id=K\n') as environ:
             self.assertEqual(s3.read_profile('', environ),
                              {'region': 'r', 'aws_access_key_id': 'K'})
+        with aws_files(config='[default]\naws_security_token=old\n', credentials=
+                       '[default]\naws_access_key_id=K\naws_session_token=older\n'
+                       'aws_security_token=t\n') as environ:
+            self.assertEqual(s3.read_profile('', environ)['aws_session_token'], 't')
+        with tempfile.TemporaryDirectory() as folder:       # a file that can't be read
+            link = os.path.join(folder, 'link')
+            os.symlink('nowhere', link)
+            environ = dict(NOWHERE, AWS_CONFIG_FILE=link)
+            self.assertIsNone(s3.read_profile('', environ))
+            with self.assertRaisesRegex(s3.ConfigError, 'cannot read .*link'):
+                s3.read_profile('prod', environ)
         for text, message in (('[default\n', 'not a file of the AWS CLI, see line 1'),
                               ('[default]\nnonsense\n', 'see line 2'),
                               ('[default]\nservices = gone\n', r'no section .services gone.')):
@@ -3935,17 +4035,24 @@ class ConfigurationTests(unittest.TestCase):
                 known = {'endpoint': 'http://x', 'region': 'r'}
                 self.assertEqual(s3.with_environment(known, environ), known)
 
-    def test_the_environment_may_ask_for_a_kind_of_endpoint(self):
-        for environ, host in (
-                ({'AWS_USE_FIPS_ENDPOINT': 'true'}, 's3-fips.us-east-1.amazonaws.com'),
-                ({'AWS_USE_DUALSTACK_ENDPOINT': 'TRUE', 'AWS_REGION': 'eu-west-1'},
-                 's3.dualstack.eu-west-1.amazonaws.com'),
-                ({'AWS_USE_DUALSTACK_ENDPOINT': 'true', 'AWS_USE_FIPS_ENDPOINT': 'true'},
-                 's3-fips.dualstack.us-east-1.amazonaws.com'),
-                ({'AWS_USE_DUALSTACK_ENDPOINT': 'true', 'AWS_REGION': 'cn-north-1'},
-                 's3.dualstack.cn-north-1.amazonaws.com.cn')):
-            self.assertEqual(s3.with_environment({}, dict(NOWHERE, **environ))['endpoint'],
-                             'https://' + host)
+    def test_the_certificates_are_found_as_the_aws_tools_find_them(self):
+        home = os.path.expanduser('~')
+        with aws_files(config='[default]\nca_bundle = ~/profile\n') as files:
+            for config, environ, expected in (
+                    (self.read(b'ca_bundle ~/own')[0], {'AWS_CA_BUNDLE': '/aws'}, home + '/own'),
+                    ({}, dict(files, AWS_CA_BUNDLE='~/aws'), home + '/aws'),
+                    ({}, dict(files, REQUESTS_CA_BUNDLE='/requests'), home + '/profile'),
+                    ({}, dict(NOWHERE, REQUESTS_CA_BUNDLE='~/requests'), home + '/requests')):
+                self.assertEqual(s3.with_environment(config, environ)['ca_bundle'], expected)
+
+    def test_fips_and_dual_stack_may_be_asked_for_by_environment_and_profile(self):
+        text = '[default]\nuse_fips_endpoint = true\nuse_dualstack_endpoint = True\n'
+        with aws_files(config=text) as files:
+            for environ, expected in (
+                    ({}, {'use_fips_endpoint': True, 'use_dualstack_endpoint': True}),
+                    ({'AWS_USE_FIPS_ENDPOINT': 'false'}, {'use_dualstack_endpoint': True}),
+                    (dict(NOWHERE, AWS_USE_FIPS_ENDPOINT='TRUE'), {'use_fips_endpoint': True})):
+                self.assertEqual(s3.with_environment({}, dict(files, **environ)), expected)
 
 
 class SecretTests(unittest.TestCase):
@@ -4025,6 +4132,48 @@ class EndpointTests(unittest.TestCase):
                 self.assertEqual((endpoint.scheme, endpoint.authority, endpoint.target('k')),
                                  (scheme, authority, target))
 
+    def test_every_partition_of_amazon_has_its_hosts(self):
+        fips, dual = {'AWS_USE_FIPS_ENDPOINT': 'true'}, {'AWS_USE_DUALSTACK_ENDPOINT': 'true'}
+        for environ, s3_host, sts_host in (
+                ({}, 's3.us-east-1.amazonaws.com', 'sts.us-east-1.amazonaws.com'),
+                ({}, 's3.xx-new-1.amazonaws.com', 'sts.xx-new-1.amazonaws.com'),
+                ({}, 's3.us-gov-west-1.amazonaws.com', 'sts.us-gov-west-1.amazonaws.com'),
+                ({}, 's3.cn-north-1.amazonaws.com.cn', 'sts.cn-north-1.amazonaws.com.cn'),
+                ({}, 's3.eusc-de-east-1.amazonaws.eu', 'sts.eusc-de-east-1.amazonaws.eu'),
+                ({}, 's3.us-iso-east-1.c2s.ic.gov', 'sts.us-iso-east-1.c2s.ic.gov'),
+                ({}, 's3.us-isob-east-1.sc2s.sgov.gov', 'sts.us-isob-east-1.sc2s.sgov.gov'),
+                ({}, 's3.us-isof-south-1.csp.hci.ic.gov', 'sts.us-isof-south-1.csp.hci.ic.gov'),
+                ({}, 's3.eu-isoe-west-1.cloud.adc-e.uk', 'sts.eu-isoe-west-1.cloud.adc-e.uk'),
+                (fips, 's3-fips.us-east-1.amazonaws.com', 'sts-fips.us-east-1.amazonaws.com'),
+                (fips, 's3-fips.us-gov-west-1.amazonaws.com', 'sts.us-gov-west-1.amazonaws.com'),
+                (fips, 's3-fips.us-iso-east-1.c2s.ic.gov', 'sts-fips.us-iso-east-1.c2s.ic.gov'),
+                (dual, 's3.dualstack.eu-west-1.amazonaws.com', 'sts.eu-west-1.api.aws'),
+                (dual, 's3.dualstack.us-gov-east-1.amazonaws.com', 'sts.us-gov-east-1.api.aws'),
+                (dual, 's3.dualstack.cn-north-1.amazonaws.com.cn',
+                 'sts.cn-north-1.api.amazonwebservices.com.cn'),
+                (dual, 's3.dualstack.eusc-de-east-1.amazonaws.eu',
+                 'sts.eusc-de-east-1.api.amazonwebservices.eu'),
+                (dual, 's3.dualstack.us-iso-east-1.c2s.ic.gov',
+                 'sts.us-iso-east-1.api.aws.ic.gov'),
+                (dual, 's3.dualstack.us-isob-east-1.sc2s.sgov.gov',
+                 'sts.us-isob-east-1.api.aws.scloud'),
+                (dual, 's3.dualstack.us-isof-south-1.csp.hci.ic.gov',
+                 'sts.us-isof-south-1.api.aws.hci.ic.gov'),
+                (dual, 's3.dualstack.eu-isoe-west-1.cloud.adc-e.uk',
+                 'sts.eu-isoe-west-1.api.cloud-aws.adc-e.uk'),
+                (dict(fips, **dual), 's3-fips.dualstack.us-gov-west-1.amazonaws.com',
+                 'sts-fips.us-gov-west-1.api.aws')):
+            with self.subTest(s3_host):
+                region = sts_host.split('.')[1]
+                endpoint = self.endpoint(dict(environ, AWS_REGION=region))
+                self.assertEqual((endpoint.host, endpoint.aws), ('b-1.' + s3_host, True))
+                config = s3.with_environment({}, dict(NOWHERE, **environ))
+                self.assertEqual(s3.aws_url('sts', region, config), 'https://' + sts_host)
+                named = self.endpoint(endpoint='https://' + s3_host)
+                self.assertEqual((named.host, named.aws), ('b-1.' + s3_host, True))
+        for host in ('amazonaws.com', 'evilamazonaws.com', 's3.amazonaws.com.cn.evil', 'aws.eu'):
+            self.assertFalse(self.endpoint(endpoint='https://' + host).aws, host)
+
     def test_what_is_no_endpoint_is_refused(self):
         for url in ('s3.example.com', 'ftp://x', 'https://', 'https://u:p@x', 'http://x?y',
                     'http://x:port', 'http://[::1', 'http://a b'):
@@ -4044,6 +4193,7 @@ class EndpointTests(unittest.TestCase):
 
     def test_a_redirect_is_followed_only_where_it_is_safe(self):
         aws, custom = {}, {'endpoint': 'https://s3.example.com'}
+        gov, china = {'region': 'us-gov-west-1'}, {'region': 'cn-north-1'}
         for config, region, location, host in (
                 (aws, 'eu-west-1', '', 'b-1.s3.eu-west-1.amazonaws.com'),
                 (aws, '', 'b-1.s3-us-west-2.amazonaws.com', 'b-1.s3-us-west-2.amazonaws.com'),
@@ -4054,6 +4204,22 @@ class EndpointTests(unittest.TestCase):
                 (aws, '', 'https://evilamazonaws.com/', None),
                 (aws, '', 'http://b-1.s3.eu-west-1.amazonaws.com/', None),
                 (aws, 'x/evil', 'https://evil.example.com', None),
+                (dict(aws, use_fips_endpoint=True), 'us-west-2', 's3.us-west-2.amazonaws.com',
+                 'b-1.s3-fips.us-west-2.amazonaws.com'),
+                (aws, 'us-gov-west-1', '', 'b-1.s3.us-east-1.amazonaws.com'),
+                (aws, 'eusc-de-east-1', 'b-1.s3.eusc-de-east-1.amazonaws.eu', None),
+                (aws, '', 's3-us-gov-west-1.amazonaws.com', None),
+                (aws, '', 's3-fips.us-gov-west-1.amazonaws.com', None),
+                (aws, '', 'https://s3.cn-north-1.amazonaws.com.cn', None),
+                (gov, 'us-gov-east-1', '', 'b-1.s3.us-gov-east-1.amazonaws.com'),
+                (gov, '', 'https://b-1.s3.us-gov-east-1.amazonaws.com',
+                 'b-1.s3.us-gov-east-1.amazonaws.com'),
+                (gov, '', 'https://s3.us-east-1.amazonaws.com', None),
+                (china, 'cn-northwest-1', '', 'b-1.s3.cn-northwest-1.amazonaws.com.cn'),
+                (china, 'us-east-1', 'https://s3.us-east-1.amazonaws.com', None),
+                ({'endpoint': 'https://s3.us-gov-west-1.amazonaws.com'}, 'us-gov-west-1', '',
+                 'b-1.s3.us-gov-west-1.amazonaws.com'),
+                (custom, 'cn-hangzhou', '', 's3.example.com'),
                 (custom, '', 'https://s3.example.com:8443/', 's3.example.com'),
                 (custom, '', 'http://s3.example.com/', None),
                 (custom, '', 'https://s3.eu-west-1.amazonaws.com/', None),
@@ -4064,6 +4230,8 @@ class EndpointTests(unittest.TestCase):
                 if host:
                     endpoint.move(region, location)
                     self.assertEqual(endpoint.host, host)
+                    if config and region:       # of its partition, or of a server of its own
+                        self.assertEqual(endpoint.region, region)
                 else:
                     with self.assertRaises(s3.BadAnswer):
                         endpoint.move(region, location)
@@ -4700,6 +4868,20 @@ class ProxyClientTests(ClientTestCase):
         with self.assertRaisesRegex(s3.ResponseError, '.407.'):
             self.bucket(plain, {'HTTP_PROXY': proxy.url}).put_object('key', b'')
 
+    def test_sts_is_asked_where_and_how_s3_is(self):
+        with certificate() as path, Proxy() as proxy:       # which knows neither host
+            role = {'AWS_WEB_IDENTITY_TOKEN_FILE': path, 'AWS_ROLE_ARN': ROLE_ARN,
+                    'HTTPS_PROXY': proxy.url}
+            for region, more, host in (
+                    ('eusc-de-east-1', {}, 'sts.eusc-de-east-1.amazonaws.eu'),
+                    ('us-west-2', {'AWS_USE_FIPS_ENDPOINT': 'true'},
+                     'sts-fips.us-west-2.amazonaws.com'),
+                    ('eu-west-1', {'AWS_USE_DUALSTACK_ENDPOINT': 'true'}, 'sts.eu-west-1.api.aws')):
+                with self.assertRaisesRegex(s3.NetworkError, re.escape(host)):
+                    self.bucket(self.server(), dict(role, **more), access_key_id='',
+                                secret_access_key='', region=region)
+                self.assertEqual(proxy.log.pop(), ('CONNECT', host + ':443'))
+
     def test_sts_goes_through_it_and_the_services_of_this_machine_do_not(self):
         with CredentialServices() as services, Proxy() as proxy:
             services.issue('ROLE', 'secretOFrole', 'tokenOFrole', 3600)
@@ -4940,6 +5122,16 @@ class CredentialTests(ClientTestCase):
         server = self.server()
         self.bucket(server, environ).put_object('key', b'')
         self.assertEqual(server.log[-1].user, server.access_key)
+
+    def test_the_session_token_is_known_by_its_old_name_too(self):
+        token = 'tokenOFenvironment'
+        for more in ({'AWS_SECURITY_TOKEN': token},
+                     {'AWS_SECURITY_TOKEN': token, 'AWS_SESSION_TOKEN': 'another'}):
+            environ = dict(self.environ('environment'), **dict({'AWS_SESSION_TOKEN': ''}, **more))
+            self.assertEqual(self.used(self.of(environ)), 'ENVIRONMENT')
+        path = self.file('credentials', '[default]\naws_access_key_id = PROFILE\naws_security_token'
+                         ' = tokenOFprofile\naws_secret_access_key = secretOFprofile\n')
+        self.assertEqual(self.used(self.of({'AWS_SHARED_CREDENTIALS_FILE': path})), 'PROFILE')
 
     def test_the_services_are_asked_as_they_want_it(self):
         self.of(self.environ('instance'))
@@ -5462,6 +5654,71 @@ class BucketTests(ClientTestCase):
             self.assertEqual((found.storage_class, found.sse), ('STANDARD_IA', 'aws:kms'))
             self.assertEqual(found.metadata['x-amz-meta-volume-size'], '7000')
             self.assertEqual(found.metadata['x-amz-meta-part-size'], '1000')
+
+    def test_what_a_bucket_demands_is_sent(self):
+        owner, payer = 'x-amz-expected-bucket-owner', 'x-amz-request-payer'
+        for config, name, value in (
+                ({'bucket_owner': '123456789012'}, owner, '123456789012'),
+                ({'request_payer': 'requester'}, payer, 'requester'),
+                ({'acl': 'bucket-owner-full-control'}, 'x-amz-acl', 'bucket-owner-full-control'),
+                ({'tagging': 'a%20b=%C3%A4%2F%2B&c='}, 'x-amz-tagging', 'a%20b=%C3%A4%2F%2B&c='),
+                ({'sse': 'aws:kms:dsse', 'sse_kms_key_id': 'key'}, 'x-amz-server-side-encryption',
+                 'aws:kms:dsse'),
+                ({'sse_kms_key_id': 'key'}, 'x-amz-server-side-encryption', 'aws:kms'),
+                ({'sse': 'aws:kms', 'sse_kms_key_id': 'key'},
+                 'x-amz-server-side-encryption-aws-kms-key-id', 'key')):
+            with self.subTest(config):
+                server = self.server()
+                server.demands[name] = value
+                stranger, bucket = self.bucket(server), self.bucket(server, **config)
+                with self.assertRaisesRegex(s3.ResponseError, 'AccessDenied'):
+                    stranger.put_object('key', b'')
+                self.every_operation(bucket)
+                if name in (owner, payer):
+                    server.put('key', b'data')
+                    for ask in (lambda: stranger.get_object('key', memoryview(bytearray(4))),
+                                lambda: list(stranger.list_objects()), stranger.head_bucket,
+                                lambda: urlopen(stranger.presigned_url('key', 60))):
+                        with self.assertRaisesRegex((s3.ResponseError, urllib.error.HTTPError),
+                                                    '403'):
+                            ask()
+                self.assertEqual(server.violations, [])
+
+    def every_operation(self, bucket):
+        """Have the bucket do whatever it can."""
+        bucket.head_bucket()
+        bucket.put_object('short', b'data')
+        bucket.upload('long', io.BytesIO(pattern(2500)))
+        upload = s3.UploadEntry('key', bucket.create_multipart_upload('key'), 0)
+        bucket.upload_part(upload, 1, b'data')
+        self.assertEqual(list(bucket.list_parts(upload)), [4])
+        self.assertEqual([entry.key for entry in bucket.list_multipart_uploads()], ['key'])
+        self.assertTrue(bucket.abort_multipart_upload(upload))
+        self.assertEqual([entry.key for entry in bucket.list_objects()], ['long', 'short'])
+        self.assertEqual(self.restored(bucket, 'long')[0], pattern(2500))
+        bucket.put_object_acl('short', bucket.get_object_acl('short'))
+        with urlopen(bucket.presigned_url('short', 60)) as answer:
+            self.assertEqual(answer.read(), b'data')
+        bucket.delete_object('short')
+        bucket.learn_clock()
+
+    def test_nothing_goes_to_a_bucket_that_is_somebody_elses_now(self):
+        server = self.server()
+        server.put('key', b'data')
+        bucket = self.bucket(server, bucket_owner='123456789012')
+        self.assertEqual(self.restored(bucket, 'key')[0], b'data')
+        server.owner = '210987654321'
+        for ask in (lambda: bucket.put_object('new', b'data'), bucket.head_bucket,
+                    lambda: bucket.upload('new', io.BytesIO(pattern(2500))),
+                    lambda: self.restored(bucket, 'key'), lambda: list(bucket.list_objects()),
+                    lambda: bucket.delete_object('key'),
+                    lambda: urlopen(bucket.presigned_url('key', 60))):
+            with self.assertRaisesRegex((s3.ResponseError, urllib.error.HTTPError), '403'):
+                ask()
+        self.assertEqual((list(server.objects), server.uploads), (['key'], {}))
+        server = self.server(buckets=())
+        self.bucket(server, bucket_owner='123456789012').create_bucket()    # whose it will be
+        self.assertEqual((list(server.buckets), server.violations), (['bucket'], []))
 
     def test_an_existing_object_is_not_replaced_unless_asked(self):
         for size in (10, 3000):

@@ -43,7 +43,7 @@ import urllib.request
 import zlib
 
 from test_s3 import (CERTIFICATE, WRITE_ONLY, CredentialServices, Proxy, S3Server, SigningClient,
-                     Upload, Zeros, load_tests, s3, ssl)
+                     Upload, Zeros, load_tests, s3, ssl, urlopen)
 
 import s3dump
 
@@ -136,7 +136,7 @@ class ProgramTestCase(unittest.TestCase):
         server = self.server
         server.clear_faults()
         server.quirks.clear()
-        for kept in (server.objects, server.uploads, server.log, server.hooks):
+        for kept in (server.objects, server.uploads, server.log, server.hooks, server.demands):
             kept.clear()
         self.left = set(server.live)    # of clients that were killed
         self.configure()
@@ -903,6 +903,26 @@ class VolumeTests(ProgramTestCase):
         self.must_fail(1, 'not whole', 'url', '/home', '0')
         self.server.put('cold', b'data', storage_class='GLACIER')
         self.must_fail(3, 'archived', 'url', '-k', 'cold')
+
+    def test_a_bucket_gets_the_headers_that_it_demands(self):
+        settings = {'bucket_owner': '123456789012', 'request_payer': 'requester',
+                    'acl': 'bucket-owner-full-control', 'tagging': 'kept by=root'}
+        self.server.demands.update({
+            'x-amz-expected-bucket-owner': '123456789012', 'x-amz-request-payer': 'requester',
+            'x-amz-acl': 'bucket-owner-full-control', 'x-amz-tagging': 'kept%20by=root'})
+        self.must_fail(1, 'AccessDenied', 'list')
+        self.configure(**settings)
+        key = self.dump(b'data', '/home', '0')
+        self.assertEqual(self.server.objects[key].tags, {'kept by': 'root'})
+        self.assertIn(b'/home', self.succeed('list').out)
+        self.assertEqual(self.succeed('restore', '-k', key).out, b'data')
+        with urlopen(self.succeed('url', '-k', key).out.decode().strip()) as answer:
+            self.assertEqual(answer.read(), b'data')
+        self.succeed('delete', '-k', key)
+        self.succeed('init')
+        self.configure(**dict(settings, bucket_owner='210987654321'))       # it is another's now
+        self.must_fail(1, 'AccessDenied', 'dump', '/home', '0', data=b'data')
+        self.assertEqual(self.keys(), [])
 
     def test_what_a_crash_left_is_as_old_as_its_youngest_volume(self):
         key, _ = self.place_set()
