@@ -846,10 +846,11 @@ def digest_header(body):
 class Document:
     """An XML document: the name of its root, and the texts of elements by their names.
 
-    All names are in the namespace of the root, whichever that is; servers differ.
+    All names are in the namespace of the root, whichever that is; servers differ.  Raises
+    BadAnswer, also if *name* is given and the root has another.
     """
 
-    def __init__(self, body):
+    def __init__(self, body, name=''):
         # here, since a short dump has no XML to read, and the import takes 8 ms
         from xml.etree import ElementTree
         if b'<!DOCTYPE' in body or b'\0' in body:   # a bomb needs one of them
@@ -861,6 +862,9 @@ class Document:
                             % (error, quoted(body[:60])))
         space, _, self.name = self._root.tag.rpartition('}')
         self._space = space and space + '}'
+        if name and name != self.name:
+            raise BadAnswer('the answer of the server is a %s, where S3 says %s'
+                            % (printable(self.name, 50), name))
 
     def get(self, name):
         """Return the text of the root's child *name*, or ''."""
@@ -876,15 +880,6 @@ class Document:
         path = '/'.join(self._space + name for name in path.split('/'))
         for element in self._root.iterfind(path):
             yield {child.tag[start:]: child.text or '' for child in element.iter()}
-
-
-def parse_document(body, name):
-    """Return the Document, whose root must be called *name*; raises BadAnswer."""
-    document = Document(body)
-    if document.name != name:
-        raise BadAnswer('the answer of the server is a %s, where S3 says %s'
-                        % (printable(document.name, 50), name))
-    return document
 
 
 def parse_time(text):
@@ -921,7 +916,7 @@ def parse_date(text):
 def parse_error(label, method, status, headers, body):
     """Return the ResponseError for an answer of *status* >= 300."""
     try:
-        get = parse_document(body, 'Error').get
+        get = Document(body, 'Error').get
     except BadAnswer:               # no body, a page, or XML with unescaped text
         code = re.search(b'<Code>([A-Za-z0-9._-]{1,100})</Code>', body)
         get = {'Code': code.group(1).decode() if code else ''}.get
@@ -936,7 +931,7 @@ def parse_error(label, method, status, headers, body):
         request_id=get('RequestId') or headers.get('x-amz-request-id') or '',
         region=headers.get('x-amz-bucket-region') or get('Region') or '',
         location=headers.get('location') or get('Endpoint') or '',
-        retry_after=retry_after(headers), date=server_time(headers, get('ServerTime') or ''),
+        retry_after=retry_after(headers), date=server_time(headers, get('ServerTime')),
         from_s3=bool(get('Code')))
 
 
@@ -947,7 +942,7 @@ def maybe_done(error):
 
 
 def gone(error):
-    """Whether a ResponseError says that there is nothing to delete; an HTML page doesn't."""
+    """Whether a ResponseError says that there is nothing to delete or abort; a page doesn't."""
     return error.status == 404 and error.code != 'NoSuchBucket' and (
         error.from_s3 or not error.message)
 
@@ -996,11 +991,10 @@ def parse_upload_id(answer):
 
 def require_completion(label, answer):
     """Raise the error that may stand in the Answer to a CompleteMultipartUpload in spite of 200."""
-    document = Document(answer.body.strip())
-    if document.name == 'Error':
-        raise parse_error(label, 'POST', answer.status, answer.headers, answer.body)
-    if document.name != 'CompleteMultipartUploadResult':
-        raise BadAnswer('the server does not say that the upload is complete')
+    body = answer.body.strip()
+    if Document(body).name == 'Error':
+        raise parse_error(label, 'POST', answer.status, answer.headers, body)
+    Document(body, 'CompleteMultipartUploadResult')
 
 
 def require_etag(answer):
@@ -1024,10 +1018,11 @@ ListEntry = collections.namedtuple('ListEntry', 'key size modified storage_class
 UploadEntry = collections.namedtuple('UploadEntry', 'key upload_id initiated')
 
 
-def decoder(listing):
+def decoder(listing, prefix):
     """Return the function that decodes the keys of a listing: they are url-encoded, unless the
-    server ignored our wish."""
-    return unquote if listing.get('EncodingType') == 'url' else str
+    server ignored our wish; one that lacks the prefix was encoded without a word."""
+    return unquote if listing.get('EncodingType') == 'url' else lambda key: (
+        key if key.startswith(prefix) or not unquote(key).startswith(prefix) else unquote(key))
 
 
 def unquote(text):
@@ -1037,9 +1032,23 @@ def unquote(text):
     return urllib.parse.unquote(text) if '%' in text else text
 
 
-def list_entries(listing):
-    """Yield the ListEntries of a page (a Document) of ListObjectsV2."""
-    decode = decoder(listing)
+def next_page(listing, markers, prefix):
+    """Return the query by which a listing goes on.
+
+    markers: names of parameters, each told in an element of that name, NextKeyMarker; a server
+    that knows only version 1 of ListObjects may tell none, and takes the last key.
+    """
+    told = {name: listing.get('Next' + name.title().replace('-', '')) for name in markers}
+    if 'marker' in told and not any(told.values()):
+        told['marker'] = ([''] + [texts['Key'] for texts in listing.all('Contents')])[-1]
+    decode = decoder(listing, prefix)
+    return {name: decode(text) if name in ('marker', 'key-marker') else text
+            for name, text in told.items() if text}
+
+
+def list_entries(listing, prefix=''):
+    """Yield the ListEntries of a page (a Document) of the objects with a prefix."""
+    decode = decoder(listing, prefix)
     for texts in listing.all('Contents'):
         try:
             size = texts['Size']
@@ -1053,9 +1062,9 @@ def list_entries(listing):
             raise BadAnswer('an entry of the listing lacks its key, size or time')
 
 
-def upload_entries(listing):
+def upload_entries(listing, prefix):
     """Yield the UploadEntries of a page of ListMultipartUploads."""
-    decode = decoder(listing)
+    decode = decoder(listing, prefix)
     for texts in listing.all('Upload'):
         try:
             yield UploadEntry(decode(texts['Key']), texts['UploadId'],
@@ -1095,6 +1104,13 @@ def volume_key(key, number):
 def end_key(key, last):
     """Return the key of the end mark, which says that the last volume has the number *last*."""
     return '%s.end_%06d' % (key, last)
+
+
+def host_label(config, environ=os.environ):
+    """Return this machine's label in the keys of its dumps, and what gave it."""
+    return next(found for found in (
+        (config.get('host'), '`host`'), (environ.get('S3DUMP_HOST', '').strip(), '$S3DUMP_HOST'),
+        (os.uname().nodename.split('.')[0] or 'localhost', "this machine's name")) if found[0])
 
 
 def random_name():
@@ -1285,8 +1301,10 @@ def seek_range(response, first, count):
         rest = first
         while rest:
             got = len(response.read(min(rest, BLOCK)))
-            if not got:
+            if not got and (response.length == 0 or response.chunked):
                 raise BadAnswer('the server ignores ranges, and its object ends early')
+            if not got:
+                raise http.client.IncompleteRead(b'', rest)
             rest -= got
     return None
 
@@ -1342,6 +1360,7 @@ class ThrottledSocket:
         self.deadline = None        # when the answer must have come, in monotonic seconds
         self.broken = None          # the OSError that ended the answer's body
         self.sent = None            # bytes of the request under way; None before it is begun
+        self.whole = False          # whether that is all of it
 
     def sendall(self, data):
         """Send *data* (bytes-like)."""
@@ -1481,7 +1500,12 @@ class Connection:
     def forget_sent(self):
         """Reset `sent` when these bytes are accounted for."""
         if self._throttled:
-            self._throttled.sent = None
+            self._throttled.sent, self._throttled.whole = None, False
+
+    @property
+    def whole(self):
+        """Whether all of the request under way, or of the last one if it failed, was sent."""
+        return bool(self._throttled and self._throttled.whole)
 
     def _open(self, timeout):
         """Return http.client's connection, freshly made or proven to be alive."""
@@ -1559,9 +1583,10 @@ class Connection:
             except OSError as broken:
                 response = self._last_words(broken)
             else:
+                throttled.whole = True
                 whole, response = True, self._answer(timeout)
             yield response
-            throttled.sent = None
+            self.forget_sent()
         except (OSError, http.client.HTTPException) as error:
             raise (self._throttled and self._throttled.broken) or error     # the first of them
         except ValueError as error:     # http.client trips over some nonsense
@@ -2523,28 +2548,28 @@ class Request:
 
     operation: its name in S3's documentation; key: of the object, '' for the bucket; query,
     headers: dicts; body: bytes-like; payload_hash: signed in place of its SHA-256; timeout:
-    seconds of silence; patience: seconds without progress; None: the Bucket's.
+    seconds of silence, None: the Bucket's; patience: seconds without progress, at most.
 
     A Request belongs to the thread that makes it, and uses its Connection.
     """
 
     def __init__(self, bucket, operation, method, key='', query=(), headers=(), body=b'',
-                 payload_hash=None, timeout=None, patience=None):
+                 payload_hash=None, timeout=None, patience=float('inf')):
         self.label = operation + (' ' + quoted(key, 300) if key else '')    # for messages
         self.headers = dict(bucket.request_headers(operation), **dict(headers))
         self._bucket, self._connection = bucket, bucket.connection()
         self._method, self._key, self._query, self._body = method, key, dict(query), body
         self._payload_hash = payload_hash or sha256(body)
         self._timeout = timeout or bucket.times.timeout
-        self.retries = Retries(lambda: patience or bucket.patience_now(), bucket.monotonic)
+        self.retries = Retries(lambda: min(patience, bucket.patience_now()), bucket.monotonic)
         self._signed = None         # the Signed of the last attempt
         self._doubt = False         # whether an attempt that failed may have done the work
 
     @property
     def in_doubt(self):
-        """Whether an attempt may have done the work although its answer was lost, or hasn't come
-        yet."""
-        return self._doubt or self._connection.sent is not None
+        """Whether an attempt that was sent to its end may have done the work although its answer
+        was lost, or hasn't come yet."""
+        return self._doubt or self._connection.whole
 
     def run(self, accept=lambda answer: answer, before=lambda: False):
         """Repeat the request until accept() takes the Answer; returns what accept() returned."""
@@ -2601,10 +2626,9 @@ class Request:
             raise Cancelled()
         sent = connection.sent
         self._bucket.tally.add(wasted=sent or 0)
-        if isinstance(error, ResponseError):
-            self._doubt = self._doubt or maybe_done(error)
-        elif isinstance(error, (OSError, http.client.HTTPException, BadAnswer)):
-            self._doubt = self._doubt or sent is not None
+        if connection.whole and (not isinstance(error, Error) or isinstance(error, BadAnswer)
+                                 or isinstance(error, ResponseError) and maybe_done(error)):
+            self._doubt = True
         connection.forget_sent()
         if isinstance(error, ResponseError):
             if self._method == 'HEAD' and error.status == 400 and not error.region:
@@ -2697,11 +2721,6 @@ class Times:
         self.patience, self.timeout = patience, timeout
         self.complete_timeout, self.answer_timeout = complete_timeout, answer_timeout
 
-    def at_most(self, seconds):
-        """Return the same Times, none of them longer than *seconds*."""
-        return Times(*(min(value, seconds) for value in (
-            self.patience, self.timeout, self.complete_timeout, self.answer_timeout)))
-
 
 class Tally:
     """Counts how a transfer goes, for those who show it.
@@ -2730,64 +2749,49 @@ Stored = collections.namedtuple('Stored', 'key size parts objects')
 
 
 class Head:
-    """What the server tells about an object: size in bytes, etag, crc32 (int or None), modified in
-    seconds since the epoch (0 if unknown), storage_class, and the metadata."""
+    """What the server tells about an object.
+
+    size: in bytes; crc32: int or None; modified: in seconds since the epoch, 0 if unknown;
+    archived: whether, by its class, it can't be read: see Bucket.readable(); restoring: whether it
+    is being made readable; dump_id: a name that only the objects of one dump have in common, or
+    ''; has_metadata: whether it has that of a dump, which a copy may have lost; full: whether it
+    is as large as can be, so that volumes or an end mark must follow; alone: whether it certainly
+    has no volumes, since it could be larger.
+    """
 
     def __init__(self, headers):
         self.headers = headers
-        size = headers.get('content-length') or ''
+        size, self.etag = headers.get('content-length') or '', headers.get('etag') or ''
         if not re.match('[0-9]{1,19}\\Z', size):
             raise BadAnswer('the server does not tell the size of the object')
-        self.size = int(size)
-        self.etag = headers.get('etag') or ''
         if not self.etag:
             raise BadAnswer('an answer without an ETag is not from S3')
+        self.size = int(size)
         self.modified = parse_date(headers.get('last-modified')) or 0
         self.storage_class = headers.get('x-amz-storage-class') or 'STANDARD'
-        self.crc32 = None
+        restore = headers.get('x-amz-restore') or ''
+        self.restoring = 'ongoing-request="true"' in restore
+        self.archived = 'ongoing-request="false"' not in restore and (
+            self.storage_class in ('GLACIER', 'DEEP_ARCHIVE')
+            or bool(headers.get('x-amz-archive-status')))
+        self.dump_id, most = headers.get('x-amz-meta-dump-id') or '', self.number('volume-size')
+        self.has_metadata = bool(self.dump_id or most)
+        self.full, self.alone = 0 < most <= self.size, self.size < most
+
+    @property
+    def crc32(self):
+        """The checksum of the whole, or None.  A COMPOSITE one, which ends in -N, is none."""
         try:
-            crc32 = base64.b64decode(headers.get('x-amz-checksum-crc32') or '', validate=True)
-        except binascii.Error:      # a COMPOSITE one ends in -N, and is useless here
-            crc32 = b''
-        if len(crc32) == 4 and headers.get('x-amz-checksum-type') != 'COMPOSITE':
-            self.crc32 = int.from_bytes(crc32, 'big')
+            crc32 = base64.b64decode(self.headers.get('x-amz-checksum-crc32') or '', validate=True)
+        except binascii.Error:
+            return None
+        composite = self.headers.get('x-amz-checksum-type') == 'COMPOSITE'
+        return int.from_bytes(crc32, 'big') if len(crc32) == 4 and not composite else None
 
     def number(self, name):
         """Return the metadata *name* as a number, or 0."""
         text = self.headers.get('x-amz-meta-' + name) or ''
         return int(text) if re.match(r'[0-9]{1,18}\Z', text) else 0
-
-    @property
-    def dump_id(self):
-        """The name that only the objects of one dump have in common, or ''."""
-        return self.headers.get('x-amz-meta-dump-id') or ''
-
-    @property
-    def has_metadata(self):
-        """Whether the object has metadata of a dump, which a copy may have lost."""
-        return bool(self.dump_id or self.number('volume-size'))
-
-    @property
-    def full(self):
-        """Whether the object is as large as can be, so that volumes or an end mark must follow."""
-        return 0 < self.number('volume-size') <= self.size
-
-    @property
-    def alone(self):
-        """Whether the object certainly has no volumes, since it could be larger."""
-        return self.size < self.number('volume-size')
-
-    @property
-    def archived(self):
-        """Whether, by its class, the object can't be read: see Bucket.readable()."""
-        return (bool(self.storage_class in ('GLACIER', 'DEEP_ARCHIVE')
-                     or self.headers.get('x-amz-archive-status'))
-                and 'ongoing-request="false"' not in (self.headers.get('x-amz-restore') or ''))
-
-    @property
-    def restoring(self):
-        """Whether the object is being made readable."""
-        return 'ongoing-request="true"' in (self.headers.get('x-amz-restore') or '')
 
     @property
     def locked_until(self):
@@ -2796,6 +2800,12 @@ class Head:
             return parse_expiration(self.headers.get('x-amz-object-lock-retain-until-date')) or 0
         except ValueError:
             return 0
+
+
+# The refusals of a LocationConstraint: of Ceph, Zenko and MinIO, of servers that take no body
+# there, of the Versity gateway, of whoever doesn't know the request.
+PLACELESS_CODES = ('InvalidLocationConstraint', 'MalformedXML',
+                   'IllegalLocationConstraintException', 'NotImplemented')
 
 
 class Bucket:
@@ -2824,6 +2834,8 @@ class Bucket:
         self.endpoint = Endpoint(config)
         self._config = config = dict(self.endpoint.defaults(), **{
             name: value for name, value in config.items() if value != 'auto'})
+        self.service = config.get('service', 's3')
+        self.opaque_etags = config.get('etag') == 'opaque'
         self.jobs = config.get('jobs', JOBS)
         self.fixed_jobs = 'jobs' in config
         self.part_size = config.get('part_size', PART_SIZE)
@@ -2853,21 +2865,11 @@ class Bucket:
         """Return a copy for one thread that tidies up: with little patience, no rate limit, and a
         connection of its own."""
         hasty = copy.copy(self)
-        hasty.times = self.times.at_most(2 * TIDY_TIME / 3)
+        hasty.times = Times(*4 * [2 * TIDY_TIME / 3])
         hasty.limit, hasty.signals, hasty._local = RateLimit(), NO_SIGNALS, threading.local()
         return hasty
 
     # For a Request
-
-    @property
-    def service(self):
-        """The signing service name."""
-        return self._config.get('service', 's3')
-
-    @property
-    def opaque_etags(self):
-        """Whether ETags say nothing about the data."""
-        return self._config.get('etag') == 'opaque'
 
     def now(self):
         """Return the seconds since the epoch, by the server's clock as far as it is known."""
@@ -2954,45 +2956,49 @@ class Bucket:
 
     # Objects
 
-    def put_object(self, key, body, overwrite=False, unique=False, dump_id=None,
-                   storage_class=None, watch=lambda request: None):
+    def put_object(self, key, body, dump_id=None, storage_class=None, **terms):
         """Store *body* (bytes-like) as the object *key*.
 
-        overwrite: whether an existing object may be replaced; unique: whether the key is random,
-        so that an object found there after a repetition can only be ours; dump_id: None: a new
-        one; storage_class: None: the configured one; watch: gets the Request before it is sent.
-        Raises UnknownOutcome.
+        dump_id: None: a new one; storage_class: None: the configured one; terms: overwrite:
+        whether an existing object may be replaced; unique: whether the key is random, so that an
+        object found there after a repetition can only be ours; watch: gets the Request before it
+        is sent.  Raises UnknownOutcome.
         """
         dump_id = dump_id or random_name()
         headers = self._object_headers(dump_id, storage_class)
         payload_hash = self._protect(headers, body)
-        if not overwrite:
-            headers['if-none-match'] = '*'
-        request = Request(self, 'PutObject', 'PUT', key, headers=headers, body=body,
-                          payload_hash=payload_hash)
-        watch(request)
-        try:
-            request.run(require_etag)
-        except (ResponseError, NetworkError, BadAnswer) as error:
-            self._look_into(request.in_doubt, error, key, dump_id, len(body), unique)
+        request = Request(self, 'PutObject', 'PUT', key, (), headers, body, payload_hash)
+        self._create(request, require_etag, key, dump_id, len(body), **terms)
 
-    def _look_into(self, in_doubt, error, key, dump_id, size, unique, upload_id=''):
-        """Return if the object is there though its creation ended in *error*; else raise *error*.
+    def _create(self, request, accept, key, dump_id, size, upload_id='', overwrite=False,
+                unique=False, watch=lambda request: None):
+        """Have an object created by *request*; the other arguments as for put_object()."""
+        def ours():
+            return self.is_ours(key, dump_id, size)
+
+        if not overwrite:
+            request.headers['if-none-match'] = '*'
+        watch(request)
+        try:                        # a completion isn't repeated before we looked
+            request.run(accept, lambda: upload_id and request.in_doubt and ours())
+        except (ResponseError, NetworkError, BadAnswer) as error:
+            self._look_into(error, request.in_doubt, ours, unique, key, upload_id)
+
+    def _look_into(self, error, in_doubt, look, unique, key, upload_id):
+        """Return if look() finds the object though its creation ended in *error*; else raise it.
 
         An attempt before the last may have done the work, or, if a name that nobody else can
         know is taken, a proxy may have repeated our request.  "No such upload", once an answer
-        was lost, means that the completion is still going on: S3 takes minutes for it.  Raises
-        UnknownOutcome.
+        was lost, means that the completion is still going on: S3 takes minutes for it.
         """
         taken = getattr(error, 'status', 0) == 412
         if not in_doubt and not taken:
             raise error
-        ours = self.is_ours(key, dump_id, size)
+        ours, end, pause = look(), self.monotonic() + self.times.patience, 1
         completing = upload_id and getattr(error, 'code', '') in ('NoSuchUpload', 'NotFound')
-        end, pause = self.monotonic() + self.times.patience, 1
         while completing and ours is False and self.monotonic() < end:
             self.wait(self.connection(), pause)
-            ours, pause = self.is_ours(key, dump_id, size), min(20, 2 * pause)
+            ours, pause = look(), min(20, 2 * pause)
         if ours or (ours is None and taken and unique and in_doubt):
             return
         if (ours is None and (in_doubt or unique)) or (in_doubt and completing):
@@ -3044,14 +3050,14 @@ class Bucket:
     def is_ours(self, key, dump_id, size):
         """Whether the object under *key* is the one that we wrote; None if we can't look."""
         try:
-            head = self.head_object(key, patience=min(self.times.patience, LOOK_PATIENCE))
+            head = self.head_object(key, patience=LOOK_PATIENCE)
         except ResponseError as error:
             return False if error.status == 404 else None
         except (NetworkError, BadAnswer):
             return None
         return head.dump_id == dump_id and head.size == size
 
-    def head_object(self, key, part=None, patience=None):
+    def head_object(self, key, part=None, patience=float('inf')):
         """Return the Head of an object, or of a *part* of it where the server can tell."""
         headers = {'x-amz-checksum-mode': 'ENABLED'} if self.checksum and not part else {}
         query = {'partNumber': str(part)} if part else {}
@@ -3136,8 +3142,7 @@ class Bucket:
                 return
             head = self.head_object(entry.key)      # there are servers that list other ETags
             if (head.size, head.modified) != (entry.size, entry.modified):
-                raise IntegrityError('%s was replaced since it was listed' % printable(
-                    repr(entry.key), 300))
+                raise IntegrityError('%s was replaced since it was listed' % quoted(entry.key, 300))
             self.delete_object(entry.key)
 
     def restore_object(self, key, days, tier='Standard'):
@@ -3165,49 +3170,44 @@ class Bucket:
         headers = {}
         if self.endpoint.aws:       # to hear whether archived objects can be read
             headers['x-amz-optional-object-attributes'] = 'RestoreStatus'
-        for page in self._pages('ListObjectsV2', query, 'ListBucketResult', lambda page: {
-                'continuation-token': page.get('NextContinuationToken')}, headers):
-            yield from list_entries(page)
+        for page in self._pages('ListObjectsV2', 'ListBucketResult', query,
+                                ('continuation-token', 'marker'), headers):
+            yield from list_entries(page, prefix)
 
     def list_multipart_uploads(self, prefix=''):
         """Yield an UploadEntry for each unfinished upload of a key that begins with prefix."""
         query = {'uploads': '', 'prefix': prefix, 'encoding-type': 'url'}
-        for page in self._pages('ListMultipartUploads', query, 'ListMultipartUploadsResult',
-                                lambda page: {
-                                    'key-marker': decoder(page)(page.get('NextKeyMarker')),
-                                    'upload-id-marker': page.get('NextUploadIdMarker')}):
-            yield from upload_entries(page)
+        for page in self._pages('ListMultipartUploads', 'ListMultipartUploadsResult', query,
+                                ('key-marker', 'upload-id-marker')):
+            yield from upload_entries(page, prefix)
 
     def list_parts(self, multipart):
         """Yield the sizes of the parts of an unfinished upload (ListParts)."""
-        for page in self._pages('ListParts', {'uploadId': multipart.upload_id}, 'ListPartsResult',
-                                lambda page: {
-                                    'part-number-marker': page.get('NextPartNumberMarker')},
-                                key=multipart.key):
+        for page in self._pages('ListParts', 'ListPartsResult', {'uploadId': multipart.upload_id},
+                                ('part-number-marker',), key=multipart.key):
             for texts in page.all('Part'):
                 yield int(texts['Size']) if re.match(r'[0-9]{1,18}\Z', texts.get('Size', '')) else 0
 
-    def _pages(self, operation, query, name, following, headers=(), key=''):
-        """Yield the pages of a listing, each a Document whose root is called *name*.
+    def _pages(self, operation, root, query, markers, headers=(), key=''):
+        """Yield the pages of a listing, each a Document whose root is called *root*.
 
-        following: the function that reads from a page where the next one begins, as a query.
+        markers: as for next_page().
         """
-        last = None
+        marker = {}
         while True:
-            page = Request(self, operation, 'GET', key, query, headers).run(
-                lambda answer: parse_document(answer.body, name))
+            page = Request(self, operation, 'GET', key, dict(query, **marker), headers).run(
+                lambda answer: Document(answer.body, root))
             yield page
             if page.get('IsTruncated') != 'true':
                 return
-            marker = following(page)
-            if not any(marker.values()) or marker == last:
+            last, marker = marker, next_page(page, markers, query.get('prefix'))
+            if marker in ({}, last):
                 raise BadAnswer('%s: the listing has no end' % operation)
-            last, query = marker, dict(query, **marker)
 
     def get_object_acl(self, key):
         """Return the ACL of an object: XML, as bytes."""
         body = Request(self, 'GetObjectAcl', 'GET', key, {'acl': ''}).run().body
-        parse_document(body, 'AccessControlPolicy')     # some servers send the object itself
+        Document(body, 'AccessControlPolicy')     # some servers send the object itself
         return body
 
     def put_object_acl(self, key, body):
@@ -3228,25 +3228,28 @@ class Bucket:
         """Raise ResponseError unless the bucket exists and these credentials may use it."""
         Request(self, 'HeadBucket', 'HEAD').run()
 
-    def create_bucket(self):
-        """Create the bucket in the configured region.
+    def create_bucket(self, region=''):
+        """Create the bucket in *region*, or in the configured one.
 
+        Servers with one region may refuse to hear its name: they get the request without it.
         Raises ConfigError if the server made an object.
 
         Source: Amazon S3 API Reference, CreateBucket (us-east-1 must not be named).
         """
-        body, region = b'', self.endpoint.region
+        body, region = b'', region or self.endpoint.region
         if region != 'us-east-1':
             body = ('<CreateBucketConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
                     '<LocationConstraint>%s</LocationConstraint></CreateBucketConfiguration>'
                     % escape(region)).encode()
+        request = Request(self, 'CreateBucket', 'PUT', body=body)
         try:
-            request = Request(self, 'CreateBucket', 'PUT', body=body)
             made = request.run(lambda answer: require_empty(answer) or answer.headers.get('etag'))
         except ResponseError as error:
-            if error.code != 'BucketAlreadyOwnedByYou' or not request.in_doubt:
-                raise               # else we created it, and the answer was lost
-            return
+            if error.code == 'BucketAlreadyOwnedByYou' and request.in_doubt:
+                return              # we created it, and the answer was lost
+            if not body or self.endpoint.aws or error.code not in PLACELESS_CODES:
+                raise
+            return self.create_bucket('us-east-1')
         if made:
             Request(self, 'DeleteBucket', 'DELETE').run(require_empty)
             raise ConfigError('the server made an object where a bucket was asked for (the object '
@@ -3282,18 +3285,12 @@ class Bucket:
                        payload_hash=payload_hash).run(require_etag)
         return etag, headers.get('x-amz-checksum-crc32')
 
-    def complete_multipart_upload(self, multipart, parts, size, crc32=None, dump_id='',
-                                  overwrite=False, unique=False, watch=lambda request: None):
+    def complete_multipart_upload(self, multipart, parts, size, crc32=None, dump_id='', **terms):
         """Make the object appear.
 
         parts: as upload_part() returned them, in order; size: of the object, in bytes; crc32:
-        of the whole object, if the server keeps checksums; the rest as for put_object().
-        Raises UnknownOutcome.
-
-        The answer may take minutes, be an error in spite of its status 200, or be lost
-        although the work was done.  So we look whether the object is there before we repeat the
-        request; if the credentials may not look, a second answer that there is nothing to
-        complete leaves the outcome unknown.
+        of the whole object, if the server keeps checksums; terms: as for put_object().  Raises
+        UnknownOutcome.
 
         Source: Amazon S3 API Reference, CompleteMultipartUpload.
         """
@@ -3302,27 +3299,19 @@ class Bucket:
             headers.update({'x-amz-checksum-crc32': crc32_text(crc32),
                             'x-amz-checksum-type': 'FULL_OBJECT',
                             'x-amz-mp-object-size': str(size)})
-        if not overwrite:
-            headers['if-none-match'] = '*'
         key, upload_id = multipart.key, multipart.upload_id
         request = Request(self, 'CompleteMultipartUpload', 'POST', key, {'uploadId': upload_id},
-                          headers, completion_body(parts),
-                          timeout=self.times.complete_timeout)
-        watch(request)
-        try:
-            request.run(lambda answer: require_completion(request.label, answer),
-                        lambda: request.in_doubt and self.is_ours(key, dump_id, size))
-        except (ResponseError, NetworkError, BadAnswer) as error:
-            self._look_into(request.in_doubt, error, key, dump_id, size, unique, upload_id)
+                          headers, completion_body(parts), timeout=self.times.complete_timeout)
+        self._create(request, lambda answer: require_completion(request.label, answer),
+                     key, dump_id, size, upload_id, **terms)
 
     def abort_multipart_upload(self, multipart):
         """Abort an upload, and delete its parts; returns whether it existed."""
         try:
             Request(self, 'AbortMultipartUpload', 'DELETE', multipart.key,
-                    {'uploadId': multipart.upload_id}, patience=min(
-                        self.times.patience, LOOK_PATIENCE)).run(require_empty)
+                    {'uploadId': multipart.upload_id}, patience=LOOK_PATIENCE).run(require_empty)
         except ResponseError as error:
-            if error.status != 404 or (error.message and not error.from_s3):   # a page
+            if not gone(error):
                 raise
             return False
         return True
@@ -3372,12 +3361,11 @@ class Bucket:
 
     def readable(self, key, head):
         """Whether an object can be read now; on some servers an archive class is only a label."""
-        try:
-            if head.archived:       # for an empty object this asks nothing
-                self.get_object(key, memoryview(bytearray(min(1, head.size))), head=head)
+        try:                        # of an empty object this asks nothing
+            return not head.archived or self.get_object(
+                key, memoryview(bytearray(min(1, head.size))), head=head) is None
         except ArchivedError:
             return False
-        return True
 
 
 # -------------------------------------------------------------------------- Uploads
@@ -3402,9 +3390,9 @@ class Upload:
             self._store(stream)
         except BaseException as error:
             # a request that was sent completely may still succeed: its answer gets a moment
-            self.workers.stop(lambda: any(volume.awaited for volume in volumes))
-            if volumes:
-                self._tidy_up(error)
+            self.workers.stop(lambda: any(volume.in_doubt for volume in volumes))
+            if volumes and not (isinstance(error, UnknownOutcome) and volumes[0].completing):
+                self._tidy_up()     # else the error tells what may be there
             raise
         finally:
             self.workers.stop()
@@ -3442,30 +3430,27 @@ class Upload:
             volume.wait_for_parts()
         return [self.workers.submit(volume.complete) for volume in self._volumes[1:][-1:]]
 
-    def _tidy_up(self, error):
-        """Remove every trace of the dump, which failed by *error*, unless it proves to be whole.
+    def _tidy_up(self):
+        """Remove every trace of the dump, which failed, unless it proves to be whole.
 
         This takes TIDY_TIME at most; neither the rate limit nor a signal delays it.  An upload
         whose id was lost stays: it is empty.
         """
         bucket, done = self.bucket.hasty(), []
-        thread = Thread(lambda: done.append(self._remove(bucket, error)))
+        thread = Thread(lambda: done.append(self._remove(bucket)))
         try:
             thread.start()
             thread.join(TIDY_TIME)
         except RuntimeError:        # no thread to be had
-            done.append(self._remove(bucket, error))
-        report, bucket.report = bucket.report, lambda kind, text: None  # _remove() may go on
+            done.append(self._remove(bucket))
         if not done:
-            report('doubt' if self._volumes[0].completing else 'warning',
-                   'something of %s may be left behind: no answer in time' % quoted(self.key))
+            self._volumes[0].left(bucket, 'something of ', 'no answer in time')
+        bucket.report = lambda kind, text: None     # _remove() may go on
 
-    def _remove(self, bucket, error):
+    def _remove(self, bucket):
         """Ask the server what there is, and remove it unless that is the whole dump."""
         first = self._volumes[0]
         try:
-            if isinstance(error, UnknownOutcome) and first.completing:
-                return              # the error tells what may be there
             there = first.settle(bucket)
             if there is False:
                 for volume in self._volumes:
@@ -3478,8 +3463,7 @@ class Upload:
                     quoted(self.key),
                     first.upload_id and ', its upload id is ' + printable(first.upload_id)))
         except Error as failure:
-            bucket.report('doubt' if first.completing else 'warning',
-                          'something of %s may be left behind: %s' % (quoted(self.key), failure))
+            first.left(bucket, 'something of ', failure)
         finally:
             bucket.close()
 
@@ -3497,7 +3481,7 @@ class Volume:
         self._upload, self._body, self._storage_class = upload, body, storage_class
         self._tasks, self._parts = collections.deque(), []
         self._crc32 = 0 if upload.bucket.checksum else None
-        self._state = 'new'         # then creating, open, completing, complete
+        self._state = 'new'         # then open, completing, complete
         self._request = None        # the Request that creates or completes the object
 
     @property
@@ -3506,11 +3490,8 @@ class Volume:
         return self._state == 'completing'
 
     @property
-    def awaited(self):
-        """Whether an answer is awaited that tells what there is."""
-        return self._state in ('creating', 'completing') and self._in_doubt()
-
-    def _in_doubt(self):
+    def in_doubt(self):
+        """Whether a request under way may be carried out."""
         return bool(self._request) and self._request.in_doubt
 
     def _watch(self, request):
@@ -3545,37 +3526,34 @@ class Volume:
 
     def create(self):
         """Begin the multipart upload."""
-        self._state = 'creating'
         self.upload_id = self._upload.bucket.create_multipart_upload(
             self.key, self._upload.dump_id, self._watch)
-        self._state = 'open'
+        self._state, self._request = 'open', None
 
     def complete(self):
         """Make the object appear."""
         upload, before, self._state = self._upload, self._state, 'completing'
-        overwrite = upload.overwrite and self.key == upload.key
-        self._request = None
+        terms = dict(dump_id=upload.dump_id, overwrite=upload.overwrite and self.key == upload.key,
+                     unique=upload.unique, watch=self._watch)
         try:
             if self._body is None:
-                upload.bucket.complete_multipart_upload(
-                    self, self._parts, self.size, self._crc32, upload.dump_id, overwrite,
-                    upload.unique, self._watch)
+                upload.bucket.complete_multipart_upload(self, self._parts, self.size, self._crc32,
+                                                        **terms)
             else:
-                upload.bucket.put_object(self.key, self._body, overwrite, upload.unique,
-                                         upload.dump_id, self._storage_class, self._watch)
-        except UnknownOutcome:
+                upload.bucket.put_object(self.key, self._body, storage_class=self._storage_class,
+                                         **terms)
+        except Error as error:
+            if not isinstance(error, UnknownOutcome):   # the object certainly isn't there
+                self._state, self._request = before, None
             raise
-        except Error:
-            self._state = before    # the object certainly isn't there
-            raise
-        self._state, self._parts = 'complete', []
+        self._state, self._request, self._parts = 'complete', None, []
 
     # Called when they have stopped
 
     def settle(self, bucket):
         """Find out whether the object is there; returns True, False, or None for unknown."""
-        if self.completing and not self._in_doubt():
-            self._state = 'open' if self.upload_id else 'new'   # nothing of the request was sent
+        if self.completing and not self.in_doubt:
+            self._state = 'open' if self.upload_id else 'new'   # not all of the request was sent
         if self.completing:
             aborted = refusal = None
             try:
@@ -3588,7 +3566,7 @@ class Volume:
             elif there is False and aborted:
                 self._state = 'new'     # else the server may be completing it just now
             elif refusal:
-                self._left(bucket, 'an upload of ', refusal)
+                self.left(bucket, 'an upload of ', refusal)
         return None if self.completing else self._state == 'complete'
 
     def remove(self, bucket):
@@ -3600,61 +3578,47 @@ class Volume:
             elif there or (there is None and self._upload.unique):
                 bucket.delete_object(self.key)
             elif there is None:         # such a key may be somebody else's object
-                self._left(bucket, '')
+                self.left(bucket)
         except NetworkError:
             raise                       # nothing else will work either
         except Error as error:
-            self._left(bucket, 'an upload of ' * (self._state == 'open'), error)
+            self.left(bucket, 'an upload of ' * (self._state == 'open'), error)
 
-    def _left(self, bucket, part, error=''):
-        bucket.report('warning', '%s%s may be left behind%s' % (
-            part, quoted(self.key), error and ': %s' % error))
+    def left(self, bucket, part='', reason=''):
+        """Report what may be left behind: if it is the first object, perhaps the dump."""
+        bucket.report('doubt' if self.completing and self.key == self._upload.key else 'warning',
+                      '%s%s may be left behind%s' % (part, quoted(self.key),
+                                                     reason and ': %s' % reason))
 
 
 # -------------------------------------------------------------- Proofs and downloads
-# What the bytes that were read are checked against.  prepare() runs in the thread that
-# fetched a range, update() in the main thread, range by range in the order of the stream.
+# What the bytes that were read are checked against, range by range.
 
-class LengthProof:
-    """Checks only the count of bytes, which get_object() has done already."""
-    name = 'length'
-    complaint = ''
-
-    def __init__(self, range_size):
-        self.range_size = range_size
-
-    def prepare(self, view):
-        """Return what can be computed of a range out of order."""
-
-    def update(self, view, prepared):
-        """Take the next range."""
-
-    def passed(self):
-        """Whether the object is right, after the last range."""
-        return True
+# name: 'length', 'etag' or 'crc32'; prepare(view) runs in the thread that fetched a range;
+# update(view, what that returned) in the main thread, in the order of the stream; complaint(),
+# after the last range, returns '' if the object is right.
+Proof = collections.namedtuple('Proof', 'name range_size prepare update complaint')
 
 
-class Crc32Proof(LengthProof):
-    """Checks the CRC32 that the server has of the whole object, made of those of the ranges.
+def length_proof(range_size):
+    """Return a Proof that all bytes have come, which get_object() has checked already."""
+    return Proof('length', range_size, lambda view: None, lambda view, prepared: None, str)
+
+
+def crc32_proof(expected, range_size):
+    """Return a Proof by the CRC32 of the whole object, made of those of the ranges.
 
     All threads compute them at once: this saves the main thread, the bottleneck of a fast
     restore over http, a third of its work, and the restore a tenth of its time.
     """
-    name = 'crc32'
+    whole = 0
 
-    def __init__(self, crc32, range_size):
-        LengthProof.__init__(self, range_size)
-        self._expected, self._crc32 = crc32, 0
-        self.complaint = 'the data are damaged: their CRC32 is not the one on record'
+    def update(view, crc32):
+        nonlocal whole
+        whole = crc32_combine(whole, crc32, len(view))
 
-    def prepare(self, view):
-        return zlib.crc32(view)
-
-    def update(self, view, prepared):
-        self._crc32 = crc32_combine(self._crc32, prepared, len(view))
-
-    def passed(self):
-        return self._crc32 == self._expected
+    return Proof('crc32', range_size, zlib.crc32, update, lambda: '' if whole == expected else (
+        'the data are damaged: their CRC32 is not the one on record'))
 
 
 def crc32_combine(one, other, size):
@@ -3687,54 +3651,46 @@ def crc32_multiply(a, b):
     return product
 
 
-class EtagProof(LengthProof):
-    """Checks the ETag: the MD5 of the object, or "MD5 of its parts' MD5s-count".
+def etag_proof(etag, part_sizes, certain, range_size):
+    """Return a Proof by the ETag: the MD5 of the object, or "MD5 of its parts' MD5s-count".
 
     part_sizes: the sizes that the parts may have; if there is only one, and it fits into a
     buffer, a range is a part, and all threads compute the MD5s at once; certain: whether it
     must be one of these sizes.
     """
-    name = 'etag'
+    digests = [PartDigests(size) for size in part_sizes]
+    parallel = len(part_sizes) == 1 and 0 < part_sizes[0] <= range_size
 
-    def __init__(self, etag, part_sizes, certain, range_size):
-        self._etag = etag
-        self._parts = [PartDigests(size) for size in part_sizes]
-        self._parallel = len(part_sizes) == 1 and 0 < part_sizes[0] <= range_size
-        LengthProof.__init__(self, part_sizes[0] if self._parallel else range_size)
-        self.complaint = (
-            ('the data are damaged: their MD5 is not the one in the ETag; ' if certain else
-             'the data are damaged, or were stored in parts of an unusual size: their MD5 is '
-             'not the one in the ETag; ')
-            + 'or the ETags of this server are opaque: `s3.py` finds out, and `etag opaque` in '
-            'the configuration says so')
+    def update(view, digest):
+        for each in digests:
+            each.update(view, digest)
 
-    def prepare(self, view):
-        return md5(view).digest() if self._parallel else None
+    def complaint():
+        count = int(etag.partition('-')[2] or 0)
+        if any(each.etag(count) == etag for each in digests):
+            return ''
+        return ('the data are damaged%s: their MD5 is not the one in the ETag; or the ETags of '
+                'this server are opaque: `s3.py` finds out, and `etag opaque` in the configuration '
+                'says so' % ('' if certain else ', or were stored in parts of an unusual size'))
 
-    def update(self, view, prepared):
-        for parts in self._parts:
-            if prepared:
-                parts.digests.append(prepared)
-            else:
-                parts.update(view)
-
-    def passed(self):
-        count = int(self._etag.partition('-')[2] or 0)
-        return any(parts.etag(count) == self._etag for parts in self._parts)
+    return Proof('etag', part_sizes[0] if parallel else range_size,
+                 lambda view: md5(view).digest() if parallel else None, update, complaint)
 
 
 class PartDigests:
     """The MD5s of a stream's parts of *size* bytes each."""
 
     def __init__(self, size):
-        self.digests = []
-        self._size, self._left, self._current = size, size, md5()
+        self._digests, self._size, self._left, self._current = [], size, size, md5()
 
-    def update(self, view):
-        """Take the next bytes of the stream."""
+    def update(self, view, digest=None):
+        """Take the next bytes of the stream; digest: theirs, if they are a part."""
+        if digest:
+            self._digests.append(digest)
+            return
         while len(view):
             if not self._left:
-                self.digests.append(self._current.digest())
+                self._digests.append(self._current.digest())
                 self._left, self._current = self._size, md5()
             piece = view[:self._left]
             self._current.update(piece)
@@ -3743,7 +3699,7 @@ class PartDigests:
 
     def etag(self, count):
         """Return the ETag of the bytes so far; count: of the parts in the ETag, or 0."""
-        digests = self.digests
+        digests = self._digests
         if self._left < self._size or not digests:
             digests = digests + [self._current.digest()]
         if not count:
@@ -3762,7 +3718,7 @@ USUAL_PART_SIZES = [size << 20 for size in (5, 6, 7, 8, 10, 12, 15, 16, 20, 25, 
 def find_proof(bucket, key, head):
     """Return the strongest proof that the server's records of an object permit."""
     if head.crc32 is not None:
-        return Crc32Proof(head.crc32, bucket.part_size)
+        return crc32_proof(head.crc32, bucket.part_size)
     etag = re.match(r'(?:W/)?"?([0-9a-f]{32})(?:-([0-9]{1,5}))?"?\Z', head.etag)
     encryption = head.headers.get('x-amz-server-side-encryption') or ''
     count = int(etag.group(2) or 0) if etag else 0
@@ -3774,10 +3730,10 @@ def find_proof(bucket, key, head):
         sizes, certain = find_part_sizes(bucket, key, head, count) if count else (
             [head.size], True)
         if sizes:
-            return EtagProof(head.etag.strip('W/"'), sizes, certain, bucket.part_size)
+            return etag_proof(head.etag.strip('W/"'), sizes, certain, bucket.part_size)
         reason = 'the sizes of its parts are unknown'
     bucket.report('warning', '%s: checked by its length only: %s' % (quoted(key), reason))
-    return LengthProof(bucket.part_size)
+    return length_proof(bucket.part_size)
 
 
 def part_counts(total, size):
@@ -3870,8 +3826,9 @@ def write_range(found, view, prepared, write):
         raise IntegrityError('%s: only %d of %d bytes could be written'
                              % (quoted(found.key), count, len(view)))
     found.proof.update(view, prepared)
-    if found.first + found.size == found.head.size and not found.proof.passed():
-        raise IntegrityError('%s: %s' % (quoted(found.key), found.proof.complaint))
+    complaint = found.first + found.size == found.head.size and found.proof.complaint()
+    if complaint:
+        raise IntegrityError('%s: %s' % (quoted(found.key), complaint))
 
 
 # ------------------------------------------------------------------------- Self-test
@@ -3897,55 +3854,13 @@ EXAMPLE_TIME = 1369353600           # 2013-05-24T00:00:00Z
 EXAMPLE_PRESIGNED = 'aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404'
 
 
-class Skip(Exception):
-    """Raised by a check that doesn't apply, with the reason."""
-
-
-class SelfTest:
-    """Runs checks, prints a line for each, and counts."""
-
-    def __init__(self, write=sys.stdout.write if sys.stdout else lambda text: None):
-        self._write = write
-        self.passed = self.failed = self.skipped = 0
-
-    def try_out(self, name, function, *args):
-        """Run function(*args), which returns a remark, and print a line; returns whether that was
-        allowed, None if unknown."""
-        word, remark, allowed = 'ok', '', True
-        try:
-            remark = function(*args)
-            self.passed += 1
-        except Skip as reason:
-            word, remark, allowed = 'skip', reason, None
-        except ResponseError as error:
-            word, remark, allowed = 'FAIL', error, None
-            if error.status == 403 and error.code in ('AccessDenied', 'Forbidden'):
-                word, remark, allowed = 'skip', 'these credentials may not: %s' % error, False
-        except (Error, OSError, AssertionError) as error:
-            word, remark, allowed = 'FAIL', error, None
-        self.skipped += word == 'skip'
-        self.failed += word == 'FAIL'
-        self._write(('%-4s  %-11s  %s' % (word, name, remark or '')).rstrip() + '\n')
-        return allowed
+class Verdict(Exception):
+    """Raised by a check that neither passes nor fails, with a word (skip, note) and the reason."""
 
 
 def speed(count, seconds):
     """Return text: megabytes (10^6) per second."""
     return '%.1f MB/s' % (count / max(seconds, 1e-6) / 1e6)
-
-
-def check_examples():
-    """Compute the signatures that AWS publishes."""
-    for method, path, query, more, payload, expected in EXAMPLES:
-        headers = dict(more, host=EXAMPLE_HOST)
-        sign_headers(EXAMPLE_KEY, 'us-east-1', 's3', EXAMPLE_TIME, method, path,
-                     canonical_query(query), headers, sha256(payload))
-        expect(headers['authorization'].endswith(expected), 'the signature of %s %s is wrong'
-               % (method, path))
-    query = presign(EXAMPLE_KEY, 'us-east-1', 's3', EXAMPLE_TIME, 'GET', EXAMPLE_HOST,
-                    '/test.txt', 86400)
-    expect(query.endswith(EXAMPLE_PRESIGNED), 'the signature of a presigned URL is wrong')
-    return 'the %d examples that AWS publishes' % (len(EXAMPLES) + 1)
 
 
 def expect(truth, complaint):
@@ -3954,48 +3869,57 @@ def expect(truth, complaint):
         raise AssertionError(complaint)
 
 
-def check_tls():
-    """Find out whether https is possible."""
-    if ssl is None:
-        raise Skip('this Python was built without ssl: http:// endpoints only')
-    count = tls_context(os.environ.get('AWS_CA_BUNDLE')).cert_store_stats()['x509_ca']
-    return '%s, %d CA certificates loaded' % (ssl.OPENSSL_VERSION, count)
+class SelfTest:
+    """The checks, in an order in which each may use the results of those before.
 
-
-def check_hashes():
-    """Measure how fast this Python hashes."""
-    data, remarks = bytes(8 << 20), []
-    for name, function in (('SHA-256', sha256), ('MD5', md5), ('CRC32', zlib.crc32)):
-        start = time.perf_counter()
-        if function(data) is None:
-            remarks.append('%s disabled (ETags cannot be checked)' % name)
-        else:
-            remarks.append('%s %s' % (name, speed(len(data), time.perf_counter() - start)))
-    return ', '.join(remarks)
-
-
-class BucketTest:
-    """The checks of a bucket, in an order in which each may use the results of those before.
-
-    All keys begin with s3dump-test- and a random name.  settings: lines that the configuration
-    needs in addition.
+    LOCAL need no bucket; the others, after open(), write under HOST:s3dump-test- and a random
+    name.  count: of lines, by their first words; allowed: {check: whether it was allowed, None if
+    unknown}; settings: lines that the configuration needs in addition.
     """
+    LOCAL = ('signature', 'TLS', 'hashes')
     CHECKS = ('list', 'put', 'get', 'range', 'volumes', 'acl', 'multipart', 'abort', 'conditional',
-              'overwrite', 'payload', 'checksum', 'rate', 'delete')
+              'payload', 'checksum', 'rate', 'versions', 'retention', 'unfinished', 'delete',
+              'overwrite')
+    NEEDS = dict(dict.fromkeys(('get', 'range', 'volumes', 'acl', 'conditional', 'overwrite'),
+                               'put'), abort='multipart')
     RIGHTS = (('list', 'list'), ('get', 'read'), ('put', 'write'), ('overwrite', 'overwrite'),
               ('delete', 'delete'), ('abort', 'abort'))
 
-    def __init__(self, config, report):
-        self._config, self._report = config, report
-        self.bucket = self._bucket(config)
-        self.key = 's3dump-test-' + random_name()
-        self.region = self.bucket.endpoint.region       # before the server corrects it
-        self.written, self.settings = [], []
+    def __init__(self, write=sys.stdout.write if sys.stdout else lambda text: None):
+        self._write, self.count = write, collections.Counter()
+        self.written, self.settings, self.allowed = [], [], {}
         self.data = os.urandom(1 << 20)
 
-    def run(self, test):
-        """Run all checks; returns the lines of a summary."""
-        allowed = {name: test.try_out(name, getattr(self, name)) for name in self.CHECKS}
+    def open(self, config):
+        """Begin to test a bucket."""
+        self.bucket = Bucket(config)
+        self.bucket.times.patience = 10     # somebody is waiting for the answer
+        self.region = self.bucket.endpoint.region       # before the server corrects it
+        label = host_label(config)[0].encode('utf-8', 'replace').decode()
+        self.key = '%s:s3dump-test-%s' % (label, random_name())
+
+    def run(self, checks):
+        """Run checks, print a line for each, and note what was allowed."""
+        for name in checks:
+            word, allowed = 'ok', True
+            try:
+                need = self.NEEDS.get(name)
+                if need and not self.allowed.get(need):
+                    raise Verdict('skip', 'without `%s` there is nothing to try' % need)
+                remark = getattr(self, name)()
+            except Verdict as verdict:
+                word, remark = verdict.args
+                allowed = None if word == 'skip' else True
+            except (Error, OSError, AssertionError) as error:
+                word, remark, allowed = 'FAIL', error, None
+                if getattr(error, 'code', '') in ('AccessDenied', 'Forbidden'):
+                    word, remark, allowed = 'skip', 'these credentials may not: %s' % error, False
+            self.count[word], self.allowed[name] = self.count[word] + 1, allowed
+            self._write(('%-4s  %-11s  %s' % (word, name, remark or '')).rstrip() + '\n')
+
+    def summary(self):
+        """Close the bucket; returns lines that say what it needs, and what the credentials may."""
+        self.bucket.close()
         region = self.bucket.endpoint.region
         if region != self.region:
             self.settings.append('region ' + region)
@@ -4003,114 +3927,124 @@ class BucketTest:
             'settings that this server needs, to be pasted into the configuration:'] + self.settings
         for answer, text in ((True, 'these credentials may %s'), (False, 'they may not %s'),
                              (None, 'unknown: whether they may %s')):
-            rights = [right for name, right in self.RIGHTS if allowed.get(name) is answer]
+            rights = [right for name, right in self.RIGHTS if self.allowed.get(name) is answer]
             if rights:
                 lines.append(text % ', '.join(rights))
         return lines
 
-    def _bucket(self, config):
-        bucket = Bucket(config, report=self._report)
-        bucket.times.patience = 10  # somebody is waiting for the answer
-        return bucket
+    def signature(self):
+        for method, path, query, more, payload, expected in EXAMPLES:
+            headers = dict(more, host=EXAMPLE_HOST)
+            sign_headers(EXAMPLE_KEY, 'us-east-1', 's3', EXAMPLE_TIME, method, path,
+                         canonical_query(query), headers, sha256(payload))
+            expect(headers['authorization'].endswith(expected), 'the signature of %s %s is wrong'
+                   % (method, path))
+        query = presign(EXAMPLE_KEY, 'us-east-1', 's3', EXAMPLE_TIME, 'GET', EXAMPLE_HOST,
+                        '/test.txt', 86400)
+        expect(query.endswith(EXAMPLE_PRESIGNED), 'the signature of a presigned URL is wrong')
+        return 'the %d examples that AWS publishes' % (len(EXAMPLES) + 1)
 
-    def delete(self):
-        """DeleteObject, for all objects that were written."""
+    def TLS(self):
+        if ssl is None:
+            raise Verdict('skip', 'this Python was built without ssl: http:// endpoints only')
+        count = tls_context(os.environ.get('AWS_CA_BUNDLE')).cert_store_stats()['x509_ca']
+        return '%s, %d CA certificates loaded' % (ssl.OPENSSL_VERSION, count)
+
+    def hashes(self):
+        data, remarks = bytes(8 << 20), []
+        for name, function in (('SHA-256', sha256), ('MD5', md5), ('CRC32', zlib.crc32)):
+            start = time.perf_counter()
+            if function(data) is None:
+                remarks.append('%s disabled (ETags cannot be checked)' % name)
+            else:
+                remarks.append('%s %s' % (name, speed(len(data), time.perf_counter() - start)))
+        return ', '.join(remarks)
+
+    def _put(self, suffix, bucket=None):
+        """Store the data; returns the seconds that it took."""
+        key, start = self.key + suffix, time.monotonic()
+        (bucket or self.bucket).put_object(key, self.data, unique=True)
+        self.written.append(key)
+        return time.monotonic() - start
+
+    def _read(self, key, data):
+        """Compare an object with *data*; returns how fast it came, and how it was checked."""
+        got, start, proof = bytearray(), time.monotonic(), 'length'
         try:
-            for key in self.written:
-                self.bucket.delete_object(key)
-        except ResponseError as error:
-            error.label = '%s* stays behind, %s' % (self.key, error.label)
-            raise
-        finally:
-            self.bucket.close()
-        return 'all that was written'
+            proof = self.bucket.download([key], got.extend)
+        except IntegrityError:
+            pass
+        expect(got == data, 'the data read back differ from those written')
+        return speed(len(data), time.monotonic() - start), proof
+
+    def _ask(self, operation, resource, root, key=''):
+        """Return the Document that tells of a *resource* of the bucket, or of an object."""
+        request = Request(self.bucket, operation, 'GET', key, {resource: ''})
+        try:
+            return Document(request.run().body, root)
+        except (BadAnswer, ResponseError) as error:
+            if getattr(error, 'status', 0) == 403:
+                raise
+            if getattr(error, 'code', '') in ('NoSuchLifecycleConfiguration',
+                                              'ObjectLockConfigurationNotFoundError'):
+                return Document(b'<None/>')
+            raise Verdict('skip', 'this server does not tell')
 
     def list(self):
         """ListObjectsV2, and how far the clocks are apart."""
-        names = [entry.key for entry in self.bucket.list_objects(self.key)]
-        expect(not names, 'the listing ignores its prefix')
+        expect(not list(self.bucket.list_objects(self.key)), 'the listing ignores its prefix')
         return 'signed requests are accepted' + (
             ', but the clock is off by %s' % duration(abs(self.bucket.offset))
             if self.bucket.offset else '')
 
     def put(self):
-        """PutObject."""
-        start = time.monotonic()
-        self.bucket.put_object(self.key, self.data, unique=True)
-        self.written.append(self.key)
-        remark = speed(len(self.data), time.monotonic() - start)
-        return remark + ('; this server wants Content-MD5, and gets it'
-                         if self.bucket.endpoint.wants_md5 else '')
+        return speed(len(self.data), self._put('')) + (
+            '; this server wants Content-MD5, and gets it' * self.bucket.endpoint.wants_md5)
 
     def get(self):
-        """HEAD and GET, and how the data are checked."""
-        self._need(self.key)
-        start, pieces = time.monotonic(), []
-        proof = self.bucket.download([self.key], lambda view: pieces.append(bytes(view)))
-        expect(b''.join(pieces) == self.data, 'the data read back differ from those written')
-        return '%s, checked by %s' % (speed(len(self.data), time.monotonic() - start), proof)
+        return '%s, checked by %s' % self._read(self.key, self.data)
 
     def range(self):
-        """A ranged GET."""
-        self._need(self.key)
         view = memoryview(bytearray(1000))
         self.bucket.get_object(self.key, view, 100000)
         expect(view == self.data[100000:101000], 'the server sends another range')
 
     def volumes(self):
         """An object and its volumes can be side by side, and a listing shows them."""
-        self._need(self.key)
-        key = volume_key(self.key, 1)
-        self.bucket.put_object(key, b'volume', unique=True)
-        self.written.append(key)
+        self._put(volume_key('', 1))
         self.bucket.get_object(self.key, memoryview(bytearray(1)))
         names = {entry.key for entry in self.bucket.list_objects(self.key)}
-        expect({self.key, key} <= names, 'what was written is not in the listing: does `endpoint` '
-               'name the bucket, or some other path?')
+        expect(names >= set(self.written), 'what was written is not in the listing: does '
+               '`endpoint` name the bucket, or some other path?')
 
     def acl(self):
-        """GetObjectAcl."""
-        self._need(self.key)
-        try:
-            self.bucket.get_object_acl(self.key)
-        except (BadAnswer, ResponseError) as error:
-            if getattr(error, 'status', 501) == 403:
-                raise
-            raise Skip('this server has no ACLs')
+        self._ask('GetObjectAcl', 'acl', 'AccessControlPolicy', self.key)
 
     def multipart(self):
         """An upload of two parts and its check by ETag."""
-        config = dict(self._config, checksum='none', etag='md5')
-        config.setdefault('part_size', MIN_PART_SIZE)
-        bucket = self._bucket(config)
-        bucket.endpoint, bucket.offset = self.bucket.endpoint, self.bucket.offset
+        bucket, key = copy.copy(self.bucket), self.key + '-multipart'
+        bucket.checksum = False
+        bucket.part_size = bucket._config.get('part_size', MIN_PART_SIZE)
         data = (self.data * (bucket.part_size // len(self.data) + 1))[:bucket.part_size + 1]
-        key, start = self.key + '-multipart', time.monotonic()
+        start = time.monotonic()
         try:
             bucket.upload(key, io.BytesIO(data), unique=True)
-            self.written.append(key)
-            remark = speed(len(data), time.monotonic() - start)
-            view = memoryview(bytearray(len(data)))
-            try:
-                bucket.get_object(key, view)
-                expect(view == data, 'the data read back differ from those written')
-                if bucket.download([key], lambda view: None) == 'etag':
-                    return remark + ", its ETag is the MD5 of its parts' MD5s"
-            except IntegrityError:
-                pass
-            except ResponseError as error:
-                if error.status != 403:
-                    raise
-                return remark + ', not read back: these credentials may not read'
-            if not self.bucket.opaque_etags:
-                self.settings.append('etag opaque')
-            return remark + ', its ETag is opaque'
         except ResponseError as error:
             if error.code == 'EntityTooSmall':
                 self.settings.append('part_size 64m')   # the largest minimum known, Storj's
             raise
-        finally:
-            bucket.close()
+        self.written.append(key)
+        remark = speed(len(data), time.monotonic() - start)
+        try:
+            if self._read(key, data)[1] == 'etag':
+                return remark + ", its ETag is the MD5 of its parts' MD5s"
+        except ResponseError as error:
+            if error.status != 403:
+                raise
+            return remark + ', not read back: these credentials may not read'
+        if not bucket.opaque_etags:
+            self.settings.append('etag opaque')
+        return remark + ', its ETag is opaque'
 
     def abort(self):
         """An upload that is aborted is gone."""
@@ -4125,72 +4059,106 @@ class BucketTest:
 
     def conditional(self):
         """If-None-Match: * keeps what is there."""
-        self._need(self.key)
         try:
             self.bucket.put_object(self.key, self.data)
         except ResponseError as error:
             if error.code != 'PreconditionFailed':
                 raise
             return 'an existing object is not overwritten'
-        raise Skip('this server ignores If-None-Match: whoever has the credentials can overwrite')
-
-    def overwrite(self):
-        """Without that condition an object is replaced, unless a policy forbids it."""
-        self._need(self.key)
-        self.bucket.put_object(self.key, self.data, overwrite=True)
-        return 'whoever has these credentials can replace what is there'
+        raise Verdict('skip', 'this server ignores If-None-Match: whoever has the credentials can '
+                              'overwrite')
 
     def payload(self):
         """A part that is damaged on its way is refused."""
+        key = self.key + '-damaged'
         try:
-            Request(self.bucket, 'PutObject', 'PUT', self.key + '-damaged', body=b'damaged',
+            Request(self.bucket, 'PutObject', 'PUT', key, body=b'damaged',
                     payload_hash=sha256(b'as it was')).run(require_etag)
         except ResponseError as error:
             if error.code not in DAMAGED_CODES:
                 raise
             return 'damaged data are refused'
-        self.written.append(self.key + '-damaged')
-        raise Skip('this server does not check the signed SHA-256: use https')
+        self.written.append(key)
+        raise Verdict('skip', 'this server does not check the signed SHA-256: use https')
 
     def checksum(self):
-        """Full-object CRC32 checksums."""
-        bucket = self._bucket(dict(self._config, checksum='crc32'))
-        bucket.endpoint, bucket.offset = self.bucket.endpoint, self.bucket.offset
-        key = self.key + '-checksum'
+        bucket = copy.copy(self.bucket)
+        bucket.checksum = True
         try:
-            bucket.put_object(key, self.data, unique=True)
-            self.written.append(key)
-            kept = bucket.head_object(key).crc32
+            self._put('-checksum', bucket)
+            kept = bucket.head_object(self.written[-1]).crc32
         except ResponseError as error:
             if error.status == 403:
                 raise
             if self.bucket.checksum:
                 self.settings.append('checksum none')
-            raise Skip('this server takes no checksums')
-        finally:
-            bucket.close()
+            raise Verdict('skip', 'this server takes no checksums')
         if kept is None:
-            raise Skip('this server tells no CRC32, or these credentials may not ask')
+            raise Verdict('skip', 'this server tells no CRC32')
         expect(kept == zlib.crc32(self.data), 'the CRC32 that is kept is wrong')
         return 'this server keeps CRC32s: `checksum crc32` uses them'
 
     def rate(self):
-        """The rate limit."""
-        limit, key = self.bucket.limit, self.key + '-rate'
-        before, limit.rate = limit.rate, 1 << 20
-        start = time.monotonic()
+        limit = self.bucket.limit
+        before, limit.rate = limit.rate, len(self.data)
         try:
-            self.bucket.put_object(key, self.data, unique=True)
-            self.written.append(key)
+            seconds = self._put('-rate')
         finally:
             limit.rate = before
-        seconds = time.monotonic() - start
-        expect(seconds > 0.7, '1 MiB at 1 MiB/s took only %.2f s' % seconds)
-        return '1 MiB at 1 MiB/s took %.2f s' % seconds
+        remark = '1 MiB at 1 MiB/s took %.2f s' % seconds
+        expect(seconds > 0.7, remark)
+        return remark
 
-    def _need(self, key):
-        if key not in self.written:
-            raise Skip('nothing could be written')
+    def versions(self):
+        found = self._ask('GetBucketVersioning', 'versioning', 'VersioningConfiguration')
+        return 'this bucket keeps versions' if found.get('Status') == 'Enabled' else (
+            'what is deleted or replaced is gone: none are kept')
+
+    def retention(self):
+        for rule in self._ask('GetObjectLockConfiguration', 'object-lock',
+                              'ObjectLockConfiguration').all('Rule'):
+            return printable('what is stored is locked: %s' % ', '.join(
+                '%s %s' % (name, rule[name]) for name in ('Mode', 'Days', 'Years') if name in rule))
+        return 'no default retention'
+
+    def unfinished(self):
+        for rule in self._ask('GetBucketLifecycleConfiguration', 'lifecycle',
+                              'LifecycleConfiguration').all('Rule'):
+            days = rule.get('DaysAfterInitiation')
+            if days and rule.get('Status') == 'Enabled' and self.key.startswith(
+                    rule.get('Prefix', '')):
+                return printable('unfinished uploads are aborted after %s days' % days)
+        return 'no rule aborts unfinished uploads: `s3dump.py clean` does'
+
+    def delete(self):
+        """DeleteObject, for all that was written but what `overwrite` needs."""
+        left = int(self.key in self.written)
+        if not self.written[left:]:
+            raise Verdict('skip', 'nothing was written')
+        self._delete(left)
+        return 'all that was written'
+
+    def _delete(self, left):
+        try:
+            while self.written[left:]:
+                self.bucket.delete_object(self.written[-1])
+                self.written.pop()
+        except ResponseError as error:
+            error.label = '%s* stays behind, %s' % (self.key, error.label)
+            raise
+
+    def overwrite(self):
+        """Without that condition an object is replaced, unless a policy forbids it."""
+        kept = self.allowed['delete'] is False
+        try:
+            self.bucket.put_object(self.key, self.data, overwrite=True)
+        finally:
+            if not kept:
+                self._delete(0)
+        if kept:
+            raise Verdict('note', 'whoever has these credentials may not delete what is there, but '
+                                  'can replace it: see README, SET UP AMAZON')
+        return 'whoever has these credentials can replace what is there'
 
 
 def main(argv):
@@ -4202,23 +4170,23 @@ def main(argv):
     load_network()
     test = SelfTest()
     print('s3.py %s, Python %s' % (__version__, sys.version.split()[0]))
-    test.try_out('signature', check_examples)
-    test.try_out('TLS', check_tls)
-    test.try_out('hashes', check_hashes)
+    test.run(test.LOCAL)
     status = 0
     try:
-        config = load_config(argv[1] if argv else None,
-                             warn=lambda text: print('warning:', text))
-        buckets = BucketTest(config, lambda kind, text: None)
+        test.open(load_config(argv[1] if argv else None,
+                              warn=lambda text: print('warning:', text)))
     except Error as error:
         print('no bucket was tested: %s' % error)
         status = 2 if isinstance(error, ConfigError) else 1
     else:
-        print('bucket %s at %s' % (printable(buckets.bucket.endpoint.bucket),
-                                   printable(buckets.bucket.endpoint.authority)))
-        print('\n'.join(buckets.run(test)))
-    print('%d passed, %d failed, %d skipped' % (test.passed, test.failed, test.skipped))
-    return 1 if test.failed else status
+        print('bucket %s at %s' % (printable(test.bucket.endpoint.bucket),
+                                   printable(test.bucket.endpoint.authority)))
+        test.run(test.CHECKS)
+        print('\n'.join(test.summary()))
+    print('%d passed, %d failed, %d skipped' % (test.count['ok'], test.count['FAIL'],
+                                                test.count['skip'])
+          + (', %d noted' % test.count['note'] if test.count['note'] else ''))
+    return 1 if test.count['FAIL'] else status
 
 
 if __name__ == '__main__':

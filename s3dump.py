@@ -111,11 +111,6 @@ def check_labels(labels):
         raise UsageError('%s is not a date like 2009-12-31' % s3.quoted(labels.date))
 
 
-def this_host():
-    """Return this machine's short name."""
-    return os.uname().nodename.split('.')[0] or 'localhost'
-
-
 def new_key(labels, fixed, now):
     """Return the key of a new dump; now: seconds since the epoch, by the server's clock."""
     host, fs, level, date, _ = labels
@@ -949,7 +944,7 @@ def putacl(bucket, args):
         more = read_in()
         acl += more
     try:
-        s3.parse_document(acl, 'AccessControlPolicy')
+        s3.Document(acl, 'AccessControlPolicy')
     except s3.BadAnswer:
         raise s3.Error('putacl: standard input is not an AccessControlPolicy, as getacl writes it')
     for key in found.keys():
@@ -1036,7 +1031,7 @@ def init(bucket, args):
             created = True
         elif error.status != 403:   # some credentials may write, but not ask
             raise
-    key, text = 's3dump-init-' + s3.random_name(), b'a test that can be deleted'
+    key, text = '%s:s3dump-init-%s' % (args.host, s3.random_name()), b'a test that can be deleted'
     view = memoryview(bytearray(len(text)))
     bucket.put_object(key, text, unique=True, storage_class='STANDARD')
     try:
@@ -1753,9 +1748,7 @@ def hold_descriptors():
 
 def settle_host(args, config):
     """Set args.here to this machine's host label, and args.host too, unless -h did."""
-    where, name = '$S3DUMP_HOST', os.environ.get('S3DUMP_HOST', '').strip()
-    if not name:
-        where, name = "this machine's name", this_host()
+    name, where = s3.host_label(config)
     args.here = None
     try:
         args.here = config.get('host') or parse_text(name)

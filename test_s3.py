@@ -214,6 +214,9 @@ OPERATIONS = (
     ('GET', 'bucket', 'list-type', 'ListObjectsV2'),
     ('GET', 'bucket', 'uploads', 'ListMultipartUploads'),
     ('GET', 'bucket', 'location', 'GetBucketLocation'),
+    ('GET', 'bucket', 'versioning', 'GetBucketVersioning'),
+    ('GET', 'bucket', 'object-lock', 'GetObjectLockConfiguration'),
+    ('GET', 'bucket', 'lifecycle', 'GetBucketLifecycleConfiguration'),
     ('PUT', 'bucket', None, 'CreateBucket'),
     ('DELETE', 'bucket', None, 'DeleteBucket'),
     ('GET', 'key', 'acl', 'GetObjectAcl'),
@@ -257,10 +260,10 @@ CREATION_HEADERS = {
 def operation_name(method, bucket, key, query):
     """Return S3's name for a request, or None if this server has none for it."""
     resource = 'key' if key else 'bucket' if bucket else 'service'
-    if not FOREIGN.isdisjoint(query):
-        return None
+    foreign = FOREIGN.intersection(query)
     for entry in OPERATIONS:
-        if entry[:2] == (method, resource) and (entry[2] is None or entry[2] in query):
+        if entry[:2] == (method, resource) and foreign <= {entry[2]} and (
+                entry[2] is None or entry[2] in query):
             return entry[3]
     return None
 
@@ -308,9 +311,12 @@ ERRORS = {
     'MissingContentLength': (411, 'You must provide the Content-Length HTTP header'),
     'NoSuchBucket': (404, 'The specified bucket does not exist'),
     'NoSuchKey': (404, 'The specified key does not exist.'),
+    'NoSuchLifecycleConfiguration': (404, 'The lifecycle configuration does not exist'),
     'NoSuchUpload': (404, 'The specified multipart upload does not exist'),
     'NotImplemented': (501, 'A header or query you provided implies functionality that is not'
                             ' implemented'),
+    'ObjectLockConfigurationNotFoundError': (404, 'Object Lock configuration does not exist for'
+                                                  ' this bucket'),
     'PreconditionFailed': (412, 'At least one of the pre-conditions you specified did not hold'),
     'RequestTimeTooSkewed': (403, 'The difference between the request time and the server\'s time'
                                   ' is too large'),
@@ -504,12 +510,19 @@ class Upload:
 class User:
     """Who an access key stands for, and what it may do."""
 
-    def __init__(self, secret, session_token=None, allow=None, conditional=False, expired=False):
+    def __init__(self, secret, session_token=None, allow=None, conditional=False, expired=False,
+                 prefix=''):
         self.secret = secret
         self.session_token = session_token  # to be sent and signed, if there is one
         self.allow = allow                  # operations; None allows all
         self.conditional = conditional      # may create objects only with If-None-Match
         self.expired = expired
+        self.prefix = prefix                # of the keys and of the listings that it may ask for
+
+    def may(self, operation, key, prefix):
+        """Whether a policy allows it an operation."""
+        return (self.allow is None or operation in self.allow) and (
+            (key or prefix or '').startswith(self.prefix))
 
 
 # The checksum of a whole from those of its parts.  A CRC is a polynomial's
@@ -603,6 +616,9 @@ QUIRKS = frozenset((
     'no-date', 'close',
     'wrong-date',               # in the head of answers, as a front end may have it
     'no-encoding-type',         # keys in listings as they are
+    'unnamed-encoding',         # of the keys of uploads, but not of the marker, as in Ceph 16
+    'version-1',                # of ListObjects is the only one
+    'one-region',               # and no LocationConstraint
     'no-uploads-list',          # ListMultipartUploads is not implemented
     '500-repeated-complete', 'idempotent-complete',
     'no-message',               # in error documents
@@ -638,6 +654,9 @@ class Service:
         self.lock_enabled = self.acl_enabled = True
         self.owner = '123456789012'     # the account
         self.demands = {}               # headers that requests must have: their values
+        self.versioning = ''            # or Enabled, Suspended
+        self.retention = None           # the default one: mode and days
+        self.lifecycle = []             # (prefix, days until unfinished uploads are aborted)
         self.offset = 0                 # seconds by which this clock is ahead
         self.users = {self.access_key: User(self.secret_key)}
         self.buckets = {}
@@ -806,7 +825,7 @@ class Service:
             for name in headers:
                 if name.startswith(('x-amz-checksum-', 'x-amz-sdk-')):
                     raise S3Error('InvalidArgument', "Unsupported header '%s'" % name)
-        if user.allow is not None and operation not in user.allow:
+        if not user.may(operation, exchange.key, exchange.query.get('prefix')):
             raise S3Error('AccessDenied')
         if (user.conditional and 'if-none-match' not in headers
                 and operation in ('PutObject', 'CompleteMultipartUpload')):
@@ -970,7 +989,9 @@ class Service:
         # us-east-1 is the region that has no name here.
         if constraint == 'us-east-1':
             raise S3Error('InvalidLocationConstraint', LocationConstraint=constraint)
-        if (constraint or 'us-east-1') != self.region:
+        if constraint and 'one-region' in self.quirks:
+            raise S3Error('InvalidLocationConstraint', LocationConstraint=constraint)
+        if (constraint or 'us-east-1') != self.region and 'one-region' not in self.quirks:
             raise S3Error('IllegalLocationConstraintException')
         if name in self.buckets:
             raise S3Error('BucketAlreadyOwnedByYou', BucketName=name)
@@ -986,6 +1007,26 @@ class Service:
     def GetBucketLocation(self, exchange):
         region = '' if self.region == 'us-east-1' else self.region
         return Reply(body=document('LocationConstraint', region))
+
+    def GetBucketVersioning(self, exchange):
+        return Reply(body=document('VersioningConfiguration', *(
+            [tag('Status', self.versioning)] if self.versioning else [])))
+
+    def GetObjectLockConfiguration(self, exchange):
+        if not self.retention:
+            raise S3Error('ObjectLockConfigurationNotFoundError')
+        mode, days = self.retention
+        return Reply(body=document(
+            'ObjectLockConfiguration', tag('ObjectLockEnabled', 'Enabled'), tag('Rule', tag(
+                'DefaultRetention', tag('Mode', mode), tag('Days', days)))))
+
+    def GetBucketLifecycleConfiguration(self, exchange):
+        if not self.lifecycle:
+            raise S3Error('NoSuchLifecycleConfiguration')
+        return Reply(body=document('LifecycleConfiguration', *(
+            tag('Rule', tag('Status', 'Enabled'), tag('Filter', tag('Prefix', prefix)),
+                tag('AbortIncompleteMultipartUpload', tag('DaysAfterInitiation', days)))
+            for prefix, days in self.lifecycle)))
 
     # Listings.
 
@@ -1004,6 +1045,8 @@ class Service:
 
     def listing_start(self, query):
         """Return the key behind which a page begins."""
+        if 'version-1' in self.quirks:
+            return query.get('marker', '')
         try:
             token = query.get('continuation-token', '')
             return base64.b64decode(token, validate=True).decode() or query.get('start-after', '')
@@ -1023,7 +1066,9 @@ class Service:
         elements = [tag('Name', exchange.bucket), tag('Prefix', Markup(text(prefix))),
                     tag('KeyCount', len(found)), tag('MaxKeys', limit), encoding,
                     tag('IsTruncated', 'true' if truncated else 'false')]
-        if truncated:
+        if 'version-1' in self.quirks:
+            elements[2] = tag('Marker', Markup(text(query.get('marker', ''))))
+        elif truncated:
             last, common = found[-1]
             last += '\U0010ffff' if common else ''      # behind all that it stands for
             elements.append(tag('NextContinuationToken', base64.b64encode(last.encode()).decode()))
@@ -1042,10 +1087,12 @@ class Service:
                        if upload.bucket == exchange.bucket
                        and upload.key.startswith(query.get('prefix', ''))
                        and (upload.key, upload.upload_id) > after)
-        head = [tag('Bucket', exchange.bucket), encoding, tag('MaxUploads', limit),
+        plain = escape if 'unnamed-encoding' in self.quirks else text
+        head = [tag('Bucket', exchange.bucket), encoding if plain is text else '',
+                tag('MaxUploads', limit),
                 tag('IsTruncated', 'true' if len(found) > limit else 'false')]
         if len(found) > limit:
-            head += [tag('NextKeyMarker', Markup(text(found[limit - 1][0]))),
+            head += [tag('NextKeyMarker', Markup(plain(found[limit - 1][0]))),
                      tag('NextUploadIdMarker', found[limit - 1][1])]
         uploads = [tag('Upload', tag('Key', Markup(text(key))), tag('UploadId', upload_id), OWNER,
                        tag('StorageClass', self.uploads[upload_id].attributes['storage_class']),
@@ -3345,6 +3392,16 @@ class FaultTests(ServerTestCase):
             ('wants-content-md5', lambda client: client('PUT', '/bucket/0', b'').status, 400),
             ('directories', lambda client: client('PUT', '/bucket/0/x', b'').status, 500),
             ('object-for-bucket', lambda client: client('GET', '/bucket?list-type=2').status, 404),
+            ('version-1', lambda client: re.findall(b'<Key>(.*?)</Key>', client(
+                'GET', '/bucket?list-type=2&max-keys=1&marker=0').body), [b'p']),
+            ('unnamed-encoding', lambda client: (
+                client('POST', '/bucket/k%3A?uploads').status, re.findall(
+                    b'EncodingType|<Key>.*?</Key>', client(
+                        'GET', '/bucket?uploads&encoding-type=url').body)),
+             (200, [b'<Key>k%3A</Key>'])),
+            ('one-region', lambda client: b'InvalidLocationConstraint' in client(
+                'PUT', '/other', b'<CreateBucketConfiguration><LocationConstraint>eu-west-1'
+                b'</LocationConstraint></CreateBucketConfiguration>').body, True),
         )
         self.assertEqual({name for name, _, _ in checks} - {None}, QUIRKS)
         for quirk, ask, expected in checks:
@@ -4278,7 +4335,7 @@ class MessageTests(unittest.TestCase):
     def test_namespaces_and_prefixes_do_not_matter(self):
         for body in (b'<A xmlns="x"><B>1</B></A>', b'<n:A xmlns:n="x"><n:B>1</n:B></n:A>',
                      b'<A><B>1</B></A>'):
-            self.assertEqual(s3.parse_document(body, 'A').get('B'), '1')
+            self.assertEqual(s3.Document(body, 'A').get('B'), '1')
 
     def test_a_listing_tells_whether_archived_objects_can_be_read(self):
         entry = ('<Contents><Key>%s</Key><LastModified>2020-01-01T00:00:00Z</LastModified><Size>1'
@@ -5643,6 +5700,43 @@ class BucketTests(ClientTestCase):
             self.assertFalse(bucket.abort_multipart_upload(upload))
         self.assertEqual(server.uploads, {})
 
+    def test_a_server_that_knows_version_1_of_listings_only_goes_on_by_marker(self):
+        for quirks in (['version-1'], ['version-1', 'no-encoding-type']):
+            keys = [key for key in self.KEYS if key.isprintable() or len(quirks) == 1]
+            server = self.server(page_size=4, quirks=quirks)
+            for key in keys:
+                server.put(key, b'')
+            bucket = self.bucket(server)
+            self.assertEqual([entry.key for entry in bucket.list_objects()], sorted(keys))
+            self.assertEqual(len(server.log), 4)
+            self.assertEqual([entry.key for entry in bucket.list_objects('/')],
+                             sorted(key for key in keys if key.startswith('/')))
+
+    def test_the_marker_that_a_server_tells_is_taken_and_one_that_stands_still_is_no_end(self):
+        entry = ('<Contents><Key>k+%2B</Key><LastModified>2020-01-01T00:00:00Z</LastModified>'
+                 '<Size>1</Size></Contents>')
+        page = ('<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>'
+                '%s</ListBucketResult>')
+        for inside, marker in ((entry, 'k +'), (entry + '<NextMarker>n%2Fm</NextMarker>', 'n/m')):
+            server = self.server()
+            server.fault('ListObjectsV2', 'body', times=None, body=(page % inside).encode())
+            with self.assertRaisesRegex(s3.BadAnswer, 'the listing has no end'):
+                list(self.bucket(server).list_objects())
+            self.assertEqual([request.query.get('marker') for request in server.log],
+                             [None, marker])
+
+    def test_keys_that_were_encoded_without_a_word_are_known_by_their_prefix(self):
+        server = self.server(page_size=2, quirks=['unnamed-encoding'])
+        bucket = self.bucket(server)
+        keys = ['h:/a b:0', 'h:/a b:0', 'h:/a+b:0', 'h:100%:0', 'h:%2F:0', 'other']
+        for key in keys:
+            bucket.create_multipart_upload(key)
+        found = list(bucket.list_multipart_uploads('h:'))
+        self.assertEqual(sorted(entry.key for entry in found), sorted(keys[:-1]))
+        for upload in found:
+            self.assertTrue(bucket.abort_multipart_upload(upload))
+        self.assertEqual([upload.key for upload in server.uploads.values()], ['other'])
+
     def test_objects_are_created_with_class_encryption_and_metadata(self):
         server = self.server()
         bucket = self.bucket(server, storage_class='STANDARD_IA', sse='aws:kms',
@@ -5750,6 +5844,38 @@ class BucketTests(ClientTestCase):
             self.assertEqual(caught.exception.status, 404)
             bucket.create_bucket()
             bucket.head_bucket()
+
+    def test_a_server_with_one_region_gets_its_bucket_without_naming_it(self):
+        def named(exchange):
+            return exchange.headers.get('content-length') != '0'
+
+        for status, code in ((400, 'InvalidLocationConstraint'), (400, 'MalformedXML'),
+                             (400, 'IllegalLocationConstraintException'), (501, 'NotImplemented')):
+            server = self.server(region='eu-central-1', buckets=(), quirks=['one-region'])
+            server.fault('CreateBucket', 'status', status=status, code=code, where=named)
+            self.bucket(server).create_bucket()
+            self.assertEqual(([request.status for request in server.log], list(server.buckets)),
+                             ([status, 200], ['bucket']))
+
+    def test_without_the_region_too_a_refusal_is_a_refusal(self):
+        for region, code, count in (('eu-central-1', 'InvalidLocationConstraint', 2),
+                                    ('us-east-1', 'InvalidLocationConstraint', 1),
+                                    ('eu-central-1', 'InvalidBucketName', 1)):
+            server = self.server(region=region, buckets=())
+            server.fault('CreateBucket', 'status', times=None, status=400, code=code)
+            with self.assertRaisesRegex(s3.ResponseError, code):
+                self.bucket(server).create_bucket()
+            self.assertEqual(len(server.log), count)
+
+    def test_amazon_is_not_asked_for_a_bucket_anywhere(self):
+        server = self.server(region='eu-central-1', buckets=(), quirks=['one-region'])
+        with Proxy() as proxy:
+            proxy.resolve['s3.eu-central-1.amazonaws.com:80'] = server.host, server.port
+            bucket = self.bucket(server, {'HTTP_PROXY': proxy.url}, addressing='path',
+                                 endpoint='http://s3.eu-central-1.amazonaws.com')
+            with self.assertRaisesRegex(s3.ResponseError, 'InvalidLocationConstraint'):
+                bucket.create_bucket()
+        self.assertEqual((len(server.log), server.buckets), (1, {}))
 
     def test_a_session_token_is_sent_and_signed(self):
         server = self.server()
@@ -6357,6 +6483,35 @@ class UploadFaultTests(ClientTestCase):
                              ["'key' had been completed already: it is whole if its stream was"])
             del self.reports[:]
 
+    def test_what_was_half_sent_when_a_signal_came_is_certainly_not_there(self):
+        for size, part_size in ((12 << 20, 13 << 20), (3 << 20, 1 << 20)):
+            server = self.server()
+            bucket = self.bucket(server, part_size=part_size, jobs=1)
+            operation = 'PutObject' if size < part_size else 'CompleteMultipartUpload'
+            begun = server.fault(operation, 'stall', when='start')
+            bucket.signals = Poll(lambda: begun.event.is_set() and self.fail('by a signal'))
+            padding = 'x' * (12 << 20) if size > part_size else ''
+            with unittest.mock.patch.object(s3, 'escape', lambda text: text + padding):
+                with self.assertRaisesRegex(AssertionError, 'by a signal'):
+                    bucket.upload('key', io.BytesIO(bytes(size)))
+            self.assertEqual(([text for kind, text in self.reports if kind != 'trace'],
+                              'HeadObject' in server.operations(), server.uploads),
+                             ([], False, {}))
+            begun.release.set()
+
+    def test_a_refusal_before_all_was_sent_leaves_no_doubt(self):
+        for kind, options in (('refuse', dict(status=500, code='InternalError')),
+                              ('reset', dict(when='start'))):
+            server = self.server()
+            server.fault('PutObject', kind, **options)
+            server.fault('PutObject', 'status', status=403, code='AccessDenied')
+            server.add_user('BLIND', 'secret', allow=WRITE_ONLY)
+            bucket = self.bucket(server, part_size=13 << 20, access_key_id='BLIND',
+                                 secret_access_key='secret')
+            with self.assertRaisesRegex(s3.ResponseError, 'PutObject .*AccessDenied'):
+                bucket.put_object('key', bytes(12 << 20), unique=True)
+            self.assertEqual(server.operations().count('HeadObject'), 0)
+
     def test_a_server_that_is_gone_in_the_middle_of_a_completion_leaves_a_doubt(self):
         server = self.server()
         server.fault('AbortMultipartUpload', 'hangup', times=None)
@@ -6932,6 +7087,29 @@ class DownloadFaultTests(ClientTestCase):
                 self.assertEqual(error is None, survives, error)
                 self.assertLess(self.clock.now, 60)
 
+    def test_a_server_without_ranges_may_break_off_before_the_range(self):
+        for framing, data in (('Content-Length: 2500', pattern(500)),
+                              ('Transfer-Encoding: chunked', b'1f4\r\n' + pattern(500)),
+                              ('Connection: close', pattern(500))):
+            with self.subTest(framing):
+                server = self.server()
+                head = 'HTTP/1.1 200 OK\r\nETag: "%s"\r\n%s\r\n\r\n' % (
+                    server.put('key', pattern(self.SIZE)).etag, framing)
+                server.fault('GetObject', 'raw', skip=1, times=7, data=head.encode() + data)
+                server.fault('GetObject', 'ignore-range', times=None)
+                self.assertIsNone(self.outcome(server, jobs=1))
+
+    def test_a_server_without_ranges_whose_object_ends_early_is_given_up_soon(self):
+        for framing, data in (('Content-Length: 500', pattern(500)),
+                              ('Transfer-Encoding: chunked',
+                               b'1f4\r\n' + pattern(500) + b'\r\n0\r\n\r\n')):
+            server = self.server()
+            head = 'HTTP/1.1 200 OK\r\nETag: "%s"\r\n%s\r\n\r\n' % (
+                server.put('key', pattern(self.SIZE)).etag, framing)
+            server.fault('GetObject', 'raw', skip=1, times=None, data=head.encode() + data)
+            self.assertIn('its object ends early', str(self.outcome(server, jobs=1)))
+            self.assertLess(self.clock.now, 60)
+
     def test_an_object_that_is_replaced_between_two_ranges_is_noticed(self):
         for quirks in ((), ('ignore-if-match',), ('ignore-if-match', 'opaque-etag')):
             for size in (self.SIZE, self.SIZE + 1):
@@ -7013,19 +7191,88 @@ class SelfTestTests(ClientTestCase):
             file.flush()
             return self.run_selftest('-f', file.name)
 
+    def lines(self, server, *checks, **options):
+        """Return the lines of these checks, or of all but the slow one, and of the summary."""
+        lines, config = [], dict(endpoint=server.url, region=server.region, host='box',
+                                 part_size=1000, bucket_name=server.bucket,
+                                 access_key_id=server.access_key,
+                                 secret_access_key=server.secret_key)
+        with unittest.mock.patch.dict(os.environ, NOWHERE, clear=True):
+            test = s3.SelfTest(lines.append)
+            test.open(dict(config, **options))
+            test.run(checks or [name for name in test.CHECKS if name != 'rate'])
+            return [line.rstrip('\n') for line in lines], test.summary()
+
     def test_everything_passes_here_and_nothing_is_left(self):
         server = self.server()
         status, text = self.selftest(server)
         self.assertEqual(status, 0, text)
         self.assertRegex(text, '\nthis server needs no other settings\n'
                          'these credentials may list, read, write, overwrite, delete, abort\n'
-                         '17 passed, 0 failed, 0 skipped\n\\Z')
+                         '20 passed, 0 failed, 0 skipped\n\\Z')
         self.assertEqual((dict(server.objects), server.uploads), ({}, {}))
 
-    def test_it_ends_with_the_settings_that_the_server_needs(self):
-        class Quick(s3.BucketTest):
-            CHECKS = ('put', 'multipart', 'checksum', 'delete')
+    def test_a_policy_by_prefix_is_enough(self):
+        server = self.server()
+        server.users[server.access_key].prefix = 'box:'
+        lines, summary = self.lines(server)
+        self.assertEqual(summary[-1], 'these credentials may list, read, write, overwrite, delete, '
+                         'abort')
+        self.assertEqual([line.split()[1] for line in lines if not line.startswith('ok ')],
+                         ['versions', 'retention', 'unfinished'])
+        self.assertEqual({request.key.partition(':s3dump-test-')[0] for request in server.log
+                          if request.key}, {'box'})
 
+    def test_the_host_label_is_that_of_the_configuration_or_the_environment_or_the_machine(self):
+        here = os.uname().nodename.split('.')[0]
+        for config, environ, expected in (
+                ({'host': 'a'}, {'S3DUMP_HOST': 'b'}, ('a', '`host`')),
+                ({}, {'S3DUMP_HOST': ' b '}, ('b', '$S3DUMP_HOST')),
+                ({}, {'S3DUMP_HOST': ' '}, (here, "this machine's name")),
+                ({}, {}, (here, "this machine's name"))):
+            self.assertEqual(s3.host_label(config, environ), expected)
+
+    def test_it_tells_what_the_bucket_keeps(self):
+        server = self.server()
+        for versioning, retention, lifecycle, expected in (
+                ('', None, (), ('none are kept', 'no default retention', 'no rule aborts')),
+                ('Suspended', None, [('other:', 1)],
+                 ('none are kept', 'no default retention', 'no rule aborts')),
+                ('Enabled', ('GOVERNANCE', 30), [('other:', 1), ('box:', 9)],
+                 ('this bucket keeps versions', 'locked: Mode GOVERNANCE, Days 30',
+                  'aborted after 9 days'))):
+            server.versioning, server.retention, server.lifecycle = versioning, retention, lifecycle
+            lines, _ = self.lines(server, 'versions', 'retention', 'unfinished')
+            self.assertEqual([line[:4] for line in lines], ['ok  '] * 3, lines)
+            for line, text in zip(lines, expected):
+                self.assertIn(text, line)
+
+    def test_what_the_bucket_keeps_may_be_refused_or_unknown(self):
+        for answer, said in ((dict(status=403, code='AccessDenied'), 'these credentials may not'),
+                             (dict(status=501, code='NotImplemented'), 'does not tell'),
+                             (dict(status=404, code='NoSuchKey'), 'does not tell'),
+                             (dict(status=200, body=b'<ListBucketResult/>'), 'does not tell')):
+            server = self.server()
+            for operation in ('GetBucketVersioning', 'GetObjectLockConfiguration',
+                              'GetBucketLifecycleConfiguration'):
+                server.fault(operation, 'status', times=None, **answer)
+            for line in self.lines(server, 'versions', 'retention', 'unfinished')[0]:
+                self.assertRegex(line, '^skip .*' + said)
+            self.assertEqual(len(server.log), 3)
+
+    def test_it_says_nothing_of_what_it_has_not_tried(self):
+        for allow, summary in (
+                (['ListObjectsV2'], ['these credentials may list', 'they may not write',
+                                     'unknown: whether they may read, overwrite, delete, abort']),
+                (['PutObject', 'AbortMultipartUpload', 'DeleteObject'],
+                 ['these credentials may write, overwrite, delete', 'they may not list, read',
+                  'unknown: whether they may abort'])):
+            server = self.server()
+            server.users[server.access_key].allow = allow
+            self.assertEqual(self.lines(server)[1][1:], summary)
+            self.assertEqual((dict(server.objects), server.uploads), ({}, {}))
+
+    def test_it_ends_with_the_settings_that_the_server_needs(self):
         for quirks, options, expected in (
                 ([], {'part_size': 1000}, ['this server needs no other settings']),
                 (['opaque-etag'], {}, ['etag opaque']),
@@ -7038,12 +7285,7 @@ class SelfTestTests(ClientTestCase):
                 if 'EntityTooSmall' in quirks:
                     server.fault('CompleteMultipartUpload', 'status', times=None, status=400,
                                  code='EntityTooSmall')
-                config = dict(endpoint=server.url, region=server.region, part_size=1000,
-                              bucket_name=server.bucket, access_key_id=server.access_key,
-                              secret_access_key=server.secret_key)
-                with unittest.mock.patch.dict(os.environ, NOWHERE, clear=True):
-                    lines = Quick(dict(config, **options), lambda kind, text: None).run(
-                        s3.SelfTest(lambda text: None))
+                lines = self.lines(server, 'put', 'multipart', 'checksum', 'delete', **options)[1]
                 if len(expected[0]) < 30:
                     expected.insert(0, 'settings that this server needs, to be pasted into the '
                                     'configuration:')
@@ -7058,16 +7300,14 @@ class SelfTestTests(ClientTestCase):
                  'FAIL  volumes .*does `endpoint` name the bucket')):
             server = self.server()
             server.fault(times=None, **fault)
-            status, text = self.selftest(server)
-            self.assertEqual(status, 1, text)
-            self.assertRegex(text, message)
+            lines, _ = self.lines(server, 'list', 'put', 'volumes', 'delete')
+            self.assertRegex(lines[2], message)
 
     def test_it_says_that_content_md5_is_sent(self):
         server = self.server(quirks=['wants-content-md5'])
-        status, text = self.selftest(server)
-        self.assertEqual(status, 0, text)
-        self.assertRegex(text, r'ok    put +\S+ MB/s; this server wants Content-MD5, and gets it\n')
-        self.assertIn('this server needs no other settings', text)
+        lines, summary = self.lines(server, 'put', 'multipart')
+        self.assertRegex(lines[0], 'ok    put .* this server wants Content-MD5, and gets it')
+        self.assertEqual(summary[0], 'this server needs no other settings')
 
     def test_a_write_only_key_gets_a_useful_answer(self):
         server = self.server()
@@ -7078,12 +7318,15 @@ class SelfTestTests(ClientTestCase):
         self.assertRegex(text, 'skip  list .*these credentials may not')
         self.assertRegex(text, 'skip  get .*these credentials may not')
         self.assertRegex(text, 'skip  delete .*these credentials may not')
+        self.assertRegex(text, 'note  overwrite .*may not delete what is there, but can replace it')
         self.assertRegex(text, '\nthese credentials may write, overwrite, abort\n'
-                         'they may not list, read, delete\n')
+                         'they may not list, read, delete\n'
+                         '[0-9]+ passed, 0 failed, [0-9]+ skipped, 1 noted\n')
         server.users[server.access_key].conditional = True
-        self.assertRegex(self.selftest(server)[1], 'skip  overwrite .*these credentials may not: '
-                         '(.*\n)*these credentials may write, abort\n'
-                         'they may not list, read, overwrite, delete\n')
+        lines, summary = self.lines(server)
+        self.assertRegex(lines[-1], 'skip  overwrite .*these credentials may not: ')
+        self.assertEqual(summary[1:], ['these credentials may write, abort',
+                                       'they may not list, read, overwrite, delete'])
 
     def test_each_failure_fails(self):
         server = self.server()

@@ -2347,9 +2347,16 @@ class DeleteAclUrlInitTests(ProgramTestCase):
                 self.write_file(server.config(access_key_id='WRITER', secret_access_key='sesame'))
                 result = self.run_program('init')
                 self.assertEqual(result.status, 1)
-                self.assertRegex(result.err, r'\As3dump: left behind: s3dump-init-\w+\n'
+                self.assertRegex(result.err, r'\As3dump: left behind: [^\s:]+:s3dump-init-\w+\n'
                                  r's3dump: init: GetObject [^\n]*AccessDenied[^\n]*\n\Z')
 
+
+    def test_init_passes_with_a_policy_by_prefix(self):
+        self.server.add_user('REDLANCE', 'sesame', prefix='redlance:')
+        self.write_file(self.server.config(access_key_id='REDLANCE', secret_access_key='sesame'))
+        self.succeed('init', '-h', 'redlance')
+        self.assertEqual(self.keys(), [])
+        self.must_fail(1, 'PutObject [^\n]*AccessDenied', 'init', '-h', 'other')
 
     def test_init_finds_out_that_the_endpoint_names_the_bucket(self):
         self.server.quirks.add('object-for-bucket')
