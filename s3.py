@@ -55,7 +55,6 @@ this clock, these credentials and this bucket work.
 """
 import _thread
 import base64
-import binascii
 import collections
 import contextlib
 import copy
@@ -2781,12 +2780,10 @@ class Head:
     @property
     def crc32(self):
         """The checksum of the whole, or None.  A COMPOSITE one, which ends in -N, is none."""
-        try:
-            crc32 = base64.b64decode(self.headers.get('x-amz-checksum-crc32') or '', validate=True)
-        except binascii.Error:
-            return None
-        composite = self.headers.get('x-amz-checksum-type') == 'COMPOSITE'
-        return int.from_bytes(crc32, 'big') if len(crc32) == 4 and not composite else None
+        text = self.headers.get('x-amz-checksum-crc32') or ''
+        whole = self.headers.get('x-amz-checksum-type') != 'COMPOSITE'
+        return int.from_bytes(base64.b64decode(text), 'big') if whole and re.fullmatch(
+            '[A-Za-z0-9+/]{6}==', text) else None
 
     def number(self, name):
         """Return the metadata *name* as a number, or 0."""
@@ -2795,7 +2792,9 @@ class Head:
 
     @property
     def locked_until(self):
-        """The end of its Object Lock, in seconds since the epoch, or 0."""
+        """The end of its Object Lock, in seconds since the epoch, or 0; a legal hold has none."""
+        if self.headers.get('x-amz-object-lock-legal-hold') == 'ON':
+            return float('inf')
         try:
             return parse_expiration(self.headers.get('x-amz-object-lock-retain-until-date')) or 0
         except ValueError:
@@ -3299,11 +3298,11 @@ class Bucket:
             headers.update({'x-amz-checksum-crc32': crc32_text(crc32),
                             'x-amz-checksum-type': 'FULL_OBJECT',
                             'x-amz-mp-object-size': str(size)})
-        key, upload_id = multipart.key, multipart.upload_id
-        request = Request(self, 'CompleteMultipartUpload', 'POST', key, {'uploadId': upload_id},
-                          headers, completion_body(parts), timeout=self.times.complete_timeout)
+        request = Request(self, 'CompleteMultipartUpload', 'POST', multipart.key,
+                          {'uploadId': multipart.upload_id}, headers, completion_body(parts),
+                          timeout=self.times.complete_timeout)
         self._create(request, lambda answer: require_completion(request.label, answer),
-                     key, dump_id, size, upload_id, **terms)
+                     multipart.key, dump_id, size, multipart.upload_id, **terms)
 
     def abort_multipart_upload(self, multipart):
         """Abort an upload, and delete its parts; returns whether it existed."""

@@ -53,10 +53,9 @@ import s3  # noqa: E402
 #   HOST:FS:LEVEL:DATE/chunk_000000     a dump in pieces, of older versions
 #   HOST:FS:LEVEL:DATE:0                the same, still older
 
-KEY = re.compile(r'([^:/]+):([^:]+):([+-]?[0-9]{1,100}):([0-9]{4}-[0-9]{2}-[0-9]{2})'
-                 r'(?::([0-9]{8}T[0-9]{6}\.[0-9]{3}Z)-[0-9a-z]{16,})?\Z')
-PIECE = re.compile(r'(.*)(?:(\.volume_|\.end_|/chunk_)([0-9]{6}|[1-9][0-9]{6,17})'
-                   r'|(:)(0|[1-9][0-9]{0,17}))\Z', re.DOTALL)
+KEY = re.compile(r'([^:/]+):([^:]*[^:/]|/)/*:([+-]?[0-9]{1,100}):'    # `/home/` is `/home`
+                 r'([0-9]{4}-[0-9]{2}-[0-9]{2})(?::([0-9]{8}T[0-9]{6}\.[0-9]{3}Z)-[0-9a-z]{16,})?\Z')
+PIECE = re.compile(r'(.*)(\.volume_|\.end_|/chunk_|:)([0-9]{1,18})\Z', re.DOTALL)
 MAX_KEY = 1000                      # bytes; S3 takes 1,024, and volumes need the rest
 
 Labels = collections.namedtuple('Labels', 'host fs level date stamp')
@@ -69,56 +68,62 @@ class UsageError(Exception):
 def parse_key(key):
     """Return the Labels in *key*, or None if it isn't the key of a dump."""
     match = KEY.match(key)
-    return Labels(*match.groups()) if match and real_date(match.group(4)) else None
+    return Labels._make(match.groups()) if match and real_date(match.group(4)) else None
 
 
 def parse_piece(key):
     """Return (key of the dump, the text between it and the number, number), or None."""
     match = PIECE.match(key)
-    if not match:
-        return None
-    base, layout, number, colon, colon_number = match.groups()
-    piece = base, layout or colon, int(number or colon_number)
-    return None if piece[1:] == ('.volume_', 0) else piece      # volume 0 is the dump itself
+    piece = match and (match.group(1), match.group(2), int(match.group(3)))
+    return piece if piece and piece_key(*piece) == key else None
+
+
+def piece_key(key, layout, number):
+    """Return the key of a piece of the dump *key*; volume 0 is the dump itself."""
+    if layout == '.volume_':
+        return s3.volume_key(key, number)
+    return key + layout + ('%d' if layout == ':' else '%06d') % number
 
 
 @functools.lru_cache(maxsize=4096)   # the keys of a listing have the same few dates
 def real_date(text):
     """Whether *text* is YYYY-MM-DD and in the calendar."""
-    import calendar
-    if not re.match(r'[0-9]{4}-[0-9]{2}-[0-9]{2}\Z', text):
+    import datetime
+    try:
+        return str(datetime.date(*map(int, text.split('-')))) == text
+    except (TypeError, ValueError, OverflowError):
         return False
-    year, month, day = int(text[:4]), int(text[5:7]), int(text[8:])
-    return year > 0 and 1 <= month <= 12 and day > 0 and (
-        day <= 28 or day <= calendar.monthrange(year, month)[1])
+
+
+def without_slash(fs):
+    """Return FS as the label is: `/home/`, as shells complete it, is `/home`."""
+    return fs.rstrip('/') or fs[:1]
 
 
 def check_labels(labels):
     """Raise UsageError for a label that a key can't hold (None is not given)."""
     for name, label, forbidden in (('host label', labels.host, ':/'), ('FS', labels.fs, ':'),
                                    ('LEVEL', labels.level, ':'), ('date', labels.date, ':/')):
-        if label is None:
-            continue
-        if not label:
+        if label == '':
             raise UsageError('the %s is empty' % name)
-        bad = [c for c in label if c in forbidden or ord(c) < 32 or 127 <= ord(c) < 160]
-        if bad:
-            raise UsageError('%s %s: no %s may hold %s' % (
-                name, s3.quoted(label), name, s3.quoted(bad[0])))
+        for c in label or '':
+            if c in forbidden or ord(c) < 32 or 127 <= ord(c) < 160:
+                raise UsageError('%s %s: no %s may hold %s' % (
+                    name, s3.quoted(label), name, s3.quoted(c)))
     if labels.level is not None and not re.match(r'[+-]?[0-9]{1,100}\Z', labels.level):
         raise UsageError('LEVEL %s is not an integer' % s3.quoted(labels.level))
     if labels.date is not None and not real_date(labels.date):
         raise UsageError('%s is not a date like 2009-12-31' % s3.quoted(labels.date))
 
 
-def new_key(labels, fixed, now):
+def new_key(args, now):
     """Return the key of a new dump; now: seconds since the epoch, by the server's clock."""
-    host, fs, level, date, _ = labels
-    fields = [host, fs, level, date or time.strftime('%Y-%m-%d', time.localtime(now))]
-    if not fixed:
-        stamp = time.strftime('%Y%m%dT%H%M%S', time.gmtime(now))
-        fields.append('%s.%03dZ-%s' % (stamp, now % 1 * 1000, s3.random_name()))
-    return ':'.join(fields)
+    date = args.date or time.strftime('%Y-%m-%d', time.localtime(now))
+    key = ':'.join([args.host, args.fs, args.level, date])
+    if args.fixed_key:
+        return key
+    stamp = time.strftime('%Y%m%dT%H%M%S', time.gmtime(now))
+    return '%s:%s.%03dZ-%s' % (key, stamp, now % 1 * 1000, s3.random_name())
 
 
 class Dump:
@@ -130,23 +135,16 @@ class Dump:
     __slots__ = ('key', 'layout', 'labels', 'pieces', 'ends', 'strays', 'volume_size', 'bare',
                  'doubtful', 'unreadable')      # a file system may have 90,000, by the hour
 
-    def __init__(self, key, layout, labels=None):
-        self.key, self.layout = key, layout
-        self.labels = labels
-        self.pieces, self.ends, self.strays = {}, {}, ()
+    def __init__(self, key, layout, labels=None, first=None):
+        self.key, self.layout, self.labels = key, layout, labels
+        self.pieces, self.ends, self.strays = {0: first} if first else {}, {}, ()
         self.volume_size = 0        # as its first object tells; 0 if unknown
         self.bare = False           # whether its first object has none of our metadata
         self.doubtful = False       # whether the metadata of the others don't agree
         self.unreadable = False     # whether its first object is known to be archived
 
-    def add(self, number, entry, is_end=False):
-        """Add an object to this dump."""
-        (self.ends if is_end else self.pieces)[number] = entry
-
-    @property
-    def first(self):
-        """The entry of the first object, or None."""
-        return self.pieces.get(0)
+    def __str__(self):
+        return s3.printable(self.key)
 
     @property
     def size(self):
@@ -157,8 +155,8 @@ class Dump:
     def stored(self):
         """When the dump was stored, in seconds since the epoch: LastModified, but not after the
         stamp in its key, as for a copy, of which LastModified is the day of the copy."""
-        modified = self.first.modified if self.first and self.layout == '.volume_' else \
-            max(entry.modified for entry in self.pieces.values())
+        modified = self.pieces[0].modified if self.layout == '.volume_' else max(
+            entry.modified for entry in self.pieces.values())
         return min(modified, stamp_time(self.labels and self.labels.stamp, modified))
 
     @property
@@ -197,14 +195,12 @@ class Dump:
 
     def problem(self):
         """Return why the dump can't be restored, as far as names and sizes tell, or ''."""
-        if not self.pieces:
-            return '%s is missing' % self.name_of(0)
         if self.doubtful:
             return 'its first object has lost its metadata, and those of the others do not ' \
                 'agree: it is unknown which belong together'
-        for number, found in enumerate(sorted(self.pieces)):
-            if number != found:
-                return '%s is missing' % self.name_of(number)
+        for number in range(max(1, len(self.pieces))):
+            if number not in self.pieces:
+                return '%s is missing' % s3.quoted(piece_key(self.key, self.layout, number))
         last = len(self.pieces) - 1
         if self.layout == '.volume_' and (last or self.ends):
             if not self.ends:
@@ -212,13 +208,13 @@ class Dump:
             if list(self.ends) != [last]:
                 return 'its last volume has the number %d, but there is an end mark that says ' \
                     '%d' % (last, next(end for end in self.ends if end != last))
-            full = self.volume_size or self.first.size
+            full = self.volume_size or self.pieces[0].size
             for number, entry in sorted(self.pieces.items()):
                 # The end mark of one object alone says that it is full
                 if entry.size > full or (entry.size < full and (number < last or not last)) or (
                         number and not entry.size):
-                    return '%s has %d bytes, but a full volume %d' % (
-                        self.name_of(number), entry.size, full)
+                    return '%s has %s, but a full volume %d' % (
+                        s3.quoted(entry.key), counted(entry.size, 'byte'), full)
         return ''
 
     def misdated(self):
@@ -237,8 +233,7 @@ class Dump:
         could the remains of a refused dump.  head: the s3.Head of the first object.
         """
         self.volume_size = head.number('volume-size')
-        heads = {entry: bucket.head_object(entry.key) for entry in self.all_entries()
-                 if entry is not self.first}
+        heads = {entry: bucket.head_object(entry.key) for entry in self.all_entries()[1:]}
         if not head.has_metadata:   # a copy; `aws s3 sync` keeps them with small objects only
             told = {(other.dump_id, other.number('volume-size')) for other in heads.values()
                     if other.has_metadata}
@@ -251,26 +246,15 @@ class Dump:
                                        if entry not in self.strays}
                                       for entries in (self.pieces, self.ends))
 
-    def name_of(self, number):
-        """Return the name of piece *number* for messages."""
-        return s3.quoted(s3.volume_key(self.key, number) if self.layout == '.volume_' else
-                         self.key + self.layout + ('%d' if self.layout == ':' else '%06d') % number)
-
 
 def stamp_time(stamp, otherwise):
     """Return the seconds since the epoch of a key's stamp, *otherwise* if it can't be true."""
     try:
-        seconds = stamp_day(stamp[:8]) + 3600 * int(stamp[9:11]) + 60 * int(stamp[11:13]) + int(
-            stamp[13:15])
+        seconds = s3.parse_day('%s-%s-%s' % (stamp[:4], stamp[4:6], stamp[6:8])) + 3600 * int(
+            stamp[9:11]) + 60 * int(stamp[11:13]) + int(stamp[13:15])
     except (TypeError, ValueError):     # none, or somebody made this key by hand
         return otherwise
     return seconds if seconds > s3.BIRTH_OF_S3 else otherwise
-
-
-@functools.lru_cache(maxsize=4096)   # as real_date()
-def stamp_day(text):
-    """Seconds since the epoch at the beginning of the day 20091231; raises ValueError."""
-    return s3.parse_time('%s-%s-%sT00:00:00' % (text[:4], text[4:6], text[6:]))
 
 
 def group(entries):
@@ -281,33 +265,42 @@ def group(entries):
     """
     dumps, others = {}, []
     for entry in entries:
-        key, layout, number, is_end = entry.key, '.volume_', 0, False
+        key, layout, number = entry.key, '.volume_', 0
         labels = parse_key(key)
-        piece = None if labels else parse_piece(key)
-        if piece:
-            key, layout, number = piece
-            is_end = layout == '.end_'
-            layout = '.volume_' if is_end else layout
+        if not labels:
+            key, layout, number = parse_piece(key) or ('', layout, 0)
             labels = parse_key(key)
-        if labels is None:
+        if not labels:
             others.append(entry)
             continue
-        if (key, layout) not in dumps:
-            dumps[key, layout] = Dump(key, layout, labels)
-        dumps[key, layout].add(number, entry, is_end)
+        is_end = layout == '.end_'
+        place = key, '.volume_' if is_end else layout
+        if place not in dumps:
+            dumps[place] = Dump(*place, labels)
+        (dumps[place].ends if is_end else dumps[place].pieces)[number] = entry
     whole, orphans = [], []
     for dump in dumps.values():
-        (whole if dump.first or dump.layout != '.volume_' else orphans).append(dump)
+        (whole if 0 in dump.pieces or dump.layout != '.volume_' else orphans).append(dump)
     return whole, orphans, others
 
 
 def sections(entries):
     """Yield group() for each host and file system.
 
-    Listings come sorted by key, so only one section at a time is in memory.
+    Listings come sorted by key, so only one section at a time is in memory; and those with a
+    slash at the end of FS, which older versions kept, until that without comes, or another host.
     """
-    for _, section in itertools.groupby(entries, lambda entry: entry.key.split(':', 2)[:2]):
-        yield group(section)
+    slashed, host = {}, None
+    for place, section in itertools.groupby(entries, lambda entry: entry.key.split(':', 2)[:2]):
+        if place[0] != host:
+            yield from map(group, slashed.values())
+            slashed, host = {}, place[0]
+        fs = without_slash(place[-1])
+        if fs == place[-1]:
+            yield group(itertools.chain(slashed.pop(fs, ()), section))
+        else:
+            slashed[fs] = slashed.get(fs, []) + list(section)
+    yield from map(group, slashed.values())
 
 
 def recency(dump):
@@ -364,28 +357,48 @@ def counted(count, one, many=None):
 
 # ------------------------------------------------------------------ Finding one dump
 
+def list_where_allowed(bucket, prefix, tolerant=True):
+    """Yield as Bucket.list_objects(); tolerant: nothing if these credentials may not list."""
+    try:
+        yield from bucket.list_objects(prefix)
+    except s3.ResponseError as error:
+        if error.status != 403 or not tolerant:
+            raise
+
+
+def list_fs(bucket, args, *more):
+    """Yield the entries of the objects of the command line's host and FS whose keys go on with
+    *more*; older versions kept the slash at the end of `/home/`."""
+    yield from bucket.list_objects(':'.join([args.host, args.fs, *more]))
+    if args.fs != '/':
+        yield from list_where_allowed(bucket, ':'.join([args.host, args.fs + '/', *more]))
+
+
 def find_all(bucket, args, section=None):
-    """Return the dumps with the labels of the command line; *section* gets all of their FS."""
-    wanted = (args.host, args.fs, args.level)
-    prefix = ':'.join([*wanted, args.date or ''] if section is None else [*wanted[:2], ''])
-    dumps, _, _ = group(bucket.list_objects(prefix))
-    if section is not None:
-        section += dumps
-    return [dump for dump in dumps
-            if dump.labels[:3] == wanted and args.date in (None, dump.labels.date)]
+    """Return the dumps with the labels of the command line, of *section* if that is known."""
+    if section is None:
+        section = group(list_fs(bucket, args, args.level, args.date or ''))[0]
+    return [one for one in section if one.labels[:3] == (args.host, args.fs, args.level)
+            and args.date in (None, one.labels.date)]
+
+
+def no_dump(args, hint=''):
+    """Return the Error that there is no dump with the labels of the command line."""
+    return s3.Error('no dump of %s level %s%s for host %s%s' % (
+        s3.quoted(args.fs), args.level, ' of ' + args.date if args.date else '',
+        s3.printable(args.host), hint))
 
 
 def find(bucket, args):
     """Return the Dump that the command line means: of -k KEY, or the newest with its labels."""
     if args.key is not None:
         return find_by_key(bucket, args.key, may_list=False)
-    section = [] if args.name == 'restore' and int(args.level) > 0 else None
+    of_fs = args.name == 'restore' and int(args.level) > 0
+    section = group(list_fs(bucket, args, ''))[0] if of_fs else None
     dumps = find_all(bucket, args, section)
     dumps = well_dated(dumps) or dumps      # with a wrong server clock none passes: take all
     if not dumps:
-        raise s3.Error('no dump of %s level %s%s for host %s' % (
-            s3.quoted(args.fs), args.level, ' of ' + args.date if args.date else '',
-            s3.printable(args.host)))
+        raise no_dump(args)
     newest = max(dumps, key=recency)
     if section:
         tell_base(newest, section, args.quiet)
@@ -399,11 +412,9 @@ def tell_base(one, section, quiet):
     base = base_of(one, section)
     newest = max(lower_ones(one, section), key=recency, default=None)
     if not quiet:
-        say('%s builds upon %s' % (s3.printable(one.key), s3.printable(base.key) if base else
-                                   'no dump that is here'))
+        say('%s builds upon %s' % (one, base or 'no dump that is here'))
     if newest is not base:
-        say('warning: %s is newer, and %s does not build upon it' % (
-            s3.printable(newest.key), s3.printable(one.key)))
+        say('warning: %s is newer, and %s does not build upon it' % (newest, one))
 
 
 def lower_ones(one, dumps):
@@ -421,11 +432,10 @@ def base_of(one, dumps):
 
 def well_dated(dumps):
     """Return the dumps whose date label can be true; report the others."""
-    for one in dumps:
-        if one.misdated():
-            say('%s: its date is later than the day it was stored, and not to be trusted'
-                % s3.printable(one.key))
-    return [one for one in dumps if not one.misdated()]
+    wrong = {one for one in dumps if one.misdated()}
+    for one in sorted(wrong, key=recency):
+        say('%s: its date is later than the day it was stored, and not to be trusted' % one)
+    return [one for one in dumps if one not in wrong]
 
 
 def without_strays(bucket, dump, alone=False):
@@ -445,40 +455,36 @@ def find_by_key(bucket, key, may_list=True):
 
     may_list: False if credentials that may not list suffice for a dump without volumes.
     """
-    dump = Dump(key, '.volume_')
+    head, first, tolerant = None, None, False
     try:
         head = bucket.head_object(key)
-        dump.add(0, s3.ListEntry(key, head.size, head.modified, head.storage_class, head.etag, ''))
+        first = s3.ListEntry(key, head.size, head.modified, head.storage_class, head.etag, '')
         tolerant = head.alone or not may_list
     except s3.ResponseError as error:
         if error.status != 404:
             raise
-        head, tolerant = None, False
-    for layout in ('.volume_', '.end_') if dump.first else ('/chunk_', ':', '.volume_', '.end_'):
-        found = Dump(key, layout) if layout in ('/chunk_', ':') else dump
-        for number, entry in pieces_of(bucket, key, layout, tolerant):
-            found.add(number, entry, layout == '.end_')
-        if found.pieces and found is not dump:
-            return found
-    dump.labels = parse_key(key)
+        for layout in ('/chunk_', ':'):
+            dump = Dump(key, layout)
+            dump.pieces.update(pieces_of(bucket, key, layout))
+            if dump.pieces:
+                return dump
+    dump = Dump(key, '.volume_', parse_key(key), first)
+    dump.pieces.update(pieces_of(bucket, key, '.volume_', tolerant))
+    dump.ends.update(pieces_of(bucket, key, '.end_', tolerant))
     if head:
         dump.look_closer(head, bucket)
-    if not dump.count:
+    elif not dump.count:
         raise s3.Error('there is no object %s' % s3.quoted(key))
     return dump
 
 
-def pieces_of(bucket, key, layout, tolerant):
+def pieces_of(bucket, key, layout, tolerant=False):
     """Yield (number, ListEntry) of the objects of *key* with this layout; tolerant: none if the
     credentials may not list."""
-    try:
-        for entry in bucket.list_objects(key + layout):
-            piece = parse_piece(entry.key)
-            if piece and piece[:2] == (key, layout):
-                yield piece[2], entry
-    except s3.ResponseError as error:
-        if error.status != 403 or not tolerant:
-            raise
+    for entry in list_where_allowed(bucket, key + layout, tolerant):
+        piece = parse_piece(entry.key)
+        if piece and piece[:2] == (key, layout):
+            yield piece[2], entry
 
 
 # --------------------------------------------------------------------------- Signals
@@ -773,14 +779,12 @@ def dump(bucket, args):
     if not args.program and os.isatty(0):
         raise UsageError('dump reads a stream: pipe one into it, or give a program after --')
     Stopped.outcome = ': nothing is stored'
-    key, labels = args.key, Labels(args.host, args.fs, args.level, args.date, None)
-    if len((key or new_key(labels, args.fixed_key, 0)).encode()) > MAX_KEY:
-        raise UsageError('the key %s has more than %d bytes' % (s3.printable(
-            key or ':'.join(labels[:3])), MAX_KEY))
-    if key is None:
+    if len((args.key or new_key(args, 0)).encode()) > MAX_KEY:
+        raise UsageError('the key has more than %d bytes' % MAX_KEY)
+    if args.key is None:
         bucket.learn_clock()
-        key = new_key(labels, args.fixed_key, bucket.now())
-    if args.key is not None or args.fixed_key:
+    key, unique = args.key or new_key(args, bucket.now()), not (args.key or args.fixed_key)
+    if not unique:
         refuse_existing(bucket, args, key)
     if args.retain:
         bucket.retain = args.retain_mode.upper(), args.retain
@@ -788,8 +792,7 @@ def dump(bucket, args):
     SIGNALS.before_end = source.terminate       # tidying up gives it a while
     status = Status(bucket, args.quiet, source.total)
     try:
-        stored = bucket.upload(key, source, overwrite=args.overwrite,
-                               unique=args.key is None and not args.fixed_key)
+        stored = bucket.upload(key, source, overwrite=args.overwrite, unique=unique)
     finally:
         status.stop()
         source.close()
@@ -829,7 +832,7 @@ def find_whole(bucket, args):
         raise s3.IntegrityError('%s: %s' % (s3.quoted(found.key), problem))
     if found.bare and (found.count > 1 or (found.labels and found.labels.stamp)):
         say('warning: %s has no metadata, as if copied without: it is taken for whole by the '
-            'names and sizes of its objects' % s3.printable(found.key))
+            'names and sizes of its objects' % found)
     return found
 
 
@@ -843,7 +846,7 @@ def read_back(bucket, args, write):
         proof = bucket.download(found.keys(), write, ended=bool(found.ends))
     finally:
         status.stop()
-    status.summary('%s %s' % (args.name, s3.printable(found.key)), found.size,
+    status.summary('%s %s' % (args.name, found), found.size,
                    counted(len(found.pieces), 'volume' if found.layout == '.volume_' else 'chunk'),
                    'checked: ' + proof)
     return found, proof
@@ -861,24 +864,22 @@ def thaw(bucket, args, found):
     """
     pause, asked = 1, set()
     while True:
-        archived, silent, storage_class = 0, 0, ''
-        for key in found.keys():
-            head = bucket.head_object(key)
-            if not bucket.readable(key, head):
-                archived, storage_class = archived + 1, head.storage_class
-                silent += not head.restoring
-                if not head.restoring and key not in asked:
-                    bucket.restore_object(key, None if storage_class == 'INTELLIGENT_TIERING'
-                                          else args.thaw, args.tier.capitalize())
-                    asked.add(key)
+        heads = ((key, bucket.head_object(key)) for key in found.keys())
+        archived = [(key, head) for key, head in heads if not bucket.readable(key, head)]
         if not archived:
             return
-        if silent and pause > 60:
+        if pause > 60 and not all(head.restoring for _, head in archived):
             raise s3.Error('%s was asked for, but the server does not say that it is being made '
-                           'readable' % s3.printable(found.key))
-        text = '%s was asked for (%s): %d of its %d objects are not readable yet; that takes up ' \
-            'to %s' % (s3.printable(found.key), args.tier, archived, len(found.pieces),
-                       THAW_TIMES.get('%s %s' % (storage_class, args.tier), THAW_TIMES[args.tier]))
+                           'readable' % found)
+        for key, head in archived:
+            storage_class = head.storage_class
+            if not head.restoring and key not in asked:
+                bucket.restore_object(key, None if storage_class == 'INTELLIGENT_TIERING' else
+                                      args.thaw, args.tier.capitalize())
+                asked.add(key)
+        text = '%s was asked for (%s): %d of its %s cannot be read yet; that takes up to %s' % (
+            found, args.tier, len(archived), counted(len(found.pieces), 'object'),
+            THAW_TIMES.get('%s %s' % (storage_class, args.tier), THAW_TIMES[args.tier]))
         if not args.wait:
             raise s3.ArchivedError(text + '; repeat the command then')
         if pause == 1 and not args.quiet:
@@ -939,10 +940,7 @@ def putacl(bucket, args):
     if os.isatty(0):
         raise UsageError('putacl reads XML as getacl writes it: pipe it in')
     found = find_whole(bucket, args)
-    acl = more = read_in()
-    while more and len(acl) < 1 << 20:
-        more = read_in()
-        acl += more
+    acl = b''.join(itertools.islice(iter(read_in, b''), 1 << 10))
     try:
         s3.Document(acl, 'AccessControlPolicy')
     except s3.BadAnswer:
@@ -952,20 +950,19 @@ def putacl(bucket, args):
         bucket.put_object_acl(key, acl)
 
 
-def remove(bucket, args, one):
-    """Delete a dump, its first object first; returns False, after a line, if that fails."""
-    if args.dry_run:
-        return True
+def remove(args, what, delete, parts):
+    """Delete *what* by delete(part) for each of its parts; returns False, after a line, if that
+    fails."""
     try:
-        for entry in one.all_entries():
-            bucket.delete_listed(entry)
+        for part in parts:
+            delete(part)
     except s3.NetworkError:
         raise                       # the others would fail as well, each after its patience
     except s3.Error as error:
-        say('cannot delete %s: %s' % (s3.printable(one.key), error))
+        say('cannot delete %s: %s' % (what, error))
         return False
     if not args.quiet:
-        say('deleted %s, %s' % (s3.printable(one.key), human(one.size)))
+        say('deleted %s' % what)
     return True
 
 
@@ -979,7 +976,8 @@ def locked(bucket, one, quiet=False):
             if error.status not in (403, 404):
                 raise
     if until > bucket.now() and not quiet:
-        say('%s is locked until %s' % (s3.printable(one.key), utc(until)))
+        say('%s is %s' % (one, 'under a legal hold' if until == float('inf') else
+                          'locked until ' + utc(until)))
     return until > bucket.now()
 
 
@@ -992,24 +990,23 @@ def delete(bucket, args):
         found = find_by_key(bucket, args.key)
     else:
         dumps = find_all(bucket, args)      # first, to learn the server's clock
-        date = args.date or time.strftime('%Y-%m-%d', time.localtime(bucket.now()))
-        dumps = [one for one in dumps if one.labels.date == date]
+        args.date = args.date or time.strftime('%Y-%m-%d', time.localtime(bucket.now()))
+        dumps = find_all(bucket, args, dumps)
         if not dumps:
-            raise s3.Error('no dump of %s level %s of %s for host %s (another day: -w DATE)' % (
-                s3.quoted(args.fs), args.level, date, s3.printable(args.host)))
+            raise no_dump(args, ' (another day: -w DATE)')
         if len(dumps) > 1:
             for one in sorted(dumps, key=recency):
                 print_out('-k %s' % shell_word(one.key))
             raise s3.Error('%d dumps match and none was deleted: choose one by its key'
                            % len(dumps))
         found = dumps[0]
-    if locked(bucket, found) or not confirmed(args, 'Delete %s (%s)?' % (
-            s3.printable(found.key), human(found.size))):
+    what = '%s, %s' % (found, human(found.size))
+    if locked(bucket, found) or not confirmed(args, 'Delete %s?' % what):
         raise s3.Error('nothing was deleted')
     if args.dry_run:
-        print_out('would delete %s  %s' % (s3.printable(found.key), human(found.size)))
-        return 0
-    return 0 if remove(bucket, args, found) else 1
+        print_out('would delete ' + what)
+    elif not remove(args, what, bucket.delete_listed, found.all_entries()):
+        return 1
 
 
 def shell_word(text):
@@ -1031,22 +1028,25 @@ def init(bucket, args):
             created = True
         elif error.status != 403:   # some credentials may write, but not ask
             raise
-    key, text = '%s:s3dump-init-%s' % (args.host, s3.random_name()), b'a test that can be deleted'
+    key, text, failure = 's3dump-init-' + s3.random_name(), b'a test that can be deleted', None
     view = memoryview(bytearray(len(text)))
     bucket.put_object(key, text, unique=True, storage_class='STANDARD')
     try:
         bucket.get_object(key, view)
-    except s3.Error:
-        if not try_to_delete(bucket, key):
-            say('left behind: %s' % key)
-        raise
-    listed = is_listed(bucket, key)
-    bucket.delete_object(key)
-    if view != text:
-        raise s3.IntegrityError('the data read back differ from those written')
-    if not listed:
-        raise s3.ConfigError('what was written is not in the listing of the bucket: does '
-                             '`endpoint` name the bucket, or some other path?')
+        if view != text:
+            raise s3.IntegrityError('the data read back differ from those written')
+        if not is_listed(bucket, key):
+            raise s3.ConfigError('what was written is not in the listing of the bucket: does '
+                                 '`endpoint` name the bucket, or some other path?')
+    except s3.Error as error:
+        failure = error
+    try:
+        bucket.delete_object(key)
+    except s3.Error as error:
+        say('left behind: %s' % key)
+        failure = failure or error
+    if failure:
+        raise failure
     if not args.quiet:
         say('bucket %s %s: it can be written, read and deleted from' % (
             bucket.endpoint.bucket, 'created' if created else 'is there'))
@@ -1058,15 +1058,6 @@ def is_listed(bucket, key):
         return key in [entry.key for entry in bucket.list_objects(key)]
     except (s3.ResponseError, s3.BadAnswer) as error:
         return getattr(error, 'status', 0) == 403
-
-
-def try_to_delete(bucket, key):
-    """Delete an object; returns whether that worked."""
-    try:
-        bucket.delete_object(key)
-    except s3.Error:
-        return False
-    return True
 
 
 # ----------------------------------------------------------------- Listing and rotation
@@ -1083,87 +1074,88 @@ MINIMUM_DAYS = {'STANDARD_IA': 30, 'ONEZONE_IA': 30, 'GLACIER_IR': 90, 'GLACIER'
 UNFINISHED_AGE = 30 * 86400         # seconds after which unfinished uploads and orphans go
 
 
-def sizes(dumps):
-    """Return {storage class: bytes} of *dumps*."""
-    total = collections.Counter()
-    for one in dumps:
-        for entry in one.pieces.values():
-            total[entry.storage_class] += entry.size
-    return total
-
-
-def price(total):
-    """Return the dollars per month for {storage class: bytes}."""
-    return sum(size * PRICES.get(storage_class, PRICES['STANDARD']) / (1 << 30)
-               for storage_class, size in total.items())
+def price(entries):
+    """Return the dollars that objects cost per month."""
+    return sum([entry.size * PRICES.get(entry.storage_class, PRICES['STANDARD'])
+                for entry in entries]) / (1 << 30)
 
 
 def list_dumps(bucket, args):
     """print the dumps of this host and their cost"""
     prefix = '' if args.all else args.host + ':'
     if args.fs is not None and not args.all:
-        prefix += args.fs + ':'
-    total, strange = collections.Counter(), collections.Counter()
-    begun, left = [], 0             # when the orphans were stored, and their bytes
-    rows = list_as_json if args.json else list_long if args.long else None
-    found = sections(bucket.list_objects(prefix))
+        prefix, found = prefix + args.fs + ':', map(group, [list_fs(bucket, args, '')])
+    else:
+        found = sections(bucket.list_objects(prefix))
     found = itertools.chain(list(itertools.islice(found, 1)), found)    # ask before the title
-    shown = None if args.all or rows else show_host(args, args.host)
-    for dumps, orphans, others in found:
+    total = collections.Counter()
+    orphans, shown, for_machines = [], None, args.json or args.long
+    if not (args.all or for_machines):
+        print_out(title(args, args.host))
+        shown = args.host
+    for dumps, more_orphans, others in found:
         dumps = [without_strays(bucket, one) for one in dumps if args.fs in (None, one.labels.fs)]
-        others = [entry for entry in others if args.fs is None]
-        begun += [one.youngest for one in orphans]
-        left += sum(one.size for one in orphans)
-        strange.update(count=len(others), size=sum(entry.size for entry in others))
-        total.update(sizes(dumps))
-        if rows and (dumps or others):
-            print_out('\n'.join(rows(dumps, others)))
-        elif dumps:
+        others = [Dump(entry.key, '', None, entry) for entry in others if args.fs is None]
+        orphans += more_orphans
+        entries = [entry for one in dumps for entry in one.pieces.values()]
+        total.update(dumps=len(dumps), size=sum([entry.size for entry in entries]),
+                     price=price(entries), others=len(others),
+                     others_size=sum([one.size for one in others]))
+        if for_machines and dumps + others:
+            print_out('\n'.join(rows(args, dumps + others)))
+        elif dumps and not for_machines:
             if dumps[0].labels.host != shown:
-                shown = show_host(args, dumps[0].labels.host, blank=shown is not None)
+                print_out('\n' * bool(shown) + title(args, dumps[0].labels.host))
+                shown = dumps[0].labels.host
             print_out('\n'.join(section_lines(dumps)))
-    if rows:
+    if for_machines:
         return
     lines = ['']
-    if args.all and strange['count']:
+    if args.all and total['others']:
         lines += ['Other objects, not dumps: %d, %s' % (
-            strange['count'], human(strange['size'])), '']
-    lines.append('Total data stored: %s ($%.2f/month)' % (human(sum(total.values())), price(total)))
-    print_out('\n'.join(lines + unfinished_lines(bucket, unfinished(bucket, prefix), begun, left)))
+            total['others'], human(total['others_size'])), '']
+    lines.append('Total data stored: %s ($%.2f/month)' % (human(total['size']), total['price']))
+    print_out('\n'.join(lines + unfinished_lines(bucket, unfinished(bucket, prefix), orphans)))
+    if not total['dumps']:
+        point_out_hosts(bucket, args)
 
 
-def show_host(args, host, blank=False):
-    """Print the title of a host; returns the host."""
-    print_out(('\n' if blank else '') + (
-        'Dumps for this host (%s):' if host == args.here else 'Dumps for %s:')
-        % s3.printable(host))
-    return host
+def title(args, host):
+    """Return the line above the dumps of a host."""
+    return ('Dumps for this host (%s):' if host == args.here else 'Dumps for %s:') \
+        % s3.printable(host)
 
 
-def unfinished_lines(bucket, uploads, begun, left):
-    """Return the line, if any, about unfinished uploads and orphans.
+def point_out_hosts(bucket, args):
+    """Say which hosts have dumps, if this one has none and the credentials may list them all."""
+    if args.all or args.quiet:
+        return
+    try:
+        hosts = sorted({one.labels.host for dumps, _, _ in sections(bucket.list_objects())
+                        for one in dumps})
+    except s3.Error:
+        return
+    if hosts and args.host not in hosts:
+        say('there is no dump of host %s; there are dumps of %s%s (-h NAME, or -a for all)' % (
+            s3.printable(args.host), ', '.join(map(s3.printable, hosts[:20])),
+            ' and %d more' % (len(hosts) - 20) if len(hosts) > 20 else ''))
 
-    begun, left: when the orphans were stored, and their bytes.
-    """
-    if not uploads and not begun:
+
+def unfinished_lines(bucket, uploads, orphans):
+    """Return the line, if any, about unfinished uploads and orphans."""
+    begun = [one.youngest for one in orphans] + [upload.initiated for upload in uploads]
+    if not begun:
         return []
-    begun = begun + [upload.initiated for upload in uploads]
-    size = unfinished_size(bucket, uploads)
-    if size is not None:
-        size += left
+    size = 0                        # unknown, or to ask for so many takes too long
+    try:
+        if len(uploads) <= 100:
+            size = sum(one.size for one in orphans) + sum(
+                size for upload in uploads for size in bucket.list_parts(upload))
+    except (s3.ResponseError, s3.BadAnswer):
+        pass
     return ['Unfinished uploads: %d%s, the oldest of %s (S3 bills them; clean aborts them after '
             '%s)' % (len(begun), ', ' + human(size) if size else '', time.strftime(
                 '%Y-%m-%d', time.localtime(min(begun))), s3.duration(UNFINISHED_AGE))]
-
-
-def unfinished_size(bucket, uploads):
-    """Return the bytes of unfinished uploads; None if that is unknown or takes too long."""
-    if len(uploads) > 100:
-        return None
-    try:
-        return sum(size for upload in uploads for size in bucket.list_parts(upload))
-    except (s3.ResponseError, s3.BadAnswer):
-        return None
 
 
 def section_lines(dumps):
@@ -1174,49 +1166,35 @@ def section_lines(dumps):
     for one in dumps:
         when = one.labels.date
         if one.labels.stamp and days[one.labels[2:4]] > 1:
-            when += local_time(one.labels.stamp)
+            when += time.strftime(' %H:%M:%S', time.localtime(
+                stamp_time(one.labels.stamp, one.stored)))
         line = 'Level %s %s:%9s%s' % (one.labels.level, when, human(one.size), one.state())
         problem = one.problem()
         lines.append(line + ('  (%s)' % problem if problem else ''))
     return lines
 
 
-def local_time(stamp):
-    """Return the local time of day of a key's stamp, like ' 20:34:05'."""
-    seconds = stamp_time(stamp, None)
-    return '' if seconds is None else time.strftime(' %H:%M:%S', time.localtime(seconds))
-
-
-def list_as_json(dumps, others):
-    """Return a line of JSON for each dump, and for each other object."""
+def rows(args, dumps):
+    """Return a line for each dump: JSON, or six fields of which only the last, the key, may hold
+    blanks.  Dumps without labels are other objects."""
+    if args.long:
+        return ['%15d %s %3d %-12s %-6s %s' % (
+            one.size, utc(one.stored), one.count, s3.printable(one.storage_class),
+            'other' if not one.labels else 'broken' if one.problem() else 'whole',
+            one) for one in dumps]
     import json
-    rows = [dict(zip(('host', 'fs', 'level', 'date'), one.labels), key=one.key,
-                 stored=utc(one.stored), size=one.size, storage_class=one.storage_class,
-                 objects=one.count) for one in dumps]
-    rows += [dict(host=None, fs=None, level=None, date=None, key=entry.key,
-                  stored=utc(entry.modified), size=entry.size,
-                  storage_class=entry.storage_class, objects=1) for entry in others]
-    return map(json.dumps, rows)
-
-
-def list_long(dumps, others):
-    """Return a line for each dump, and for each other object: six fields, of which only the
-    last, the key, may hold blanks."""
-    rows = [(one.size, utc(one.stored), one.count, s3.printable(one.storage_class),
-             'broken' if one.problem() else 'whole', s3.printable(one.key)) for one in dumps]
-    rows += [(entry.size, utc(entry.modified), 1, s3.printable(entry.storage_class), 'other',
-              s3.printable(entry.key)) for entry in others]
-    return ['%15d %s %3d %-12s %-6s %s' % row for row in rows]
+    return [json.dumps(dict(
+        zip(('host', 'fs', 'level', 'date'), one.labels or [None] * 4), key=one.key,
+        stored=utc(one.stored), size=one.size, storage_class=one.storage_class,
+        objects=one.count)) for one in dumps]
 
 
 def unfinished(bucket, prefix):
     """Return the unfinished uploads, or none if credentials or server don't show them."""
     try:
         return list(bucket.list_multipart_uploads(prefix))
-    except s3.BadAnswer:
-        return []
-    except s3.ResponseError as error:
-        if error.status not in (400, 403, 404, 405, 501):
+    except (s3.ResponseError, s3.BadAnswer) as error:
+        if getattr(error, 'status', 400) not in (400, 403, 404, 405, 501):
             raise
         return []
 
@@ -1257,38 +1235,54 @@ def clean(bucket, args):
     Of each file system and level, that is; --keep-... keep more of them, or do in
     place of N.
     """
-    dumps, orphans, _ = group(bucket.list_objects('' if args.all else args.host + ':'))
-    if not (dumps or args.all or args.quiet):
-        say('there is no dump of host %s; -h NAME names another, -a all' % s3.printable(args.host))
+    prefix = '' if args.all else args.host + ':'
+    dumps, orphans, _ = group(bucket.list_objects(prefix))
+    if not dumps:
+        point_out_hosts(bucket, args)
     groups = whole_ones(bucket, dumps)
     doomed, failed = choose(bucket, args, groups)
     if not args.quiet:
         point_out_minimums(bucket, doomed)
         point_out_bases(groups, doomed)
-    old = [one for one in orphans if one.youngest < bucket.now() - UNFINISHED_AGE
-           and not locked(bucket, one, args.quiet)]
-    size = human(sum(one.size for one in doomed))
-    if doomed and not confirmed(args, 'Delete %d dumps, %s?' % (len(doomed), size)):
-        raise s3.Error('nothing was deleted')
-    for one in doomed + old:
-        failed |= not remove(bucket, args, one)
+    going = [('%s, %s' % (one, human(one.size)), bucket.delete_listed, one.all_entries())
+             for one in doomed]
+    going += unfinished_things(bucket, args, prefix, orphans)
+    names = [what for what, _, _ in going]
+    entries = [entry for one in doomed for entry in one.pieces.values()]
+    count, size = counted(len(doomed), 'dump'), human(sum(entry.size for entry in entries))
     if args.dry_run:
-        for one in old:
-            print_out('would delete the orphans of %s' % s3.printable(one.key))
-        print_out('%d dumps would go, which saves %s ($%.2f/month)' % (
-            len(doomed), size, price(sizes(doomed))))
-    failed |= not abort_unfinished(bucket, args)
+        print_out('\n'.join(['would delete ' + what for what in names[len(doomed):]] + [
+            '%s would go, which saves %s ($%.2f/month)' % (count, size, price(entries))]))
+    elif doomed and not confirmed(args, '\n'.join(names + ['Delete %s, %s?' % (count, size)])):
+        raise s3.Error('nothing was deleted')
+    elif not (going or failed or args.quiet):
+        say('nothing to delete')
+    else:
+        failed |= not all([remove(args, *one) for one in going])
     if failed:
         raise s3.Error('not everything was done: see above')
+
+
+def unfinished_things(bucket, args, prefix, orphans):
+    """Yield what remove() needs for each old unfinished upload, and what a crash left."""
+    before = bucket.now() - UNFINISHED_AGE
+    for one in orphans:
+        if one.youngest < before and not locked(bucket, one, args.quiet):
+            yield 'the orphans of %s' % one, bucket.delete_listed, one.all_entries()
+    for upload in unfinished(bucket, prefix):
+        if upload.initiated <= before and parse_key(
+                (parse_piece(upload.key) or [upload.key])[0]):
+            yield ('an unfinished upload of %s' % s3.printable(upload.key),
+                   bucket.abort_multipart_upload, [upload])
 
 
 def whole_ones(bucket, dumps):
     """Return {(host, fs, level): [Dump]} of the whole dumps; report the others."""
     groups = collections.defaultdict(list)
     for one in well_dated(dumps):
-        if without_strays(bucket, one).problem():
-            say('%s: %s: it is neither counted nor deleted' % (s3.printable(one.key),
-                                                               one.problem()))
+        problem = without_strays(bucket, one).problem()
+        if problem:
+            say('%s: %s: it is neither counted nor deleted' % (one, problem))
         else:
             groups[one.labels[:3]].append(one)
     return groups
@@ -1312,8 +1306,9 @@ def choose(bucket, args, groups):
         for one, reasons in planned:
             if not reasons and locked(bucket, one, args.quiet):
                 reasons.append('locked')
-        if args.dry_run:
-            show_plan(planned)
+            if args.dry_run:
+                print_out('%-4s %s  %8s  %s' % ('keep' if reasons else 'go', one,
+                                                human(one.size), ', '.join(reasons)))
         doomed += [one for one, reasons in planned if not reasons]
     return doomed, suspicious
 
@@ -1324,20 +1319,13 @@ def min_ratio(args, level):
     return args.min_ratio if args.min_ratio is not None else 0.5 if int(level) <= 0 else 0
 
 
-def show_plan(planned):
-    """Print which dumps are kept, and by which rules, and which go."""
-    for one, reasons in planned:
-        print_out('%-4s %s  %8s  %s' % ('keep' if reasons else 'go', s3.printable(one.key),
-                                        human(one.size), ', '.join(reasons)))
-
-
 def point_out_minimums(bucket, doomed):
     """Say which dumps are still billed for a while though they are deleted now."""
     for one in doomed:
         until = one.stored + 86400 * MINIMUM_DAYS.get(one.storage_class, 0)
         if until > bucket.now():
             say('%s is billed until %s all the same, as the class %s has it' % (
-                s3.printable(one.key), utc(until)[:10], s3.printable(one.storage_class)))
+                one, utc(until)[:10], s3.printable(one.storage_class)))
 
 
 def point_out_bases(groups, doomed):
@@ -1348,9 +1336,8 @@ def point_out_bases(groups, doomed):
             continue
         base = base_of(one, dumps)
         if base is None or base.key in gone:
-            say('%s is kept, but %s' % (s3.printable(one.key), (
-                'its base goes: ' + s3.printable(base.key)) if base else
-                'there is no older dump of a lower level'))
+            say('%s is kept, but %s' % (one, 'its base goes: %s' % base if base else
+                                        'there is no older dump of a lower level'))
 
 
 def median(dumps):
@@ -1370,25 +1357,6 @@ def weighted_median(dumps):
     return next(size for size, so_far in zip(ordered, total) if 2 * so_far >= total[-1])
 
 
-def abort_unfinished(bucket, args):
-    """Abort the old unfinished uploads of this host; returns False if one fails."""
-    done = True
-    for upload in unfinished(bucket, '' if args.all else args.host + ':'):
-        piece = parse_piece(upload.key)
-        ours = parse_key(piece[0] if piece else upload.key)
-        if not ours or upload.initiated > bucket.now() - UNFINISHED_AGE:
-            continue
-        if args.dry_run:
-            print_out('would abort an upload of %s' % s3.printable(upload.key))
-            continue
-        try:
-            bucket.abort_multipart_upload(upload)
-        except s3.Error as error:
-            say('cannot abort an upload: %s' % error)
-            done = False
-    return done
-
-
 # ------------------------------------------------------------------------ Monitoring
 
 def check(bucket, args):
@@ -1403,8 +1371,9 @@ def check(bucket, args):
         dumps.sort(key=lambda one: (one.stored, recency(one)), reverse=True)
         newest = without_strays(bucket, dumps[0]) if dumps else None
         reason = why_not(bucket, args, newest, dumps[1:11]) if newest else 'there is no dump'
-        uploads = unfinished(bucket, ':'.join([args.host, args.fs, args.level, '']))
-        under_way = [one for one in uploads if one.initiated > bucket.now() - args.max_age]
+        prefix = ':'.join([args.host, args.fs, args.level, ''])
+        under_way = [upload.initiated for upload in unfinished(bucket, prefix)
+                     if upload.initiated > bucket.now() - args.max_age]
     except s3.Error as error:
         reason = 'the state of the dumps is unknown: %s' % error
     now = bucket.now()
@@ -1412,12 +1381,10 @@ def check(bucket, args):
         'FAILED' if reason else 'OK', s3.printable(args.fs), args.level, s3.printable(args.host),
         reason or 'the newest dump is good')
     if newest:
-        line += '; %s, %s old, %s%s' % (
-            human(newest.size), s3.duration(max(0, now - newest.stored)),
-            s3.printable(newest.key), newest.state())
+        line += '; %s, %s old, %s%s' % (human(newest.size), s3.duration(
+            max(0, now - newest.stored)), newest, newest.state())
     if reason and under_way:
-        line += '; an upload is under way or was broken off, begun %s' % utc(
-            max(one.initiated for one in under_way))
+        line += '; an upload is under way or was broken off, begun %s' % utc(max(under_way))
     if args.json:
         print_json(key=newest and newest.key, ok=not reason, reason=reason,
                    age_seconds=newest and max(0, int(now - newest.stored)),
@@ -1449,8 +1416,8 @@ def why_not(bucket, args, newest, earlier):
             s3.duration(old), s3.duration(args.max_age))
     ratio = min_ratio(args, args.level)
     if earlier and newest.size < ratio * median(earlier):
-        return 'the newest dump has %s, less than %g times %s, the median of the %d before it' \
-             % (human(newest.size), ratio, human(median(earlier)), len(earlier))
+        return 'the newest dump has %s, less than %g times %s, the median of the %s before it' % (
+            human(newest.size), ratio, human(median(earlier)), counted(len(earlier), 'dump'))
     return ''
 
 
@@ -1729,6 +1696,7 @@ def check_options(args):
         if getattr(args, name) and not getattr(args, needed):
             raise UsageError('--%s needs --%s' % (name.replace('_', '-'), needed))
     check_labels(Labels(args.host, args.fs, args.level, args.date, None))
+    args.fs = args.fs and without_slash(args.fs)
     args.keep = {rule: getattr(args, 'keep_' + rule) or 0 for rule, _ in RULES}
     args.retain_mode, args.tier = args.retain_mode or 'governance', args.tier or 'standard'
     if args.infrequent_access and not args.storage_class:
@@ -1748,7 +1716,9 @@ def hold_descriptors():
 
 def settle_host(args, config):
     """Set args.here to this machine's host label, and args.host too, unless -h did."""
-    name, where = s3.host_label(config)
+    where, name = '$S3DUMP_HOST', os.environ.get('S3DUMP_HOST', '').strip()
+    if not name:
+        where, name = "this machine's name", os.uname().nodename.split('.')[0] or 'localhost'
     args.here = None
     try:
         args.here = config.get('host') or parse_text(name)

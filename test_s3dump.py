@@ -551,6 +551,50 @@ class KeyTests(ProgramTestCase):
                 self.succeed('delete', *labels)
                 self.assertEqual(self.keys(), [])
 
+    def test_a_slash_at_the_end_of_fs_is_dropped(self):
+        for typed, fs in (('/home/', '/home'), ('a//', 'a'), ('/', '/'), ('//', '/')):
+            key = self.dump(b'data', typed, '0')
+            self.assertEqual(key.split(':')[1], fs)
+            self.assertEqual(self.succeed('restore', fs, '0').out, b'data')
+        self.must_fail(2, 'the FS is empty', 'dump', '', '0')
+
+    def test_dumps_that_were_stored_with_a_slash_at_the_end_of_fs_are_found(self):
+        base = self.place('/home/', date='2020-01-01')
+        self.place('/home/x', date='2020-01-01')
+        self.place('/home', '1', date='2020-01-02')
+        self.place('/home:', '0')                   # no dump
+        self.server.put(HOST + ':/home/:0:2019-01-01/chunk_000000', b'old',
+                        modified=self.noon('2019-01-01'))
+        self.place('/x/', host=HOST + '2')
+        lines = ['/home', 'Level 0 2019-01-01:        3', 'Level 0 2020-01-01:      100',
+                 'Level 1 2020-01-02:      100', '']
+        for fs in ('/home', '/home/'):
+            self.assertIn(base, self.succeed('restore', fs, '0').err)
+            self.assertEqual(self.succeed('restore', fs, '0', '-w', '2019-01-01').out, b'old')
+            self.assertIn('builds upon ' + base, self.succeed('restore', fs, '1').err)
+            self.assertIn(base, self.run_program('check', fs, '0').out.decode())
+            self.assertIn(base, self.succeed(
+                'delete', '-n', fs, '0', '-w', '2020-01-01').out.decode())
+            self.assertEqual(self.succeed('list', fs).out.decode().splitlines()[1:-1], lines)
+        listing = self.succeed('list', '-a').out.decode()
+        self.assertEqual(listing.count('\n/home\n'), 1)
+        self.assertIn('\n'.join(lines), listing)
+        self.assertIn('Dumps for %s2:\n/x\nLevel 0 2020-01-10:' % HOST, listing)
+        self.assertEqual(self.succeed('list', '-a', '/home/').out.decode().splitlines()[1:-1],
+                         lines)
+        self.assertEqual({json.loads(line)['fs'] for line in self.succeed(
+            'list', '-a', '--json').out.splitlines()}, {'/home', '/home/x', '/x', None})
+        self.assertIn('\ngo   %s:/home/:0:2019-01-01 ' % HOST,
+                      self.succeed('clean', '1', '-n').out.decode())
+
+    def test_a_slash_at_the_end_of_fs_may_be_out_of_bounds(self):
+        self.dump(b'data', '/home', '0')
+        self.server.fault('ListObjectsV2', 'status', status=403, code='AccessDenied', times=None,
+                          where=lambda exchange: '/home/' in exchange.query['prefix'])
+        for command in ('restore', 'list', 'check'):
+            words = ['/home'] if command == 'list' else ['/home', '0']
+            self.assertNotIn('AccessDenied', self.succeed(command, *words).err)
+
     def test_a_literal_key_of_any_kind_is_taken_as_it_is(self):
         for key in ('/a/b//c', 'a b+c%d~e ü', '-', 'x' * 1000):
             with self.subTest(ascii(key)):
@@ -1102,7 +1146,7 @@ class UsageTests(ProgramTestCase):
                 ("host label 'a/b'", dump + ['-h', 'a/b']),
                 ("host label 'a:b'", ['clean', '1', '--host', 'a:b']),
                 ('host label is empty', ['list', '-h', '']),
-                ('more than 1000 bytes', ['dump', '/' * 1000, '0']),
+                ('more than 1000 bytes', ['dump', '/x' * 500, '0']),
                 ('more than 1000 bytes', ['dump', '/' + 'ü' * 480, '0']),
                 ('more than 1000 bytes', ['dump', '-k', 'k' * 1001]),
                 ('clean takes', ['clean', '0']),
@@ -1521,6 +1565,29 @@ class ListTests(ProgramTestCase):
             'Dumps for this host (%s):' % HOST, '', 'Total data stored: 0 ($0.00/month)', '')))
         self.assertEqual(self.listing('--json'), '')
 
+    def test_a_host_without_dumps_is_told_which_hosts_there_are(self):
+        self.server.page_size = 2
+        self.addCleanup(setattr, self.server, 'page_size', 1000)
+        self.server.put('note', b'')
+        self.server.put('crashed:/:0:2020-01-01.volume_000001', b'')
+        for host in ('web', 'mail', 'web', 'm\x1bl'):
+            self.place(host=host)
+        for argv in ([], ['/home']):
+            result = self.succeed('list', *argv)
+            self.assertEqual(result.err, 's3dump: there is no dump of host %s; there are dumps of '
+                             'm\\x1bl, mail, web (-h NAME, or -a for all)\n' % HOST)
+            self.assertIn(b'\nTotal data stored: 0', result.out)
+        for argv in (['-q'], ['-a'], ['--json'], ['--long'], ['-h', 'mail'], ['-h', 'web', '/x']):
+            self.assertEqual(self.succeed('list', *argv).err, '')
+        for number in range(30):
+            self.place(host='node%d' % number)
+        self.assertIn(', node24 and 13 more (-h', self.succeed('list').err)
+        for status, code in ((403, 'AccessDenied'), (400, 'InvalidRequest')):
+            self.server.fault('ListObjectsV2', 'status', status=status, code=code, times=None,
+                              where=lambda exchange: not exchange.query['prefix'])
+            self.assertEqual(self.succeed('list', '/x').err, '')
+            self.server.clear_faults()
+
     def test_a_key_that_is_not_ascii_is_listed_and_restored_in_any_locale(self):
         self.server.put('%s:/ünï→日本:0:2009-10-07' % HOST, b'data',
                         modified=self.noon('2009-10-07'))
@@ -1576,6 +1643,16 @@ class CleanTests(ProgramTestCase):
             'keep %s       100  last, yearly\n' % keys[2], 'go   %s       100  \n' % keys[1],
             'go   %s       100  \n' % keys[0],
             '2 dumps would go, which saves 200 ($0.00/month)\n')))
+        self.assertIn('\n1 dump would go, which saves 100 ', self.clean('2', '-n').out.decode())
+
+    def test_it_is_said_that_there_is_nothing_to_delete(self):
+        self.place()
+        self.assertEqual(self.clean('1').err, 's3dump: nothing to delete\n')
+        self.assertEqual(self.clean('1', '-q').err, '')
+        self.place_upload('id', HOST + ':/home:0:2020-01-10', 40 * DAY)
+        self.assertEqual(self.clean('1').err, 's3dump: deleted an unfinished upload of %s\n'
+                         % (HOST + ':/home:0:2020-01-10'))
+        self.assertEqual(self.server.uploads, {})
 
     def test_calendar_rules_keep_what_n_does_not(self):
         keys = [self.place(date=date) for date in (
@@ -1617,7 +1694,7 @@ class CleanTests(ProgramTestCase):
             '0 dumps would go, which saves 0 ($0.00/month)\n')))
         self.assertEqual(result.err, ''.join('s3dump: %s is locked until %s\n' % (
             key, s3dump.utc(lock['lock_until'])) for key in held + [left]))
-        self.assertEqual(self.clean('1').err, result.err)
+        self.assertEqual(self.clean('1').err, result.err + 's3dump: nothing to delete\n')
         for argv in (['-n'], []):
             result = self.run_program('delete', '-k', held[0], *argv)
             self.assertEqual((result.status, result.out), (1, b''))
@@ -1633,6 +1710,18 @@ class CleanTests(ProgramTestCase):
         kept = self.place(date='2020-01-03', size=PART + 1)
         self.assertRegex(self.clean('1').err, 'is locked until 2')
         self.assertEqual(self.keys(), sorted(before + [kept]))
+
+    def test_a_legal_hold_has_no_end_and_keeps_a_dump(self):
+        held = self.place(date='2020-01-01', legal_hold='ON')
+        kept = self.place(date='2020-01-02')
+        for argv in (['delete', '-k', held], ['delete', '-k', held, '-n']):
+            result = self.run_program(*argv)
+            self.assertEqual((result.status, result.out), (1, b''))
+            self.assertEqual(result.err, 's3dump: %s is under a legal hold\n'
+                             's3dump: %s: nothing was deleted\n' % (held, argv[0]))
+        self.assertIn('keep %s       100  locked\n' % held, self.clean('1', '-n').out.decode())
+        self.assertIn('%s is under a legal hold\n' % held, self.clean('1').err)
+        self.assertEqual(self.keys(), [held, kept])
 
     def test_a_condition_that_is_refused_does_not_stop_a_deletion(self):
         for status, code in ((501, 'NotImplemented'), (400, 'InvalidArgument'),
@@ -1749,10 +1838,12 @@ class CleanTests(ProgramTestCase):
 
     def test_a_host_without_dumps_is_told_so(self):
         key = self.place(host='renamed')
+        nothing = 's3dump: nothing to delete\n'
         self.assertRegex(self.clean('1').err, r'\As3dump: there is no dump of host %s; '
-                         r'[^\n]*-h NAME[^\n]*-a[^\n]*\n\Z' % HOST)
-        for argv in (['-q'], ['-a'], ['-h', 'renamed']):
-            self.assertEqual(self.clean('1', *argv).err, '')
+                         r'[^\n]*renamed[^\n]*-h NAME[^\n]*-a[^\n]*\n%s\Z' % (HOST, nothing))
+        for argv in (['-a'], ['-h', 'renamed']):
+            self.assertEqual(self.clean('1', *argv).err, nothing)
+        self.assertEqual(self.clean('1', '-q').err, '')
         self.assertEqual(self.keys(), [key])
 
     def test_keys_that_are_no_dumps_are_never_touched(self):
@@ -1803,7 +1894,7 @@ class CleanTests(ProgramTestCase):
                           where=lambda exchange: exchange.key == keys[1])
         result = self.clean('1', status=1)
         self.assertEqual(self.keys(), sorted([keys[1], keys[3]]))
-        self.assertRegex(result.err, r'(?m)^s3dump: cannot delete %s: .*AccessDenied' % keys[1])
+        self.assertRegex(result.err, '(?m)^s3dump: cannot delete %s, 100: .*Denied' % keys[1])
         self.assertEqual(len(re.findall('(?m)^s3dump: deleted', result.err)), 2)
 
     @unittest.skipIf(ssl is None, 'this Python has no ssl')
@@ -2087,7 +2178,7 @@ class CheckTests(ProgramTestCase):
         self.check(0, 'good', '--max-age', '2d')
         for hours in range(48, 480, 24):
             self.ago(hours, 1000)
-        self.check(1, 'has 100, less than 0.5 times 1000, the median of the 10 before',
+        self.check(1, 'has 100, less than 0.5 times 1000, the median of the 10 dumps before',
                    '--max-age', '2d')
         self.check(0, 'good', '--max-age', '2d', '--min-ratio', '0.1')
         self.ago(2, 600, storage_class='GLACIER')
@@ -3135,16 +3226,34 @@ class TerminalTests(ProgramTestCase):
                     terminal = self.open_terminal()
                     os.set_blocking(terminal.slave, argv[0] == 'clean')
                     process = self.start(*argv, stdin=terminal.slave, stderr=terminal.slave)
-                    terminal.read_until(r'\? ')
+                    shown = terminal.read_until(r'N\] ')
+                    if argv[0] == 'clean':
+                        self.assertEqual(shown, '%s, 100\r\nDelete 1 dump, 100? [y/N] '
+                                         % self.keys()[0])
                     terminal.type(typed)
                     self.assertEqual(self.finish(process).status, 0 if kept == 1 else 1)
                     self.assertEqual(len(self.server.objects), kept)
         for option in ('-y', '-n'):
-            self.place(date='2020-01-01')
+            for _ in range(3):
+                self.place(date='2020-01-01')
             terminal = self.open_terminal()
             result = self.run_program('clean', '1', option, stdin=terminal.slave)
             self.assertEqual(result.status, 0)
             self.assertNotIn('?', result.err)
+
+    def test_all_that_goes_is_named_before_somebody_is_asked(self):
+        keys = [self.place(date='2020-01-0%d' % day, size=1 << 20) for day in (1, 2, 3)]
+        orphan = HOST + ':/x:0:2020-01-01'
+        self.server.put(s3.volume_key(orphan, 1), b'', modified=self.noon('2020-01-01'))
+        self.place_upload('id', orphan, 40 * DAY)
+        terminal = self.open_terminal()
+        process = self.start('-q', 'clean', '1', stdin=terminal.slave, stderr=terminal.slave)
+        self.assertEqual(terminal.read_until(r'N\] ').replace('\r', ''), (
+            '%s, 1.0M\n%s, 1.0M\nthe orphans of %s\nan unfinished upload of %s\n'
+            'Delete 2 dumps, 2.0M? [y/N] ' % (keys[1], keys[0], orphan, orphan)))
+        terminal.type('y\n')
+        self.assertEqual(self.finish(process).status, 0)
+        self.assertEqual((self.keys(), self.server.uploads), ([keys[2]], {}))
 
 
 def crontab():
