@@ -17,21 +17,21 @@ download(), which are made of them, are ours.
 
 A byte on its way out, and the sections that it passes through:
 
-    stream --read_part--> buffer --Request--> http.client --slices--> socket
+    stream --read_part--> buffer --Request--> Connection --slices--> socket
 
 The main thread reads the stream into one of jobs + 1 buffers of a part each (Parts,
 Uploads).  Before the first part of an object is sent, CreateMultipartUpload begins it.  A full
 buffer goes to one of `jobs` threads (Workers), which calls Bucket.upload_part().  It computes
 the part's SHA-256, and its CRC32 where the server keeps CRC32s (over https only that; the main
 thread computes the CRC32 of the whole), signs the Request (Signature Version 4), and sends it
-by its Connection, in slices, through a socket that obeys the rate limit (Wire, Rate limit).
+by its Connection, in slices that obey the rate limit (Wire, Rate limit).
 The server checks the hash.  When the stream has ended, and only then, CompleteMultipartUpload
 makes the object appear, whole.  A stream shorter than a part is one PutObject; a stream too
 long for one object goes on in further objects, its volumes.
 
 A byte on its way back:
 
-    socket --ThrottledReader--> http.client --read_blocks--> buffer --write--> stream
+    socket --slices--> http.client --read_blocks--> buffer --write--> stream
 
 HEAD tells the size, the ETag and the checksum.  The threads fetch ranges into the same kind of
 buffers by Bucket.get_object(), which resumes at the byte where an answer broke off (Answers),
@@ -75,6 +75,9 @@ import urllib.parse
 import zlib
 
 __version__ = '2.0'
+__all__ = ['Bucket', 'load_config', 'volume_key', 'Head', 'ListEntry', 'NoSignals', 'RateLimit',
+           'Stored', 'Tally', 'Times', 'UploadEntry', 'Error', 'ArchivedError', 'BadAnswer',
+           'ConfigError', 'IntegrityError', 'NetworkError', 'ResponseError', 'UnknownOutcome']
 
 
 def load_network():
@@ -110,6 +113,7 @@ JOBS = 4                            # parts in flight at first
 MOST_JOBS = 16                      # and at most, if more make the transfer faster
 BLOCK = 256 << 10                   # bytes moved by one system call
 CONNECT_TIMEOUT = 10                # seconds
+NEXT_ADDRESS = 0.25                 # seconds until the next address of a name is tried, too
 CLOCK_TIMEOUT = 3                   # to be told the time, before a dump begins
 BEGIN_TIMEOUT = 10                  # seconds after which a new thread has died unseen
 TIMEOUT = 60                        # seconds without a single byte
@@ -173,8 +177,9 @@ class ResponseError(Error):
         self.label, self.status, self.code, self.message = label, status, code, message
         self.request_id, self.region, self.location = request_id, region, location
         self.retry_after, self.date, self.from_s3 = retry_after, date, from_s3
-        self.hint = HINTS.get(code, '').replace('ACTION', ACTIONS.get(
-            label.partition(' ')[0], 'this'))
+        operation = label.partition(' ')[0]
+        self.hint = (HINTS.get(code) or HINTS.get(status, '')).replace(
+            'ACTION', ACTIONS.get(operation, 's3:' + operation))
         Error.__init__(self, status, code)
 
     @property
@@ -191,6 +196,10 @@ class ResponseError(Error):
         return printable(text + ('; ' + self.hint if self.hint else ''))
 
 
+TOO_LARGE = ('the server, or a proxy before it, takes no request of this size: set `part_size 5m`, '
+             'or let it take more (nginx: client_max_body_size)')
+NOT_BY_PATH = 'set `addressing virtual`: this server wants the bucket in the name of the host'
+UNSIGNED = 'if payloads have to be signed, set `checksum none`'
 HINTS = {
     'AccessDenied': 'ACTION is not allowed: look at the policies of these credentials and of the '
                     'bucket; is the bucket yours?',
@@ -198,6 +207,7 @@ HINTS = {
                                      'its policy does what they did',
     'AuthorizationHeaderMalformed': 'check region and service in the configuration',
     'BucketAlreadyExists': 'the name is taken by somebody else: choose another bucket_name',
+    'EntityTooLarge': TOO_LARGE, 413: TOO_LARGE,
     'EntityTooSmall': 'this server wants larger parts: `s3.py` tells the part_size to set',
     'ExpiredToken': 'get newer credentials: access_key_id, secret_access_key and session_token',
     'Forbidden': 'may these credentials do ACTION? are access_key_id, secret_access_key and the '
@@ -205,27 +215,26 @@ HINTS = {
     'InvalidAccessKeyId': 'check access_key_id, and that it belongs to this endpoint; temporary '
                           'credentials need their session_token',
     'InvalidStorageClass': 'this server has other storage classes',
+    'InvalidToken': 'get newer credentials: the session_token is not that of access_key_id',
     'NoSuchBucket': 'check bucket_name and endpoint, or create it with `s3dump.py init`',
     'NotImplemented': 'this server does not support this request',
+    'PathStyleDomainForbidden': NOT_BY_PATH,        # Tencent's
     'PermanentRedirect': 'check region and endpoint in the configuration',
     'PreconditionFailed': 'an object of that name exists, and nothing was changed',
     'RequestTimeTooSkewed': "this machine's clock is wrong: set it (date -u -s); the server's "
                             "could not be learnt",
+    'SecondLevelDomainForbidden': NOT_BY_PATH,      # Aliyun's
     'SignatureDoesNotMatch': 'check secret_access_key, also for blanks at its end; a proxy that '
                              'changes requests causes this too',
 }
 
-# What a policy must allow.  Source: Amazon S3 User Guide, "Required permissions for Amazon S3
-# API operations".
-ACTIONS = {'AbortMultipartUpload': 's3:AbortMultipartUpload',
-           'CompleteMultipartUpload': 's3:PutObject', 'CreateBucket': 's3:CreateBucket',
-           'CreateMultipartUpload': 's3:PutObject', 'DeleteObject': 's3:DeleteObject',
-           'GetObject': 's3:GetObject', 'GetObjectAcl': 's3:GetObjectAcl',
+# What a policy must allow where that isn't named as the operation is.  Source: Amazon S3 User
+# Guide, "Required permissions for Amazon S3 API operations".
+ACTIONS = {'CompleteMultipartUpload': 's3:PutObject', 'CreateMultipartUpload': 's3:PutObject',
            'HeadBucket': 's3:ListBucket', 'HeadObject': 's3:GetObject',
            'ListMultipartUploads': 's3:ListBucketMultipartUploads',
            'ListObjectsV2': 's3:ListBucket', 'ListParts': 's3:ListMultipartUploadParts',
-           'PutObject': 's3:PutObject', 'PutObjectAcl': 's3:PutObjectAcl',
-           'RestoreObject': 's3:RestoreObject', 'UploadPart': 's3:PutObject'}
+           'UploadPart': 's3:PutObject'}
 
 
 def printable(text, limit=1000):
@@ -371,12 +380,21 @@ def read_config(path):
         if not words or words[0].startswith('#'):
             continue
         where = '%s:%d: ' % (path, number)
+        if re.match(r'\[.*\]\Z', line.strip()):
+            raise ConfigError(printable(where + 'this looks like a file of the AWS CLI, which is '
+                                        'read without being named here; `profile NAME` chooses '
+                                        'from it, and lines here are `name value`'))
         if words[0] not in SETTINGS:        # of `secret_access_key=...` show no more
-            name = re.match('[A-Za-z0-9_-]*', words[0]).group(0)
+            name, hint = re.match('[A-Za-z0-9_-]*', words[0]).group(0), ''
+            if name != words[0]:
+                hint = '; write name, blank, value'
             if len(name) > max(map(len, SETTINGS)):         # it may be the secret itself
                 name = 'of %d characters' % len(name)
-            raise ConfigError(printable('%sunknown setting %s%s' % (
-                where, name, '' if name == words[0] else '; write name, blank, value')))
+            elif not hint:
+                import difflib
+                hint = ''.join(map('; did you mean %s?'.__mod__,
+                                   difflib.get_close_matches(name, SETTINGS, 1)))
+            raise ConfigError(printable('%sunknown setting %s%s' % (where, name, hint)))
         if len(words) < 2:
             raise ConfigError(printable(where + 'no value for ' + words[0]))
         if words[0] in config:
@@ -1011,10 +1029,11 @@ def require_empty(answer):
                         % quoted(answer.body[:60]))
 
 
-# size: bytes; modified, initiated: seconds since the epoch; restore: 'ongoing' or 'done' for an
-# archived object that was asked for, as far as the listing tells, else ''.
 ListEntry = collections.namedtuple('ListEntry', 'key size modified storage_class etag restore')
+ListEntry.__doc__ = """An object: its size in bytes; modified in seconds since the epoch; restore,
+    'ongoing' or 'done' for an archived one that was asked for, if the listing tells, else ''."""
 UploadEntry = collections.namedtuple('UploadEntry', 'key upload_id initiated')
+UploadEntry.__doc__ = 'An unfinished upload, initiated in seconds since the epoch.'
 
 
 def decoder(listing, prefix):
@@ -1133,6 +1152,7 @@ class RateLimit:
         self.rate = rate
         self.sharers = sharers      # how many connections there may be
         self.moved = 0              # bytes so far, both ways; guarded by the lock, as is _next
+        self.moved_at = 0           # when the last of them passed, in monotonic seconds
         self._next = clock()
         self._lock = threading.Lock()
         self._clock, self._sleep = clock, sleep     # the latter replaces the caller's
@@ -1319,9 +1339,9 @@ def read_blocks(response, view):
 
 
 # ------------------------------------------------------------------------------ Wire
-# The layer between http.client and the kernel.  Everything is cut into slices: for the rate
-# limit, and because a socket's time-out bounds a whole sendall(); of a slice it means what it
-# should, that nothing moves.
+# From requests to the kernel, and back to http.client, which parses answers.  Everything is cut
+# into slices: for the rate limit, and because a socket's time-out bounds a whole sendall(); of a
+# slice it means what it should, that nothing moves.
 
 class NoSignals:
     """No signal ends the program while its main thread waits.
@@ -1343,92 +1363,6 @@ class NoSignals:
 
 NO_SIGNALS = NoSignals()
 
-# The states of an exchange
-IDLE, SENDING, HEAD, BODY = range(4)
-
-
-class ThrottledSocket:
-    """The three methods of a socket that http.client uses after the connection is made.
-
-    take: called with a count of bytes, waits until they may pass; signals: as a Bucket's.
-    """
-
-    def __init__(self, sock, limit, take, signals):
-        self.sock, self.limit, self.take, self.signals = sock, limit, take, signals
-        self.state = IDLE
-        self.deadline = None        # when the answer must have come, in monotonic seconds
-        self.broken = None          # the OSError that ended the answer's body
-        self.sent = None            # bytes of the request under way; None before it is begun
-        self.whole = False          # whether that is all of it
-
-    def sendall(self, data):
-        """Send *data* (bytes-like)."""
-        view = memoryview(data)
-        while len(view):
-            piece = view[:self.limit.slice()]
-            self.take(len(piece))
-            view = view[len(piece):]
-            while len(piece):       # not sendall(), whose time-out is for all of it
-                with self.signals:
-                    count = self.sock.send(piece)
-                self.sent += count
-                piece = piece[count:]
-
-    def makefile(self, mode):
-        """Return the file from which the answer is read.
-
-        It keeps the socket open after close(), which http.client relies on where the server
-        says `Connection: close`: so it wraps the socket's own file and doesn't call recv().
-        """
-        return io.BufferedReader(ThrottledReader(self.sock.makefile(mode, buffering=0), self))
-
-    def close(self):
-        """Close the socket, as soon as its files are closed."""
-        self.sock.close()
-
-
-class ThrottledReader(io.RawIOBase):
-    """Reads from *raw* within the rate limit, and watches what http.client doesn't: that an
-    answer ends in time, and its head not too early.  An error in the body is kept, and looks
-    like the end until Connection.read() or exchange() raises it."""
-
-    def __init__(self, raw, owner):
-        self._raw, self._owner = raw, owner
-
-    def readable(self):
-        return True
-
-    def readinto(self, view):
-        owner, count = self._owner, 0
-        view = memoryview(view)[:owner.limit.slice()]
-        try:
-            owner.take(len(view))
-            try:
-                while count < len(view) and not owner.broken:
-                    if owner.deadline is not None and time.monotonic() > owner.deadline:
-                        raise socket.timeout('timed out')
-                    with owner.signals:
-                        got = self._raw.readinto(view[count:])
-                    count += got or 0
-                    # a read larger than the buffer wants all of it, but TLS gives 16 KiB at a
-                    # time, and take() for each is a fifth of the CPU at 10 MB/s
-                    if not got or len(view) <= io.DEFAULT_BUFFER_SIZE:
-                        break
-            finally:
-                owner.limit.give_back(len(view) - count)
-        except OSError as error:
-            if owner.state in (SENDING, HEAD):
-                raise
-            owner.broken = error    # raised here, the buffer above would lose what came before
-        if not count and owner.state in (SENDING, HEAD):
-            raise ConnectionResetError(errno.ECONNRESET, 'the server broke off')
-        return count
-
-    def close(self):
-        self._raw.close()
-        io.RawIOBase.close(self)
-
-
 Proxy = collections.namedtuple('Proxy', 'host port headers')
 
 
@@ -1441,29 +1375,135 @@ def find_proxy(environ, scheme, host):
     def variable(name):             # empty in small letters, it switches the other off
         return environ.get(name, environ.get(name.upper())) or ''
 
-    url = variable(scheme + '_proxy')
-    if not url:
+    name = scheme + '_proxy'
+    url, exempt = variable(name), variable('no_proxy').replace(',', ' ').split()
+    if not url or any(covers(each.lower(), host) for each in exempt):
         return None
-    for name in variable('no_proxy').replace(',', ' ').split():
-        name = re.sub(r'\A\*?\.?', '', name.lower())
-        if name.count(':') == 1 or ']:' in name:
-            name = name.rpartition(':')[0]
-        name = name.strip('[]')
-        if not name or host == name or host.endswith('.' + name):
-            return None             # not name: it was a *
     try:
-        parts = urllib.parse.urlsplit(url if '//' in url else 'http://' + url)
-        if parts.scheme != 'http' or not parts.hostname:
+        parts, headers = urllib.parse.urlsplit(url if '//' in url else 'http://' + url), {}
+        if parts.scheme not in ('', 'http'):
+            raise ConfigError('%s names a proxy by %s://, and only those by http:// can be used: '
+                              'they pass on https, too' % (name.upper(), parts.scheme))
+        if not parts.hostname:
             raise ValueError(url)
-        headers = {}
         if parts.username:
             login = '%s:%s' % (parts.username, parts.password or '')
             headers['proxy-authorization'] = 'Basic ' + base64.b64encode(
                 urllib.parse.unquote_to_bytes(login)).decode()
         return Proxy(parts.hostname, parts.port or 80, headers)
     except ValueError:
-        raise ConfigError('%s_PROXY is not a URL like http://proxy.example.com:3128'
-                          % scheme.upper()) from None
+        raise ConfigError('%s is not a URL like http://proxy.example.com:3128'
+                          % name.upper()) from None
+
+
+def covers(name, host):
+    """Whether a *name* in NO_PROXY covers *host*: itself, a domain, *, or a range of addresses."""
+    if '/' in name:
+        import ipaddress            # here, for it is rarely needed
+        try:
+            return ipaddress.ip_address(host.partition('%')[0]) in ipaddress.ip_network(
+                re.sub(r'[][]', '', name), strict=False)
+        except ValueError:
+            return False            # host is a name, most likely
+    name = re.sub(r'\A\*?\.?', '', name)
+    if name.count(':') == 1 or ']:' in name:
+        name = name.rpartition(':')[0]
+    name = name.strip('[]')
+    return not name or host == name or host.endswith('.' + name)    # not name: it was a *
+
+
+def ready(descriptors, event, seconds):
+    """Return which of *descriptors* are ready for *event*, as soon as one is, within *seconds*."""
+    poll = select.poll()            # not select(), which ends at descriptor 1023
+    for each in descriptors:
+        poll.register(each, event)
+    return [found for found, _ in poll.poll(1000 * max(0, seconds))]
+
+
+ANSWERED = {}                       # by (host, port), the address that did where others had not
+
+
+def find_addresses(host, port):
+    """Return what getaddrinfo() knows of *host*, in the order in which to try it: the one that
+    answered last time, then the families by turns."""
+    found, seen = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM), collections.Counter()
+    best = ANSWERED.get((host, port), found[0])
+
+    def order(each):
+        seen[each[0]] += 1
+        return each != best, seen[each[0]], each[0] != best[0]
+    return sorted(found, key=order)
+
+
+def begin_connecting(family, kind, protocol, _, address):
+    """Return a socket that is being connected to *address*; raises OSError."""
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        number = sock.connect_ex(address)
+        if number not in (0, errno.EINPROGRESS, errno.EINTR):
+            raise OSError(number, os.strerror(number))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def connect_first(host, port, seconds, check):
+    """Return a socket that is connected to *host*, within *seconds*.
+
+    Its addresses are tried a quarter of a second after one another, or as soon as those before
+    have failed, until one answers (RFC 8305).  check: called now and then, may raise.  Raises
+    the most telling OSError.
+    """
+    addresses, trying, failures = find_addresses(host, port), {}, []
+    end = time.monotonic() + seconds
+    try:
+        while (addresses or trying) and time.monotonic() < end:
+            check()
+            if addresses:
+                address = addresses.pop(0)
+                try:
+                    sock = begin_connecting(*address)
+                except OSError as error:
+                    failures.append(error)
+                    continue
+                trying[sock.fileno()] = sock, address
+            pause = min(NEXT_ADDRESS, end - time.monotonic())
+            for descriptor in ready(trying, select.POLLOUT, pause):
+                sock, address = trying.pop(descriptor)
+                number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if not number:
+                    if failures or trying:
+                        ANSWERED[host, port] = address
+                    return sock
+                sock.close()
+                failures.append(OSError(number, os.strerror(number)))
+    finally:
+        for sock, _ in trying.values():
+            sock.close()
+    if addresses or trying:
+        failures.append(socket.timeout('timed out'))
+    raise max(failures, key=lambda error: (isinstance(error, ConnectionError),
+                                           isinstance(error, socket.timeout)))
+
+
+def request_head(method, target, headers):
+    """Return the bytes of a request before its body; raises ValueError for what would break it."""
+    lines = ['%s %s HTTP/1.1' % (method, target)] + ['%s: %s' % item for item in headers.items()]
+    if not all(map(str.isprintable, lines)):
+        raise ValueError('a header with control characters')
+    return '\r\n'.join(lines + ['', '']).encode('latin-1')
+
+
+class Reader(io.RawIOBase):
+    """The file from which http.client reads an answer: *receive* is readinto()."""
+
+    def __init__(self, receive):
+        self.readinto = receive
+
+    def readable(self):
+        return True
 
 
 class Cancelled(Exception):
@@ -1482,66 +1522,73 @@ class Connection:
         self._origin, self._limit, self._context = origin, limit, context
         self._clock, self._environ, self._signals = clock, environ, signals
         self.proxy = None           # the Proxy that the connection goes through
-        self._http = None           # http.client's connection
-        self._throttled = None      # the ThrottledSocket between that and the kernel
+        self._sock = None
         self._used = None           # what it is connected to, and when it was used, by the clock
         self.reused = False         # whether the request under way found it open
+        self.sent = None            # bytes of the last request, None if none began or it succeeded
+        self.whole = False          # whether that is all of it
+        self._in_body = False       # whether the head of the answer has been read
+        self._deadline = None       # when the answer must have come, in monotonic seconds
+        self._broken = None         # the OSError that ended the answer's body
         self.cancelled = False
         self._alarm = threading.Lock()      # held until cancel(), which thus ends pause()
         self._alarm.acquire()
 
-    @property
-    def sent(self):
-        """Bytes that were sent of the request under way, or of the last one if it failed; None if
-        none was begun."""
-        return self._throttled.sent if self._throttled else None
-
     def forget_sent(self):
         """Reset `sent` when these bytes are accounted for."""
-        if self._throttled:
-            self._throttled.sent, self._throttled.whole = None, False
-
-    @property
-    def whole(self):
-        """Whether all of the request under way, or of the last one if it failed, was sent."""
-        return bool(self._throttled and self._throttled.whole)
+        self.sent, self.whole = None, False
 
     def _open(self, timeout):
-        """Return http.client's connection, freshly made or proven to be alive."""
-        scheme, host, port = self._origin.scheme, self._origin.host, self._origin.port
-        place = scheme, host, port, self._limit.rate is None
+        """Connect, unless the connection has proven to be alive."""
+        origin = self._origin
+        place = origin.scheme, origin.host, origin.port, self._limit.rate is None
         self.forget_sent()
         self._go_home_if_cancelled()
-        self.reused = bool(self._http and self._http.sock and self._used[0] == place
-                           and self._clock() - self._used[1] < IDLE_TIME and not self._readable())
+        self.reused = bool(self._sock and self._used[0] == place
+                           and self._clock() - self._used[1] < IDLE_TIME
+                           and not ready([self._sock], select.POLLIN, 0))   # that is its end
         if not self.reused:
             self.close()
-            self._throttled = None
-            self.proxy = proxy = find_proxy(self._environ, scheme, host)
-            kind = http.client.HTTPConnection if scheme == 'http' else http.client.HTTPSConnection
-            more = {} if scheme == 'http' else {'context': self._context()}
-            self._http = kind(*(proxy[:2] if proxy else (host, port)),
-                              timeout=min(CONNECT_TIMEOUT, timeout), **more)
-            if proxy and scheme == 'https':
-                self._http.set_tunnel(host, port, proxy.headers)
+            self.proxy = find_proxy(self._environ, origin.scheme, origin.host)
             with self._signals:
-                self._http.connect()
-            self._throttled = self._http.sock = ThrottledSocket(
-                self._http.sock, self._limit, self._take, self._signals)
+                self._connect(*place[:3], timeout=min(CONNECT_TIMEOUT, timeout))
         self._used = place, self._clock()
         self._keep_short()
-        self._throttled.sock.settimeout(timeout)
+        self._sock.settimeout(timeout)
         self._go_home_if_cancelled()
-        return self._http
+
+    def _connect(self, scheme, host, port, timeout):
+        """Connect, through the proxy if there is one, and begin TLS if need be."""
+        context = self._context() if scheme == 'https' else None
+        self._sock = connect_first(*(self.proxy or (host, port))[:2], timeout,
+                                   self._go_home_if_cancelled)
+        self._sock.settimeout(timeout)
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if context and self.proxy:
+            self._dig_tunnel(('[%s]:%d' if ':' in host else '%s:%d') % (host, port))
+        if context:                 # the handshake comes second, so that cancel() finds the socket
+            self._sock = context.wrap_socket(self._sock, server_hostname=host,
+                                             do_handshake_on_connect=False)
+            self._sock.do_handshake()
+
+    def _dig_tunnel(self, authority):
+        """Have the proxy connect to *authority*."""
+        headers = dict(self.proxy.headers, host=authority)
+        self._sock.sendall(request_head('CONNECT', authority, headers))
+        with contextlib.closing(http.client.HTTPResponse(self._sock, method='CONNECT')) as response:
+            response.begin()
+            if response.status // 100 != 2:
+                raise OSError('Tunnel connection failed: %d %s' % (
+                    response.status, response.reason.strip()))
 
     def _keep_short(self):
         """Let the kernel receive ahead of the rate limit no more than an eighth of a second's
         worth, not megabytes; but two segments at least, or TCP waits for its timers."""
-        rate, sock = self._limit.rate, self._throttled.sock
+        rate = self._limit.rate
         if rate is not None:
             share = min(BLOCK, int(rate * RateLimit.SPAN / self._limit.sharers))
-            segment = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, max(2 * segment, share))
+            segment = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, max(2 * segment, share))
 
     def _take(self, count):
         """Wait until *count* bytes may pass, but not if the transfer has failed elsewhere."""
@@ -1552,12 +1599,6 @@ class Connection:
         if self.cancelled:
             raise Cancelled()
 
-    def _readable(self):
-        """Whether an idle connection has something to read: that is its end."""
-        poll = select.poll()        # not select(), which ends at descriptor 1023
-        poll.register(self._throttled.sock, select.POLLIN)
-        return bool(poll.poll(0))
-
     @contextlib.contextmanager
     def exchange(self, method, target, headers, body, timeout):
         """Send a request; a context that gives http.client's response, for its body to be read,
@@ -1566,46 +1607,96 @@ class Connection:
         target: with the query; headers: a dict; body: bytes-like; timeout: seconds of
         silence.  Raises OSError, http.client.HTTPException and BadAnswer.
         """
-        response, whole = None, False
+        response = self._broken = None
         try:
-            connection = self._open(timeout)
-            if self.proxy and self._origin.scheme == 'http':        # RFC 9112, section 3.2.2
-                target = 'http://%s%s' % (headers['host'], target)
-                headers = dict(headers, **self.proxy.headers)
-            throttled = self._throttled
-            throttled.state, throttled.sent, throttled.broken = SENDING, 0, None
-            try:
-                connection.putrequest(method, target, skip_host=True)
-                for name, value in headers.items():
-                    connection.putheader(name, value)
-                connection.endheaders(body if len(body) else None)
-            except OSError as broken:
-                response = self._last_words(broken)
-            else:
-                throttled.whole = True
-                whole, response = True, self._answer(timeout)
+            self._open(timeout)
+            response = self._ask(method, target, headers, body, timeout)
             yield response
             self.forget_sent()
         except (OSError, http.client.HTTPException) as error:
-            raise (self._throttled and self._throttled.broken) or error     # the first of them
+            raise self._broken or error     # the first of them
         except ValueError as error:     # http.client trips over some nonsense
             if certificate_error(error):    # a ValueError in Python 3.6
                 raise ssl.SSLError(1, 'CERTIFICATE_VERIFY_FAILED: %s' % error)
             raise BadAnswer('the server does not speak HTTP: %s' % printable(str(error), 100))
         finally:
-            if whole and response and response.isclosed() and not self._throttled.broken:
-                self._throttled.state, self._used = IDLE, (self._used[0], self._clock())
+            if response and response.isclosed() and not (response.will_close or self._broken):
+                self._used = self._used[0], self._clock()
             else:
-                self.close()        # http.client can't go on after half an exchange
-            if response is not None:
+                self.close()        # nobody can go on after half an exchange
+            if response:
                 response.close()
 
-    def _answer(self, timeout):
-        """Return the response, its head read to the end, and in time."""
-        self._throttled.state = HEAD
-        self._throttled.deadline = time.monotonic() + 2 * timeout
-        response = self._http.getresponse()
+    def _ask(self, method, target, headers, body, timeout):
+        """Send a request; returns the response."""
+        headers = dict(headers, **{'accept-encoding': 'identity'})
+        if self.proxy and self._origin.scheme == 'http':            # RFC 9112, section 3.2.2
+            target = 'http://%s%s' % (headers['host'], target)
+            headers.update(self.proxy.headers)
+        self._in_body, self.sent = False, 0
         try:
+            self._send(request_head(method, target, headers))
+            self._send(body)
+        except OSError as broken:
+            return self._last_words(method, broken)
+        self.whole = True
+        return self._answer(method, timeout)
+
+    def _send(self, data):
+        """Send *data* (bytes-like), as fast as the rate limit allows."""
+        view = memoryview(data)
+        while len(view):
+            piece = view[:self._limit.slice()]
+            self._take(len(piece))
+            view = view[len(piece):]
+            while len(piece):       # not sendall(), whose time-out is for all of it
+                with self._signals:
+                    count = self._sock.send(piece)
+                self.sent += count
+                self._limit.moved_at = time.monotonic()
+                piece = piece[count:]
+
+    def makefile(self, mode):
+        """Return the file from which http.client reads an answer."""
+        return io.BufferedReader(Reader(self._receive))
+
+    def _receive(self, view):
+        """Fill *view* within the rate limit, and watch what http.client doesn't: that an answer
+        ends in time, and its head not too early.
+
+        An error in the body is kept, and looks like the end until read() or exchange() raises
+        it: raised here, the buffer above would lose what came before.
+        """
+        view, count = memoryview(view)[:self._limit.slice()], 0
+        try:
+            self._take(len(view))
+            while count < len(view) and not self._broken:
+                if self._deadline is not None and time.monotonic() > self._deadline:
+                    raise socket.timeout('timed out')
+                with self._signals:
+                    got = self._sock.recv_into(view[count:])
+                self._limit.moved_at = time.monotonic()
+                count += got
+                # a read larger than the buffer wants all of it, but TLS gives 16 KiB at a time,
+                # and take() for each is a fifth of the CPU at 10 MB/s
+                if not got or len(view) <= io.DEFAULT_BUFFER_SIZE:
+                    break
+        except OSError as error:
+            if not self._in_body:
+                raise
+            self._broken = error
+        finally:
+            self._limit.give_back(len(view) - count)
+        if not count and not self._in_body:
+            raise ConnectionResetError(errno.ECONNRESET, 'the server broke off')
+        return count
+
+    def _answer(self, method, timeout):
+        """Return the response, its head read to the end, and in time."""
+        self._deadline = time.monotonic() + 2 * timeout
+        response = http.client.HTTPResponse(self, method=method)
+        try:
+            response.begin()
             while response.status in range(102, 200):   # RFC 9110, 15.2; http.client skips 100 only
                 response.headers = response.msg = None
                 response.begin()
@@ -1614,35 +1705,41 @@ class Connection:
         except BaseException:
             response.close()
             raise
-        self._throttled.state, self._throttled.deadline = BODY, None
+        self._in_body, self._deadline = True, None
         return response
 
-    def _last_words(self, broken):
-        """Return the answer of a server that hung up while we were sending: it tells the reason."""
+    def _last_words(self, method, broken):
+        """Return the answer of a server that hung up while we were sending: it tells the reason.
+
+        It came before the end of the connection, or it doesn't come.
+        """
         self._go_home_if_cancelled()
+        if not ready([self._sock], select.POLLIN, 0):
+            raise broken
         try:
-            self._throttled.sock.settimeout(CONNECT_TIMEOUT)
-            response = self._answer(CONNECT_TIMEOUT)
+            self._sock.settimeout(GRACE)
+            response = self._answer(method, GRACE)
         except (OSError, http.client.HTTPException, BadAnswer):
             raise broken
         if response.status < 300:
             response.close()
             raise broken            # praise for half a request is worth nothing
+        response.will_close = True
         return response
 
     def read(self, response, seconds):
         """Return the whole Answer, the rest of which must come within *seconds*."""
-        self._throttled.deadline = time.monotonic() + seconds
+        self._deadline = time.monotonic() + seconds
         answer = read_answer(response)
-        if self._throttled.broken:
-            raise self._throttled.broken
+        if self._broken:
+            raise self._broken
         return answer
 
     def close(self):
         """Close the connection; the next request makes a new one."""
-        if self._http is not None:
-            self._http.close()
-        self._http = None
+        if self._sock is not None:
+            self._sock.close()
+        self._sock = None
 
     def pause(self, seconds):
         """Sleep; raise Cancelled when that is called for."""
@@ -1655,38 +1752,27 @@ class Connection:
         """Make the thread, wherever it sends, receives or waits, raise at once."""
         self.cancelled = True
         self._alarm.release()
-        throttled = self._throttled
-        if throttled is not None:
-            try:
+        sock = self._sock
+        if sock is not None:
+            with contextlib.suppress(OSError):
                 # not SSLSocket.shutdown(), which would let the thread go on in clear text
-                socket.socket.shutdown(throttled.sock, socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-
-class Tls:
-    """Makes the ssl.SSLContext that all connections share, when it is first needed."""
-
-    def __init__(self, ca_bundle):
-        self._ca_bundle, self._context, self._lock = ca_bundle, None, threading.Lock()
-
-    def __call__(self):
-        with self._lock:
-            if self._context is None:
-                self._context = tls_context(self._ca_bundle)
-            return self._context
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def tls_context(ca_bundle):
     """Return the ssl.SSLContext: certificates are always checked, by ca_bundle or the system's CAs.
 
-    Raises ConfigError.
+    A CA of one's own need not keep to all of RFC 5280, as Python 3.13 wants it to.  Raises
+    ConfigError.
     """
     kind = 'capath' if ca_bundle and os.path.isdir(ca_bundle) else 'cafile'
     try:
-        return ssl.create_default_context(**{kind: ca_bundle or None})
+        context = ssl.create_default_context(**{kind: ca_bundle or None})
     except (OSError, ssl.SSLError) as error:
         raise ConfigError('cannot load ca_bundle %s: %s' % (printable(ca_bundle), error))
+    if ca_bundle:
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
 
 
 # --------------------------------------------------------------------------- Workers
@@ -1726,21 +1812,15 @@ class Thread:
         return self._running.locked() and (self.begun or time.monotonic() < self._due)
 
 
-def in_main_thread():
-    """Whether the main thread asks; current_thread() doesn't know our Threads."""
-    return threading.get_ident() == threading.main_thread().ident
-
-
 class Task:
-    """A call in a worker's thread; value and error are the worker's until it is done.
+    """A call in a worker's thread; its value is the worker's until it is done.
 
     frees: the buffer that nobody needs after the call.
     """
-    __slots__ = ('call', 'frees', 'done', 'value', 'error')
+    done, value = False, None
 
     def __init__(self, call, frees):
         self.call, self.frees = call, frees
-        self.done, self.value, self.error = False, None, None
 
 
 Pipe = collections.namedtuple('Pipe', 'reader writer')
@@ -1754,10 +1834,9 @@ class Workers:
     to the main thread otherwise.  Threads and buffers are made when first needed.  The first
     failure of any task is raised by whatever the main thread asks for next.
 
-    The threads wait for tasks, and the main thread for news of them, by reading from pipes.
-    With locks, a signal whose handler raises could make the main thread leave while it holds
-    one; and it can wait for a pipe and for its stream at once.  All share only Tasks, and
-    deques, whose operations are atomic.
+    The threads wait for tasks, and the main thread for news of them, by reading from pipes: no
+    signal can make it leave while it holds a lock, and it can wait for its stream as well.  All
+    share only Tasks, and deques, whose operations are atomic.
     """
 
     def __init__(self, bucket, size):
@@ -1849,17 +1928,14 @@ class Workers:
         """Wait for news from a thread, or until one of *descriptors* can be read, or for a moment;
         returns the readable ones."""
         self._raise()
-        poll = select.poll()
-        for descriptor in (self._news.reader,) + descriptors:
-            poll.register(descriptor, select.POLLIN)
         self._bucket.signals.poll()
         if self._bereaved():
             raise MemoryError('a thread died')
-        ready = [found for found, _ in poll.poll(100)]
-        if self._news.reader in ready:
+        found = ready((self._news.reader,) + descriptors, select.POLLIN, 0.1)
+        if self._news.reader in found:
             os.read(self._news.reader, 4096)
             self._raise()
-        return ready
+        return found
 
     def _raise(self):
         if self._failures:
@@ -1874,8 +1950,8 @@ class Workers:
     def stop(self, worth_waiting=lambda: False):
         """Break off all tasks, and return when no thread can send anything any more.
 
-        A thread that still looks up a name, or connects, does no more than that, and isn't waited
-        for.  worth_waiting: whether some task should end by itself, within GRACE.
+        A thread that still looks up a name does no more than that, and isn't waited for.
+        worth_waiting: whether some task should end by itself, within GRACE.
         """
         if self._stopped:
             return
@@ -1908,14 +1984,11 @@ class Workers:
                 if task.frees is not None:
                     self.release(task.frees)
             except BaseException as error:      # the main thread has to hear of all
-                task.error = error
                 self._failures.append(error)
             task.call, task.frees, task.done = None, None, True
             self._unfinished.pop()
-            try:
+            with contextlib.suppress(BlockingIOError):
                 os.write(self._news.writer, b'.')
-            except BlockingIOError:
-                pass
         connection.close()
         self._connections.remove(connection)
 
@@ -1938,11 +2011,11 @@ class Retries:
         self.moved = False          # whether bytes came that needn't come again
         self._failures, self._wrong, self._since = 0, 0, None
 
-    def pause(self, error, sent=0, renewable=False):
+    def pause(self, error, sent=0):
         """Count an attempt that ended in *error*; returns the seconds to wait before the next,
         or None where it is final.
 
-        sent: bytes of the request; renewable: whether newer credentials may be had.
+        sent: bytes of the request.
         """
         self.attempts += 1
         now = self._clock()
@@ -1950,17 +2023,18 @@ class Retries:
             self._failures, self._since, self.moved = 0, now, False
         elif sent > SOCKET_BUFFER and self._failures < 100:     # but not for ever
             self._since = now       # a long part on a slow link: bytes moved, if in vain
-        if not transient(error, renewable):
-            return None
-        self._wrong += senseless(error)
+        most = most_tries(error)
+        self._wrong += most < NO_END
         left = self._since + self._patience() - now
-        if left < 0.001 or self._wrong >= 5:
+        if left < 0.001 or self._wrong >= min(most, 5):
             return None
         self._failures += 1
         bound = min(20, (1 if too_fast(error) else 0.1) * 2 ** min(self._failures - 1, 10))
         pause = max(random.uniform(0, bound), getattr(error, 'retry_after', 0))
         return min(pause, left)
 
+
+NO_END = float('inf')               # of tries
 
 # What may pass, by status and by code.  Sources: RFC 7231, section 6; RFC 6585 (429, 511); RFC 4918
 # (507); Amazon S3 API Reference, "List of error codes".  499 is nginx's, for a client that it
@@ -1980,35 +2054,40 @@ def too_fast(error):
     return getattr(error, 'code', '') == 'SlowDown' or getattr(error, 'status', 0) in (429, 503)
 
 
-def senseless(error):
-    """Whether an answer makes no sense: waiting won't help, but a few more tries may."""
+def most_tries(error):
+    """Return how often a request may end in *error*: once, five times, or without end."""
     if isinstance(error, ResponseError):
-        return (error.code not in TRANSIENT_CODES | EXPIRED_CODES
-                and error.status not in TRANSIENT_STATUS)
-    return isinstance(error, (http.client.HTTPException, BadAnswer)) and not isinstance(
-        error, (http.client.IncompleteRead, http.client.RemoteDisconnected))
-
-
-def transient(error, renewable=False):
-    """Whether the same request may succeed a little later; renewable: with newer credentials."""
-    if isinstance(error, ResponseError):
-        return (error.status in TRANSIENT_STATUS or error.status == 200
-                or error.code in TRANSIENT_CODES | DAMAGED_CODES | AGED_CODES
-                or (renewable and error.code in EXPIRED_CODES))
-    if isinstance(error, NetworkError):         # of a source of credentials
-        return True
+        if error.status in TRANSIENT_STATUS or error.code in TRANSIENT_CODES:
+            return NO_END
+        return 5 if error.status == 200 or error.code in DAMAGED_CODES | AGED_CODES else 1
     if isinstance(error, OSError):
-        return (not certificate_error(error)
-                and 'WRONG_VERSION_NUMBER' not in str(error)
-                and 'Tunnel connection failed: 4' not in str(error)
-                and error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM))
-    return isinstance(error, (http.client.HTTPException, BadAnswer))
+        final = (tls_failure(error)
+                 or 'Tunnel connection failed: 4' in str(error)
+                 or error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+        return 1 if final else NO_END
+    if isinstance(error, (http.client.IncompleteRead, NetworkError)):
+        return NO_END               # the latter is of a source of credentials
+    return 5 if isinstance(error, (http.client.HTTPException, BadAnswer)) else 1
 
 
 def certificate_error(error):
     """Whether TLS failed because the certificate isn't good."""
     return ssl is not None and (isinstance(error, ssl.CertificateError)
                                 or 'CERTIFICATE_VERIFY_FAILED' in str(error))
+
+
+def tls_failure(error, now=0, ca_bundle=None):
+    """Return what to say of TLS that fails as often as it is tried, or '' for any other error."""
+    if certificate_error(error):
+        return "the server's certificate is not accepted: %s%s" % (
+            brief(error), certificate_hint(str(error), now, ca_bundle))
+    if 'WRONG_VERSION_NUMBER' in str(error):
+        return 'the server does not speak TLS: is it an http:// endpoint?'
+    if re.search('protocol version|unsupported protocol|wrong ssl version|version too low|'
+                 'no protocols available|legacy (sigalg|renegotiation)', str(error)):
+        return ('the server and this Python (%s) have no version of TLS in common: both need TLS '
+                '1.2 or newer' % ssl.OPENSSL_VERSION)
+    return ''
 
 
 def brief(error):
@@ -2022,38 +2101,46 @@ def brief(error):
     return printable(getattr(error, 'strerror', None) or str(error) or type(error).__name__, 300)
 
 
-def network_error(what, endpoint, proxy, error, attempts, now):
+def network_error(what, endpoint, proxy, error, attempts, now, ca_bundle=None):
     """Return the NetworkError that explains *error* in a line."""
-    reason = brief(error)
-    place = endpoint.authority
-    if proxy:
-        place += ' through the proxy %s:%d' % proxy[:2]
-    if certificate_error(error):
-        reason = "the server's certificate is not accepted: %s" % reason
-        dated = 'expired' in reason or 'not yet valid' in reason
-        if dated or 'verify failed (' in reason:        # 3.6 does not say why
-            reason += '; is the clock right? it says %s' % time.strftime(
-                '%Y-%m-%d %H:%M UTC', time.gmtime(now))
-        if not dated:
-            reason += '; ca_bundle names the CA of a server of your own'
-    elif 'WRONG_VERSION_NUMBER' in str(error):
-        reason = 'the server does not speak TLS: is it an http:// endpoint?'
-    elif attempts < 2:
-        pass                        # asked only once: an optional service, so no hint
-    elif isinstance(error, socket.gaierror):
-        reason += '; check the name %s, and that this machine can look up names' % (
-            proxy[0] if proxy else endpoint.host)
-    elif ssl is not None and isinstance(error, ssl.SSLError):
-        reason += '; does the server speak TLS at this port, or is it an http:// endpoint?'
-    elif isinstance(error, ConnectionResetError) and endpoint.scheme == 'http':
-        reason += '; is it an https:// endpoint?'
-    elif isinstance(error, ConnectionRefusedError):
-        reason += '; nothing answers at this port: check the %s' % (
-            'proxy' if proxy else 'endpoint')
-    elif isinstance(error, socket.timeout) and not proxy:
-        reason += '; is a firewall or a proxy in between?'
+    reason = tls_failure(error, now, ca_bundle) or brief(error) + (
+        outage_hint(endpoint, proxy, error) if attempts > 1 else '')    # once only: it is optional
+    through = ' through the proxy %s:%d' % proxy[:2] if proxy else ''
     tried = ' (gave up after %d attempts)' % attempts if attempts > 1 else ''
-    return NetworkError(printable('%s: %s: %s%s' % (what, place, reason, tried)))
+    return NetworkError(printable('%s: %s%s: %s%s' % (
+        what, endpoint.authority, through, reason, tried)))
+
+
+def outage_hint(endpoint, proxy, error):
+    """Return where to look if the server can't be reached, or ''."""
+    hints = (
+        (socket.gaierror, '; check the name %s, and that this machine can look up names'
+         % (proxy or endpoint).host),
+        (getattr(ssl, 'SSLError', ()), '; does the server speak TLS at this port, or is it an '
+         'http:// endpoint?'),
+        (ConnectionResetError, '; is it an https:// endpoint?' * (endpoint.scheme == 'http')),
+        (ConnectionRefusedError, '; nothing answers at this port: check the %s'
+         % ('proxy' if proxy else 'endpoint')),
+        (socket.timeout, '' if proxy else '; is a firewall or a proxy in between?'))
+    return next((hint for kind, hint in hints if isinstance(error, kind)), '')
+
+
+def certificate_hint(text, now, ca_bundle):
+    """Return what to do about a certificate that was refused with this *text*."""
+    if re.search('(?i)hostname|ip address', text):
+        return ('; the host of endpoint must be a name in it: `addressing path` keeps the '
+                "bucket's name out")
+    hint, untold = '', 'verify failed (' in text        # 3.6 doesn't say why
+    clock = '; is the clock right? it says %s' % time.strftime('%Y-%m-%d %H:%M UTC',
+                                                               time.gmtime(now))
+    if 'expired' in text or 'not yet valid' in text:
+        return clock + '; if so, the server needs another one'
+    if not ca_bundle:
+        hint = '; ca_bundle names the CA of a server of your own'
+    elif untold or re.search('issuer|self.signed', text):
+        hint = ('; ca_bundle %s must hold the CA that signed it (a folder after `openssl rehash`)'
+                % ca_bundle)
+    return (clock if untold else '') + hint
 
 
 def duration(seconds):
@@ -2069,39 +2156,23 @@ def duration(seconds):
 # Sources: AWS SDKs and Tools Reference Guide, "Standardized credential providers"; Amazon EC2
 # User Guide, "Use the Instance Metadata Service"; AWS STS API Reference.
 
-class Credentials:
-    """An access key id and its secret.
+class Credentials(collections.namedtuple(
+        'Credentials', 'access_key_id secret_access_key session_token expires')):
+    """An access key id and its secret; of temporary ones also a session token, and when they
+    expire, in seconds since the epoch, if that is known."""
 
-    session_token: None unless they are temporary; expires: seconds since the epoch, or None;
-    margin: seconds before that in which no request is begun; worked: whether the server has
-    accepted them.
-    """
-
-    def __init__(self, access_key_id, secret_access_key, session_token=None, expires=None):
-        self.access_key_id = access_key_id
-        self.secret_access_key = secret_access_key
-        self.session_token = session_token
-        self.expires, self.margin = expires, 0
-        self.worked = False
-
-    def __repr__(self):
+    def __repr__(self):             # a namedtuple's would tell the secret
         return 'Credentials(%r)' % self.access_key_id
 
-    def seconds_left(self, now):
-        """Return how long they can be used from *now* on; negative if they have expired."""
-        return float('inf') if self.expires is None else self.expires - self.margin - now
 
-    def same_as(self, other):
-        """Whether *other* are the same credentials."""
-        return all(getattr(self, name) == getattr(other, name) for name in (
-            'access_key_id', 'secret_access_key', 'session_token', 'expires'))
+Credentials.__new__.__defaults__ = None, None
 
 
 class Absent(Exception):
     """This source is not configured; the message says what is missing."""
 
 
-def make_credentials(where, settings, names, expires=None):
+def make_credentials(where, settings, names):
     """Return the Credentials in the dict *settings*, in which they have these three *names*.
 
     Raises Absent, and ConfigError, which contains no secret.
@@ -2112,34 +2183,32 @@ def make_credentials(where, settings, names, expires=None):
     if not key or not secret:
         raise ConfigError('%s is incomplete: %s is missing' % (
             printable(where), names[1] if key else names[0]))
-    for name, value, parse in zip(names, (key, secret, token), (
-            parse_word, parse_secret, parse_word)):
+    for name, parse in zip(names, (parse_word, parse_secret, parse_word)):
         try:
-            parse('none' if value is None else value)
-        except (ValueError, TypeError, AttributeError):
+            parse(settings.get(name) or 'none')
+        except (ValueError, TypeError):
             raise ConfigError(printable('%s in %s is not text that can be signed with' % (
                 name, where))) from None
-    return Credentials(key, secret, token, expires)
+    return Credentials(key, secret, token, parse_expiration(settings.get('Expiration')))
 
 
-def parse_credentials(where, body, token):
-    """Return the Credentials in a JSON document, where the session token has the name *token*.
+def parse_credentials(where, answer, token):
+    """Return the Credentials in an Answer of JSON, where the session token has the name *token*.
 
     Raises ConfigError, which contains nothing of the document.
     """
     import json                     # here, since most credentials are in a file of ours
+    if answer.status != 200:
+        raise ConfigError('%s answers %d' % (where, answer.status))
     try:
-        document = json.loads(body.decode())
+        document = json.loads(answer.body.decode())
         if document.get('Code', 'Success') != 'Success':
             raise ConfigError(printable('%s: %s: %s' % (
                 where, document['Code'], document.get('Message'))))
-        expires = parse_expiration(document.get('Expiration'))
-        return make_credentials(where, document, ('AccessKeyId', 'SecretAccessKey', token), expires)
-    except (ValueError, TypeError, AttributeError, RecursionError):
+        return make_credentials(where, document, ('AccessKeyId', 'SecretAccessKey', token))
+    except (ValueError, TypeError, AttributeError, RecursionError, Absent):
         raise ConfigError('%s: the answer is not a JSON document with credentials'
-                          % printable(where)) from None
-    except Absent as error:
-        raise ConfigError(printable(str(error))) from None
+                          % where) from None
 
 
 def exit_status(process):
@@ -2163,28 +2232,29 @@ def parse_expiration(text):
     """
     if not text:
         return None
-    match = re.match(r'[-0-9]{10}[T ][:0-9]{8}(?:[.,][0-9]+)?(?:Z|([+-])([0-9]{2}):?([0-9]{2}))\Z',
+    match = re.match(r'[-0-9]{10}[T ][:0-9]{8}(?:[.,][0-9]+)?(?:Z|([+-][0-9]{2}):?([0-9]{2}))\Z',
                      text)
     if not match:
         raise ValueError('%r is not a time' % text)
-    sign, hours, minutes = match.groups()
-    offset = 3600 * int(hours) + 60 * int(minutes) if sign else 0
-    return parse_time(text) - (-offset if sign == '-' else offset)
+    hours, minutes = match.group(1) or '+0', match.group(2) or '0'
+    return parse_time(text) - 3600 * int(hours) - 60 * int(hours[0] + minutes)
 
 
 # The sources, each a function that returns Credentials or raises Absent, ConfigError or
 # NetworkError.  They are given the settings, the environment, the region of STS, which doesn't
-# change with that of the bucket, ask(), which is ask_service(), and pause(seconds).
-Given = collections.namedtuple('Given', 'config environ region ask pause')
+# change with that of the bucket, the Bucket, and whether they are asked again.
+Given = collections.namedtuple('Given', 'config environ region bucket again')
 
 PROCESS_TIMEOUT = 60                # seconds
 INSTANCE_TIMEOUT = 1                # the service is on this machine, or nowhere
 CONTAINER_TIMEOUT = 5
-CONTAINER_HOSTS = ('169.254.170.2', '169.254.170.23', 'fd00:ec2::23', 'localhost')
+CONTAINER_HOSTS = r'169\.254\.170\.23?|fd00:ec2::23|localhost|127(\.[0-9]{1,3}){3}|::1'
 
 
 def from_configuration(given):
-    return make_credentials('the configuration', given.config, (
+    path = given.config.get('path')
+    config = read_config(path) if given.again and path else given.config
+    return make_credentials('the configuration', config, (
         'access_key_id', 'secret_access_key', 'session_token'))
 
 
@@ -2205,47 +2275,47 @@ def from_profile(given, name=None, users=()):
         raise ConfigError('there is ' + missing) if chosen else Absent(missing)
     if 'role_arn' in profile and name not in users:
         return from_role(given, name, profile, users + (name,))
-    if 'aws_access_key_id' not in profile and 'credential_process' in profile:
-        return from_process(given, 'credential_process of ' + where,
+    if 'aws_access_key_id' in profile:
+        return make_credentials(where, profile, PROFILE_KEY)
+    if 'credential_process' in profile:
+        return from_process(given, printable('credential_process of ' + where),
                             profile['credential_process'])
-    if 'aws_access_key_id' not in profile and ('sso_session' in profile
-                                               or 'sso_start_url' in profile):
-        raise ConfigError(printable(
-            '%s uses SSO: make a profile with the line `credential_process = aws configure '
-            'export-credentials --profile %s`, and use that one' % (where, name)))
+    # Who names another way doesn't want to become whom this machine has a role for
+    for setting in sorted(profile):
+        if setting.startswith(('login_', 'sso_')):
+            raise ConfigError(printable(
+                '%s has %s: make a profile with the line `credential_process = aws configure '
+                'export-credentials --profile %s`, which needs version 2 of the AWS CLI, and use '
+                'that profile' % (where, setting, name)))
+        if 'role_arn' not in profile and setting in (
+                'credential_source', 'source_profile', 'web_identity_token_file'):
+            raise ConfigError(printable('%s has %s, but no role_arn' % (where, setting)))
     return make_credentials(where, profile, PROFILE_KEY)
 
 
 def from_role(given, name, profile, users):
     """Return Credentials of the role that a profile names."""
     where = printable('role_arn of profile %s' % name)
-    session = profile.get('role_session_name')
+    source, kind = profile.get('source_profile'), profile.get('credential_source')
+    kinds = {'Environment': from_environment, 'EcsContainer': from_container,
+             'Ec2InstanceMetadata': from_instance}
+    role = {'RoleArn': profile['role_arn'], 'RoleSessionName': profile.get('role_session_name')}
     if 'web_identity_token_file' in profile:
-        return assume_web_role(given, where, profile['web_identity_token_file'],
-                               profile['role_arn'], session)
+        return assume_role(given, where, role, token_path=profile['web_identity_token_file'])
     if 'mfa_serial' in profile:
         raise ConfigError('%s wants a code (mfa_serial), which cannot be typed here: use '
                           'credential_process' % where)
-    kinds = {'Environment': from_environment, 'EcsContainer': from_container,
-             'Ec2InstanceMetadata': from_instance}
-    source, kind = profile.get('source_profile'), profile.get('credential_source')
+    if source in users[:-1]:
+        raise ConfigError('%s: the profiles refer to each other' % where)
+    if not source and kind not in kinds:
+        raise ConfigError('%s has neither source_profile nor a known credential_source' % where)
     try:
-        if source in users[:-1]:
-            raise ConfigError('%s: the profiles refer to each other' % where)
-        if source:
-            signer = from_profile(given, source, users)
-        elif kind in kinds:
-            signer = kinds[kind](given)
-        else:
-            raise ConfigError('%s has neither source_profile nor a known '
-                              'credential_source' % where)
+        signer = from_profile(given, source, users) if source else kinds[kind](given)
     except Absent as reason:
         raise ConfigError(printable('%s: %s' % (where, reason))) from None
-    more = {'ExternalId': profile.get('external_id'),
-            'DurationSeconds': profile.get('duration_seconds')}
-    return assume_role(given, where, signer, Action='AssumeRole', RoleArn=profile['role_arn'],
-                       RoleSessionName=session or 's3dump', **{
-                           name: value for name, value in more.items() if value})
+    role.update(ExternalId=profile.get('external_id'),
+                DurationSeconds=profile.get('duration_seconds'))
+    return assume_role(given, where, role, signer)
 
 
 def from_web_identity(given):
@@ -2253,34 +2323,32 @@ def from_web_identity(given):
     role = given.environ.get('AWS_ROLE_ARN')
     if not path or not role:
         raise Absent('no AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN')
-    return assume_web_role(given, 'web identity', path, role,
-                           given.environ.get('AWS_ROLE_SESSION_NAME'))
+    return assume_role(given, 'web identity', {
+        'RoleArn': role, 'RoleSessionName': given.environ.get('AWS_ROLE_SESSION_NAME')},
+        token_path=path)
 
 
-def assume_web_role(given, where, path, role, session):
-    """Return Credentials of a role, in exchange for the token in the file *path*."""
-    return assume_role(given, where, None, Action='AssumeRoleWithWebIdentity', RoleArn=role,
-                       RoleSessionName=session or 's3dump',
-                       WebIdentityToken=read_text(path).strip())
-
-
-def assume_role(given, where, signer, **query):
-    """Return Credentials of a role, from STS; signer: the Credentials that ask, or None."""
+def assume_role(given, where, role, signer=None, token_path=''):
+    """Return Credentials of a role, from STS, which gives them to the *signer* of the request, or
+    in exchange for the token in a file."""
     profile = read_profile(profile_name(given.config, given.environ), given.environ) or {}
     url = configured_url('sts', given.environ, profile) or aws_url(
         'sts', given.region, given.config)
-    body = canonical_query(dict(query, Version='2011-06-15')).encode()
-    answer = given.ask(where, url, 'POST', {'content-type': 'application/x-www-form-urlencoded'},
-                       body, signer=signer, region=given.region)
+    action = 'AssumeRoleWithWebIdentity' if token_path else 'AssumeRole'
+    query = dict(role, Action=action, Version='2011-06-15',
+                 RoleSessionName=role['RoleSessionName'] or 's3dump',
+                 WebIdentityToken=read_text(token_path).strip() if token_path else '')
+    body = canonical_query({name: value for name, value in query.items() if value}).encode()
+    answer = ask_service(given, where, url, 'POST', {
+        'content-type': 'application/x-www-form-urlencoded'}, body, signer=signer)
     try:
         if answer.status != 200:
             error = next(Document(answer.body).all('Error'))
             raise ConfigError(printable('%s: STS says %s (%d): %s' % (
                 where, error.get('Code'), answer.status, error.get('Message'))))
-        found = next(Document(answer.body).all('%sResult/Credentials' % query['Action']))
+        found = next(Document(answer.body).all(action + 'Result/Credentials'))
         return make_credentials('the answer of STS', found, (
-            'AccessKeyId', 'SecretAccessKey', 'SessionToken'),
-            parse_expiration(found.get('Expiration')))
+            'AccessKeyId', 'SecretAccessKey', 'SessionToken'))
     except (BadAnswer, StopIteration, ValueError, Absent):
         raise ConfigError('%s: %s does not answer like STS (%d)' % (
             where, masked(url), answer.status)) from None
@@ -2290,7 +2358,6 @@ def from_process(given, where, command):
     """Return Credentials that a program prints; it may ask on the terminal that it inherits."""
     import shlex
     import subprocess
-    where = printable(where)
     try:
         process = subprocess.Popen(
             shlex.split(command), stdin=None if os.isatty(0) else subprocess.DEVNULL,
@@ -2309,7 +2376,7 @@ def from_process(given, where, command):
         process.stdout.close()
     if process.returncode:
         raise ConfigError('%s ended with status %d' % (where, process.returncode))
-    return parse_credentials(where, output, 'SessionToken')
+    return parse_credentials(where, Answer(200, {}, output), 'SessionToken')
 
 
 def read_output(given, where, process, most=64 << 10):
@@ -2327,7 +2394,7 @@ def read_output(given, where, process, most=64 << 10):
         if time.monotonic() > end:
             raise NetworkError('%s does not end within %d s' % (where, PROCESS_TIMEOUT))
         if not piece:
-            given.pause(0.02)
+            given.bucket.connection().pause(0.02)
 
 
 def from_container(given):
@@ -2341,8 +2408,7 @@ def from_container(given):
         scheme, host, _, _ = split_url(url)
     except ValueError:
         raise ConfigError('AWS_CONTAINER_CREDENTIALS_FULL_URI is not a URL') from None
-    loopback = re.match(r'127(\.[0-9]{1,3}){3}\Z|::1\Z', host)
-    if scheme == 'http' and host not in CONTAINER_HOSTS and not loopback:
+    if scheme == 'http' and not re.fullmatch(CONTAINER_HOSTS, host):
         raise ConfigError('AWS_CONTAINER_CREDENTIALS_FULL_URI: plain http only to this '
                           'machine, not to %s' % printable(host))
     path = given.environ.get('AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE')
@@ -2350,11 +2416,9 @@ def from_container(given):
         given.environ.get('AWS_CONTAINER_AUTHORIZATION_TOKEN')
     if token and not re.match(r'[ -~]+\Z', token):
         raise ConfigError('the container authorization token cannot stand in a header')
-    answer = given.ask('the container endpoint', url,
-                       headers={'authorization': token} if token else {}, local=CONTAINER_TIMEOUT)
-    if answer.status != 200:
-        raise ConfigError('the container endpoint %s answers %d' % (masked(url), answer.status))
-    return parse_credentials('the container endpoint', answer.body, 'Token')
+    return parse_credentials('the container endpoint ' + masked(url), ask_service(
+        given, 'the container endpoint', url, local=CONTAINER_TIMEOUT,
+        headers={'authorization': token} if token else {}), 'Token')
 
 
 def from_instance(given):
@@ -2365,29 +2429,39 @@ def from_instance(given):
     mode = (environ.get('AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE') or '').lower()
     url = (environ.get('AWS_EC2_METADATA_SERVICE_ENDPOINT') or (
         'http://[fd00:ec2::254]' if mode == 'ipv6' else 'http://169.254.169.254')).rstrip('/')
+    ask = functools.partial(ask_service, given, name,
+                            local=metadata_setting(given, 'timeout', INSTANCE_TIMEOUT),
+                            attempts=metadata_setting(given, 'num_attempts', 3))
     path = url + '/latest/meta-data/iam/security-credentials/'
     try:
-        token = given.ask(name, url + '/latest/api/token', 'PUT', {
-            'x-aws-ec2-metadata-token-ttl-seconds': '21600'}, local=INSTANCE_TIMEOUT)
+        token = ask(url + '/latest/api/token', 'PUT', {
+            'x-aws-ec2-metadata-token-ttl-seconds': '21600'})
     except NetworkError as error:
         raise Absent('no %s (%s; in a container the hop limit of the metadata options must '
                      'be 2)' % (name, error))
-    text = token.body.decode('latin-1')
-    if token.status != 200 or not re.match(r'[!-~]+\Z', text):
+    if token.status != 200 or not re.match(br'[!-~]+\Z', token.body):
         raise Absent('no %s (%s gives no token for IMDSv2: %d)' % (
             name, masked(url), token.status))
-    headers = {'x-aws-ec2-metadata-token': text}
-    role = given.ask(name, path, headers=headers, local=INSTANCE_TIMEOUT)
+    headers = {'x-aws-ec2-metadata-token': token.body.decode()}
+    role = ask(path, headers=headers)
     names = role.body.decode('utf-8', 'replace').split()
     if role.status not in (200, 404):
         raise ConfigError('%s: the metadata service answers %d' % (name, role.status))
     if role.status == 404 or not names:
         raise Absent('no %s (the instance has none)' % name)
-    answer = given.ask(name, path + uri_encode(names[0]), headers=headers, local=INSTANCE_TIMEOUT)
-    if answer.status != 200:
-        raise ConfigError('%s %s: the metadata service answers %d' % (
-            name, printable(names[0], 100), answer.status))
-    return parse_credentials(name, answer.body, 'Token')
+    return parse_credentials('%s %s' % (name, printable(names[0], 100)),
+                             ask(path + uri_encode(names[0]), headers=headers), 'Token')
+
+
+def metadata_setting(given, name, default):
+    """Return a number for the metadata service, from the environment or the profile."""
+    name = 'metadata_service_' + name
+    profile = read_profile(profile_name(given.config, given.environ), given.environ) or {}
+    text = given.environ.get('AWS_' + name.upper()) or profile.get(name)
+    try:
+        return count_of(100)(text) if text else default
+    except ValueError as error:
+        raise ConfigError(printable('%s: %s' % (name, error))) from None
 
 
 SOURCES = (from_configuration, from_environment, from_profile, from_web_identity, from_container,
@@ -2396,14 +2470,15 @@ SOURCES = (from_configuration, from_environment, from_profile, from_web_identity
 Origin = collections.namedtuple('Origin', 'scheme host port authority')       # RFC 6454
 
 
-def ask_service(bucket, environ, where, url, method='GET', headers=(), body=b'', local=0,
-                signer=None, region=''):
-    """Send a request until it gets a sensible Answer, three times at most; returns that.
+def ask_service(given, where, url, method='GET', headers=(), body=b'', local=0,
+                attempts=3, signer=None):
+    """Send a request until it gets a sensible Answer; returns that.
 
-    bucket: for its clocks, pauses and TLS; local: if not 0, the service is never behind a
-    proxy, and answers within these seconds or not at all; signer: the Credentials that sign
-    the request, for STS in *region*.  Raises NetworkError, ConfigError.
+    local: if not 0, the service is never behind a proxy, and answers within these seconds or not
+    at all; signer: the Credentials that sign the request, for STS.  Raises NetworkError,
+    ConfigError.
     """
+    bucket = given.bucket
     try:
         scheme, host, port, _ = split_url(url)
     except ValueError:
@@ -2411,45 +2486,44 @@ def ask_service(bucket, environ, where, url, method='GET', headers=(), body=b'',
     authority, _, path = url.partition('//')[2].partition('/')
     origin = Origin(scheme, host, port, authority)
     connection = Connection(origin, RateLimit(), bucket.tls, bucket.monotonic,
-                            {} if local else environ, bucket.signals_here())
-    timeout, now, failure = local or CONNECT_TIMEOUT, bucket.now(), None
+                            {} if local else given.environ, bucket.signals_here())
+    timeout, now = local or CONNECT_TIMEOUT, bucket.now()
     end = time.monotonic() + bucket.times.timeout
-    for attempt in (1, 2, 3):
+    while True:
         if bucket.connection().cancelled:
             raise Cancelled()
         sent = dict(headers, host=authority)
         if signer:
-            sign_headers(signer, region, 'sts', now, method, '/' + path, '', sent, sha256(body))
+            sign_headers(signer, given.region, 'sts', now, method, '/' + path, '', sent,
+                         sha256(body))
         if method != 'GET':
             sent['content-length'] = str(len(body))
         try:
             with connection.exchange(method, '/' + path, sent, body, timeout) as response:
                 answer = connection.read(response, 2 * timeout)
             ahead = (parse_date(answer.headers.get('date')) or now) - now
+            failure = BadAnswer('it answers %d' % answer.status)
             if signer and answer.status != 200 and abs(ahead) > MAX_SKEW:
                 now += ahead        # our clock is wrong, and S3 hasn't been asked yet
-                continue
-            if answer.status < 500 and answer.status != 429 and not re.search(
+            elif answer.status < 500 and answer.status != 429 and not re.search(
                     b'<Code>(Throttling|IDPCommunicationError|RequestTimeout)', answer.body):
                 return answer
-            failure = BadAnswer('it answers %d' % answer.status)
         except (OSError, http.client.HTTPException, BadAnswer) as error:
             failure = error
         finally:
             connection.close()
-        if certificate_error(failure) or time.monotonic() > end:
-            break
-        if attempt < 3:
-            bucket.wait(bucket.connection(), random.uniform(0, 2 ** attempt))
-    raise network_error(where, origin, connection.proxy, failure or BadAnswer('no sense'), 1,
-                        bucket.now())
+        attempts -= 1
+        if not attempts or most_tries(failure) == 1 or time.monotonic() > end:
+            raise network_error(where, origin, connection.proxy, failure, 1, bucket.now(),
+                                bucket.ca_bundle)
+        bucket.wait(bucket.connection(), random.uniform(0, 3))
 
 
 class Provider:
     """Finds credentials when they are first needed, and newer ones before they expire.
 
-    config: complete; region: of STS.  One Provider serves all threads of a Bucket: its lock
-    guards what changes, which may be read without it.
+    config: complete; region: of STS; worked: whether the server has accepted any.  One Provider
+    serves all threads of a Bucket: its lock guards what changes, which may be read without it.
     """
     EARLY = 900                     # seconds before the end, as AWS's own SDKs
     AGAIN = 60                      # seconds after which a source is asked again
@@ -2457,70 +2531,88 @@ class Provider:
     MARGIN = 5                      # seconds that a request may be under way
 
     def __init__(self, config, environ, region):
+        self.worked = False
         self._given = Given(config, environ, region, None, None)
         self._source = None         # the function that found the current ones
-        self._current = None
+        self._known = None, 0       # the current ones, and when to stop signing; 0: refused
         self._asked = None          # when the source was asked last, by the monotonic clock
-        self._failure = None        # why that brought no newer ones
+        self._failure = None        # why that was in vain; '': it had no others
+        self._missed = None         # those for which the user was told to wait
         self._lock = threading.Lock()
 
     def get(self, bucket, refused=None):
         """Return the Credentials to sign with now.
 
         bucket: for its clocks, pauses, reports and TLS; refused: Credentials that the server
-        calls expired or unknown, which are returned again if the source has no others.  Raises
-        ConfigError, which lists what was tried, and NetworkError if Credentials that worked have
-        expired and there are no newer ones.
+        calls expired or unknown.  Until any have worked, those that have ended or are refused
+        are returned if the source has no others: our clock may be wrong, and the server's words
+        explain more.  Raises ConfigError, which lists what was tried, and NetworkError while
+        there are no newer ones.
         """
-        current = self._current
-        left = current.seconds_left(bucket.now()) if current else 0
-        usable = left > 0 and current is not refused
-        if usable and left > self.EARLY:
+        known = current, end = self._known
+        left = 0 if refused == current else end - bucket.now()
+        if left > self.EARLY:
             return current
         # If this is locked another thread is asking already, for a minute at most
-        if self._lock.acquire(timeout=0 if usable else 2 * bucket.times.timeout):
+        if self._lock.acquire(timeout=0 if left > 0 else 2 * bucket.times.timeout):
             try:
-                if self._current is current:
-                    self._refresh(bucket, current, usable)
+                if self._known is known:
+                    self._refresh(bucket, left)
+                if self.worked and (self._known[1] == 0 or self._known is known and left <= 0):
+                    self._miss(bucket)
             finally:
                 self._lock.release()
-        newer = self._current
-        if newer is current and not usable and (
-                current is not refused or (refused.worked and self._failure)):
-            raise NetworkError('the credentials have expired, and there are no newer ones: %s'
-                               % (self._failure or 'the source has the same'))
-        return newer
+        return self._known[0]
 
-    def _refresh(self, bucket, known, usable):
-        """Ask the source for newer Credentials than *known*, unless it had none just now."""
-        now, barren = bucket.monotonic(), self._failure is not None
+    def accepted(self, credentials):
+        """Note that the server has accepted a request that was signed with *credentials*."""
+        self.worked = True
+        if credentials != self._missed:
+            self._failure = self._missed = None
+
+    def _refresh(self, bucket, left):
+        """Ask the source for newer Credentials, unless that was in vain just now.
+
+        left: for how many seconds the current ones may be used; 0 if they are refused.
+        """
+        current, now = self._known[0], bucket.monotonic()
+        if left == 0:
+            self._known = current, 0
         if self._asked is not None and now - self._asked < (
-                self.AGAIN if usable else self.SOON if barren else 0):
+                self.AGAIN if left > 0 else 0 if self._failure is None else self.SOON):
             return
         self._asked = now
         try:
             found = self._find(bucket)
         except (ConfigError, NetworkError) as error:
-            if known is None:
+            if current is None:
                 raise
             self._failure = str(error)
-            if usable:
+            if left > 0:
                 bucket.report('warning', 'the credentials expire in %s, and there are no newer '
-                              'ones yet: %s' % (duration(known.expires - bucket.now()), error))
+                              'ones yet: %s' % (duration(left), error))
             return
-        if known is not None and found.same_as(known):
-            self._failure = ''
-            return
-        if found.expires is not None:
-            found.margin = min(self.MARGIN, (found.expires - bucket.now()) / 4)
-        self._current, self._failure = found, None
+        # In place of refused ones others may be refused as well: see accepted()
+        self._failure = None if current is None or found != current and left else ''
+        if found != current:
+            margin = 0 if found.expires is None else min(
+                self.MARGIN, abs(found.expires - bucket.now()) / 4)
+            self._known = found, (found.expires or float('inf')) - margin
+
+    def _miss(self, bucket):
+        """Say, once, that newer credentials are waited for, and raise NetworkError."""
+        text = 'the credentials have expired, and there are no newer ones: %s' % (
+            self._failure or 'the source has the same')
+        if self._missed is None:
+            self._missed = self._known[0]
+            bucket.report('warning', '%s; waiting up to %s for them' % (
+                text, duration(bucket.patience_now())))
+        raise NetworkError(text)
 
     def _find(self, bucket):
         """Return Credentials from the first source that has any, or from the one that had them
         before: those of another would be somebody else's."""
-        given = self._given._replace(
-            ask=functools.partial(ask_service, bucket, self._given.environ),
-            pause=bucket.connection().pause)
+        given = self._given._replace(bucket=bucket, again=bool(self._source))
         if self._source:
             try:
                 return self._source(given)
@@ -2570,6 +2662,12 @@ class Request:
         was lost, or hasn't come yet."""
         return self._doubt or self._connection.whole
 
+    @property
+    def under_way(self):
+        """Whether a part of it was sent, so that all of it may be by now, or an earlier attempt is
+        in doubt."""
+        return self._doubt or self._connection.sent is not None
+
     def run(self, accept=lambda answer: answer, before=lambda: False):
         """Repeat the request until accept() takes the Answer; returns what accept() returned."""
         return self.stream(lambda response: accept(self.answer(response)), before)
@@ -2582,7 +2680,8 @@ class Request:
         """
         while not before():
             try:
-                with self._connection.exchange(*self._sign()) as response:
+                with self._bucket.tally.waiting(self._connection), \
+                        self._connection.exchange(*self._sign()) as response:
                     return use(response)
             except (OSError, http.client.HTTPException, Error) as error:
                 self._failed(error)
@@ -2608,7 +2707,7 @@ class Request:
         if response.status >= 300:
             raise parse_error(self.label, self._method, response.status, response.headers,
                               self._read(response).body)
-        self._signed.credentials.worked = True
+        self._bucket.credentials.accepted(self._signed.credentials)
 
     def answer(self, response):
         """Return the whole Answer; raises ResponseError if it is a refusal."""
@@ -2623,14 +2722,12 @@ class Request:
         connection = self._connection
         if connection.cancelled:
             raise Cancelled()
-        sent = connection.sent
+        sent, refused = connection.sent, isinstance(error, ResponseError)
         self._bucket.tally.add(wasted=sent or 0)
-        if connection.whole and (not isinstance(error, Error) or isinstance(error, BadAnswer)
-                                 or isinstance(error, ResponseError) and maybe_done(error)):
-            self._doubt = True
+        self._doubt |= connection.whole and (not refused or maybe_done(error))
         connection.forget_sent()
-        if isinstance(error, ResponseError):
-            if self._method == 'HEAD' and error.status == 400 and not error.region:
+        if refused:
+            if self._method == 'HEAD':
                 error = self._ask_why(error)
             try:
                 if self._learn(error):
@@ -2643,8 +2740,7 @@ class Request:
             return
         if too_fast(error):
             self._bucket.tally.slowed.append(self._bucket.monotonic())
-        pause = self.retries.pause(error, sent or 0, bool(self._signed
-                                                          and self._signed.credentials.worked))
+        pause = self.retries.pause(error, sent or 0)
         if pause is None:
             raise self._final(error)
         self._wait(error, pause)
@@ -2660,24 +2756,26 @@ class Request:
             return lacking
         if not self.retries.lessons or not self._bucket.learn(error, self._signed):
             return False
-        self.retries.lessons -= 1
+        if error.code not in EXPIRED_CODES or not self._bucket.credentials.worked:
+            self.retries.lessons -= 1       # else Provider tells how often, and how long
         return True
 
     def _ask_why(self, error):
-        """Return why a HEAD was refused, by asking with a GET: its answer has words."""
-        self._method = 'GET'
-        self.headers['range'] = 'bytes=0-0'
+        """Return why a HEAD was refused: by a GET, if the answer to that can tell more."""
+        # The reason may be a clock that couldn't be learnt, unless something was accepted before
+        skewed = error.bare_403 and error.date is None and not self._bucket.credentials.worked
+        if not skewed and (error.status != 400 or error.region not in ('', self._signed.region)):
+            return error
+        get = copy.copy(self)
+        get._method, get.headers = 'GET', dict(self.headers, range='bytes=0-0')
         try:
-            with self._connection.exchange(*self._sign()) as response:
-                self.raise_for_status(response)
+            with self._connection.exchange(*get._sign()) as response:
+                get.raise_for_status(response)
         except ResponseError as told:
-            return told
+            error = told
         except (OSError, http.client.HTTPException, Error):
             pass
-        finally:
-            self._method = 'HEAD'
-            del self.headers['range']
-            self._connection.forget_sent()
+        self._connection.forget_sent()
         return error
 
     def _wait(self, error, pause):
@@ -2685,16 +2783,16 @@ class Request:
         bucket, connection = self._bucket, self._connection
         bucket.report('retry', '%s: %s; next try in %.1f s' % (self.label, brief(error), pause))
         bucket.tally.add(retries=1)
-        bucket.tally.pauses[connection] = bucket.monotonic() + pause, brief(error)
-        try:
+        with bucket.tally.waiting(connection, brief(error), pause):
             bucket.wait(connection, pause)
-        finally:
-            del bucket.tally.pauses[connection]
 
     def _final(self, error):
         """Return *error* as the caller gets it."""
         attempts = self.retries.attempts
         if isinstance(error, ResponseError):
+            if self._payload_hash == UNSIGNED_PAYLOAD and re.search(
+                    '(?i)denied|sha256|payload', error.code + error.message):
+                error.hint = '; '.join(filter(None, (error.hint, UNSIGNED)))
             if attempts > 1:
                 error.message += ' (gave up after %d attempts)' % attempts
             return error
@@ -2703,7 +2801,7 @@ class Request:
         if isinstance(error, Error):
             return error
         return network_error(self.label, self._bucket.endpoint, self._connection.proxy, error,
-                             attempts, self._bucket.now())
+                             attempts, self._bucket.now(), self._bucket.ca_bundle)
 
 
 # ---------------------------------------------------------------------------- Bucket
@@ -2724,15 +2822,25 @@ class Times:
 class Tally:
     """Counts how a transfer goes, for those who show it.
 
-    retries: requests that were tried again; wasted: bytes that were sent in vain; pauses:
-    {Connection: (when it tries again, and why)}; slowed: when the server asked for slower
-    requests.  Times are those of the monotonic clock.
+    retries: requests that were tried again; wasted: bytes that were sent in vain; slowed: when
+    the server asked for slower requests, by the monotonic clock; waits: who waits, {anything:
+    (for what, since when by that clock, seconds)}.  For what: '', an answer; 'the stream' or
+    'the reader'; or, with seconds, the next try, and why.
     """
 
     def __init__(self):
         self.retries = self.wasted = 0
         self.slowed = collections.deque(maxlen=MOST_JOBS)
-        self.pauses, self._lock = {}, threading.Lock()
+        self.waits, self._lock = {}, threading.Lock()
+
+    @contextlib.contextmanager
+    def waiting(self, who, what='', seconds=0):
+        """Note, as long as this context lasts, that *who* waits."""
+        self.waits[who] = what, time.monotonic(), seconds
+        try:
+            yield
+        finally:
+            del self.waits[who]
 
     def add(self, retries=0, wasted=0):
         """Add to the counts."""
@@ -2743,8 +2851,8 @@ class Tally:
 
 Signed = collections.namedtuple('Signed', 'offset region scheme domain port credentials')
 
-# size: in bytes; objects: how many were made of the stream, the end mark included.
 Stored = collections.namedtuple('Stored', 'key size parts objects')
+Stored.__doc__ = 'A stream: its size in bytes, and how many objects it became, end mark included.'
 
 
 class Head:
@@ -2844,7 +2952,8 @@ class Bucket:
         self.times, self.tally, self.retain = Times(), Tally(), None
         self.report, self.signals, self.offset = report, signals, 0
         self._clock, self.monotonic, self.wait = clock, monotonic, wait
-        self._environ, self.tls = environ, Tls(config.get('ca_bundle'))
+        self._environ, self.tls = environ, functools.lru_cache(1)(
+            lambda: tls_context(config.get('ca_bundle')))       # one for all connections
         self._lock, self._local = threading.Lock(), threading.local()
         self.credentials = Provider(config, environ, self.endpoint.region)
         self.credentials.get(self)  # fail before a stream begins that can't be stored
@@ -2870,6 +2979,11 @@ class Bucket:
 
     # For a Request
 
+    @property
+    def ca_bundle(self):
+        """The file or folder of CAs that the user names, or None."""
+        return self._config.get('ca_bundle')
+
     def now(self):
         """Return the seconds since the epoch, by the server's clock as far as it is known."""
         return self._clock() + self.offset
@@ -2885,7 +2999,8 @@ class Bucket:
 
     def signals_here(self):
         """Return the signals if this is the main thread, else NO_SIGNALS."""
-        return self.signals if in_main_thread() else NO_SIGNALS
+        main = threading.main_thread().ident        # current_thread() doesn't know our Threads
+        return self.signals if threading.get_ident() == main else NO_SIGNALS
 
     def connection(self):
         """Return the Connection of the calling thread."""
@@ -2936,22 +3051,19 @@ class Bucket:
         that of a front end with a wrong clock: where it differs from ours a signed request
         tells, which learns the clock if it is refused for that.
         """
-        endpoint, date = self.endpoint, None
+        endpoint = self.endpoint
         origin = Origin(endpoint.scheme, endpoint.domain, endpoint.port,
                         endpoint.with_port(endpoint.domain))
         connection = Connection(origin, self.limit, self.tls, self.monotonic, self._environ,
                                 self.signals_here())
-        try:
+        with contextlib.closing(connection), contextlib.suppress(
+                OSError, http.client.HTTPException, Error):
             with connection.exchange('HEAD', '/', {'host': origin.authority}, b'',
                                      min(CLOCK_TIMEOUT, self.times.timeout)) as response:
                 date = parse_date(response.headers.get('date'))
             if date and abs(date - self.now()) > MAX_SKEW:
                 Request(self, 'ListObjectsV2', 'GET', query={'list-type': '2', 'max-keys': '1'},
                         patience=LOOK_PATIENCE).run()
-        except (OSError, http.client.HTTPException, Error):
-            pass
-        finally:
-            connection.close()
 
     # Objects
 
@@ -3389,7 +3501,7 @@ class Upload:
             self._store(stream)
         except BaseException as error:
             # a request that was sent completely may still succeed: its answer gets a moment
-            self.workers.stop(lambda: any(volume.in_doubt for volume in volumes))
+            self.workers.stop(lambda: any(volume.awaited for volume in volumes))
             if volumes and not (isinstance(error, UnknownOutcome) and volumes[0].completing):
                 self._tidy_up()     # else the error tells what may be there
             raise
@@ -3404,7 +3516,8 @@ class Upload:
         part_size, count = bucket.part_size, bucket.part_size
         while count == part_size:   # less is the end; after it a terminal or tape might go on
             buffer = workers.buffer()
-            count = read_part(stream, buffer, workers)
+            with bucket.tally.waiting(self, 'the stream'):
+                count = read_part(stream, buffer, workers)
             bucket.signals.poll()   # a signal may be what made the stream end
             if not volumes and count < part_size:
                 volumes.append(Volume(self, self.key, buffer[:count]))
@@ -3489,9 +3602,9 @@ class Volume:
         return self._state == 'completing'
 
     @property
-    def in_doubt(self):
-        """Whether a request under way may be carried out."""
-        return bool(self._request) and self._request.in_doubt
+    def awaited(self):
+        """Whether an answer is awaited that tells what there is."""
+        return bool(self._request) and self._request.under_way
 
     def _watch(self, request):
         self._request = request
@@ -3551,7 +3664,7 @@ class Volume:
 
     def settle(self, bucket):
         """Find out whether the object is there; returns True, False, or None for unknown."""
-        if self.completing and not self.in_doubt:
+        if self.completing and not (self._request and self._request.in_doubt):
             self._state = 'open' if self.upload_id else 'new'   # not all of the request was sent
         if self.completing:
             aborted = refusal = None
@@ -3812,15 +3925,16 @@ def download(bucket, workers, keys, heads, write):
             workers.listen()
         else:
             found, buffer, view, task = pending.popleft()
-            write_range(found, view, workers.wait(task), write)
+            write_range(bucket, found, view, workers.wait(task), write)
             workers.release(buffer)
             proofs.add(found.proof.name)
     return min(proofs, key=('length', 'etag', 'crc32').index)
 
 
-def write_range(found, view, prepared, write):
+def write_range(bucket, found, view, prepared, write):
     """Write a Range out, and raise IntegrityError if it was the last of a damaged object."""
-    count = write(view) if len(view) else None
+    with bucket.tally.waiting(found.proof, 'the reader'):
+        count = write(view) if len(view) else None
     if isinstance(count, int) and count != len(view):
         raise IntegrityError('%s: only %d of %d bytes could be written'
                              % (quoted(found.key), count, len(view)))

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Keep dumps of any stream in Amazon S3, or in a server that speaks S3.
 
+  s3dump.py init                                create the bucket, and try it
   tar -cz /home | s3dump.py dump /home 0        store a dump, level 0, of today
   s3dump.py dump /home 0 -- tar -cz /home       the same, and tar must succeed
   s3dump.py restore /home 0 | tar -xz           the newest one comes back
@@ -11,16 +12,21 @@
 The names of dumps, the commands and what is printed are in this file; s3.py, which must
 lie beside it, talks to the server.
 """
+import os
 import signal
 import sys
 
 
 def explain(kind, error, place):
     """Print a line in place of a traceback if the rest can't be loaded."""
-    if issubclass(kind, (ImportError, MemoryError)):
-        sys.stderr.write('s3dump: out of memory, or not all of it is here: %s\n' % (error or kind))
-    else:
+    if not issubclass(kind, (ImportError, MemoryError)):
         sys.__excepthook__(kind, error, place)
+    elif sys.stderr:                # see s3.write_error(), which may not be there
+        try:
+            os.write(2, b's3dump: out of memory, or not all of it is here: %s\n' % (
+                str(error or kind).encode('utf-8', 'backslashreplace')))
+        except OSError:
+            pass
 
 
 if __name__ == '__main__':
@@ -30,10 +36,11 @@ if __name__ == '__main__':
 
 import argparse  # noqa: E402
 import collections  # noqa: E402
+import contextlib  # noqa: E402
 import functools  # noqa: E402
 import itertools  # noqa: E402
-import os  # noqa: E402
 import re  # noqa: E402
+import select  # noqa: E402
 import stat  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
@@ -311,14 +318,26 @@ def recency(dump):
 
 # ------------------------------------------------------------------- What is printed
 
+def tell(text):
+    """Write *text* to standard error, as soon as somebody reads that, but don't wait once a signal
+    came.  Return whether that worked."""
+    poll = select.poll()
+    poll.register(2, select.POLLOUT)
+    while s3.in_main_thread() and not poll.poll(250):
+        if SIGNALS.came:
+            return False
+    return s3.write_error(text)
+
+
 def say(text):
     """Print a line on standard error."""
-    s3.write_error('%ss3dump: %s\n' % (Status.CLEAR if Status.live else '', text))
+    tell('%ss3dump: %s\n' % (Status.CLEAR if Status.live else '', text))
 
 
 def print_out(text):
     """Print a line on standard output: UTF-8, whatever the locale."""
-    write_out(memoryview(text.encode('utf-8', 'backslashreplace') + b'\n'))
+    text = (Status.CLEAR if Status.live and os.isatty(1) else '') + text + '\n'
+    write_out(memoryview(text.encode('utf-8', 'backslashreplace')))
 
 
 def print_json(**fields):
@@ -493,10 +512,6 @@ class Stopped(BaseException):
     """Raised when a signal asks the program to end.  A second signal kills it at once."""
     outcome = ''                    # ": nothing is stored", where that is certain
 
-    def __init__(self, number):
-        BaseException.__init__(self, number)
-        self.number = number
-
 
 class Signals:
     """The signals that end us: see s3.NoSignals.
@@ -506,7 +521,8 @@ class Signals:
     """
 
     def __init__(self):
-        self.pending = None         # the number of one that came
+        self.pending = None         # the number of one that came and hasn't ended us yet
+        self.came = False
         self.before_end = lambda: None      # called before the program ends
         self._waiting = False       # whether the handler may raise
 
@@ -515,7 +531,7 @@ class Signals:
         def stop(number, frame):
             for each in caught:
                 signal.signal(each, signal.SIG_DFL)
-            self.pending = number
+            self.pending, self.came = number, True
             if self._waiting:
                 raise Stopped(number)
 
@@ -551,27 +567,25 @@ def ignore_signals(numbers=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
 
 def catch_rate_signals(limit):
     """Let SIGUSR1 halve and SIGUSR2 double the rate of the RateLimit *limit*."""
-    def slower(number, frame):
-        limit.rate = 256 << 10 if limit.rate is None else max(1 << 10, limit.rate // 2)
-
-    def faster(number, frame):
-        if limit.rate is not None:  # above 10 MiB/s there is no limit any more
+    def change(number, frame):
+        if number == signal.SIGUSR1:
+            limit.rate = max(1 << 10, (limit.rate or 512 << 10) // 2)
+        elif limit.rate is not None:    # above 10 MiB/s there is no limit any more
             limit.rate = limit.rate * 2 if limit.rate * 2 <= 10 << 20 else None
 
-    signal.signal(signal.SIGUSR1, slower)
-    signal.signal(signal.SIGUSR2, faster)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, change)
 
 
 # -------------------------------------------------------------- Both ends of the pipe
 
 def wide_pipe(descriptor):
     """Let a pipe hold 1 MiB, where Linux can: a transfer over http takes a sixth less CPU."""
-    try:
+    # else it is not a pipe, not Linux, or more than the user may have
+    with contextlib.suppress(ImportError, OSError):
         import fcntl
         if fcntl.fcntl(descriptor, 1032) < 1 << 20:     # F_GETPIPE_SZ, named from 3.10 on
             fcntl.fcntl(descriptor, 1031, 1 << 20)      # F_SETPIPE_SZ
-    except (ImportError, OSError):
-        pass                        # not a pipe, not Linux, or more than the user may have
 
 
 class Source:
@@ -600,11 +614,8 @@ class Source:
             found = os.fstat(0)
             if stat.S_ISREG(found.st_mode):
                 self.total = found.st_size - self._raw.tell()
-        wide_pipe(self._raw.fileno())
-
-    def fileno(self):
-        """Return the descriptor that can be read when the stream goes on."""
-        return self._raw.fileno()
+        self.fileno = self._raw.fileno      # of what can be read when the stream goes on
+        wide_pipe(self.fileno())
 
     def readinto(self, view):
         """Fill *view*, as any stream does."""
@@ -639,9 +650,9 @@ class Source:
         return True
 
     def terminate(self):
-        """Ask the program to end, if it still runs, within 5 s."""
+        """Ask the program to end, if it still runs, within 4 s."""
         if self._process and self._due is None and self._process.poll() is None:
-            self._due = time.monotonic() + 5
+            self._due = time.monotonic() + 4
             self._process.terminate()
 
     def close(self):
@@ -657,116 +668,126 @@ class Source:
 
 
 def write_out(view):
-    """Write all of *view* to standard output."""
+    """Write all of *view* to standard output, even if somebody made it not block."""
     while len(view):
-        with SIGNALS:
-            try:
-                count = os.write(1, view)
-            except BlockingIOError:     # somebody made our standard output not block
-                import select
-                select.select([], [1], [])
-                continue
-        view = view[count:]
+        with SIGNALS, contextlib.suppress(BlockingIOError):
+            select.select([], [1], [])
+            view = view[os.write(1, view):]
 
 
 def read_in():
     """Read some bytes of standard input, even if it doesn't block; none at its end."""
-    import select
     with SIGNALS:
         select.select([0], [], [])
         return os.read(0, 1 << 16)
 
 
 class Status:
-    """The line on standard error that tells how a transfer goes.
+    """The line on standard error that tells, at a terminal, how a command goes.
 
-    At a terminal a thread rewrites it every second from what others count; elsewhere there is
-    only the summary at the end, and with -q nothing.  total: bytes, or None if unknown.
+    A thread rewrites it every second from what others count: of a transfer all that is known, of
+    any other command only what it has been waiting for.  Elsewhere, and with -q, there is none.
 
     The cursor waits at the beginning of the line: whatever a resize makes of the line, all from
     there on is cleared.
     """
     CLEAR = '\r\x1b[J'
-    live = False                    # whether there is a line now that others have to clear
+    live = False                    # whether others have to clear it, for it may come any moment
 
-    def __init__(self, bucket, quiet, total=None):
-        self._bucket, self._total = bucket, total
-        self._start = time.monotonic()
-        self._before = bucket.limit.moved - bucket.tally.wasted
-        self._quiet = quiet
+    def __init__(self, bucket, quiet):
+        self._bucket, self._quiet = bucket, quiet
+        self._recent = self._total = None
+        self.resume()
+
+    def begin(self, total):
+        """Show a transfer from now on.  total: bytes, or None if unknown."""
+        self._start, self._total = time.monotonic(), total
+        self._before = self._bucket.limit.moved - self._bucket.tally.wasted
         self._recent = collections.deque([(self._start, 0)], 10)
-        self._running = threading.Lock()    # held until the end
+        Status.live = self._thread is not None
+
+    def resume(self):
+        """Show what is waited for."""
+        self._shown, self._thread = '', None
+        self._running = threading.Lock()    # held until close()
         self._running.acquire()
-        self._thread = s3.Thread(self._run)
-        if not quiet and os.isatty(2) and os.environ.get('TERM') != 'dumb':
-            Status.live = True
-            try:
-                self._thread.start()
-            except RuntimeError:    # the system has no more; s3 complains if it gets none either
-                Status.live = False
+        if not self._quiet and os.isatty(2) and os.environ.get('TERM') != 'dumb':
+            thread = s3.Thread(self._run)
+            with contextlib.suppress(RuntimeError):     # no more threads; s3 complains of that
+                thread.start()
+                self._thread = thread
 
     def _run(self):
         while not self._running.acquire(timeout=1):
-            s3.write_error(self.CLEAR + self._line(time.monotonic())[:width() - 1] + '\r')
+            line = self._line(time.monotonic())[:(os.get_terminal_size(2).columns or 80) - 1]
+            if Status.live and (line or self._shown):
+                self._shown = line
+                s3.write_error('%s%s\r' % (self.CLEAR, line))
+            elif self._bucket.tally.waits:
+                Status.live = True          # and next time, when others know, the line is shown
 
     def _line(self, now):
-        """Return text: bytes, rate over the last ten seconds, time, and what else is known."""
-        moved = max(0, self._bucket.limit.moved - self._bucket.tally.wasted - self._before)
-        then, moved_then = self._recent[0]
-        rate = max(0, moved - moved_then) / (now - then)
-        self._recent.append((now, moved))
-        words = [human(moved), human(rate) + '/s', clock(now - self._start)]
-        if self._total:
-            words.append('%d%%' % min(100, 100 * moved // self._total))
-            if rate > 0:
-                words.append(clock(max(0, self._total - moved) / rate) + ' left')
-        pauses = sorted(self._bucket.tally.pauses.copy().values())
-        if pauses:
-            again, why = pauses[0]
-            words.append('%s, next try in %d s' % (why, max(0, again - now) + 0.9))
-        elif self._bucket.tally.retries:
-            words.append(counted(self._bucket.tally.retries, 'retry', 'retries'))
-        return '  '.join(words).encode('ascii', 'replace').decode()
+        """Return text: bytes of a transfer, rate over the last ten seconds, time, and what else
+        is known of it; and what is waited for."""
+        words, tally, waits = [], self._bucket.tally, self._waits(now)
+        if self._recent:
+            moved = max(0, self._bucket.limit.moved - tally.wasted - self._before)
+            then, moved_then = self._recent[0]
+            rate = max(0, moved - moved_then) / (now - then)
+            self._recent.append((now, moved))
+            words = [human(moved), human(rate) + '/s', clock(now - self._start)]
+            if self._total:
+                words.append('%d%%' % min(100, 100 * moved // self._total))
+                if rate > 0:
+                    words.append(clock(max(0, self._total - moved) / rate) + ' left')
+            if tally.retries and not waits:
+                words.append(counted(tally.retries, 'retry', 'retries'))
+        return '  '.join(words + waits).encode('ascii', 'replace').decode()
 
-    def stop(self):
-        """Clear the line."""
-        if Status.live:
+    def _waits(self, now):
+        """Return text, in a list, if something is waited for longer than a moment."""
+        waits = list(self._bucket.tally.waits.copy().values())
+        pauses = [(since + seconds, why) for why, since, seconds in waits if seconds]
+        if pauses:
+            again, why = min(pauses)
+            return ['%s, next try in %d s' % (why, max(0, again - now) + 0.9)]
+        asked = min((since for what, since, _ in waits if not what), default=now)
+        silent = now - max(asked, self._bucket.limit.moved_at)
+        if silent > 1.5:
+            return ['no answer for %.0f s' % silent]
+        return ['waiting for ' + what for what, since, _ in waits if what and now - since > 1.5]
+
+    def close(self):
+        """Clear the line, and show no more."""
+        if self._thread:
             self._running.release()
             self._thread.join(1)
-            s3.write_error(self.CLEAR)
-            Status.live = False
+            if self._shown:
+                tell(self.CLEAR)
+            self._thread, Status.live = None, False
 
     def summary(self, what, size, *facts):
-        """Print a line for a log: what was done, how much, how fast and how it was checked."""
-        self.stop()
+        """Print a line for a log: what was done, how much, how fast and how it was checked.
+        Return the seconds that it took."""
+        self.close()
+        seconds = max(0.001, time.monotonic() - self._start)
         if not self._quiet:
-            seconds = self.seconds()
             say('%s: %s (%s) in %s, %s/s, %s, %s' % (
                 what, human(size), counted(size, 'byte'),
                 clock(seconds) if seconds >= 60 else '%.2f s' % seconds,
                 human(size / seconds), ', '.join(facts),
                 counted(self._bucket.tally.retries, 'retry', 'retries')))
-
-    def seconds(self):
-        """Return the seconds since the start."""
-        return max(0.001, time.monotonic() - self._start)
-
-
-def width():
-    """Return the columns of the terminal on standard error."""
-    try:
-        return os.get_terminal_size(2).columns or 80
-    except OSError:
-        return 80
+        return seconds
 
 
 def confirmed(args, question):
     """Ask *question* if somebody is there to answer; returns whether to go on."""
     if args.yes or args.dry_run or not os.isatty(0):
         return True
-    if not s3.write_error('%s [y/N] ' % question):
-        return False
-    return read_in().strip().lower() in (b'y', b'yes')
+    args.status.close()
+    answer = read_in() if tell('%s [y/N] ' % question) else b''
+    args.status.resume()
+    return answer.strip().lower() in (b'y', b'yes')
 
 
 # -------------------------------------------------------------------------- Commands
@@ -790,23 +811,23 @@ def dump(bucket, args):
         bucket.retain = args.retain_mode.upper(), args.retain
     source = Source(args.program, args.accept_status, args.min_size)
     SIGNALS.before_end = source.terminate       # tidying up gives it a while
-    status = Status(bucket, args.quiet, source.total)
+    args.status.begin(source.total)
     try:
         stored = bucket.upload(key, source, overwrite=args.overwrite, unique=unique)
     finally:
-        status.stop()
+        args.status.close()
         source.close()
     ignore_signals()
     SIGNALS.pending = None          # a signal came too late
     if not stored.size:
         say('warning: the stream was empty, and so is the dump %s' % s3.printable(stored.key))
-    status.summary('dump %s' % s3.printable(stored.key), stored.size,
-                   counted(stored.parts, 'part'),
-                   counted(stored.objects - (stored.objects > 1), 'volume'),     # no end mark
-                   'checked: ' + ('crc32' if bucket.checksum else 'sha256'))
+    seconds = args.status.summary(
+        'dump %s' % s3.printable(stored.key), stored.size, counted(stored.parts, 'part'),
+        counted(stored.objects - (stored.objects > 1), 'volume'),       # no end mark
+        'checked: ' + ('crc32' if bucket.checksum else 'sha256'))
     if args.json:
         try:
-            print_json(key=stored.key, size=stored.size, seconds=round(status.seconds(), 3),
+            print_json(key=stored.key, size=stored.size, seconds=round(seconds, 3),
                        parts=stored.parts, objects=stored.objects, retries=bucket.tally.retries)
         except OSError as error:
             raise s3.Error('%s is stored, but its JSON could not be written: %s' % (
@@ -841,14 +862,11 @@ def read_back(bucket, args, write):
     found = find_whole(bucket, args)
     if args.thaw:
         thaw(bucket, args, found)
-    status = Status(bucket, args.quiet, found.size)
-    try:
-        proof = bucket.download(found.keys(), write, ended=bool(found.ends))
-    finally:
-        status.stop()
-    status.summary('%s %s' % (args.name, found), found.size,
-                   counted(len(found.pieces), 'volume' if found.layout == '.volume_' else 'chunk'),
-                   'checked: ' + proof)
+    args.status.begin(found.size)
+    proof = bucket.download(found.keys(), write, ended=bool(found.ends))
+    args.status.summary('%s %s' % (args.name, found), found.size, counted(
+        len(found.pieces), 'volume' if found.layout == '.volume_' else 'chunk'),
+        'checked: ' + proof)
     return found, proof
 
 
@@ -932,7 +950,9 @@ def getacl(bucket, args):
 
     It is that of its first object.
     """
-    write_out(memoryview(bucket.get_object_acl(find_whole(bucket, args).keys()[0])))
+    acl = bucket.get_object_acl(find_whole(bucket, args).keys()[0])
+    args.status.close()
+    write_out(memoryview(acl))
 
 
 def putacl(bucket, args):
@@ -1440,13 +1460,12 @@ COMMANDS = {
 ALIASES = {'retrieve': 'restore', 'initialize': 'init'}
 
 # commands: those that take the option, none: all; metavar: the name of its value; convert: makes
-# the value of the text, and raises ValueError; choices: the words that it may be; default: the
-# value without the option.
-Option = collections.namedtuple('Option', 'commands flags metavar help convert choices default')
+# the value of the text, and raises ValueError; default: the value without the option.
+Option = collections.namedtuple('Option', 'commands flags metavar help convert default')
 
 
-def option(commands, flags, metavar='', help='', convert=None, choices=None, default=None):
-    return Option(commands.split(), flags.split(), metavar, help, convert, choices, default)
+def option(commands, flags, metavar='', help='', convert=bool, default=None):
+    return Option(commands.split(), flags.split(), metavar, help, convert, default)
 
 
 def seconds_of(time):
@@ -1458,6 +1477,7 @@ TIME = '[0-9]{1,9}[smhd]'
 parse_time = s3.parser(TIME, 'a time: a number, then s, m, h or d', seconds_of)
 parse_expires = s3.parser(TIME, 'a time from 1s to 7d', seconds_of, 1, s3.MAX_EXPIRES)
 parse_positive = s3.count_of(99999)
+parse_count = s3.count_of(10**9 - 1)
 parse_ratio = s3.parser(r'[0-9]{1,9}(\.[0-9]{1,9})?', 'a ratio like 0.5', float)
 parse_statuses = s3.parser('[0-9]{1,3}(,[0-9]{1,3})*', 'numbers with commas between them',
                            lambda text: set(map(int, text.split(','))))
@@ -1474,7 +1494,7 @@ def parse_text(word):
 ORIGINAL = 'dump restore delete list init clean getacl putacl'.split()  # took its options, all
 NAMING = 'dump restore verify delete url getacl putacl'     # commands that mean one dump
 OPTIONS = (
-    option('', '-f --config', 'FILE', 'configuration file'),
+    option('', '-f --config', 'FILE', 'configuration file', str),
     option('', '-h --host', 'NAME', "host label, instead of this machine's name", parse_text),
     option('', '-L --limit-rate', 'RATE', 'bytes per second: 300k, 1.5m',
            s3.SETTINGS['limit_rate']),
@@ -1483,25 +1503,24 @@ OPTIONS = (
     option('', '-q --quiet', help='no status, only errors'),
     option('', '-v --verbose', help='a line per request and retry'),
     option('', '--completion', 'SHELL', 'print the completion for bash or zsh',
-           choices=('bash', 'zsh')),
+           s3.one_of('bash', 'zsh')),
     option('', '--help', help='print this; after a command, the help for it'),
     option('', '--version', help='print the version'),
     option(NAMING, '-k --key', 'KEY', 'the literal key, in place of FS and LEVEL', parse_text),
-    option(NAMING, '-w --date', 'DATE', 'date label, like 2009-12-31'),
+    option(NAMING, '-w --date', 'DATE', 'date label, like 2009-12-31', str),
     option('dump', '-i --infrequent-access', help='storage class STANDARD_IA'),
     option('dump', '--storage-class', 'CLASS', 'any storage class', s3.SETTINGS['storage_class']),
-    option('dump', '--min-size', 'SIZE', 'fail if the stream is shorter', s3.parse_size,
-           default=0),
+    option('dump', '--min-size', 'SIZE', 'fail if the stream is shorter', s3.parse_size, 0),
     option('dump', '--accept-status', 'N,N', 'exit statuses, besides 0, that store the dump',
-           parse_statuses, default=()),
+           parse_statuses, ()),
     option('dump', '--fixed-key', help='store as HOST:FS:LEVEL:DATE'),
     option('dump', '--overwrite', help='-k KEY and --fixed-key may replace an object'),
     option('dump', '--retain', 'DAYS', 'nobody can delete the dump for so long', parse_positive),
     option('dump', '--retain-mode', 'MODE', 'governance (the default) or compliance',
-           choices=('governance', 'compliance')),
+           s3.one_of('governance', 'compliance')),
     option('restore verify', '--thaw', 'DAYS', 'make an archived dump readable', parse_positive),
     option('restore verify', '--tier', 'TIER', 'how fast: expedited, standard or bulk',
-           choices=('expedited', 'standard', 'bulk')),
+           s3.one_of('expedited', 'standard', 'bulk')),
     option('restore verify', '--wait', help='wait until the dump is readable'),
     option('list clean', '-a --all', help='all hosts, not just this one'),
     option('list', '--long', help='a line per dump, for awk, sort and column'),
@@ -1509,21 +1528,16 @@ OPTIONS = (
     option('delete clean', '-y --yes', help='do not ask'),
     option('delete clean', '-n --dry-run', help='say what would be deleted'),
     option('clean', '--force', help='also where the sizes look wrong'),
-    *(option('clean', '--keep-' + rule, 'N', 'keep the newest of N ' + periods, parse_positive)
+    *(option('clean', '--keep-' + rule, 'N', 'keep the newest of N ' + periods, parse_positive, 0)
       for rule, periods in (('daily', 'days'), ('weekly', 'weeks'), ('monthly', 'months'),
                             ('yearly', 'years'))),
     option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h)', parse_time,
-           default=26 * 3600),
+           26 * 3600),
     option('check clean', '--min-ratio', 'R', 'of sizes, to those before (0.5; levels above 0: 0)',
            parse_ratio),
     option('url', '--expires', 'TIME', 'how long it holds: 30m, 12h, 7d (1h)', parse_expires,
-           default=3600),
+           3600),
 )
-
-
-def attribute_of(option):
-    """Return the name of its attribute in the namespace, as argparse makes it."""
-    return option.flags[-1].lstrip('-').replace('-', '_')
 
 
 def help_text(command=None):
@@ -1535,8 +1549,8 @@ def help_text(command=None):
     else:
         lines = ['usage: s3dump.py [options] COMMAND [arguments]', '',
                  (__doc__ or '').rpartition('\n\n')[0], '', 'commands:']
-        lines += ['  %-8s%-26s%s' % (name, usage, purpose(name))
-                  for name, (_, usage) in COMMANDS.items()]
+        lines += ['  %-8s%-26s%s' % (name, usage, (function.__doc__ or name).partition('\n')[0])
+                  for name, (function, usage) in COMMANDS.items()]      # python -OO has no texts
     for commands, options in itertools.groupby(OPTIONS, lambda each: each.commands):
         if not command or not commands or command in commands:
             lines += ['', 'options of %s:' % (', '.join(commands) or 'all commands')]
@@ -1545,31 +1559,11 @@ def help_text(command=None):
     return '\n'.join(lines)
 
 
-def purpose(command):
-    """Return what a command does, in a few words."""
-    return (COMMANDS[command][0].__doc__ or command).partition('\n')[0]    # python -OO has none
-
-
-FIRST_STEPS = """no command; the first steps are
-  s3dump.py init                                create the bucket, and try it
-  tar -cz /home | s3dump.py dump /home 0        store a dump, level 0, of today
-  s3dump.py list                                what is there
-  s3dump.py restore /home 0 | tar -xz -C /mnt   the newest one comes back
-  s3dump.py --help                              all commands and options"""
-
-
 def completion(shell):
     """Return a line by which a shell completes commands and options."""
     words = [*COMMANDS, *ALIASES, *(flag for each in OPTIONS for flag in each.flags)]
     return "%scomplete -o default -W '%s' s3dump.py s3dump s3dump.pyz" % (
         'autoload -U +X bashcompinit && bashcompinit; ' * (shell == 'zsh'), ' '.join(words))
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message):
-        raise UsageError(message)
 
 
 def parse(argv):
@@ -1580,68 +1574,50 @@ def parse(argv):
     args, words = parse_options(argv)
     if words[:1] == ['help']:
         words, args.help = words[1:], True
-    name = ALIASES.get(words[0], words[0]) if words else ''
+    args.name = name = ALIASES.get(words[0], words[0]) if words else ''
     if words and name not in COMMANDS:
         raise UsageError('unknown command %s%s' % (
             s3.quoted(words[0]), suggestion(words[0], COMMANDS)))
-    args.name, args.text = name or 'help', ''
-    if 'help' in args:
-        args.text = help_text(name)
-    elif 'version' in args:
-        args.text = 's3dump ' + s3.__version__
-    elif 'completion' in args:
-        args.text = completion(args.completion)
-    if args.text:
+    if args.help or args.version:
+        args.text = help_text(name) if args.help else 's3dump ' + s3.__version__
         return args
-    if not words:
+    if not words and not args.completion:
         raise UsageError('no command: ' + ', '.join(COMMANDS))
-    for each in OPTIONS:
-        if each.commands and name not in each.commands and hasattr(args, attribute_of(each)):
-            if name not in ORIGINAL or each.flags[0] not in ('-k', '-w', '-i', '-a'):
-                raise UsageError('%s takes no %s' % (name, each.flags[-1]))
-            delattr(args, attribute_of(each))
-        vars(args).setdefault(attribute_of(each), each.default)
-    args.run, usage = COMMANDS[name]
-    if program is not None and name != 'dump':
-        words, program = words + [parse_text(word) for word in program], None
-    elif program == []:
-        raise UsageError('no program after --')
-    args.program = program
-    parse_words(args, name, usage, words[1:])
-    check_options(args)
+    convert_options(args)
+    args.text = args.completion and completion(args.completion)
+    if not args.text:
+        if program is not None and name != 'dump':
+            words, program = words + [parse_text(word) for word in program], None
+        elif program == []:
+            raise UsageError('no program after --')
+        args.program = program
+        args.run, usage = COMMANDS[name]
+        parse_words(args, usage, words[1:])
+        check_options(args)
     return args
 
 
 def parse_options(argv):
-    """Return the options that are given, as a namespace, and the words between them."""
-    parser = Parser(
+    """Return the options, as a namespace, and the words between them."""
+    def refuse(message):
+        raise UsageError(message)
+
+    parser = argparse.ArgumentParser(
         add_help=False, allow_abbrev=sys.version_info < (3, 8),     # False would break -qi there
         # its own way to find the width imports what takes as long as all of argparse
         formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80))
+    parser.error = refuse
     parser.add_argument('words', nargs='*')
     for each in OPTIONS:
-        more = {'type': value(each.convert or str), 'choices': each.choices} if each.metavar else {
-            'action': 'store_true'}
-        parser.add_argument(*each.flags, default=argparse.SUPPRESS, **more)
+        parser.add_argument(*each.flags, default=None,
+                            action='store' if each.metavar else 'store_true')
     flags = [flag for each in OPTIONS for flag in each.flags]
     for word in argv:               # before argparse, which guesses, until 3.8
         refuse_unknown(word.partition('=')[0], flags, '--.')
     args, rest = parser.parse_known_args(argv)
     for word in rest:
         refuse_unknown(word, flags, '-[^0-9]')
-    if any(isinstance(found, list) for name, found in vars(args).items() if name != 'words'):
-        raise UsageError('-- is not a value of an option')  # what argparse makes of --key=--
     return args, [parse_text(word) for word in args.words + rest]
-
-
-def value(convert):
-    """Return *convert* for argparse, which would replace the text of a ValueError."""
-    def parse(text):
-        try:
-            return convert(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(s3.printable(str(error)))
-    return parse
 
 
 def refuse_unknown(word, flags, pattern):
@@ -1658,31 +1634,41 @@ def suggestion(word, words):
     return ' (did you mean %s?)' % ' or '.join(found) if found else ''
 
 
-def parse_words(args, name, usage, words):
-    """Set fs, level or count from the words after the command."""
-    args.fs = args.level = args.count = None
-    if name == 'clean':
-        kept = any(getattr(args, 'keep_' + rule) is not None for rule, _ in RULES)
-        if len(words) > 1 or (not words and not kept) or (
-                words and (not re.match(r'[0-9]{1,9}\Z', words[0]) or not int(words[0]))):
-            raise UsageError('clean takes the number of dumps to keep, at least 1, or --keep-...')
-        args.count = int(words[0]) if words else None
-    elif name == 'list' and len(words) <= 1:
-        args.fs = words[0] if words else None
-    elif usage.startswith('FS'):
-        if args.key is not None and words:
-            raise UsageError('%s takes FS and LEVEL or -k KEY, not both' % name)
-        if args.key is None and len(words) != 2:
-            raise UsageError('%s takes FS and LEVEL%s, like `%s /home 0`' % (
-                name, ' (or -k KEY)' if name in NAMING.split() else '', name))
-        if words:
-            args.fs, args.level = words
-    elif words:
-        raise UsageError('%s takes %s' % (name, usage or 'no arguments'))
+def convert_options(args):
+    """Replace the text of each option by its value; raises UsageError."""
+    for each in OPTIONS:
+        flag, name = each.flags[-1], each.flags[-1].lstrip('-').replace('-', '_')
+        text = getattr(args, name)
+        if text is not None and each.commands and args.name not in each.commands:
+            if args.name not in ORIGINAL or each.flags[0] not in ('-k', '-w', '-i', '-a'):
+                raise UsageError('%s takes no %s' % (args.name, flag))
+            text = None
+        if text == []:
+            text = '--'             # which argparse leaves out of --key=--
+        setattr(args, name, each.default if text is None else value(flag, each.convert, text))
+
+
+def value(what, convert, text):
+    """Return convert(text); raises UsageError."""
+    try:
+        return convert(text)
+    except ValueError as error:
+        raise UsageError('%s: %s' % (what, s3.printable(str(error))))
+
+
+def parse_words(args, usage, words):
+    """Set fs, level and count from the words after the command, as its usage calls them."""
+    names = re.findall(r'\b(?:FS|LEVEL|N)\b', usage)
+    if args.key is not None:
+        names, usage = [], '-k KEY, or %s, not both' % usage
+    if not (0 if usage.startswith('[') else len(names)) <= len(words) <= len(names):
+        raise UsageError('%s takes %s' % (args.name, usage or 'no arguments'))
+    args.fs, args.level, count = map(dict(zip(names, words)).get, ('FS', 'LEVEL', 'N'))
+    args.count = value('N', parse_count, count) if count is not None else None
 
 
 def check_options(args):
-    """Raise UsageError for options that don't go together, and derive settings from them."""
+    """Raise UsageError for what doesn't go together, and derive settings."""
     if args.key is not None:
         if not args.key:
             raise UsageError('the key is empty')
@@ -1697,7 +1683,9 @@ def check_options(args):
             raise UsageError('--%s needs --%s' % (name.replace('_', '-'), needed))
     check_labels(Labels(args.host, args.fs, args.level, args.date, None))
     args.fs = args.fs and without_slash(args.fs)
-    args.keep = {rule: getattr(args, 'keep_' + rule) or 0 for rule, _ in RULES}
+    args.keep = {rule: getattr(args, 'keep_' + rule) for rule, _ in RULES}
+    if args.name == 'clean' and not args.count and not any(args.keep.values()):
+        raise UsageError('clean takes the number of dumps to keep, at least 1, or --keep-...')
     args.retain_mode, args.tier = args.retain_mode or 'governance', args.tier or 'standard'
     if args.infrequent_access and not args.storage_class:
         args.storage_class = 'STANDARD_IA'
@@ -1716,18 +1704,14 @@ def hold_descriptors():
 
 def settle_host(args, config):
     """Set args.here to this machine's host label, and args.host too, unless -h did."""
-    where, name = '$S3DUMP_HOST', os.environ.get('S3DUMP_HOST', '').strip()
-    if not name:
-        where, name = "this machine's name", os.uname().nodename.split('.')[0] or 'localhost'
-    args.here = None
-    try:
-        args.here = config.get('host') or parse_text(name)
-        check_labels(Labels(args.here, None, None, None, None))
-    except UsageError as error:
-        if args.host is None:
+    args.here, where = s3.host_label(config)
+    if args.host is None:
+        try:
+            args.host = args.here = config.get('host') or parse_text(args.here)
+            check_labels(Labels(args.here, None, None, None, None))
+        except UsageError as error:
             raise s3.ConfigError('%s: %s; -h NAME, or `host NAME` in the configuration, says '
                                  'another' % (where, error))
-    args.host = args.host or args.here
 
 
 def open_bucket(args):
@@ -1739,7 +1723,8 @@ def open_bucket(args):
         if warning or args.verbose:
             say(('warning: ' if warning else '') + text)
 
-    config = s3.load_config(args.config, warn=lambda text: report('warning', text))
+    config = s3.load_config(args.config, warn=lambda text: args.quiet or report(
+        'warning', text))
     settle_host(args, config)
     for name in ('limit_rate', 'jobs', 'storage_class'):
         if getattr(args, name) is not None:
@@ -1747,63 +1732,56 @@ def open_bucket(args):
     return s3.Bucket(config, report=report, signals=SIGNALS)
 
 
-def no_memory_left(error):
-    """Whether an exception comes of having no memory; Python then raises some of any kind."""
-    try:
-        return isinstance(error, (MemoryError, SystemError)) or not bytearray(4 << 20)
-    except MemoryError:
-        return True
-
-
 def run(argv):
     """Run a command; returns the exit status."""
     args = argparse.Namespace(name='s3dump', verbose=False)
     try:
         if not argv:
-            say(FIRST_STEPS)
+            say('no command: see s3dump.py --help; the first steps are\n' + (
+                __doc__ or '').partition('\n\n')[2].partition('\n\n')[0])
             return 2
         args = parse(argv)
         if args.text:
             print_out(args.text.rstrip())
             return 0
-        with open_bucket(args) as bucket:
+        with open_bucket(args) as bucket, contextlib.closing(
+                Status(bucket, args.quiet)) as args.status:
             catch_rate_signals(bucket.limit)
             return args.run(bucket, args) or 0
-    except UsageError as error:
-        say('%s; see s3dump.py --help' % error)
-        return 2
-    except s3.ConfigError as error:
-        say(error)
-        return 2
-    except s3.ArchivedError as error:
-        hint = '' if args.thaw else '; `restore --thaw DAYS` makes it readable'
-        say('%s: %s%s' % (args.name, error, hint))
-        return 3
-    except s3.Error as error:
-        say('%s: %s' % (args.name, error))
-        return 1
     except BrokenPipeError:         # of standard output: s3 has wrapped those of sockets
         return 128 + signal.SIGPIPE
-    except OSError as error:
-        say('%s: %s' % (args.name, error.strerror or error))
-        return 1
-    except Exception as error:      # its text may hold anything, a secret too
-        if isinstance(error, ImportError) or type(error) is LookupError:    # of a codec
-            say('%s: out of memory, or this Python is not complete: %s' % (
-                args.name, s3.printable(str(error))))
-            return 1
-        if no_memory_left(error):
-            say('%s: out of memory; fewer jobs (-j) or a smaller part_size need less' % args.name)
-            return 1
-        place = error.__traceback__
-        while place.tb_next:
-            place = place.tb_next
-        say('internal error, please report it: %s in line %d of %s' % (
-            type(error).__name__, place.tb_lineno,
-            os.path.basename(place.tb_frame.f_code.co_filename)))
-        if args.verbose:
+    except Exception as error:
+        status, text = failure(args, error)
+        say(text)
+        if not status and args.verbose:
             raise
-        return 1
+        return status or 1
+
+
+def failure(args, error):
+    """Return the exit status, 0 for an error of ours, and the line that says what went wrong."""
+    if isinstance(error, (UsageError, s3.ConfigError)):
+        return 2, '%s%s' % (error, '; see s3dump.py --help' * isinstance(error, UsageError))
+    if isinstance(error, s3.ArchivedError):
+        return 3, '%s: %s%s' % (args.name, error, '' if args.thaw else
+                                '; `restore --thaw DAYS` makes it readable')
+    if isinstance(error, (s3.Error, OSError)):
+        return 1, '%s: %s' % (args.name, getattr(error, 'strerror', None) or error)
+    # the text of others may hold anything, a secret too
+    if isinstance(error, ImportError) or type(error) is LookupError:    # of a codec
+        return 1, '%s: out of memory, or this Python is not complete: %s' % (
+            args.name, s3.printable(str(error)))
+    try:                            # without memory Python raises errors of any kind
+        scarce = isinstance(error, (MemoryError, SystemError)) or not bytearray(4 << 20)
+    except MemoryError:
+        scarce = True
+    if scarce:
+        return 1, '%s: out of memory; fewer jobs (-j) or a smaller part_size need less' % args.name
+    place = error.__traceback__
+    while place.tb_next:
+        place = place.tb_next
+    return 0, 'internal error, please report it: %s in line %d of %s' % (
+        type(error).__name__, place.tb_lineno, os.path.basename(place.tb_frame.f_code.co_filename))
 
 
 def main():
@@ -1819,8 +1797,9 @@ def main():
         ignore_signals()
     except Stopped as stopped:
         warnings.simplefilter('ignore')     # of a socket that was just being connected
-        say('ended by signal %d%s' % (stopped.number, stopped.outcome))
-        status = 128 + stopped.number
+        number, = stopped.args
+        say('ended by signal %d%s' % (number, stopped.outcome))
+        status = 128 + number
     ignore_signals((signal.SIGUSR1, signal.SIGUSR2))
     return status
 

@@ -2648,6 +2648,35 @@ RwAwRAIgE/01F9A4nH7y8b4o44R6vy4Uf64OaF7X0rKXp27rrq8CIDaNZG2dPcrJ
 -----END CERTIFICATE-----
 """
 
+# A CA as small shops make them, without the extensions that RFC 5280 wants, and a certificate
+# of it for localhost, 127.0.0.1 and ::1.
+PRIVATE_CA = """\
+-----BEGIN CERTIFICATE-----
+MIIBGjCBwaADAgECAgEBMAoGCCqGSM49BAMCMA0xCzAJBgNVBAMMAmNhMCAXDTIw
+MDEwMTAwMDAwMFoYDzIxMjAwMTAxMDAwMDAwWjANMQswCQYDVQQDDAJjYTBZMBMG
+ByqGSM49AgEGCCqGSM49AwEHA0IABAXMEJhkwYupPbp+2g9qIiU59ljDJu0Qzkw5
+ZQK84pXv0m1M8nOh9R0bcCnKrsKaURBe9lw0CvOmyde6q3q7ZEqjEDAOMAwGA1Ud
+EwQFMAMBAf8wCgYIKoZIzj0EAwIDSAAwRQIgGlGQLieGBCyfvUhsw/spA8dj16zH
+VaEp021YJXwpGHkCIQC/w1p+54ZnvKhaM+Gi2pvkQZVuh8IZGWwl0E4Z9X1ITQ==
+-----END CERTIFICATE-----
+"""
+OF_PRIVATE_CA = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgI1xa7vd/gPL5o6c6
+Aby0rsnPGOYfUwaEPfoJuDWYLaChRANCAAQQUtZKxF1FJhnSuOd8BiCIlRz+RkzK
+WUtE5ohj38p4lV14jorxn/qP1d5VOuC7+3omuFNhTWhEv1bsk1+/JJKA
+-----END PRIVATE KEY-----
+-----BEGIN CERTIFICATE-----
+MIIBOjCB4KADAgECAgECMAoGCCqGSM49BAMCMA0xCzAJBgNVBAMMAmNhMCAXDTIw
+MDEwMTAwMDAwMFoYDzIxMjAwMTAxMDAwMDAwWjAMMQowCAYDVQQDDAFzMFkwEwYH
+KoZIzj0CAQYIKoZIzj0DAQcDQgAEEFLWSsRdRSYZ0rjnfAYgiJUc/kZMyllLROaI
+Y9/KeJVdeI6K8Z/6j9XeVTrgu/t6JrhTYU1oRL9W7JNfvySSgKMwMC4wLAYDVR0R
+BCUwI4IJbG9jYWxob3N0hwR/AAABhxAAAAAAAAAAAAAAAAAAAAABMAoGCCqGSM49
+BAMCA0kAMEYCIQC98bpFKnm9S0bJz8eeFVd9ecSOCWMThUSUDH5+hPSsKgIhAIN/
+jUzYalBoC7VRtFZX8nd30yKyfxH/RS6229V5JwQm
+-----END CERTIFICATE-----
+"""
+
 
 @contextlib.contextmanager
 def certificate(text=CERTIFICATE):
@@ -3866,6 +3895,19 @@ class ClientTestCase(ServerTestCase):
         self.assertLess(len(text), 1500)
         return text
 
+    def deaf(self):
+        """The address of a listener that has no room for another connection."""
+        listener = socket.socket()
+        listener.bind(('127.0.0.1', 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        for sock in [listener] + [socket.socket() for _ in range(4)]:
+            self.addCleanup(sock.close)
+            if sock is not listener:
+                sock.setblocking(False)
+                sock.connect_ex(address)
+        return address
+
     def until(self, condition):
         """Return when *condition* holds, which a thread will see to."""
         end = time.monotonic() + 10
@@ -3910,7 +3952,7 @@ class ErrorTests(unittest.TestCase):
             for code in ('AccessDenied', 'Forbidden'):
                 self.assertRegex(str(s3.ResponseError(what, 403, code, '')), right + r'\b')
         for code in s3.HINTS:
-            self.assertNotIn('ACTION', str(s3.ResponseError('Other', 400, code, '')))
+            self.assertNotIn('ACTION', str(s3.ResponseError('Other', 400, str(code), '')))
 
     def test_an_outage_says_where_to_look(self):
         http = s3.Origin('http', 'host', 80, 'host')
@@ -3925,6 +3967,32 @@ class ErrorTests(unittest.TestCase):
                 (https, None, ConnectionResetError(104, 'reset'), 'reset .gave up')):
             text = str(s3.network_error('HeadObject', place, through, error, 5, 0))
             self.assertRegex(text, hint)
+
+    def test_a_certificate_that_is_refused_says_what_to_do(self):
+        place = s3.Origin('https', 'host', 443, 'host')
+        named, clock = 'ca_bundle /ca must hold the CA', 'is the clock right. it says 1970'
+        by_path = 'endpoint must be a name in it: `addressing path`'
+        for words, ca_bundle, hints in (        # of OpenSSL 1.1 and 3, and of Python 3.6
+                ('self-signed certificate', '', ['ca_bundle names the CA of']),
+                ('unable to get local issuer certificate', '/ca', [named]),
+                ('self signed certificate in certificate chain', '/ca', [named]),
+                ("Hostname mismatch, certificate is not valid for 'h'.", '/ca', [by_path]),
+                ("IP address mismatch, certificate is not valid for '::1'", '', [by_path]),
+                ("hostname 'h' doesn't match 'g'", '', [by_path]),
+                ('certificate has expired', '/ca', [clock, 'needs another one']),
+                ('certificate is not yet valid', '', [clock, 'needs another one']),
+                ('Missing Authority Key Identifier', '', ['ca_bundle names the CA of']),
+                ('EE certificate key too weak', '/ca', []),
+                ('(_ssl.c:852)', '', [clock, 'ca_bundle names the CA of']),
+                ('(_ssl.c:852)', '/ca', [clock, named])):
+            error = OSError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed%s %s'
+                            % ('' if words[0] == '(' else ':', words))
+            text = str(s3.network_error('HeadObject', place, None, error, 1, 0, ca_bundle))
+            for hint in ('ca_bundle names', 'ca_bundle /ca', 'clock', 'addressing', 'another one'):
+                if not any(hint in each for each in hints):
+                    self.assertNotIn(hint, text)
+            for hint in hints:
+                self.assertRegex(text, hint)
 
     def test_text_of_others_is_escaped_and_cut(self):
         for text, expected in (('plain ä', 'plain ä'), ('\x1b[2J', '\\x1b[2J'),
@@ -3961,7 +4029,11 @@ class ConfigurationTests(unittest.TestCase):
 
     def test_what_is_wrong_is_said_with_file_and_line(self):
         for text, expected in (
-                (b'regoin x', ':1: unknown setting regoin'),
+                (b'regoin x', ':1: unknown setting regoin; did you mean region?'),
+                (b'aws_access_key_id x', 'aws_access_key_id; did you mean access_key_id?'),
+                (b'quota x', ':1: unknown setting quota'), (b'region=x', 'name, blank, value'),
+                (b'# aws\n[default]\nregion = x', ':2: this looks like a file of the AWS CLI'),
+                (b'[profile x]\nregion = x', '`profile NAME`'),
                 (b'\nregion', ':2: no value for region'),
                 (b'region a\nregion b', ':2: region is set twice'),
                 (b'jobs 0', ':1: jobs: '), (b'jobs many', ':1: jobs: '),
@@ -4676,43 +4748,6 @@ class EndlessTests(ClientTestCase):
                 self.assertIn('no answer in time', str(caught.exception))
 
 
-class ThrottledSocketTests(unittest.TestCase):
-
-    def test_a_slow_reader_is_no_time_out_as_long_as_it_reads(self):
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-            ours.settimeout(0.5)
-            limit = s3.RateLimit()
-            wrapped = s3.ThrottledSocket(ours, limit, limit.take, s3.NO_SIGNALS)
-            wrapped.sent = 0
-            data, got = pattern(200 << 10), []
-
-            def read():
-                while sum(map(len, got)) < len(data):
-                    time.sleep(0.02)
-                    got.append(theirs.recv(4096))
-
-            thread = threading.Thread(target=read)
-            thread.start()
-            wrapped.sendall(memoryview(data))       # takes twice the time-out
-            thread.join()
-            self.assertEqual(b''.join(got), data)
-
-    def test_a_file_outlives_the_close_of_its_socket(self):
-        ours, theirs = socket.socketpair()
-        with theirs:
-            limit = s3.RateLimit()
-            wrapped = s3.ThrottledSocket(ours, limit, limit.take, s3.NO_SIGNALS)
-            file = wrapped.makefile('rb')
-            wrapped.close()
-            theirs.sendall(b'answer')
-            theirs.shutdown(socket.SHUT_WR)
-            with file:
-                self.assertEqual(file.read(), b'answer')
-        self.assertEqual(ours.fileno(), -1)
-
-
 class ConnectionTests(ClientTestCase):
 
     def test_connections_are_kept_and_no_more_than_the_jobs_need(self):
@@ -4730,7 +4765,7 @@ class ConnectionTests(ClientTestCase):
         for number in range(5):
             bucket.put_object('key%d' % number, b'data')
             server.close_idle()
-            select.select([bucket.connection()._throttled.sock], [], [], 10)      # until it is told
+            select.select([bucket.connection()._sock], [], [], 10)      # until it is told
         self.assertEqual((bucket.tally.retries, bucket.tally.wasted, self.clock.now), (0, 0, 0))
 
     def test_a_connection_that_idled_for_seconds_is_not_trusted(self):
@@ -4759,6 +4794,80 @@ class ConnectionTests(ClientTestCase):
                 self.bucket(server, endpoint='http://two.example').put_object('key', b'data')
         self.assertEqual((server.objects['key'].data, failures), (b'data', []))
         self.assertIn('try again; next try in', str(self.reports))
+
+    @contextlib.contextmanager
+    def resolving(self, *addresses):
+        """Let every name have these addresses."""
+        found = [(socket.AF_INET6 if ':' in each[0] else socket.AF_INET,
+                  socket.SOCK_STREAM, 6, '', each) for each in addresses]
+        with unittest.mock.patch.object(socket, 'getaddrinfo', lambda *_, **__: list(found)):
+            yield
+
+    def test_a_dead_address_costs_a_quarter_of_a_second_and_only_once(self):
+        server, deaf = self.server(), [self.deaf(), self.deaf()]
+        alive = server.host, server.port
+        with self.resolving(*deaf + [alive]):
+            bucket = self.bucket(server, endpoint='http://dead.example')
+            started = time.monotonic()
+            bucket.put_object('key', b'data')
+            seconds = time.monotonic() - started
+            self.assertEqual(s3.find_addresses('dead.example', 80)[0][4], alive)
+        self.assertGreater(seconds, 2 * s3.NEXT_ADDRESS)
+        self.assertLess(seconds, 5)
+        self.assertEqual((server.connections, self.clock.now), (1, 0))
+
+    def test_the_families_of_addresses_are_tried_by_turns(self):
+        names = 'a:', 'b:', 'c:', 'a.', 'b.'
+        with self.resolving(*([name] for name in names)):
+            found = s3.find_addresses('turns.example', 80)
+            self.assertEqual([each[4] for each in found], [['a:'], ['a.'], ['b:'], ['b.'], ['c:']])
+            s3.ANSWERED['turns.example', 80] = found[1]
+            self.assertEqual([each[4] for each in s3.find_addresses('turns.example', 80)],
+                             [['a.'], ['a:'], ['b.'], ['b:'], ['c:']])
+        with self.resolving(['a:'], ['c.']):        # the name has got another address
+            self.assertEqual(s3.find_addresses('turns.example', 80)[0][4], ['c.'])
+
+    def test_the_most_telling_error_of_all_addresses_is_raised_in_time(self):
+        with socket.socket() as closed:
+            closed.bind(('127.0.0.1', 0))
+            refused, deaf = closed.getsockname(), self.deaf()
+            for addresses, kind in (([deaf, refused], ConnectionRefusedError),
+                                    ([deaf] * 9, socket.timeout),
+                                    ([('100::1', 9), deaf], socket.timeout)):
+                started = time.monotonic()
+                with self.resolving(*addresses), self.assertRaises(kind):
+                    s3.connect_first('some.example', 80, 0.3, lambda: None)
+                self.assertLess(time.monotonic() - started, 2)
+
+    def test_after_a_send_that_failed_no_answer_is_waited_for(self):
+        server = self.server()
+        server.fault('PutObject', 'stall', when='start', times=None)
+        bucket = self.bucket(server)
+        bucket.times.patience, bucket.times.timeout = 0.01, 0.2
+        started = time.monotonic()
+        with self.assertRaisesRegex(s3.NetworkError, 'no answer in time'):
+            bucket.put_object('key', bytes(16 << 20))
+        self.assertLess(time.monotonic() - started, 5)
+
+    def test_a_slow_reader_is_no_time_out_as_long_as_it_reads(self):
+        ours, theirs = socket.socketpair()
+        connection = s3.Connection(None, s3.RateLimit(), None, time.monotonic, {})
+        with ours, theirs:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            ours.settimeout(0.5)
+            connection._sock, connection.sent = ours, 0
+            data, got = pattern(200 << 10), []
+
+            def read():
+                while sum(map(len, got)) < len(data):
+                    time.sleep(0.02)
+                    got.append(theirs.recv(4096))
+
+            thread = threading.Thread(target=read)
+            thread.start()
+            connection._send(data)                  # takes twice the time-out
+            thread.join()
+            self.assertEqual((b''.join(got), connection.sent), (data, len(data)))
 
     def test_a_server_that_says_nothing_is_left_soon(self):
         with socket.socket() as listener:
@@ -4828,6 +4937,74 @@ class ConnectionTests(ClientTestCase):
             with self.assertRaises(s3.Error):
                 plain.put_object('key', b'')
 
+    def test_a_ca_that_the_user_names_may_be_laxer_than_the_systems(self):
+        with certificate(PRIVATE_CA) as ca, certificate(OF_PRIVATE_CA) as path, \
+                certificate() as other:
+            server = self.server(certfile=path)
+            self.bucket(server, ca_bundle=ca).put_object('key', b'data')
+            with self.assertRaises(s3.NetworkError) as caught:
+                self.bucket(server, ca_bundle=other).put_object('key', b'')
+            self.assertIn('ca_bundle %s must hold the CA' % other, self.one_line(caught.exception))
+        strict = getattr(ssl.create_default_context(), 'verify_flags') & ssl.VERIFY_X509_STRICT
+        self.assertEqual(s3.tls_context(None).verify_flags & ssl.VERIFY_X509_STRICT, strict)
+
+    def test_a_server_without_a_version_of_tls_in_common_is_named_at_once(self):
+        alert = b'\x15\3\1\0\2\2\x46'         # protocol_version
+        hello = b'\x16\3\0\0\x2a\2\0\0\x26\3\0' + bytes(33) + b'\0\x2f\0'     # of SSL 3.0
+        with certificate() as path:
+            urls = ['https' + self.saying(data)[4:] for data in (alert, hello)]
+            server = self.server(certfile=path)
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore')     # these options are old-fashioned
+                server.context.options |= ssl.OP_NO_TLSv1_2 | getattr(ssl, 'OP_NO_TLSv1_3', 0)
+            if getattr(ssl.create_default_context(), 'minimum_version', 0) >= 0x303:
+                urls.append(server.url)             # before 3.10 TLS 1.1 may do
+            for url in urls:
+                with self.assertRaises(s3.NetworkError) as caught:
+                    self.bucket(server, endpoint=url).put_object('key', b'')
+                self.assertIn('no version of TLS in common', self.one_line(caught.exception))
+                self.assertNotIn('gave up', str(caught.exception))
+        self.assertEqual(self.clock.now, 0)
+
+    def saying(self, data):
+        """The URL of a server that answers whatever comes with *data*, once."""
+        def answer():
+            with listener, listener.accept()[0] as accepted:
+                accepted.recv(10000)
+                accepted.sendall(data)
+
+        listener = socket.socket()
+        listener.bind(('127.0.0.1', 0))
+        listener.listen(1)
+        listener.settimeout(10)
+        thread = threading.Thread(target=answer)
+        thread.start()
+        self.addCleanup(thread.join)
+        return 'http://127.0.0.1:%d' % listener.getsockname()[1]
+
+    def test_refusals_that_a_setting_mends_name_it(self):
+        with certificate() as path:
+            server, page = self.server(certfile=path), b'<html>413</html>'
+            for fault, config, expected in (
+                    (dict(status=413, body=page), {}, '`part_size 5m`'),
+                    (dict(status=400, code='EntityTooLarge'), {}, '`part_size 5m`'),
+                    (dict(status=403, code='SecondLevelDomainForbidden'), {}, 'addressing virtual'),
+                    (dict(status=403, code='PathStyleDomainForbidden'), {}, 'addressing virtual'),
+                    (dict(status=403, code='AccessDenied'), {'checksum': 'crc32'}, 's3:PutObject '
+                     '.*; if payloads have to be signed, set `checksum none`'),
+                    (dict(status=400, code='XAmzContentSHA256Mismatch', times=None),
+                     {'checksum': 'crc32'}, ' attempts.*; if payloads.*set `checksum none`')):
+                server.clear_faults()
+                server.fault('PutObject', 'status', **fault)
+                with self.assertRaisesRegex(s3.ResponseError, expected) as caught:
+                    self.bucket(server, **config).put_object('key', b'data')
+                self.one_line(caught.exception)
+            server.clear_faults()
+            server.fault('PutObject', 'status', status=403, code='AccessDenied')
+            with self.assertRaises(s3.ResponseError) as caught:
+                self.bucket(server).put_object('key', b'data')
+            self.assertNotIn('checksum', str(caught.exception))     # the payload was signed
+
     def test_a_certificate_of_another_time_makes_one_ask_for_the_clock(self):
         with certificate(EXPIRED) as path:
             server = self.server(certfile=path)
@@ -4837,21 +5014,9 @@ class ConnectionTests(ClientTestCase):
         self.assertEqual(self.clock.now, 0)
 
     def test_https_to_a_server_without_tls_says_so(self):
-        def answer():
-            with listener.accept()[0] as accepted:
-                accepted.recv(1000)
-                accepted.sendall(b'HTTP/1.0 400 Bad Request\r\n\r\nThis is a plain server')
-
-        with socket.socket() as listener:
-            listener.bind(('127.0.0.1', 0))
-            listener.listen(1)
-            thread = threading.Thread(target=answer)
-            thread.start()
-            bucket = self.bucket(self.server(), endpoint='https://127.0.0.1:%d'
-                                 % listener.getsockname()[1])
-            with self.assertRaisesRegex(s3.NetworkError, 'does not speak TLS'):
-                bucket.put_object('key', b'')
-            thread.join()
+        url = self.saying(b'HTTP/1.0 400 Bad Request\r\n\r\nThis is a plain server')
+        with self.assertRaisesRegex(s3.NetworkError, 'does not speak TLS'):
+            self.bucket(self.server(), endpoint='https' + url[4:]).put_object('key', b'')
         self.assertEqual(self.clock.now, 0)
 
 
@@ -4891,7 +5056,13 @@ class ProxyClientTests(ClientTestCase):
                 ('*.example.com', 's3.example.com', False), ('ample.com', 's3.example.com', True),
                 ('a,b, s3.example.com:443', 's3.example.com', False),
                 ('127.0.0.1', '127.0.0.1', False), ('127.0.0.1', '127.0.0.2', True),
-                ('::1', '::1', False), ('[::1]:80', '::1', False)):
+                ('::1', '::1', False), ('[::1]:80', '::1', False),
+                ('10.0.0.0/8', '10.1.2.3', False), ('10.0.0.0/8', '11.1.2.3', True),
+                ('a, 10.1.2.3/8', '10.0.0.9', False), ('10.0.0.0/8', 's3.example.com', True),
+                ('[fd00::]/8', 'fd12::1', False), ('fd00::/8', 'fd12::1', False),
+                ('fd00::/8', 'fe80::1%lo', True), ('fd00::/8', '10.1.2.3', True),
+                ('0.0.0.0/0', '::1', True), ('10.0.0.0/99', '10.1.2.3', True),
+                ('10.0.0.0/8/', '10.1.2.3', True), ('192.168.1.1/32', '192.168.1.1', False)):
             for variable in ('no_proxy', 'NO_PROXY'):
                 proxy = s3.find_proxy({'HTTPS_PROXY': 'http://p:1', variable: exempt}, 'https',
                                       host)
@@ -4905,6 +5076,21 @@ class ProxyClientTests(ClientTestCase):
             with self.assertRaises(s3.ConfigError) as caught:
                 s3.find_proxy({'HTTP_PROXY': url.replace('//', '//u:TOPSECRET@')}, 'http', 'x')
             self.assertNotIn('TOPSECRET', self.one_line(caught.exception))
+            scheme = url.partition('//')[0]
+            self.assertIn('like http://proxy' if scheme == 'http:' else
+                          'HTTP_PROXY names a proxy by %s//, and only those by http://' % scheme,
+                          str(caught.exception))
+
+    def test_an_address_of_ipv6_is_in_brackets_for_the_proxy_and_not_for_tls(self):
+        with certificate(PRIVATE_CA) as ca, certificate(OF_PRIVATE_CA) as path:
+            server, proxy = self.server(certfile=path), self.proxy()
+            name = '[::1]:%d' % server.port
+            proxy.resolve[name] = server.host, server.port
+            bucket = self.bucket(server, {'HTTPS_PROXY': proxy.url}, ca_bundle=ca,
+                                 endpoint='https://' + name)
+            bucket.put_object('key', b'data')
+            self.assertEqual(proxy.log, [('CONNECT', name)])
+            self.assertEqual(proxy.violations, [])
 
     def test_a_proxy_that_refuses_is_final_and_one_that_stumbles_is_not(self):
         with certificate() as path:
@@ -4917,7 +5103,6 @@ class ProxyClientTests(ClientTestCase):
                     self.bucket(server, {'HTTPS_PROXY': url}).put_object('key', b'')
                 self.assertNotIn('TOPSECRET', str(caught.exception))
                 self.assertEqual(self.clock.now, 0)
-                del caught      # on it hangs, before 3.11, http.client's answer and its socket
             proxy = self.proxy()
             proxy.refuse_status = 503
             with self.assertRaisesRegex(s3.NetworkError, 'failed: 503.*gave up after'):
@@ -4988,12 +5173,12 @@ class WorkerTests(ClientTestCase):
         bucket = self.bucket(self.server())
         bucket.limit = s3.RateLimit(0.01)       # by the true clock, a byte in 100 s
         workers = s3.Workers(bucket, 10)
-        task = workers.submit(bucket.put_object, 'other', bytes(4000))
+        workers.submit(bucket.put_object, 'other', bytes(4000))
         self.until(lambda: bucket.limit.moved > 1)
         start = time.monotonic()
         workers.stop()
         self.assertLess(time.monotonic() - start, 10)
-        self.assertIsInstance(task.error, s3.Cancelled)
+        self.assertIsInstance(workers._failures[0], s3.Cancelled)
 
     def test_a_thread_that_connects_is_not_waited_for(self):
         with socket.socket() as listener:
@@ -5008,6 +5193,17 @@ class WorkerTests(ClientTestCase):
             workers.stop()
             self.assertLess(time.monotonic() - start, 3)
             accepted.close()
+
+    def test_a_thread_that_connects_goes_home_when_it_is_told_to(self):
+        bucket = self.bucket(self.server(), endpoint='http://%s:%d' % self.deaf())
+        workers = s3.Workers(bucket, 10)
+        task = workers.submit(bucket.put_object, 'key', b'')
+        self.until(lambda: workers._connections)
+        start = time.monotonic()
+        workers.stop()
+        self.until(lambda: task.done)
+        self.assertLess(time.monotonic() - start, 3)
+        self.assertIsInstance(workers._failures[0], s3.Cancelled)
 
 
 class RetriesTests(unittest.TestCase):
@@ -5321,10 +5517,34 @@ class CredentialTests(ClientTestCase):
             self.of(self.profile('[default]\nrole_arn = %s\nweb_identity_token_file = %s\n' % (
                 self.services.role_arn, path)))
 
-    def test_single_sign_on_says_what_to_do(self):
-        with self.assertRaisesRegex(s3.ConfigError, 'credential_process = aws configure export-'
-                                    'credentials --profile default`'):
-            self.of(self.profile('[default]\nsso_session = x\n'))
+    def test_a_profile_whose_way_to_credentials_is_unknown_is_not_passed_over(self):
+        """A machine with a role of its own would do its work as somebody else."""
+        instance = self.environ('instance')
+        login = ('`credential_process = aws configure export-credentials --profile %s`, which '
+                 'needs version 2 of the AWS CLI')
+        for lines, message in (
+                ('login_session = arn:aws:iam::1:user/x\nregion = eu-west-1', login),
+                ('sso_session = x', login), ('sso_start_url = https://x', login),
+                ('sso_account_id = 1', login), ('sso_role_name = x', login),
+                ('web_identity_token_file = /x', 'has web_identity_token_file, but no role_arn'),
+                ('source_profile = x', 'has source_profile, but no role_arn'),
+                ('credential_source = Environment', 'but no role_arn'),
+                ('role_arn = arn', 'has neither source_profile nor a known credential_source'),
+                ('aws_secret_access_key = secretOFx', 'is incomplete: aws_access_key_id'),
+                ('region = eu-west-1\noutput = json\nmfa_serial = x', None)):
+            for name, title, config in (('default', 'default', {}),
+                                        ('x', 'profile x', {'profile': 'x'})):
+                environ = dict(instance, **self.profile('[%s]\n%s\n' % (title, lines)))
+                with self.subTest(lines, profile=name):
+                    if not message:
+                        self.assertEqual(self.used(self.of(environ, **config)), 'INSTANCE')
+                        continue
+                    asked = len(self.services.log)
+                    with self.assertRaisesRegex(s3.ConfigError, 'profile %s.*%s' % (
+                            name, message % name if message is login else message)) as caught:
+                        self.of(environ, **config)
+                    self.one_line(caught.exception)
+                    self.assertEqual(len(self.services.log), asked)
 
     def test_a_wrong_clock_is_corrected_for_sts_as_well(self):
         services = self.services
@@ -5389,6 +5609,40 @@ class CredentialTests(ClientTestCase):
             with unittest.mock.patch.object(s3, 'INSTANCE_TIMEOUT', 0.1):
                 with self.assertRaisesRegex(s3.ConfigError, 'no credentials: .*' + message):
                     self.of(environ)
+
+    def test_the_metadata_service_is_asked_as_long_and_often_as_aws_is_told_to(self):
+        timeout, attempts = 'metadata_service_timeout', 'metadata_service_num_attempts'
+        for settings, failures, found in (
+                ({}, 2, True), ({}, 3, False), ({attempts: '1'}, 0, True),
+                ({attempts: '1'}, 1, False), ({attempts: '5'}, 4, True)):
+            for in_profile in (True, False):
+                environ = self.environ('instance')
+                environ.update(self.profile('[default]\n' + ''.join(
+                    '%s = %s\n' % item for item in settings.items())) if in_profile else {
+                        'AWS_' + name.upper(): value for name, value in settings.items()})
+                self.services.clear_faults()
+                self.services.fail('imds-token', status=500, times=failures)
+                with self.subTest(settings, failures=failures, in_profile=in_profile):
+                    if found:
+                        self.assertEqual(self.used(self.of(environ)), 'INSTANCE')
+                        continue
+                    with self.assertRaisesRegex(s3.ConfigError, 'no EC2 instance role .*500'):
+                        self.of(environ)
+        self.services.clear_faults()
+        environ = self.environ('instance')
+        for name in (timeout, attempts):
+            for value in ('x', '0', '-1', '1.5', '9999'):
+                with self.assertRaisesRegex(s3.ConfigError, "^%s: '%s' is not a number from 1"
+                                            % (name, value)):
+                    self.of(dict(environ, **{'AWS_' + name.upper(): value}))
+        late = threading.Event()
+        self.services.on('imds-token', lambda *_: late.wait(0.2))
+        with unittest.mock.patch.object(s3, 'INSTANCE_TIMEOUT', 0.05):
+            environ['AWS_METADATA_SERVICE_NUM_ATTEMPTS'] = '1'
+            with self.assertRaisesRegex(s3.ConfigError, 'no EC2 instance role .*in time'):
+                self.of(environ)
+            self.assertEqual(self.used(self.of(dict(environ, AWS_METADATA_SERVICE_TIMEOUT='5'))),
+                             'INSTANCE')
 
     def test_newer_credentials_are_taken_before_the_old_ones_expire(self):
         for source in ('instance', 'container', 'web'):
@@ -5487,15 +5741,165 @@ class CredentialTests(ClientTestCase):
         bucket = self.of(self.environ('profile'))
         self.assertEqual(self.used(bucket), 'PROFILE')
         self.store.users['PROFILE'].expired = True
-
-        def rewrite(*_):
-            if self.clock.now > 30:
-                self.key_file('new')
-
-        self.store.report = rewrite
+        self.after(bucket, 30, lambda: self.key_file('new'))
         bucket.put_object('other', b'data')
         self.assertEqual(self.store.log[-1].user, 'NEW')
         self.assertGreater(self.clock.now, 30)
+
+    DEATHS = {                  # what the server says, and what makes it so
+        'ExpiredToken': lambda store: setattr(store.users['PROFILE'], 'expired', True),
+        'InvalidToken': lambda store: setattr(store.users['PROFILE'], 'session_token', 'another'),
+        'InvalidAccessKeyId': lambda store: store.users.pop('PROFILE')}
+
+    def after(self, bucket, seconds, act):
+        """Let act() come so many seconds from now, while the Bucket waits."""
+        start, wait = self.clock.now, bucket.wait
+
+        def pause(connection, pause):
+            wait(connection, pause)
+            if act and self.clock.now - start >= seconds:
+                act()
+        bucket.wait = pause
+
+    def warnings(self):
+        """Return what the user was told with -q, too."""
+        return [text for kind, text in self.reports if kind == 'warning']
+
+    def told_to_wait(self):
+        """Fail unless the user was told once that newer credentials are waited for."""
+        text, = self.warnings()
+        self.assertRegex(text, 'the credentials have expired, and there are no newer ones: .*; '
+                         'waiting up to 15 min for them$')
+
+    def test_dead_credentials_that_never_worked_fail_at_once(self):
+        for code, die in sorted(self.DEATHS.items()):
+            for operation, requests in (
+                    (lambda bucket: bucket.put_object('key', b'data'), 1),
+                    (lambda bucket: list(bucket.list_objects()), 1),
+                    (lambda bucket: bucket.upload('key', io.BytesIO(pattern(9500))), 4),
+                    (lambda bucket: bucket.head_bucket(), 2)):
+                bucket = self.of(self.environ('profile'))
+                die(self.store)
+                with self.assertRaises(s3.ResponseError) as caught:
+                    operation(bucket)
+                if self.store.log[0].operation != 'HeadBucket' or code != 'InvalidAccessKeyId':
+                    self.assertRegex(self.one_line(caught.exception),
+                                     code + '.*; (get newer|check)')
+                self.assertLessEqual(len(self.store.log), requests)
+                self.assertEqual((self.clock.now, self.warnings()), (0, []))
+
+    def test_a_newer_key_is_found_at_once_though_the_one_at_hand_never_worked(self):
+        for die in self.DEATHS.values():
+            bucket = self.of(self.environ('profile'))
+            die(self.store)
+            self.key_file('new')
+            self.assertEqual(self.used(bucket), 'NEW')
+            self.assertEqual((len(self.store.log), self.clock.now, self.warnings()), (2, 0, []))
+
+    def test_dead_credentials_that_worked_are_waited_for_and_a_line_says_so(self):
+        for die in self.DEATHS.values():
+            bucket = self.of(self.environ('profile'), jobs=3)
+            del self.reports[:]
+
+            def break_off(server, _, die=die):
+                if 'PROFILE' in server.users:
+                    die(server)
+            self.store.on('CreateMultipartUpload', break_off)
+            self.after(bucket, 300, lambda: self.key_file('new'))
+            bucket.upload('key', io.BytesIO(pattern(19500)))
+            self.assertEqual(self.store.objects['key'].data, pattern(19500))
+            self.told_to_wait()
+            refused = [request for request in self.store.log
+                       if request.user == 'PROFILE' and request.status >= 400]
+            self.assertIn(len(refused), (1, 2, 3))      # those under way, and none again
+
+    def test_credentials_that_are_refused_are_not_signed_with_again(self):
+        for outcome in (s3.NetworkError, None):
+            bucket = self.of(self.environ('profile'))
+            self.assertEqual(self.used(bucket), 'PROFILE')
+            del self.store.users['PROFILE'], self.reports[:]
+            requests, start = len(self.store.log), self.clock.now
+            if outcome:
+                for key in ('one', 'two'):
+                    with self.assertRaisesRegex(outcome, "PutObject '%s': the credentials have "
+                                                'expired, and there are no newer ones: the source '
+                                                'has the same' % key):
+                        bucket.put_object(key, b'')
+                self.assertEqual(len(self.store.log), requests + 1)
+                self.assertAlmostEqual(self.clock.now - start, 2 * s3.PATIENCE, delta=30)
+            else:               # the first newer ones are not known to the server
+                self.after(bucket, 60, lambda: self.key_file('other'))
+                self.after(bucket, 120, lambda: self.key_file('new'))
+                bucket.put_object('one', b'')
+                self.assertEqual([request.user for request in self.store.log[requests:]],
+                                 ['PROFILE', 'OTHER', 'NEW'])
+            self.told_to_wait()
+
+    def test_keys_that_are_rotated_by_hand_are_read_from_their_file_again(self):
+        ini = '[default]\naws_access_key_id = %s\naws_secret_access_key = secretOF%s\n'
+        ours = 'access_key_id %s\nsecret_access_key secretOF%s\n'
+        for name, text in (('credentials', ini), ('s3keys', ours)):
+            server, path = self.server(), self.file(name, text % ('OLD', 'old'))
+            os.chmod(path, 0o600)
+            server.add_user('OLD', 'secretOFold')
+            config, environ = {'access_key_id': '', 'secret_access_key': ''}, {}
+            if text is ini:
+                environ = {'AWS_SHARED_CREDENTIALS_FILE': path}
+            else:
+                config = s3.load_config(path)
+            bucket = self.bucket(server, environ, **config)
+
+            def rotate(server, _, name=name, text=text):
+                server.add_user('NEW', 'secretOFnew')
+                self.file(name, text % ('NEW', 'new'))
+                server.users.pop('OLD', None)
+
+            server.on('CreateMultipartUpload', rotate)
+            bucket.upload('key', io.BytesIO(pattern(3500)))
+            self.assertEqual(server.objects['key'].data, pattern(3500))
+            self.assertEqual((server.log[-1].user, self.clock.now, self.warnings()),
+                             ('NEW', 0, []))
+
+    def test_short_lived_credentials_carry_a_transfer_without_a_refusal(self):
+        for source, lifetime in (('instance', 12), ('container', 3), ('web', 3)):
+            with self.subTest(source, lifetime=lifetime):
+                environ, services, ends = self.environ(source), self.services, {}
+                del services.credentials[:], services.hooks[:]
+                services.offset = 0
+                for number in range(40):
+                    services.issue('KEY%d' % number, 'secretOFkey', 'tokenOFkey', lifetime)
+
+                def issue(services, _, lifetime=lifetime, ends=ends):
+                    ends[services.credentials[0].access_key] = int(services.now()) + lifetime
+
+                services.on('*', issue)
+                bucket = self.of(environ, jobs=1)
+                for number in range(40):
+                    self.store.add_user('KEY%d' % number, 'secretOFkey',
+                                        session_token='tokenOFkey')
+
+                def pass_time(store, exchange, bucket=bucket, ends=ends):
+                    if store.now() > ends[exchange.access_key]:
+                        raise S3Error('ExpiredToken')
+                    for each in (store, self.services, bucket):
+                        each.offset += 1
+                    self.clock.now += 1
+
+                self.store.on('*', pass_time)
+                bucket.upload('key', io.BytesIO(pattern(39500)))
+                self.assertEqual(self.store.objects['key'].data, pattern(39500))
+                self.assertEqual({request.status for request in self.store.log}, {200})
+                self.assertGreaterEqual(len(ends), 42 // lifetime)
+                self.assertEqual(self.warnings(), [])
+
+    def test_a_clock_that_is_ahead_does_not_end_credentials_before_the_server_was_asked(self):
+        bucket = self.of(self.environ('instance', lifetime=3600))
+        self.services.offset = self.store.offset = -7200
+        bucket = self.bucket(self.store, self.environ('instance', lifetime=3600),
+                             access_key_id='', secret_access_key='')
+        self.assertEqual(list(bucket.list_objects()), [])
+        self.assertAlmostEqual(bucket.offset, -7200, delta=10)
+        self.assertEqual((len(self.store.log), self.clock.now), (2, 0))
 
     def test_another_source_is_somebody_else(self):
         bucket = self.of(dict(self.environ('instance'), **self.environ('profile')))
@@ -5538,7 +5942,7 @@ class CredentialTests(ClientTestCase):
         for number in range(2):         # one asks, and the other waits for it
             workers.submit(bucket.put_object, '%d' % number, b'')
         self.until(lambda: self.services.log[-1].service == 'container'
-                   and len(self.store.log) == 2)
+                   and self.store.log)
         started = time.monotonic()
         workers.stop()
         self.assertLess(time.monotonic() - started, 10)
@@ -5598,6 +6002,22 @@ class LearningTests(ClientTestCase):
         server.offset = 86400
         self.assertIs(self.bucket(server).exists('key'), False)
 
+    def test_without_a_date_a_head_that_is_refused_is_asked_again_by_get_once(self):
+        for offset in (0, 86400):
+            for quirks in ((), ('no-date',)):
+                for allow, found in ((None, False), (WRITE_ONLY, None)):
+                    server = self.server(quirks=quirks)
+                    server.offset, server.users[server.access_key].allow = offset, allow
+                    bucket = self.bucket(server)
+                    with self.subTest(offset=offset, quirks=quirks, found=found):
+                        self.assertIs(bucket.exists('key'), found)
+                        bucket.put_object('key', b'data')
+                        bucket.exists('key')
+                        self.assertAlmostEqual(bucket.offset, offset, delta=10)
+                        self.assertLessEqual(
+                            server.operations().count('GetObject'), 2 if quirks else 0)
+                        self.assertEqual(server.log[-2].operation, 'PutObject')
+
     def test_all_threads_learn_of_a_clock_that_jumps(self):
         server = self.server()
         server.on('CreateMultipartUpload', lambda *_: setattr(server, 'offset', 7200))
@@ -5613,6 +6033,13 @@ class LearningTests(ClientTestCase):
         bucket = self.bucket(server, region='us-east-1')
         self.assertTrue(bucket.exists('key'))
         self.assertEqual(len(server.log), 4)
+
+    def test_a_region_that_only_a_get_tells_is_learnt(self):
+        server = self.server(region='garage')
+        server.put('key', b'data')
+        server.fault('HeadObject', 'status', status=400)
+        self.assertTrue(self.bucket(server, region='us-east-1').exists('key'))
+        self.assertEqual(server.operations(), ['HeadObject', 'GetObject', 'HeadObject'])
 
     def test_a_redirect_to_the_same_host_is_followed_and_another_is_not(self):
         other = self.server()

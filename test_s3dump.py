@@ -22,6 +22,7 @@ import itertools
 import json
 import os
 import pty
+import pydoc
 import random
 import re
 import select
@@ -340,7 +341,7 @@ class RoundTripTests(ProgramTestCase):
         def lines(*argv):
             self.server.log.clear()
             found = self.succeed('restore', *argv).err.splitlines()
-            self.assertEqual(self.server.operations().count('ListObjectsV2'), 1)
+            self.assertEqual(self.server.operations().count('ListObjectsV2'), 2)
             return [line for line in found if not line.startswith('s3dump: restore ')]
 
         full = self.place(date='2020-01-05')
@@ -1115,7 +1116,7 @@ class UsageTests(ProgramTestCase):
                 ('unknown command .dmp. .did you mean dump', ['dmp', '/home', '0']),
                 ('unknown option --storageclass .did you mean --storage-class',
                  dump + ['--storageclass', 'X']),
-                ("--completion: invalid choice: 'fish'", ['--completion', 'fish']),
+                ("--completion: 'fish' is not one of bash, zsh", ['--completion', 'fish']),
                 ('unknown option --keep .did you mean --keep-daily or', ['clean', '--keep', '3']),
                 ('unknown option --bogus; see', dump + ['--bogus']),
                 ('--json or --long, not both', ['list', '--json', '--long']),
@@ -1123,9 +1124,9 @@ class UsageTests(ProgramTestCase):
                 ('unknown command', ['']),
                 ('unknown option -Z', ['-Z'] + dump),
                 ('--config', ['list', '-f']),
-                ('dump takes FS and LEVEL', ['dump', '/home']),
-                ('dump takes FS and LEVEL', dump + ['1']),
-                ('restore takes FS and LEVEL', ['restore']),
+                ('dump takes FS LEVEL', ['dump', '/home']),
+                ('dump takes FS LEVEL', dump + ['1']),
+                ('restore takes FS LEVEL', ['restore']),
                 ('list takes', ['list', '/', '0']),
                 ('init takes', ['init', 'now']),
                 ('not both', dump + ['-k', 'key']),
@@ -1149,9 +1150,9 @@ class UsageTests(ProgramTestCase):
                 ('more than 1000 bytes', ['dump', '/x' * 500, '0']),
                 ('more than 1000 bytes', ['dump', '/' + 'ü' * 480, '0']),
                 ('more than 1000 bytes', ['dump', '-k', 'k' * 1001]),
-                ('clean takes', ['clean', '0']),
-                ('clean takes', ['clean', '-1']),
-                ('clean takes', ['clean', 'all']),
+                ("N: '0' is not a number from 1", ['clean', '0']),
+                ("N: '-1' is not a number from 1", ['clean', '-1']),
+                ("N: 'all' is not a number from 1", ['clean', 'all']),
                 ('clean takes', ['clean']),
                 ('clean takes', ['clean', '1', '2']),
                 ('--limit-rate', dump + ['-L', '0']),
@@ -1291,10 +1292,12 @@ class ConfigurationTests(ProgramTestCase):
             self.assertEqual(self.succeed('-q', 'clean', '1'), (0, b'', ''))
 
     def test_a_secret_that_others_may_read_is_warned_of(self):
+        self.place('/', stored=time.time())
         for mode in (0o640, 0o604, 0o644):
             path = self.write_file(self.server.config(), 'open', mode)
-            self.assertRegex(self.succeed('-qf', path, 'clean', '1').err,
+            self.assertRegex(self.succeed('-f', path, 'check', '/', '0').err,
                              r'\As3dump: warning: %s .* chmod 600 .*\n\Z' % re.escape(path))
+            self.assertEqual(self.succeed('-qf', path, 'check', '/', '0').err, '')
         self.write_file(self.server.config().replace('secret', '#'), 'open', 0o644)
         environment = {'AWS_ACCESS_KEY_ID': self.server.access_key,
                        'AWS_SECRET_ACCESS_KEY': self.server.secret_key}
@@ -1309,7 +1312,7 @@ class ConfigurationTests(ProgramTestCase):
                               ('first', 'second', '.s3keys')[number])
         variable = {'S3DUMP_CONFIG': 'second'}
         for argv, env in ((['-f', 'first'], variable), ([], variable), ([], {})):
-            self.succeed('list', *argv, env=env)
+            self.succeed('list', '-q', *argv, env=env)
         self.assertEqual([request.bucket for request in self.server.log
                           if request.operation == 'ListObjectsV2'],
                          ['bucket0', 'bucket1', 'bucket2'])
@@ -1382,7 +1385,7 @@ class ConfigurationTests(ProgramTestCase):
             path = self.write_file(self.server.config() + 'host %s\n' % label, 'bad')
             self.must_fail(2, '%s:6: host: .* is not a label' % re.escape(path), '-f', path, 'list')
             self.must_fail(2, r'\$S3DUMP_HOST: host label', 'list', env={'S3DUMP_HOST': label})
-            self.succeed('list', '-h', 'good', env={'S3DUMP_HOST': label})
+            self.succeed('list', '-q', '-h', 'good', env={'S3DUMP_HOST': label})
         self.must_fail(2, r'\$S3DUMP_HOST: .*not UTF-8', 'list', env={'S3DUMP_HOST': b'b\xfcro'})
         self.assertEqual(self.server.operations().count('ListObjectsV2'), 3)
 
@@ -2334,7 +2337,7 @@ class ThawTests(ProgramTestCase):
     def test_a_wrong_or_forbidden_thaw_fails(self):
         self.must_fail(2, '--wait needs --thaw', 'restore', '/home', '0', '--wait')
         self.must_fail(2, 'takes no --thaw', 'list', '--thaw', '3')
-        self.must_fail(2, 'invalid choice', 'restore', '/', '0', '--thaw', '3', '--tier', 'fast')
+        self.must_fail(2, 'not one of exp', 'restore', '/', '0', '--thaw', '3', '--tier', 'fast')
         self.server.fault('RestoreObject', 'status', times=None, status=403, code='AccessDenied')
         self.must_fail(1, 'RestoreObject .*AccessDenied', 'restore', '/home', '0', '--thaw', '3')
 
@@ -2754,6 +2757,27 @@ class SignalTests(ProgramTestCase):
         self.assertTrue(os.path.exists(os.path.join(self.home, 'tidied')))
         self.assertEqual((self.keys(), self.server.uploads), ([], {}))
 
+    def test_a_signal_ends_a_program_that_ignores_it_soon(self):
+        process, _ = self.stalled_dump('--', 'sh', '-c', 'trap "" TERM; head -c %d /dev/zero; '
+                                       'exec sleep 1000' % (PART + 1))
+        self.assertIn('ended by signal 15: nothing is stored\n', self.ended_soon(process))
+
+    def test_a_signal_is_heard_though_nobody_reads_standard_error(self):
+        ours, theirs = os.pipe()
+        with open(ours, 'rb'), open(theirs, 'wb', buffering=0) as full:
+            os.set_blocking(theirs, False)
+            while full.write(bytes(4096)):
+                pass
+            os.set_blocking(theirs, True)
+            for argv, data in ((['list', '-v'], b''), (['dump', '-v', '/home', '0'], bytes(PART))):
+                self.server.log.clear()
+                process = self.start(*argv, stderr=full)
+                process.stdin.write(data)
+                process.stdin.flush()
+                until(lambda: self.server.log, 'it has something to say')
+                self.ended_soon(process)
+                self.assertEqual((self.keys(), self.parts_left()), ([], []))
+
     def test_a_signal_while_the_stream_is_waited_for_stores_nothing(self):
         process = self.start('dump', '-k', 'key')
         process.stdin.write(b'data')
@@ -3080,6 +3104,21 @@ class Terminal:
             self.text += data.decode('utf-8')
         return self.text
 
+    def screen(self):
+        """Return the lines that somebody sees, once nobody else has the terminal open."""
+        lines, column = [''], 0
+        for piece in re.findall(r'[\r\n]|\x1b\[J|[^\r\n\x1b]+', self.read_until(None)):
+            if piece == '\n':
+                lines.append('')
+            elif piece == '\r':
+                column = 0
+            elif piece == '\x1b[J':
+                lines[-1] = lines[-1][:column]
+            else:
+                lines[-1] = lines[-1][:column] + piece + lines[-1][column + len(piece):]
+                column += len(piece)
+        return lines
+
     def resize(self, columns):
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack('4H', 24, columns, 0, 0))
 
@@ -3146,6 +3185,78 @@ class TerminalTests(ProgramTestCase):
         self.assertNotRegex(text, r'\x1b\[J(\d\d\d\.\dk|-)')   # what is sent again counts once
         self.assertLess(max(map(len, re.findall(r'\x1b\[J([0-9][^\r\n]*)\r', text))), 20)
         self.assertRegex(text, r's3dump: dump [^\r\n]* [1-9]\d* retries\r\n\Z')
+
+    def test_a_slow_stream_is_told_from_a_slow_server_and_a_slow_reader(self):
+        self.place(size=3 << 20)
+        terminals = [self.open_terminal() for _ in range(4)]
+        self.server.fault('PutObject', 'stall', when='reply')
+        self.server.fault('GetObject', 'stall', bytes=1000, where=lambda exchange: any(
+            request.operation == 'GetObject' for request in self.server.log))
+        self.start('restore', '/home', '0', stderr=terminals[0].slave)
+        terminals[0].read_until(r'  waiting for the reader\r')
+        self.start('dump', '/home', '0', stderr=terminals[1].slave)
+        self.start_at(terminals[2], 'dump', '/home', '0')
+        self.start('restore', '/home', '0', stderr=terminals[3].slave)
+        terminals[1].read_until(r'  waiting for the stream\r')
+        for number in (2, 3):
+            terminals[number].read_until(r'  no answer for [2-9] s\r')
+            self.assertNotIn('waiting', terminals[number].text)
+        for number in (0, 1):
+            self.assertNotIn('answer', terminals[number].text)
+
+    def test_what_a_command_waits_for_is_shown_and_cleared(self):
+        self.place(size=300)
+        commands = ['list -q', 'list', 'check /home 0', 'init', 'delete -y /home 0', 'clean -y 1',
+                    'url /home 0', 'getacl /home 0', 'putacl /home 0']
+        acl = self.succeed('getacl', '/home', '0').out
+        self.server.fault('*', 'status', status=500, code='InternalError', times=None)
+        started = []
+        for command in commands:
+            terminal = self.open_terminal()
+            started.append((command, terminal, self.start_at(
+                terminal, *command.split(), data=acl,
+                prefix=in_python('import random; random.uniform = lambda *_: 1.2'))))
+        for command, terminal, _ in started:
+            if '-q' not in command:
+                terminal.read_until(r'\r\x1b\[JInternal[^\r]* \(500\), next try in [12] s\r')
+        self.server.clear_faults()
+        for command, terminal, process in started:
+            with self.subTest(command):
+                failed = command.split()[0] in ('check', 'delete')      # it is old
+                self.assertEqual(self.finish(process).status, failed)
+                self.assertNotIn('Error', ''.join(terminal.screen()))
+                self.assertEqual('\x1b' in terminal.text, '-q' not in command)
+
+    def test_a_line_of_status_mangles_neither_output_nor_questions(self):
+        keys = [self.place(fs=fs, date=date) for fs in ('/a', '/b', '/c')
+                for date in ('2020-01-01', '2020-01-02')]
+        listing = self.succeed('list').out.decode().splitlines()
+        self.server.page_size = 3
+        self.addCleanup(setattr, self.server, 'page_size', 1000)
+        page = self.server.fault('ListObjectsV2', 'stall', skip=1)
+        question, output = self.open_terminal(), self.open_terminal()
+        listed = self.start('list', stdout=output.slave, stderr=output.slave)
+        output.read_until('Dumps for this host')
+        self.assertTrue(page.event.wait(PATIENCE))
+        whole = self.server.fault('ListObjectsV2', 'stall')
+        asked = self.start('clean', '1', stdin=question.slave, stderr=question.slave)
+        for terminal in (question, output):
+            terminal.read_until(r'\x1b\[Jno answer for [2-9] s\r')
+        whole.release.set()
+        question.read_until(r'\? \[y/N\] ')
+        shown = re.findall('no answer for ([0-9]+) s', output.text)[-1]
+        output.read_until('no answer for %d s' % (int(shown) + 2))
+        page.release.set()
+        self.assertEqual(self.finish(listed).status, 0)
+        self.assertEqual(output.screen(), listing + [''])
+        deletion = self.server.fault('DeleteObject', 'stall', when='start')
+        question.type('y\n')
+        question.read_until(r'\? \[y/N\] (y\r\n)?\r\x1b\[Jno answer for [2-9] s\r')
+        deletion.release.set()
+        self.assertEqual(self.finish(asked).status, 0)
+        self.assertEqual(self.keys(), keys[1::2])
+        self.assertRegex('\n'.join(question.screen()), r'\ADelete 3 dumps, 300\? \[y/N\] y\n'
+                         r'(s3dump: deleted [^ ]*, 100\n){3}\Z')
 
     def test_a_system_without_threads_is_told_of_in_a_line(self):
         terminal = self.open_terminal()
@@ -3635,8 +3746,11 @@ class FaultTests(ProgramTestCase):
         for change in ('sys.modules["argparse"] = None', 'collections.namedtuple = fail'):
             code = ('import collections, pkgutil, runpy, sys\ndef fail(*_):\n'
                     '    raise MemoryError()\n%s\nrunpy.run_path(%r, run_name="__main__")')
-            self.must_fail(1, 'out of memory, or not all of it is here', '--help',
-                           prefix=PYTHON + ['-c', code % (change, PROGRAM)])
+            prefix = PYTHON + ['-c', code % (change, PROGRAM)]
+            self.must_fail(1, 'out of memory, or not all of it is here', '--help', prefix=prefix)
+            for place in ('/dev/full', '&-'):
+                result = self.run_program(prefix=in_shell('exec "$@" 2>' + place, prefix))
+                self.assertEqual((result.status, result.err), (1, ''))
 
     def test_a_module_that_is_not_there_is_not_certainly_out_of_memory(self):
         for name in ('xml.etree.ElementTree', 'encodings.idna'):
@@ -3732,7 +3846,6 @@ class SystemCallTests(ProgramTestCase):
             sys.argv[0] = %r
             sys.path.insert(0, os.path.dirname(sys.argv[0]))
             import s3dump
-            s3dump.s3.CONNECT_TIMEOUT = 1   # after a send() that failed, for the server's reason
             if %r:
                 os.write(-77, b'')          # here the counts begin
             sys.exit(s3dump.main())""" % (PROGRAM, self.library)], {}
@@ -3842,6 +3955,29 @@ class InstallTests(ProgramTestCase):
 
 
 class SourceTests(unittest.TestCase):
+
+    def test_pydoc_shows_the_library_and_all_of_it_is_documented(self):
+        text = pydoc.plain(pydoc.render_doc(s3))
+        for name in ('class Bucket', 'upload(self, ', 'load_config(', 'class IntegrityError'):
+            self.assertIn(name, text)
+        for name in ('class Request', 'class Workers', 'PROXY', 'canonical_request', 'SelfTest'):
+            self.assertNotIn(name, text)
+        errors = {name for name, thing in vars(s3).items() if isinstance(thing, type)
+                  and issubclass(thing, s3.Error)}
+        self.assertEqual(errors - set(s3.__all__), set())
+        for name in s3.__all__:
+            thing = getattr(s3, name)
+            self.assertTrue(thing.__doc__ and not re.match(name + r'\(', thing.__doc__), name)
+            for method, function in vars(thing).items() if isinstance(thing, type) else ():
+                if not method.startswith('_') and callable(getattr(thing, method)):
+                    self.assertTrue(function.__doc__, (name, method))
+
+    def test_the_program_uses_nothing_private_of_the_library(self):
+        with open(PROGRAM, encoding='utf-8') as file:
+            tree = ast.parse(file.read())
+        self.assertEqual([(node.lineno, node.attr) for node in ast.walk(tree)
+                          if isinstance(node, ast.Attribute) and re.match('_(?!_)', node.attr)
+                          and getattr(node.value, 'id', '') != 'self'], [])
 
     files = {'s3.py': set(), 's3dump.py': {'s3'}, 'test_s3.py': {'s3'},
              'test_s3dump.py': {'s3dump', 'test_s3'},
