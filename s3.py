@@ -1812,6 +1812,11 @@ class Thread:
         return self._running.locked() and (self.begun or time.monotonic() < self._due)
 
 
+def in_main_thread():
+    """Whether the main thread asks; current_thread() doesn't know our Threads."""
+    return threading.get_ident() == threading.main_thread().ident
+
+
 class Task:
     """A call in a worker's thread; its value is the worker's until it is done.
 
@@ -2999,8 +3004,7 @@ class Bucket:
 
     def signals_here(self):
         """Return the signals if this is the main thread, else NO_SIGNALS."""
-        main = threading.main_thread().ident        # current_thread() doesn't know our Threads
-        return self.signals if threading.get_ident() == main else NO_SIGNALS
+        return self.signals if in_main_thread() else NO_SIGNALS
 
     def connection(self):
         """Return the Connection of the calling thread."""
