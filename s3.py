@@ -109,7 +109,8 @@ MAX_EXPIRES = 7 * 86400             # seconds that a presigned URL may hold
 # What we choose:
 
 PART_SIZE = 16 << 20                # 10,000 of them are 156 GiB, five in memory 80 MiB
-JOBS = 4
+JOBS = 4                            # parts in flight at first
+MOST_JOBS = 16                      # and at most, if more make the transfer faster
 BLOCK = 256 << 10                   # bytes moved by one system call
 CONNECT_TIMEOUT = 10                # seconds
 NEXT_ADDRESS = 0.25                 # seconds until the next address of a name is tried, too
@@ -293,6 +294,11 @@ def count_of(most):
     return parser('[0-9]{1,9}', 'a number from 1 to %d' % most, int, 1, most)
 
 
+def auto_or(parse):
+    """Return a function that takes the word auto, too."""
+    return lambda text: text if text == 'auto' else parse(text)
+
+
 def bytes_of(size):
     """Return the number of bytes that a SIZE means; units are powers of 1024."""
     number = size.rstrip('kmgtKMGT')
@@ -331,7 +337,7 @@ SETTINGS = {
     'endpoint': parse_word, 'server': parse_word,
     'addressing': one_of('auto', 'path', 'virtual'), 'ca_bundle': home_path,
     'storage_class': parse_word, 'limit_rate': parse_rate,
-    'jobs': count_of(64), 'max_parts': count_of(MAX_PARTS),
+    'jobs': auto_or(count_of(64)), 'max_parts': count_of(MAX_PARTS),
     'part_size': parser(SIZE, 'a part size: 5m to 5g', bytes_of, MIN_PART_SIZE, MAX_PART_SIZE),
     'checksum': one_of('auto', 'crc32', 'none'), 'etag': one_of('auto', 'md5', 'opaque'),
     'sse': one_of('AES256', 'aws:kms', 'aws:kms:dsse'), 'sse_kms_key_id': parse_word,
@@ -1177,6 +1183,94 @@ class RateLimit:
                 self._next -= count / self.rate
 
 
+# -------------------------------------------------------------------------------- Pace
+# How many connections are worth their while.
+
+class Pace:
+    """How many parts are in flight: as many as make the transfer faster, from *jobs* to *most*.
+
+    While the network is what is waited for, more connections are tried, and kept if the rate
+    rises by a twentieth.  Each number is given a moment to settle, and is then measured over
+    SPAN seconds and SAMPLE bytes at least.  A number that was tried in vain is tried again after
+    RETRY seconds, then after twice as many, for links change.  slowed: a deque of the times at
+    which the server asked for slower requests; each takes one away for CALM seconds.
+    """
+    SPAN, SAMPLE = 0.2, 16 << 20    # less than a sample may be in the buffers of the kernel
+    RETRY, MOST_RETRY = 15, 600
+    CALM = 5
+
+    def __init__(self, jobs, most, slowed=()):
+        self._jobs, self._most, self._slowed = jobs, most, slowed
+        self._mark = None           # (time, bytes moved, seconds waited) when this span began
+        self._settled = False
+        self._before = None         # (jobs, rate) before the number under trial
+        self._step, self._pause, self._again = 2, self.RETRY, 0
+
+    def jobs(self, now):
+        """Return how many parts may be in flight; now: monotonic seconds."""
+        return max(1, self._jobs - sum(now - when < self.CALM for when in tuple(self._slowed)))
+
+    def look(self, now, moved, waited, limit=None):
+        """Decide whether to change the number, at *now* in monotonic seconds.
+
+        moved: bytes so far; waited: seconds so far in which the network was waited for; limit:
+        bytes per second that are allowed, or None.
+        """
+        if self._mark is None or self.jobs(now) < self._jobs:
+            self._mark, self._settled = (now, moved, waited), False
+        then, moved_then, waited_then = self._mark
+        seconds, count = now - then, moved - moved_then
+        if seconds >= self.SPAN and count >= self.SAMPLE:
+            self._mark, self._settled = (now, moved, waited), not self._settled
+            if not self._settled:
+                self._decide(now, count / seconds, (waited - waited_then) / seconds, limit)
+
+    def _decide(self, now, rate, waiting, limit):
+        before, self._before = self._before, None
+        if before and rate < 1.05 * before[1]:
+            self._jobs, self._step = before[0], 2
+            self._again, self._pause = now + self._pause, min(2 * self._pause, self.MOST_RETRY)
+        elif waiting > 1 / 8 and self._jobs < self._most and now >= self._again and (
+                limit is None or rate < 0.9 * limit):
+            self._before = self._jobs, rate
+            self._step = self._jobs if before else self._step
+            self._jobs = min(self._most, self._jobs + self._step)
+
+
+def most_jobs(part_size, memory):
+    """Return how many parts of *part_size* bytes may be in flight at most.
+
+    An eighth of *memory*, in bytes, may be filled with them; JOBS where memory is None, unknown.
+    """
+    return max(JOBS, min(MOST_JOBS, (memory or 0) // 8 // part_size - 1))
+
+
+def available_memory(root='/'):
+    """Return the bytes that the machine, its cgroups and ulimit -v leave us, or None if unknown.
+
+    Sources: proc_meminfo(5); cgroups(7); Linux, "Control Group v2", "Memory Resource Controller".
+    """
+    def lines(*path):
+        try:
+            with open(os.path.join(root, *path)) as file:
+                return file.read().split('\n')
+        except (OSError, UnicodeDecodeError):
+            return []
+
+    import resource                 # here, since only transfers ask
+    limits = [resource.getrlimit(resource.RLIMIT_AS)[0]]
+    limits += [1024 * int(line.split()[1]) for line in lines('proc/meminfo')
+               if line.startswith('MemAvailable:')]
+    for line in lines('proc/self/cgroup'):
+        _, controllers, path = line.split(':', 2) if line.count(':') > 1 else ('', 'none', '')
+        while controllers in ('', 'memory') and path:       # the limits of its parents hold, too
+            for name in 'memory.max', 'memory.limit_in_bytes':
+                limits += [int(text) for text in lines(
+                    'sys/fs/cgroup', controllers, path.strip('/'), name) if text.isdigit()]
+            path = path.rstrip('/').rpartition('/')[0] + '/' if path != '/' else ''
+    return min([limit for limit in limits if limit != resource.RLIM_INFINITY], default=None)
+
+
 # --------------------------------------------------------------------------- Answers
 # http.client lets truncation pass when it fills a buffer, and waits for ever for a server that
 # sends a byte a minute; so here bytes are counted, and the time is limited.
@@ -1738,7 +1832,7 @@ Pipe = collections.namedtuple('Pipe', 'reader writer')
 
 
 class Workers:
-    """The threads of a Bucket, `jobs` at most, and jobs + 1 buffers of *size* bytes.
+    """The threads of a Bucket, as many as its Pace says, and one buffer of *size* bytes more.
 
     A buffer belongs to the main thread, which got it from buffer(), until it is submitted; then to
     the Task, whose thread releases it after success where the Task `frees` it, and leaves that
@@ -1758,22 +1852,37 @@ class Workers:
         self._unfinished = collections.deque()      # one entry per open task: += is not atomic
         self._connections = collections.deque()
         self._failures = collections.deque()
+        self._pace = Pace(bucket.jobs, bucket.most_jobs(), bucket.tally.slowed)
+        self._waited = 0                    # seconds, for the threads
         self._tasks = Pipe(*os.pipe())      # a byte per task, to the threads
         self._news = Pipe(*os.pipe())       # a byte when something has changed
         os.set_blocking(self._news.writer, False)   # a full pipe is news enough
 
+    @property
+    def jobs(self):
+        """How many tasks may be under way."""
+        return self._pace.jobs(self._bucket.monotonic())
+
     def buffer(self):
         """Return a memoryview of *size* bytes, as soon as one is free."""
-        if not self._free and self._made <= self._bucket.jobs:
-            self._made += 1
-            try:                    # not a bytearray, whose pages are taken at once
-                return memoryview(mmap.mmap(-1, self._size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
-            except OSError:
-                raise MemoryError('no room for a part')
-        while not self._free:
-            self._listen()
+        while len(self._unfinished) > self.jobs or (
+                self._unfinished and not self._free and self._made > self.jobs):
+            self.listen()
         self._raise()
-        return self._free.popleft()
+        if self._free:
+            return self._free.popleft()
+        self._made += 1
+        try:                        # not a bytearray, whose pages are taken at once
+            return memoryview(mmap.mmap(-1, self._size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        except OSError:
+            raise MemoryError('no room for a part')
+
+    @contextlib.contextmanager
+    def all_at_once(self):
+        """A context in which as many tasks are under way as ever may be."""
+        pace, self._pace = self._pace, Pace(self._bucket.most_jobs(), 0)
+        yield
+        self._pace = pace
 
     def release(self, buffer):
         """Give a buffer back."""
@@ -1783,7 +1892,7 @@ class Workers:
         """Have function(*args) called by a thread; returns the Task."""
         task = Task(functools.partial(function, *args), frees)
         self._unfinished.append(None)
-        if len(self._threads) < min(self._bucket.jobs, len(self._unfinished)):
+        if len(self._threads) < min(self.jobs, len(self._unfinished)):
             self._add_thread()
         self._queue.append(task)
         os.write(self._tasks.writer, b'.')
@@ -1802,9 +1911,18 @@ class Workers:
     def wait(self, task):
         """Wait until *task* is done; returns its value."""
         while not task.done:
-            self._listen()
+            self.listen()
         self._raise()
         return task.value
+
+    def listen(self):
+        """Wait for news from a thread, for a moment at most."""
+        bucket, start = self._bucket, self._bucket.monotonic()
+        self._listen()
+        now = bucket.monotonic()
+        self._waited += now - start
+        self._pace.look(now, bucket.limit.moved - bucket.tally.wasted, self._waited,
+                        bucket.limit.rate)
 
     def wait_for(self, descriptor):
         """Wait until *descriptor* can be read; raises if a task fails meanwhile."""
@@ -1812,15 +1930,13 @@ class Workers:
             pass
 
     def _listen(self, *descriptors):
-        """Wait for news from a thread, or until one of *descriptors* can be read; returns the
-        readable ones."""
+        """Wait for news from a thread, or until one of *descriptors* can be read, or for a moment;
+        returns the readable ones."""
         self._raise()
-        found = []
-        while not found:
-            self._bucket.signals.poll()
-            if self._bereaved():
-                raise MemoryError('a thread died')
-            found = ready((self._news.reader,) + descriptors, select.POLLIN, 0.25)
+        self._bucket.signals.poll()
+        if self._bereaved():
+            raise MemoryError('a thread died')
+        found = ready((self._news.reader,) + descriptors, select.POLLIN, 0.1)
         if self._news.reader in found:
             os.read(self._news.reader, 4096)
             self._raise()
@@ -1845,7 +1961,7 @@ class Workers:
         if self._stopped:
             return
         self._stopped = True
-        os.write(self._tasks.writer, b'.' * self._bucket.jobs)
+        os.write(self._tasks.writer, b'.' * len(self._threads))
         end = time.monotonic() + GRACE
         while worth_waiting() and self._alive() and time.monotonic() < end:
             time.sleep(0.01)
@@ -1918,8 +2034,7 @@ class Retries:
         if left < 0.001 or self._wrong >= min(most, 5):
             return None
         self._failures += 1
-        slow = getattr(error, 'code', '') == 'SlowDown' or getattr(error, 'status', 0) in (429, 503)
-        bound = min(20, (1 if slow else 0.1) * 2 ** min(self._failures - 1, 10))
+        bound = min(20, (1 if too_fast(error) else 0.1) * 2 ** min(self._failures - 1, 10))
         pause = max(random.uniform(0, bound), getattr(error, 'retry_after', 0))
         return min(pause, left)
 
@@ -1937,6 +2052,11 @@ DAMAGED_CODES = {'BadDigest', 'XAmzContentSHA256Mismatch', 'XAmzContentChecksumM
 AGED_CODES = {'RequestTimeTooSkewed'}   # though the clocks agree: it waited in a queue
 EXPIRED_CODES = {'ExpiredToken', 'ExpiredTokenException', 'TokenRefreshRequired', 'InvalidToken',
                  'InvalidAccessKeyId'}  # the last where somebody rotates keys in a file
+
+
+def too_fast(error):
+    """Whether the server asks for slower requests."""
+    return getattr(error, 'code', '') == 'SlowDown' or getattr(error, 'status', 0) in (429, 503)
 
 
 def most_tries(error):
@@ -2623,6 +2743,8 @@ class Request:
                 self.retries.attempts or self.retries.moved):
             self.retries.attempts = 1   # the connection had idled too long: no fault, no pause
             return
+        if too_fast(error):
+            self._bucket.tally.slowed.append(self._bucket.monotonic())
         pause = self.retries.pause(error, sent or 0)
         if pause is None:
             raise self._final(error)
@@ -2705,13 +2827,15 @@ class Times:
 class Tally:
     """Counts how a transfer goes, for those who show it.
 
-    retries: requests that were tried again; wasted: bytes that were sent in vain; waits: who
-    waits, {anything: (for what, since when by the monotonic clock, seconds)}.  For what: '',
-    an answer; 'the stream' or 'the reader'; or, with seconds, the next try, and why.
+    retries: requests that were tried again; wasted: bytes that were sent in vain; slowed: when
+    the server asked for slower requests, by the monotonic clock; waits: who waits, {anything:
+    (for what, since when by that clock, seconds)}.  For what: '', an answer; 'the stream' or
+    'the reader'; or, with seconds, the next try, and why.
     """
 
     def __init__(self):
         self.retries = self.wasted = 0
+        self.slowed = collections.deque(maxlen=MOST_JOBS)
         self.waits, self._lock = {}, threading.Lock()
 
     @contextlib.contextmanager
@@ -2825,6 +2949,7 @@ class Bucket:
         self.service = config.get('service', 's3')
         self.opaque_etags = config.get('etag') == 'opaque'
         self.jobs = config.get('jobs', JOBS)
+        self.fixed_jobs = 'jobs' in config
         self.part_size = config.get('part_size', PART_SIZE)
         self.max_parts = config.get('max_parts', MAX_PARTS)
         self.checksum = config.get('checksum', 'crc32' if self.endpoint.aws else 'none') == 'crc32'
@@ -2867,6 +2992,10 @@ class Bucket:
     def now(self):
         """Return the seconds since the epoch, by the server's clock as far as it is known."""
         return self._clock() + self.offset
+
+    def most_jobs(self):
+        """Return how many parts may be in flight at most."""
+        return self.jobs if self.fixed_jobs else most_jobs(self.part_size, available_memory())
 
     def patience_now(self):
         """Return the seconds without progress after which a request fails now."""
@@ -3019,7 +3148,7 @@ class Bucket:
                 '%Y-%m-%dT%H:%M:%SZ', time.gmtime(self.now() + 86400 * days))
         return headers
 
-    def _protect(self, headers, body):
+    def _protect(self, headers, body, crc32=None):
         """Add the checksum header if the server keeps checksums; returns the payload hash.
 
         Over TLS the CRC32 is enough for the server to find damage, at a third of the cost.
@@ -3027,7 +3156,8 @@ class Bucket:
         if self.endpoint.wants_md5 or (self.retain and not self.checksum):
             headers.update(digest_header(body))     # for Object Lock the SHA-256 is not enough
         if self.checksum:
-            headers['x-amz-checksum-crc32'] = crc32_text(zlib.crc32(body))
+            headers['x-amz-checksum-crc32'] = crc32_text(
+                zlib.crc32(body) if crc32 is None else crc32)
             if self.endpoint.scheme == 'https':
                 return UNSIGNED_PAYLOAD
         return sha256(body)
@@ -3258,10 +3388,13 @@ class Bucket:
         watch(request)
         return request.run(parse_upload_id)
 
-    def upload_part(self, multipart, number, body):
-        """Send one part (bytes-like); returns its ETag and its CRC32 (None where unused)."""
+    def upload_part(self, multipart, number, body, crc32=None):
+        """Send one part (bytes-like); returns its ETag and its CRC32 (None where unused).
+
+        crc32: of the body, if it is known already.
+        """
         headers = {}
-        payload_hash = self._protect(headers, body)
+        payload_hash = self._protect(headers, body, crc32)
         etag = Request(self, 'UploadPart', 'PUT', multipart.key,
                        {'partNumber': str(number), 'uploadId': multipart.upload_id}, headers, body,
                        payload_hash=payload_hash).run(require_etag)
@@ -3321,19 +3454,9 @@ class Bucket:
         """
         workers = Workers(self, self.part_size)
         try:
-            tasks = [workers.submit(self.head_whole, key, len(keys) > 1 or ended) for key in keys]
-            heads = [workers.wait(task) for task in tasks]
-            dump_id = heads[0].dump_id or max(head.dump_id for head in heads)
-            for key, head in zip(keys, heads):
-                # a copy may have lost the metadata, of large objects first
-                if head.dump_id != dump_id and (head.dump_id or heads[0].dump_id):
-                    raise IntegrityError('%s belongs to another dump than %s: one was replaced, '
-                                         'or is not whole' % (quoted(key), quoted(keys[0])))
-            proofs = [download_object(self, workers, key, head, write)
-                      for key, head in zip(keys, heads)]
+            return download(self, workers, keys, look_at_all(self, workers, keys, ended), write)
         finally:
             workers.stop()
-        return min(proofs, key=('length', 'etag', 'crc32').index)
 
     def head_whole(self, key, ended):
         """Return the Head of an object, if it can be read now and no volume is missing after it.
@@ -3493,16 +3616,17 @@ class Volume:
     def add(self, buffer, count):
         """Have the first *count* bytes of *buffer* sent as the next part, and *buffer* released.
 
-        Here the CRC32 of the whole is computed, in stream order, and in upload_part() that of
-        the part: so no buffer that is lost, doubled or overwritten goes unnoticed.
+        The CRC32 is computed here, in stream order, and the server computes it of what it gets:
+        so no buffer that is lost, doubled or overwritten goes unnoticed.
         """
-        view = buffer[:count]
+        view, crc32 = buffer[:count], None
         self.size += count
         self.count += 1
         if self._crc32 is not None:
-            self._crc32 = zlib.crc32(view, self._crc32)
+            crc32 = zlib.crc32(view)
+            self._crc32 = crc32_combine(self._crc32, crc32, count)
         self._tasks.append(self._upload.workers.submit(
-            self._upload.bucket.upload_part, self, self.count, view, frees=buffer))
+            self._upload.bucket.upload_part, self, self.count, view, crc32, frees=buffer))
         while self._tasks and self._tasks[0].done:      # 10,000 would take 2 MiB
             self._take_part()
 
@@ -3614,26 +3738,33 @@ def crc32_proof(expected, range_size):
 
 
 def crc32_combine(one, other, size):
-    """Return the CRC32 of two pieces of data from those of each; size: of the second, in bytes.
+    """Return the CRC32 of two pieces of data from those of each; size: of the second, in bytes."""
+    return crc32_multiply(crc32_shift(size), one) ^ other
 
-    Appending n bits multiplies a CRC by x^n.  In the CRC32 of RFC 1952, section 8, the most
-    significant bit is the coefficient of x^0.
+
+@functools.lru_cache(maxsize=64)    # nearly all parts have one size
+def crc32_shift(size):
+    """Return the CRC32 by which to multiply that of what *size* bytes are appended to: x^(8 size).
+
+    In the CRC32 of RFC 1952, section 8, the most significant bit is the coefficient of x^0.
     """
-    def multiply(a, b):
-        product = 0
-        while a:
-            if a & 1 << 31:
-                product ^= b
-            a = a << 1 & 0xffffffff
-            b = b >> 1 ^ (0xedb88320 if b & 1 else 0)
-        return product
-
-    power, bits = 1 << 30, 8 * size         # x^1, x^2, x^4, x^8...
+    product, power, bits = 1 << 31, 1 << 30, 8 * size       # power: x^1, x^2, x^4, x^8...
     while bits:
         if bits & 1:
-            one = multiply(power, one)
-        power, bits = multiply(power, power), bits >> 1
-    return one ^ other
+            product = crc32_multiply(power, product)
+        power, bits = crc32_multiply(power, power), bits >> 1
+    return product
+
+
+def crc32_multiply(a, b):
+    """Return the product of two CRC32s, as polynomials."""
+    product = 0
+    while a:
+        if a & 1 << 31:
+            product ^= b
+        a = a << 1 & 0xffffffff
+        b = b >> 1 ^ (0xedb88320 if b & 1 else 0)
+    return product
 
 
 def etag_proof(etag, part_sizes, certain, range_size):
@@ -3751,34 +3882,70 @@ def find_part_sizes(bucket, key, head, count):
     return ([], False) if 0 < told < head.size else (sorted(fits), False)
 
 
-def download_object(bucket, workers, key, head, write):
-    """Write an object to write(view) as its ranges come in; returns how it was checked."""
-    proof = find_proof(bucket, key, head)
-    pending, position = collections.deque(), 0
+def look_at_all(bucket, workers, keys, ended):
+    """Return the Heads of all objects, which prove to be of one dump and readable; nothing is
+    written before that is known."""
+    with workers.all_at_once():     # a request for each of many small objects is mostly waiting
+        tasks = [workers.submit(bucket.head_whole, key, len(keys) > 1 or ended) for key in keys]
+        heads = [workers.wait(task) for task in tasks]
+    dump_id = heads[0].dump_id or max(head.dump_id for head in heads)
+    for key, head in zip(keys, heads):
+        # a copy may have lost the metadata, of large objects first
+        if head.dump_id != dump_id and (head.dump_id or heads[0].dump_id):
+            raise IntegrityError('%s belongs to another dump than %s: one was replaced, or is '
+                                 'not whole' % (quoted(key), quoted(keys[0])))
+    return heads
 
-    def fetch(view, first):         # in a thread
-        bucket.get_object(key, view, first, head)
-        return proof.prepare(view)
 
-    while position < head.size or pending:
-        while position < head.size and len(pending) <= bucket.jobs:
+Range = collections.namedtuple('Range', 'key head proof first size')
+
+
+def ranges_of(bucket, keys, heads):
+    """Yield the Ranges of all objects, in order."""
+    for key, head in zip(keys, heads):
+        proof = find_proof(bucket, key, head)
+        for first in range(0, head.size, proof.range_size) if head.size else (0,):
+            yield Range(key, head, proof, first, min(proof.range_size, head.size - first))
+
+
+def fetch_range(bucket, found, view):
+    """Fill *view*, in a thread; returns what the proof can compute of it alone."""
+    bucket.get_object(found.key, view, found.first, found.head)
+    return found.proof.prepare(view)
+
+
+def download(bucket, workers, keys, heads, write):
+    """Write all objects to write(view) as their ranges come in; returns how they were checked."""
+    ranges, pending, proofs = ranges_of(bucket, keys, heads), collections.deque(), set()
+    following = next(ranges)
+    while following or pending:
+        if following and len(pending) <= workers.jobs:
             buffer = workers.buffer()
-            view = buffer[:min(proof.range_size, head.size - position)]
-            pending.append((view, buffer, workers.submit(fetch, view, position)))
-            position += len(view)
-        view, buffer, task = pending.popleft()
-        prepared = workers.wait(task)
-        with bucket.tally.waiting(proof, 'the reader'):
-            count = write(view)
-        if isinstance(count, int) and count != len(view):
-            raise IntegrityError('%s: only %d of %d bytes could be written'
-                                 % (quoted(key), count, len(view)))
-        proof.update(view, prepared)
-        workers.release(buffer)
-    complaint = proof.complaint()
+            view = buffer[:following.size]
+            pending.append((following, buffer, view, workers.submit(
+                fetch_range, bucket, following, view)))
+            following = next(ranges, None)
+        elif not pending[0][-1].done:
+            workers.listen()
+        else:
+            found, buffer, view, task = pending.popleft()
+            write_range(bucket, found, view, workers.wait(task), write)
+            workers.release(buffer)
+            proofs.add(found.proof.name)
+    return min(proofs, key=('length', 'etag', 'crc32').index)
+
+
+def write_range(bucket, found, view, prepared, write):
+    """Write a Range out, and raise IntegrityError if it was the last of a damaged object."""
+    with bucket.tally.waiting(found.proof, 'the reader'):
+        count = write(view) if len(view) else None
+    if isinstance(count, int) and count != len(view):
+        raise IntegrityError('%s: only %d of %d bytes could be written'
+                             % (quoted(found.key), count, len(view)))
+    found.proof.update(view, prepared)
+    complaint = found.first + found.size == found.head.size and found.proof.complaint()
     if complaint:
-        raise IntegrityError('%s: %s' % (quoted(key), complaint))
-    return proof.name
+        raise IntegrityError('%s: %s' % (quoted(found.key), complaint))
 
 
 # ------------------------------------------------------------------------- Self-test

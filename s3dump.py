@@ -1499,7 +1499,8 @@ OPTIONS = (
     option('', '-h --host', 'NAME', "host label, instead of this machine's name", parse_text),
     option('', '-L --limit-rate', 'RATE', 'bytes per second: 300k, 1.5m',
            s3.SETTINGS['limit_rate']),
-    option('', '-j --jobs', 'N', 'parts in flight (%d)' % s3.JOBS, s3.SETTINGS['jobs']),
+    option('', '-j --jobs', 'N', 'parts in flight (auto: %d, and up to %d)' % (
+        s3.JOBS, s3.MOST_JOBS), s3.SETTINGS['jobs']),
     option('', '-q --quiet', help='no status, only errors'),
     option('', '-v --verbose', help='a line per request and retry'),
     option('', '--completion', 'SHELL', 'print the completion for bash or zsh',

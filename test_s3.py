@@ -46,6 +46,7 @@ import json
 import os
 import random
 import re
+import resource
 import select
 import signal
 import socket
@@ -4522,6 +4523,101 @@ class RateLimitTests(unittest.TestCase):
         for _ in range(10):
             limit.take(12)
         self.assertAlmostEqual(clock.now, 1.08 - .125, delta=.13)
+
+
+class PaceTests(unittest.TestCase):
+
+    # name: (bytes per second of n connections at a time, parts of 16 MB, how much slower than
+    # the best fixed number it may be, the least and the most connections at the end)
+    LINKS = {
+        'steady': (lambda n, now: 100e6, 60, 1.02, 4, 6),
+        'each connection has a limit': (lambda n, now: 60e6 * n, 250, 1.2, 16, 16),
+        'there are two limits': (lambda n, now: min(60e6 * n, 500e6), 250, 1.2, 9, 12),
+        'slow': (lambda n, now: 4e6, 8, 1.02, 4, 6),
+        'far away': (lambda n, now: 10e6 * n, 64, 1.35, 16, 16),
+        'lossy': (lambda n, now: 20e6 * n ** .7, 125, 1.2, 12, 16),
+        'more are worse': (lambda n, now: 100e6 / (1 + max(0, n - 4) / 10), 125, 1.05, 4, 4),
+        'doubles': (lambda n, now: min(40e6 * n, 160e6 if now < 12 else 320e6), 500, 1.2, 8, 12),
+        'a slow producer': (lambda n, now: 60e6 * n, 25, 1.02, 4, 4),
+    }
+
+    def transfer(self, pace, link, total, producer):
+        """Send *total* bytes, in parts; returns the seconds, and the most jobs there were."""
+        now = moved = waited = begun = early = most = 0
+        parts, step = [], 0.02      # parts: bytes that are left of each; early: sent of the next
+        while parts or begun < total:
+            now += step
+            jobs = pace.jobs(now)
+            most = max(most, jobs)
+            while len(parts) < jobs and begun + 16e6 <= min(producer * now, total):
+                parts.append(16e6 - early)
+                begun, early = begun + 16e6, 0
+            waited += step * (len(parts) >= jobs)
+            share = link(len(parts), now) * step / max(1, len(parts))
+            moved += share * len(parts)
+            parts = [part - share for part in parts]
+            early -= sum(part for part in parts if part <= 0)
+            parts = [part for part in parts if part > 0]
+            pace.look(now, moved, waited)
+        return now, most
+
+    def test_connections_are_added_where_they_make_a_transfer_faster(self):
+        for name, (link, total, slower, least, most) in self.LINKS.items():
+            with self.subTest(name):
+                producer = 50e6 if name == 'a slow producer' else 1e12
+                best = min(self.transfer(s3.Pace(jobs, jobs), link, total * 16e6, producer)[0]
+                           for jobs in range(4, 17, 2))
+                pace = s3.Pace(4, 16)
+                seconds, highest = self.transfer(pace, link, total * 16e6, producer)
+                self.assertLessEqual(seconds, slower * best)
+                self.assertTrue(least <= pace.jobs(seconds) <= most, pace.jobs(seconds))
+                if name in ('slow', 'a slow producer'):
+                    self.assertLessEqual(highest, 6)
+
+    def test_a_fixed_number_stays_and_a_rate_limit_keeps_it(self):
+        for pace, limit in ((s3.Pace(3, 3), None), (s3.Pace(4, 16), 100e6)):
+            for now in range(1, 100):
+                pace.look(now, 98e6 * now, now, limit)
+            self.assertEqual(pace.jobs(100), 3 if limit is None else 4)
+
+    def test_each_complaint_takes_one_away_for_a_while(self):
+        slowed = collections.deque()
+        pace = s3.Pace(4, 16, slowed)
+        slowed += (100, 101)
+        self.assertEqual([pace.jobs(now) for now in (101, 104, 105.5, 106.5)], [2, 2, 3, 4])
+        slowed += [200] * 10
+        self.assertEqual(pace.jobs(200), 1)
+
+    def test_memory_bounds_the_connections(self):
+        for memory, jobs in ((None, 4), (1 << 20, 4), (512 << 20, 4), (1 << 30, 7), (2 << 30, 15),
+                             (24 << 30, 16)):
+            self.assertEqual(s3.most_jobs(16 << 20, memory), jobs)
+
+    def test_memory_is_the_least_that_the_system_leaves(self):
+        files = {'proc/meminfo': 'MemTotal: 9 kB\nMemAvailable:   3000 kB\n'}
+        steps = (
+            ({}, 3000 << 10),
+            ({'proc/self/cgroup': '0::/a/b\n', 'sys/fs/cgroup/a/memory.max': '2000000\n',
+              'sys/fs/cgroup/a/b/memory.max': 'max\n'}, 2000000),
+            ({'proc/self/cgroup': '5:cpu:/x\n4:memory:/c\n0::/\n',
+              'sys/fs/cgroup/memory/c/memory.limit_in_bytes': '1000000\n'}, 1000000),
+            ({'sys/fs/cgroup/memory/memory.limit_in_bytes': '900000\n'}, 900000))
+        with tempfile.TemporaryDirectory() as root:
+            self.assertIn(s3.available_memory(root), (None, resource.getrlimit(
+                resource.RLIMIT_AS)[0]))
+            for more, expected in steps:
+                files.update(more)
+                for path, text in files.items():
+                    os.makedirs(os.path.dirname(os.path.join(root, path)), exist_ok=True)
+                    with open(os.path.join(root, path), 'w') as file:
+                        file.write(text)
+                self.assertEqual(s3.available_memory(root), expected)
+        code = 'import s3; print(s3.most_jobs(16 << 20, s3.available_memory()))'
+        for mib, jobs in ((512, '4'), (2048, '15')):
+            run = subprocess.run(['sh', '-c', 'ulimit -v %d; exec "$0" -c "$1"' % (mib << 10),
+                                  sys.executable, code], stdout=subprocess.PIPE,
+                                 cwd=os.path.dirname(os.path.abspath(s3.__file__)))
+            self.assertEqual(run.stdout.decode().strip(), jobs)
 
 
 class HostileTests(ClientTestCase):
