@@ -231,6 +231,8 @@ HINTS = {
 # What a policy must allow where that isn't named as the operation is.  Source: Amazon S3 User
 # Guide, "Required permissions for Amazon S3 API operations".
 ACTIONS = {'CompleteMultipartUpload': 's3:PutObject', 'CreateMultipartUpload': 's3:PutObject',
+           'GetBucketLifecycleConfiguration': 's3:GetLifecycleConfiguration',
+           'GetObjectLockConfiguration': 's3:GetBucketObjectLockConfiguration',
            'HeadBucket': 's3:ListBucket', 'HeadObject': 's3:GetObject',
            'ListMultipartUploads': 's3:ListBucketMultipartUploads',
            'ListObjectsV2': 's3:ListBucket', 'ListParts': 's3:ListMultipartUploadParts',
@@ -432,15 +434,16 @@ def read_ini(path, wanted):
 
     The name of a setting in an indented block begins with that of the block:
     s3.addressing_style.  wanted: whether somebody asked for a profile: else another user's file
-    is none.  Raises ConfigError.
+    is none, as is a folder, which `docker -v` makes where there is no file.  Raises ConfigError.
     """
-    if not os.path.lexists(path) or not wanted and not os.access(path, os.R_OK):
+    if os.path.isdir(path) or not os.path.lexists(path) or (
+            not wanted and not os.access(path, os.R_OK)):
         return {}
     import configparser             # here, since many machines have no such file
     import shlex
-    parser = configparser.RawConfigParser(default_section=None, strict=False)
+    parser = configparser.RawConfigParser(strict=False)
     try:
-        parser.read_string(read_text(path))
+        parser.read_file(io.StringIO(read_text(path), newline=None))
     except configparser.Error as error:
         raise ConfigError('cannot read %s: it is not a file of the AWS CLI, see line %s' % (
             printable(path), getattr(error, 'lineno', 0) or error.errors[0][0])) from None
@@ -485,16 +488,20 @@ def read_profile(name, environ):
     """
     credentials, config = (read_ini(path, name) for path in aws_files(environ))
     title = name or 'default'
+    own = credentials.get(title)
     found = [settings for settings in (
-        config.get(title) if title == 'default' else None, config.get('profile ' + title),
-        credentials.get(title)) if settings is not None]
+        config.get(title) if title == 'default' else None, config.get('profile ' + title), own)
+             if settings is not None]
     if not found:
         return None
-    profile = {}
-    for settings in found:
-        if 'aws_access_key_id' in settings:     # then no token of other credentials
-            profile = {name: value for name, value in profile.items() if name not in PROFILE_KEY}
-        profile.update(settings)
+    profile = {name: value for settings in found for name, value in settings.items()}
+    # An id and a secret from two files are nobody's; a process goes before those in config
+    keyed = [settings for settings in found if 'aws_access_key_id' in settings]
+    if keyed:
+        for name in PROFILE_KEY:
+            profile.pop(name, None)
+            if name in keyed[-1] and (keyed[-1] is own or 'credential_process' not in profile):
+                profile[name] = keyed[-1][name]
     if 'services' in profile:
         services = config.get('services ' + profile['services'])
         if services is None:
@@ -511,6 +518,10 @@ def configured_url(service, environ, profile):
     return '' if ignored else (
         environ.get('AWS_ENDPOINT_URL_' + service.upper()) or environ.get('AWS_ENDPOINT_URL')
         or profile.get(service + '.endpoint_url') or profile.get('endpoint_url') or '')
+
+
+METADATA_SETTINGS = ('metadata_service_timeout', 'metadata_service_num_attempts',
+                     'ec2_metadata_service_endpoint', 'ec2_metadata_service_endpoint_mode')
 
 
 def with_environment(config, environ):
@@ -530,14 +541,23 @@ def with_environment(config, environ):
              'region': (environ.get('AWS_REGION') or environ.get('AWS_DEFAULT_REGION')
                         or profile.get('region')),
              'endpoint': configured_url('s3', environ, profile),
+             'sts_endpoint': configured_url('sts', environ, profile),
              'addressing': profile.get('s3.addressing_style'),
              'ca_bundle': home_path(environ.get('AWS_CA_BUNDLE') or profile.get('ca_bundle')
                                     or environ.get('REQUESTS_CA_BUNDLE') or ''),
              'sse': 'aws:kms' if config.get('sse_kms_key_id') else ''}
-    for name in ('use_fips_endpoint', 'use_dualstack_endpoint'):
+    for name in METADATA_SETTINGS:
+        found[name] = environ.get('AWS_' + name.upper()) or profile.get(name)
+    for name in ('use_fips_endpoint', 'use_dualstack_endpoint', 's3.use_dualstack_endpoint'):
         found[name] = (environ.get('AWS_' + name.upper()) or profile.get(name)
                        or '').lower() == 'true'
-    return dict({name: value for name, value in found.items() if value}, **config)
+    config = dict({name: value for name, value in found.items() if value}, **config)
+    region = config.get('region', '')
+    if region == 'aws-global':
+        config['region'] = 'us-east-1'
+    elif re.search('fips-|-fips', region):              # as older names of such endpoints have it
+        config.update(region=re.sub('fips-|-fips', '', region), use_fips_endpoint=True)
+    return config
 
 
 # -------------------------------------------------------------------------- Endpoint
@@ -566,7 +586,8 @@ def partition(name):
 def aws_url(service, region, config):
     """Return the URL of Amazon's s3 or sts, of the kind that config asks for."""
     prefix, suffix, dual_suffix = partition(region)
-    fips, dual = config.get('use_fips_endpoint'), config.get('use_dualstack_endpoint')
+    fips, dual = config.get('use_fips_endpoint'), config.get('use_dualstack_endpoint') or (
+        service == 's3' and config.get('s3.use_dualstack_endpoint'))
     kinds = '-fips' if fips else ''
     if service == 's3':
         kinds += '.dualstack' if dual else ''
@@ -2247,8 +2268,9 @@ def parse_expiration(text):
 
 # The sources, each a function that returns Credentials or raises Absent, ConfigError or
 # NetworkError.  They are given the settings, the environment, the region of STS, which doesn't
-# change with that of the bucket, the Bucket, and whether they are asked again.
-Given = collections.namedtuple('Given', 'config environ region bucket again')
+# change with that of the bucket, the Bucket, whether they are asked again, and the profiles that
+# name this one as their source.
+Given = collections.namedtuple('Given', 'config environ region bucket again users')
 
 PROCESS_TIMEOUT = 60                # seconds
 INSTANCE_TIMEOUT = 1                # the service is on this machine, or nowhere
@@ -2264,26 +2286,82 @@ def from_configuration(given):
 
 
 def from_environment(given):
-    return make_credentials('the environment', given.environ, (
+    found = make_credentials('the environment', given.environ, (
         'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SECURITY_TOKEN' if given.environ.get(
             'AWS_SECURITY_TOKEN') else 'AWS_SESSION_TOKEN'))
+    if profile_name(given.config, given.environ):
+        chosen_profile(given)       # one that is missing is not passed over in silence
+    return found
 
 
-def from_profile(given, name=None, users=()):
-    """Return Credentials from a profile; users: the profiles that refer to it."""
-    chosen = name or profile_name(given.config, given.environ)
-    name = chosen or 'default'
-    where = 'profile %s' % name
-    profile = read_profile(chosen, given.environ)
-    if profile is None:
-        missing = printable('no %s in %s or %s' % (where, *aws_files(given.environ)))
-        raise ConfigError('there is ' + missing) if chosen else Absent(missing)
-    if 'role_arn' in profile and name not in users:
-        return from_role(given, name, profile, users + (name,))
+def chosen_profile(given):
+    """Return the name of the profile and its settings; raises ConfigError."""
+    name = profile_name(given.config, given.environ)
+    profile = read_profile(name, given.environ)
+    if name and profile is None:
+        raise ConfigError(printable('there is no profile %s in %s or %s' % (
+            name, *aws_files(given.environ))))
+    return name or 'default', profile or {}
+
+
+def from_role(given):
+    """Return Credentials of the role that a profile names, whose source has others."""
+    name, profile = chosen_profile(given)
+    if 'role_arn' not in profile or 'web_identity_token_file' in profile or (
+            given.users and 'aws_access_key_id' in profile):
+        raise Absent('no role_arn in profile %s' % name)
+    where = printable('role_arn of profile %s' % name)
+    source, kind = profile.get('source_profile'), profile.get('credential_source')
+    kinds = {'Environment': from_environment, 'EcsContainer': from_container,
+             'Ec2InstanceMetadata': from_instance}
+    if 'mfa_serial' in profile:
+        raise ConfigError('%s wants a code (mfa_serial), which cannot be typed here: use '
+                          'credential_process' % where)
+    if source in given.users:
+        raise ConfigError('%s: the profiles refer to each other' % where)
+    if not source and kind not in kinds:
+        raise ConfigError('%s has neither source_profile nor a known credential_source' % where)
+    sources = OF_PROFILE if source else [kinds[kind]]
+    if source:
+        given = given._replace(config=dict(given.config, profile=source),
+                               users=given.users + (name,))
+    try:
+        signer, _ = first_of(sources, given)
+    except Absent as reason:
+        raise ConfigError(printable('%s: %s' % (where, reason))) from None
+    return assume_role(given, where, signer, RoleArn=profile['role_arn'],
+                       RoleSessionName=profile.get('role_session_name'),
+                       ExternalId=profile.get('external_id'),
+                       DurationSeconds=profile.get('duration_seconds'))
+
+
+def from_web_identity(given):
+    """Return Credentials of a role, in exchange for the token in a file."""
+    name, profile = chosen_profile(given)
+    environ = {} if given.config.get('profile') else given.environ
+    path, role, session = (environ.get('AWS_' + setting.upper()) or profile.get(setting) for
+                           setting in ('web_identity_token_file', 'role_arn', 'role_session_name'))
+    if not path:
+        raise Absent('no AWS_WEB_IDENTITY_TOKEN_FILE')
+    if not role:
+        raise ConfigError(printable('AWS_WEB_IDENTITY_TOKEN_FILE, or web_identity_token_file of '
+                                    'profile %s, needs AWS_ROLE_ARN or role_arn' % name))
+    return assume_role(given, 'web identity', None, RoleArn=role, RoleSessionName=session,
+                       WebIdentityToken=read_text(path).strip())
+
+
+def from_profile(given):
+    """Return the Credentials in a profile, or those that its process prints."""
+    name, profile = chosen_profile(given)
+    where = printable('profile %s' % name)
+    if not profile:
+        raise Absent('no %s in %s or %s' % (where, *aws_files(given.environ)))
     if 'aws_access_key_id' in profile:
+        if not any(map(profile.get, PROFILE_KEY)):
+            raise ConfigError('%s has aws_access_key_id, but no value for it' % where)
         return make_credentials(where, profile, PROFILE_KEY)
     if 'credential_process' in profile:
-        return from_process(given, printable('credential_process of ' + where),
+        return from_process(given, 'credential_process of ' + where,
                             profile['credential_process'])
     # Who names another way doesn't want to become whom this machine has a role for
     for setting in sorted(profile):
@@ -2292,57 +2370,18 @@ def from_profile(given, name=None, users=()):
                 '%s has %s: make a profile with the line `credential_process = aws configure '
                 'export-credentials --profile %s`, which needs version 2 of the AWS CLI, and use '
                 'that profile' % (where, setting, name)))
-        if 'role_arn' not in profile and setting in (
-                'credential_source', 'source_profile', 'web_identity_token_file'):
-            raise ConfigError(printable('%s has %s, but no role_arn' % (where, setting)))
+        if setting in ('credential_source', 'source_profile'):
+            raise ConfigError('%s has %s, but no role_arn' % (where, setting))
     return make_credentials(where, profile, PROFILE_KEY)
 
 
-def from_role(given, name, profile, users):
-    """Return Credentials of the role that a profile names."""
-    where = printable('role_arn of profile %s' % name)
-    source, kind = profile.get('source_profile'), profile.get('credential_source')
-    kinds = {'Environment': from_environment, 'EcsContainer': from_container,
-             'Ec2InstanceMetadata': from_instance}
-    role = {'RoleArn': profile['role_arn'], 'RoleSessionName': profile.get('role_session_name')}
-    if 'web_identity_token_file' in profile:
-        return assume_role(given, where, role, token_path=profile['web_identity_token_file'])
-    if 'mfa_serial' in profile:
-        raise ConfigError('%s wants a code (mfa_serial), which cannot be typed here: use '
-                          'credential_process' % where)
-    if source in users[:-1]:
-        raise ConfigError('%s: the profiles refer to each other' % where)
-    if not source and kind not in kinds:
-        raise ConfigError('%s has neither source_profile nor a known credential_source' % where)
-    try:
-        signer = from_profile(given, source, users) if source else kinds[kind](given)
-    except Absent as reason:
-        raise ConfigError(printable('%s: %s' % (where, reason))) from None
-    role.update(ExternalId=profile.get('external_id'),
-                DurationSeconds=profile.get('duration_seconds'))
-    return assume_role(given, where, role, signer)
-
-
-def from_web_identity(given):
-    path = given.environ.get('AWS_WEB_IDENTITY_TOKEN_FILE')
-    role = given.environ.get('AWS_ROLE_ARN')
-    if not path or not role:
-        raise Absent('no AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN')
-    return assume_role(given, 'web identity', {
-        'RoleArn': role, 'RoleSessionName': given.environ.get('AWS_ROLE_SESSION_NAME')},
-        token_path=path)
-
-
-def assume_role(given, where, role, signer=None, token_path=''):
+def assume_role(given, where, signer, RoleSessionName, **role):
     """Return Credentials of a role, from STS, which gives them to the *signer* of the request, or
-    in exchange for the token in a file."""
-    profile = read_profile(profile_name(given.config, given.environ), given.environ) or {}
-    url = configured_url('sts', given.environ, profile) or aws_url(
-        'sts', given.region, given.config)
-    action = 'AssumeRoleWithWebIdentity' if token_path else 'AssumeRole'
+    in exchange for a token if that is None."""
+    url = given.config.get('sts_endpoint') or aws_url('sts', given.region, given.config)
+    action = 'AssumeRole' if signer else 'AssumeRoleWithWebIdentity'
     query = dict(role, Action=action, Version='2011-06-15',
-                 RoleSessionName=role['RoleSessionName'] or 's3dump',
-                 WebIdentityToken=read_text(token_path).strip() if token_path else '')
+                 RoleSessionName=RoleSessionName or 's3dump')
     body = canonical_query({name: value for name, value in query.items() if value}).encode()
     answer = ask_service(given, where, url, 'POST', {
         'content-type': 'application/x-www-form-urlencoded'}, body, signer=signer)
@@ -2431,12 +2470,19 @@ def from_instance(given):
     name, environ = 'EC2 instance role', given.environ
     if (environ.get('AWS_EC2_METADATA_DISABLED') or '').lower() == 'true':
         raise Absent('no %s, as AWS_EC2_METADATA_DISABLED says' % name)
-    mode = (environ.get('AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE') or '').lower()
-    url = (environ.get('AWS_EC2_METADATA_SERVICE_ENDPOINT') or (
-        'http://[fd00:ec2::254]' if mode == 'ipv6' else 'http://169.254.169.254')).rstrip('/')
+
+    def setting(name, default):
+        try:
+            return count_of(100)(given.config[name]) if name in given.config else default
+        except ValueError as error:
+            raise ConfigError(printable('%s: %s' % (name, error))) from None
+
+    mode = given.config.get('ec2_metadata_service_endpoint_mode', '').lower()
+    url = given.config.get('ec2_metadata_service_endpoint', 'http://[fd00:ec2::254]' if (
+        mode == 'ipv6') else 'http://169.254.169.254').rstrip('/')
     ask = functools.partial(ask_service, given, name,
-                            local=metadata_setting(given, 'timeout', INSTANCE_TIMEOUT),
-                            attempts=metadata_setting(given, 'num_attempts', 3))
+                            local=setting('metadata_service_timeout', INSTANCE_TIMEOUT),
+                            attempts=setting('metadata_service_num_attempts', 3))
     path = url + '/latest/meta-data/iam/security-credentials/'
     try:
         token = ask(url + '/latest/api/token', 'PUT', {
@@ -2458,19 +2504,20 @@ def from_instance(given):
                              ask(path + uri_encode(names[0]), headers=headers), 'Token')
 
 
-def metadata_setting(given, name, default):
-    """Return a number for the metadata service, from the environment or the profile."""
-    name = 'metadata_service_' + name
-    profile = read_profile(profile_name(given.config, given.environ), given.environ) or {}
-    text = given.environ.get('AWS_' + name.upper()) or profile.get(name)
-    try:
-        return count_of(100)(text) if text else default
-    except ValueError as error:
-        raise ConfigError(printable('%s: %s' % (name, error))) from None
+OF_PROFILE = from_role, from_web_identity, from_profile
+SOURCES = (from_configuration, from_environment) + OF_PROFILE + (from_container, from_instance)
 
 
-SOURCES = (from_configuration, from_environment, from_profile, from_web_identity, from_container,
-           from_instance)
+def first_of(sources, given):
+    """Return Credentials from the first source that has any, and that source; raises Absent."""
+    missing = []
+    for source in sources:
+        try:
+            return source(given), source
+        except Absent as reason:
+            missing.append(str(reason))
+    raise Absent('; '.join(missing))
+
 
 Origin = collections.namedtuple('Origin', 'scheme host port authority')       # RFC 6454
 
@@ -2537,7 +2584,7 @@ class Provider:
 
     def __init__(self, config, environ, region):
         self.worked = False
-        self._given = Given(config, environ, region, None, None)
+        self._given = Given(config, environ, region, None, False, ())
         self._source = None         # the function that found the current ones
         self._known = None, 0       # the current ones, and when to stop signing; 0: refused
         self._asked = None          # when the source was asked last, by the monotonic clock
@@ -2623,18 +2670,15 @@ class Provider:
                 return self._source(given)
             except Absent as reason:
                 raise NetworkError(printable(str(reason))) from None
-        sources, missing = list(SOURCES), []
-        if given.config.get('profile'):     # the configuration goes before the environment
-            sources[1:3] = from_profile, from_environment
-        for source in sources:
-            try:
-                found, self._source = source(given), source
-                return found
-            except Absent as reason:
-                missing.append(str(reason))
-        raise ConfigError(printable(
-            'no credentials: write access_key_id and secret_access_key into ~/.s3keys; there is '
-            + '; '.join(missing), 2000))
+        sources = [source for source in SOURCES     # a `profile` of ours goes before that
+                   if source is not from_environment or not given.config.get('profile')]
+        try:
+            found, self._source = first_of(sources, given)
+            return found
+        except Absent as reason:
+            raise ConfigError(printable(
+                'no credentials: write access_key_id and secret_access_key into ~/.s3keys; there '
+                'is %s' % reason, 2000)) from None
 
 
 # -------------------------------------------------------------------------- Requests

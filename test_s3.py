@@ -4108,9 +4108,11 @@ class ConfigurationTests(unittest.TestCase):
         with aws_files(**files) as environ:
             for config, more, expected in (
                     ({}, {}, dict(region='eu-west-1', ca_bundle='/ca', addressing='path')),
-                    ({}, {'AWS_PROFILE': 'other'}, dict(region='eu-west-3', endpoint='http://one')),
+                    ({}, {'AWS_PROFILE': 'other'}, dict(region='eu-west-3', endpoint='http://one',
+                                                        sts_endpoint='http://two')),
                     ({}, {'AWS_PROFILE': 'other', 'AWS_ENDPOINT_URL': 'http://env'},
-                     dict(region='eu-west-3', endpoint='http://env')),
+                     dict(region='eu-west-3', endpoint='http://env',
+                          sts_endpoint='http://env')),
                     ({}, {'AWS_PROFILE': 'other', 'AWS_IGNORE_CONFIGURED_ENDPOINT_URLS': 'true'},
                      dict(region='eu-west-3')),
                     ({'profile': 'a b'}, {'AWS_PROFILE': 'other'}, dict(profile='a b')),
@@ -4303,6 +4305,15 @@ class EndpointTests(unittest.TestCase):
                 self.assertEqual(s3.aws_url('sts', region, config), 'https://' + sts_host)
                 named = self.endpoint(endpoint='https://' + s3_host)
                 self.assertEqual((named.host, named.aws), ('b-1.' + s3_host, True))
+        for region, s3_host in (('aws-global', 's3.us-east-1.amazonaws.com'),
+                                ('fips-us-east-2', 's3-fips.us-east-2.amazonaws.com'),
+                                ('us-gov-west-1-fips', 's3-fips.us-gov-west-1.amazonaws.com')):
+            self.assertEqual(self.endpoint(region=region).host, 'b-1.' + s3_host)
+        with aws_files(config='[default]\ns3 =\n  use_dualstack_endpoint = true\n') as files:
+            config = s3.with_environment({'bucket_name': 'b-1'}, files)
+            self.assertEqual(s3.Endpoint(config).host, 'b-1.s3.dualstack.us-east-1.amazonaws.com')
+            self.assertEqual(s3.aws_url('sts', 'eu-west-1', config),
+                             'https://sts.eu-west-1.amazonaws.com')
         for host in ('amazonaws.com', 'evilamazonaws.com', 's3.amazonaws.com.cn.evil', 'aws.eu'):
             self.assertFalse(self.endpoint(endpoint='https://' + host).aws, host)
 
@@ -5291,7 +5302,7 @@ class RetriesTests(unittest.TestCase):
 class CredentialTests(ClientTestCase):
     """Where the key comes from, each source a service that checks what it is sent."""
 
-    SOURCES = ('environment', 'profile', 'web', 'container', 'instance')
+    SOURCES = ('environment', 'web', 'profile', 'container', 'instance')
     CONTAINER = 'AWS_CONTAINER_CREDENTIALS_FULL_URI'
 
     def setUp(self):
@@ -5375,6 +5386,9 @@ class CredentialTests(ClientTestCase):
                 self.assertEqual(self.used(self.of(environ)), source.upper())
                 if source in ('environment', 'profile'):
                     self.assertEqual(len(self.services.log), asked)
+        environ.update(self.profile('[profile x]\naws_access_key_id = PROFILE\naws_session_token '
+                                    '= tokenOFprofile\naws_secret_access_key = secretOFprofile\n'))
+        self.assertEqual(self.used(self.of(environ, profile='x')), 'PROFILE')
         server = self.server()
         self.bucket(server, environ).put_object('key', b'')
         self.assertEqual(server.log[-1].user, server.access_key)
@@ -5404,9 +5418,13 @@ class CredentialTests(ClientTestCase):
                 ({}, {'AWS_ACCESS_KEY_ID': 'E'}, 'environment is incomplete: AWS_SECRET_ACCESS'),
                 ({}, {}, r'no credentials: write access_key_id and secret_access_key into '
                  r'~/.s3keys; there is no access_key_id in the configuration; no AWS_ACCESS_'
-                 r'KEY_ID in the environment; no profile default in /dev/null or /dev/null; no '
-                 r'AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN; no AWS_CONTAINER_CREDENTIALS_'
-                 r'RELATIVE_URI or _FULL_URI; no EC2 instance role, as AWS_EC2_METADATA_DISABLED'),
+                 r'KEY_ID in the environment; no role_arn in profile default; no AWS_WEB_IDENTITY_'
+                 r'TOKEN_FILE; no profile default in /dev/null or /dev/null; no AWS_CONTAINER_'
+                 r'CREDENTIALS_RELATIVE_URI or _FULL_URI; no EC2 instance role, as AWS_EC2_'
+                 r'METADATA_DISABLED'),
+                ({}, {'AWS_WEB_IDENTITY_TOKEN_FILE': '/x'}, 'needs AWS_ROLE_ARN'),
+                ({}, {'AWS_ACCESS_KEY_ID': 'E', 'AWS_SECRET_ACCESS_KEY': 'secretOFx',
+                      'AWS_PROFILE': 'prod'}, 'there is no profile prod in /dev/null'),
                 ({}, {'AWS_PROFILE': 'prod'}, 'there is no profile prod in /dev/null'),
                 (dict(profile='prod'), {}, 'there is no profile prod in /dev/null')):
             with self.subTest(message):
@@ -5473,6 +5491,8 @@ class CredentialTests(ClientTestCase):
         for text, credentials, source in (
                 ('source_profile = base\nduration_seconds = 3600\n', key, None),
                 ('source_profile = x\n', key.replace('base', 'x'), None),
+                ('source_profile = y\n[profile y]\nrole_arn = other\nsource_profile = y\n',
+                 key.replace('base', 'y'), None),
                 ('credential_source = Environment\n', '', 'environment'),
                 ('credential_source = EcsContainer\n', '', 'container'),
                 ('credential_source = Ec2InstanceMetadata\n', '', 'instance')):
@@ -5526,7 +5546,8 @@ class CredentialTests(ClientTestCase):
                 ('login_session = arn:aws:iam::1:user/x\nregion = eu-west-1', login),
                 ('sso_session = x', login), ('sso_start_url = https://x', login),
                 ('sso_account_id = 1', login), ('sso_role_name = x', login),
-                ('web_identity_token_file = /x', 'has web_identity_token_file, but no role_arn'),
+                ('web_identity_token_file = /x', 'needs AWS_ROLE_ARN or role_arn'),
+                ('aws_access_key_id =\naws_secret_access_key =', 'but no value for it'),
                 ('source_profile = x', 'has source_profile, but no role_arn'),
                 ('credential_source = Environment', 'but no role_arn'),
                 ('role_arn = arn', 'has neither source_profile nor a known credential_source'),
@@ -5545,6 +5566,53 @@ class CredentialTests(ClientTestCase):
                         self.of(environ, **config)
                     self.one_line(caught.exception)
                     self.assertEqual(len(self.services.log), asked)
+
+    def test_the_credentials_of_a_profile_are_those_that_the_aws_cli_takes(self):
+        keys = ('aws_access_key_id = PROFILE\naws_secret_access_key = secretOFprofile\n'
+                'aws_session_token = tokenOFprofile\n')
+        process = 'credential_process = cat %s\n' % self.file('answer', self.answer('process'))
+        for credentials, config, user in (
+                ('', keys + process, 'PROCESS'), (process, keys, 'PROCESS'),
+                (keys, process, 'PROFILE'), (keys + process, '', 'PROFILE'),
+                ('aws_secret_access_key = other\n', keys, 'PROFILE'),
+                (keys, 'sso_session = x\n', 'PROFILE'),
+                ('region = r\n[DEFAULT]\n' + keys, '', 'PROFILE'),
+                ('', 'region = r\n[DEFAULT]\n' + keys, 'PROFILE'),
+                (keys.replace('\n', '\r'), '', 'PROFILE'), (keys, None, 'PROFILE'),
+                (None, keys, 'PROFILE'), (None, None, 'INSTANCE'),
+                ('aws_access_key_id =\naws_secret_access_key =\n', '', None),
+                ('aws_access_key_id =\naws_secret_access_key =\n', keys, None),
+                ('aws_secret_access_key = other\n', '', None)):
+            with self.subTest(credentials=credentials, config=config):
+                environ = dict(self.environ('instance'), **self.profile(*(
+                    '[default]\n' + (text or '') for text in (config, credentials))))
+                for text, variable in ((config, 'AWS_CONFIG_FILE'),
+                                       (credentials, 'AWS_SHARED_CREDENTIALS_FILE')):
+                    if text is None:        # a folder in place of the file
+                        environ[variable] = self.files.name
+                if user:
+                    self.assertEqual(self.used(self.of(environ)), user)
+                    continue
+                with self.assertRaisesRegex(s3.ConfigError, 'profile default .*aws_access_key_id'):
+                    self.of(environ)
+
+    def test_a_profile_that_is_missing_does_not_matter_beside_keys_of_ours(self):
+        server = self.server()
+        self.bucket(server, {'AWS_PROFILE': 'prod'}).put_object('key', b'')
+        self.assertEqual(server.log[-1].user, server.access_key)
+
+    def test_a_profile_tells_where_the_metadata_service_is(self):
+        environ = self.environ('instance')
+        url = environ.pop('AWS_EC2_METADATA_SERVICE_ENDPOINT')
+        environ.update(self.profile('[default]\nec2_metadata_service_endpoint = %s\n' % url))
+        self.assertEqual(self.used(self.of(environ)), 'INSTANCE')
+
+    def test_the_web_identity_of_the_environment_goes_before_that_of_the_profile(self):
+        environ = dict(self.environ('web'), **self.profile(
+            '[default]\nrole_arn = another\nweb_identity_token_file = /nonexistent\n'))
+        self.assertEqual(self.used(self.of(environ)), 'WEB')
+        with self.assertRaisesRegex(s3.ConfigError, 'cannot read /nonexistent'):
+            self.of(environ, profile='default')
 
     def test_a_wrong_clock_is_corrected_for_sts_as_well(self):
         services = self.services

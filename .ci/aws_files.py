@@ -841,7 +841,9 @@ def roles():
     yield Case('both kinds of sources', base, role + source + 'credential_source = Environment\n',
                X, meant=lenient('source_profile says enough'))
     yield Case('a source but no role', base + '[x]\n<AKX>\n', '[profile x]\n' + source, X)
-    yield Case('a source but no role, and no keys', base, '[profile x]\n' + source, X)
+    yield Case('a source but no role, and no keys', base, '[profile x]\n' + source, X,
+               meant=Meant(FAILS, 'INSTANCE', 'who names another profile does not want to become '
+                           'the instance'))
     yield Case('mfa_serial', base, role + source
                + 'mfa_serial = arn:aws:iam::123456789012:mfa/me\n', X)
     yield Case('keys in the environment go before it', base, role + source, dict(X, **ENV))
