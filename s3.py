@@ -1525,8 +1525,8 @@ class Connection:
         self._sock = None
         self._used = None           # what it is connected to, and when it was used, by the clock
         self.reused = False         # whether the request under way found it open
-        self.sent = None            # bytes of the last request, None if none began or it succeeded
-        self.whole = False          # whether that is all of it
+        self.left = None            # bytes of the last request that were not sent; None if none
+                                    # was, or it succeeded
         self._in_body = False       # whether the head of the answer has been read
         self._deadline = None       # when the answer must have come, in monotonic seconds
         self._broken = None         # the OSError that ended the answer's body
@@ -1534,15 +1534,11 @@ class Connection:
         self._alarm = threading.Lock()      # held until cancel(), which thus ends pause()
         self._alarm.acquire()
 
-    def forget_sent(self):
-        """Reset `sent` when these bytes are accounted for."""
-        self.sent, self.whole = None, False
-
     def _open(self, timeout):
         """Connect, unless the connection has proven to be alive."""
         origin = self._origin
         place = origin.scheme, origin.host, origin.port, self._limit.rate is None
-        self.forget_sent()
+        self.left = None
         self._go_home_if_cancelled()
         self.reused = bool(self._sock and self._used[0] == place
                            and self._clock() - self._used[1] < IDLE_TIME
@@ -1612,7 +1608,7 @@ class Connection:
             self._open(timeout)
             response = self._ask(method, target, headers, body, timeout)
             yield response
-            self.forget_sent()
+            self.left = None
         except (OSError, http.client.HTTPException) as error:
             raise self._broken or error     # the first of them
         except ValueError as error:     # http.client trips over some nonsense
@@ -1633,13 +1629,13 @@ class Connection:
         if self.proxy and self._origin.scheme == 'http':            # RFC 9112, section 3.2.2
             target = 'http://%s%s' % (headers['host'], target)
             headers.update(self.proxy.headers)
-        self._in_body, self.sent = False, 0
+        head = request_head(method, target, headers)
+        self._in_body, self.left = False, len(head) + len(body)
         try:
-            self._send(request_head(method, target, headers))
+            self._send(head)
             self._send(body)
         except OSError as broken:
             return self._last_words(method, broken)
-        self.whole = True
         return self._answer(method, timeout)
 
     def _send(self, data):
@@ -1652,7 +1648,7 @@ class Connection:
             while len(piece):       # not sendall(), whose time-out is for all of it
                 with self._signals:
                     count = self._sock.send(piece)
-                self.sent += count
+                self.left -= count
                 self._limit.moved_at = time.monotonic()
                 piece = piece[count:]
 
@@ -1969,7 +1965,7 @@ class Workers:
             connection.cancel()
         start = time.monotonic()
         while self._alive() and time.monotonic() < start + (
-                GRACE if any(each.sent is not None for each in list(self._connections))
+                GRACE if any(each.left is not None for each in list(self._connections))
                 else GRACE / 5):
             time.sleep(0.01)
         if not self._alive():
@@ -2665,13 +2661,7 @@ class Request:
     def in_doubt(self):
         """Whether an attempt that was sent to its end may have done the work although its answer
         was lost, or hasn't come yet."""
-        return self._doubt or self._connection.whole
-
-    @property
-    def under_way(self):
-        """Whether a part of it was sent, so that all of it may be by now, or an earlier attempt is
-        in doubt."""
-        return self._doubt or self._connection.sent is not None
+        return self._doubt or self._connection.left == 0
 
     def run(self, accept=lambda answer: answer, before=lambda: False):
         """Repeat the request until accept() takes the Answer; returns what accept() returned."""
@@ -2724,13 +2714,13 @@ class Request:
 
     def _failed(self, error):
         """Return when the request may be sent again after *error*, or raise what is final."""
-        connection = self._connection
+        connection, refused = self._connection, isinstance(error, ResponseError)
         if connection.cancelled:
             raise Cancelled()
-        sent, refused = connection.sent, isinstance(error, ResponseError)
-        self._bucket.tally.add(wasted=sent or 0)
-        self._doubt |= connection.whole and (not refused or maybe_done(error))
-        connection.forget_sent()
+        self._doubt |= connection.left == 0 and (not refused or maybe_done(error))
+        sent = 0 if connection.left is None else max(0, len(self._body) - connection.left)
+        self._bucket.tally.add(wasted=sent)
+        connection.left = None
         if refused:
             if self._method == 'HEAD':
                 error = self._ask_why(error)
@@ -2745,7 +2735,7 @@ class Request:
             return
         if too_fast(error):
             self._bucket.tally.slowed.append(self._bucket.monotonic())
-        pause = self.retries.pause(error, sent or 0)
+        pause = self.retries.pause(error, sent)
         if pause is None:
             raise self._final(error)
         self._wait(error, pause)
@@ -2780,7 +2770,7 @@ class Request:
             error = told
         except (OSError, http.client.HTTPException, Error):
             pass
-        self._connection.forget_sent()
+        self._connection.left = None
         return error
 
     def _wait(self, error, pause):
@@ -3607,8 +3597,8 @@ class Volume:
 
     @property
     def awaited(self):
-        """Whether an answer is awaited that tells what there is."""
-        return bool(self._request) and self._request.under_way
+        """Whether an answer is awaited, or was lost, that tells what there is."""
+        return bool(self._request) and self._request.in_doubt
 
     def _watch(self, request):
         self._request = request
@@ -3668,7 +3658,7 @@ class Volume:
 
     def settle(self, bucket):
         """Find out whether the object is there; returns True, False, or None for unknown."""
-        if self.completing and not (self._request and self._request.in_doubt):
+        if self.completing and not self.awaited:
             self._state = 'open' if self.upload_id else 'new'   # not all of the request was sent
         if self.completing:
             aborted = refusal = None

@@ -4855,8 +4855,8 @@ class ConnectionTests(ClientTestCase):
         with ours, theirs:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             ours.settimeout(0.5)
-            connection._sock, connection.sent = ours, 0
             data, got = pattern(200 << 10), []
+            connection._sock, connection.left = ours, len(data)
 
             def read():
                 while sum(map(len, got)) < len(data):
@@ -4867,7 +4867,7 @@ class ConnectionTests(ClientTestCase):
             thread.start()
             connection._send(data)                  # takes twice the time-out
             thread.join()
-            self.assertEqual((b''.join(got), connection.sent), (data, len(data)))
+            self.assertEqual((b''.join(got), connection.left), (data, 0))
 
     def test_a_server_that_says_nothing_is_left_soon(self):
         with socket.socket() as listener:
