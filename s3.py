@@ -1496,16 +1496,6 @@ def request_head(method, target, headers):
     return '\r\n'.join(lines + ['', '']).encode('latin-1')
 
 
-class Reader(io.RawIOBase):
-    """The file from which http.client reads an answer: *receive* is readinto()."""
-
-    def __init__(self, receive):
-        self.readinto = receive
-
-    def readable(self):
-        return True
-
-
 class Cancelled(Exception):
     """The transfer has failed elsewhere, and this thread may go home."""
 
@@ -1513,49 +1503,51 @@ class Cancelled(Exception):
 class Connection:
     """The connection of one thread: made when needed, kept alive, never trusted when old.
 
-    Only its thread may use it, but any thread may call cancel().  origin: has scheme, host and
-    port; context: makes the ssl.SSLContext; clock: monotonic; environ: may name a proxy;
-    signals: as a Bucket's, if this is the main thread.
+    Only its thread may use it, but any thread may call cancel().  bucket: has the clock and the
+    TLS context; origin: has scheme, host and port; environ: may name a proxy; signals: as a
+    Bucket's, if this is the main thread.
     """
 
-    def __init__(self, origin, limit, context, clock, environ, signals=NO_SIGNALS):
-        self._origin, self._limit, self._context = origin, limit, context
-        self._clock, self._environ, self._signals = clock, environ, signals
+    def __init__(self, bucket, origin, limit, environ, signals):
+        self._bucket, self._origin, self.limit = bucket, origin, limit
+        self._environ, self._signals = environ, signals
         self.proxy = None           # the Proxy that the connection goes through
         self._sock = None
         self._used = None           # what it is connected to, and when it was used, by the clock
         self.reused = False         # whether the request under way found it open
         self.left = None            # bytes of the last request that were not sent; None if none
                                     # was, or it succeeded
-        self._in_body = False       # whether the head of the answer has been read
-        self._deadline = None       # when the answer must have come, in monotonic seconds
-        self._broken = None         # the OSError that ended the answer's body
-        self.cancelled = False
+        self._reader = None         # the Reader of the answer
         self._alarm = threading.Lock()      # held until cancel(), which thus ends pause()
         self._alarm.acquire()
+
+    @property
+    def cancelled(self):
+        """Whether cancel() was called."""
+        return not self._alarm.locked()
 
     def _open(self, timeout):
         """Connect, unless the connection has proven to be alive."""
         origin = self._origin
-        place = origin.scheme, origin.host, origin.port, self._limit.rate is None
+        place = origin.scheme, origin.host, origin.port, self.limit.rate is None
         self.left = None
         self._go_home_if_cancelled()
         self.reused = bool(self._sock and self._used[0] == place
-                           and self._clock() - self._used[1] < IDLE_TIME
+                           and self._bucket.monotonic() - self._used[1] < IDLE_TIME
                            and not ready([self._sock], select.POLLIN, 0))   # that is its end
         if not self.reused:
             self.close()
             self.proxy = find_proxy(self._environ, origin.scheme, origin.host)
             with self._signals:
                 self._connect(*place[:3], timeout=min(CONNECT_TIMEOUT, timeout))
-        self._used = place, self._clock()
+        self._used = place, self._bucket.monotonic()
         self._keep_short()
         self._sock.settimeout(timeout)
         self._go_home_if_cancelled()
 
     def _connect(self, scheme, host, port, timeout):
         """Connect, through the proxy if there is one, and begin TLS if need be."""
-        context = self._context() if scheme == 'https' else None
+        context = self._bucket.tls() if scheme == 'https' else None
         self._sock = connect_first(*(self.proxy or (host, port))[:2], timeout,
                                    self._go_home_if_cancelled)
         self._sock.settimeout(timeout)
@@ -1580,15 +1572,15 @@ class Connection:
     def _keep_short(self):
         """Let the kernel receive ahead of the rate limit no more than an eighth of a second's
         worth, not megabytes; but two segments at least, or TCP waits for its timers."""
-        rate = self._limit.rate
+        rate = self.limit.rate
         if rate is not None:
-            share = min(BLOCK, int(rate * RateLimit.SPAN / self._limit.sharers))
+            share = min(BLOCK, int(rate * RateLimit.SPAN / self.limit.sharers))
             segment = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, max(2 * segment, share))
 
-    def _take(self, count):
+    def take(self, count):
         """Wait until *count* bytes may pass, but not if the transfer has failed elsewhere."""
-        self._limit.take(count, self.pause)
+        self.limit.take(count, self.pause)
         self._go_home_if_cancelled()
 
     def _go_home_if_cancelled(self):
@@ -1603,25 +1595,27 @@ class Connection:
         target: with the query; headers: a dict; body: bytes-like; timeout: seconds of
         silence.  Raises OSError, http.client.HTTPException and BadAnswer.
         """
-        response = self._broken = None
+        response, reader = None, Reader(self)
+        self._reader = reader
         try:
             self._open(timeout)
             response = self._ask(method, target, headers, body, timeout)
             yield response
             self.left = None
         except (OSError, http.client.HTTPException) as error:
-            raise self._broken or error     # the first of them
+            raise reader.broken or error    # the first of them
         except ValueError as error:     # http.client trips over some nonsense
             if certificate_error(error):    # a ValueError in Python 3.6
                 raise ssl.SSLError(1, 'CERTIFICATE_VERIFY_FAILED: %s' % error)
             raise BadAnswer('the server does not speak HTTP: %s' % printable(str(error), 100))
         finally:
-            if response and response.isclosed() and not (response.will_close or self._broken):
-                self._used = self._used[0], self._clock()
+            if response and response.isclosed() and not (response.will_close or reader.broken):
+                self._used = self._used[0], self._bucket.monotonic()
             else:
                 self.close()        # nobody can go on after half an exchange
             if response:
                 response.close()
+            self._reader = None
 
     def _ask(self, method, target, headers, body, timeout):
         """Send a request; returns the response."""
@@ -1630,7 +1624,7 @@ class Connection:
             target = 'http://%s%s' % (headers['host'], target)
             headers.update(self.proxy.headers)
         head = request_head(method, target, headers)
-        self._in_body, self.left = False, len(head) + len(body)
+        self.left = len(head) + len(body)
         try:
             self._send(head)
             self._send(body)
@@ -1642,55 +1636,28 @@ class Connection:
         """Send *data* (bytes-like), as fast as the rate limit allows."""
         view = memoryview(data)
         while len(view):
-            piece = view[:self._limit.slice()]
-            self._take(len(piece))
+            piece = view[:self.limit.slice()]
+            self.take(len(piece))
             view = view[len(piece):]
             while len(piece):       # not sendall(), whose time-out is for all of it
                 with self._signals:
                     count = self._sock.send(piece)
                 self.left -= count
-                self._limit.moved_at = time.monotonic()
+                self.limit.moved_at = time.monotonic()
                 piece = piece[count:]
 
-    def makefile(self, mode):
-        """Return the file from which http.client reads an answer."""
-        return io.BufferedReader(Reader(self._receive))
-
-    def _receive(self, view):
-        """Fill *view* within the rate limit, and watch what http.client doesn't: that an answer
-        ends in time, and its head not too early.
-
-        An error in the body is kept, and looks like the end until read() or exchange() raises
-        it: raised here, the buffer above would lose what came before.
-        """
-        view, count = memoryview(view)[:self._limit.slice()], 0
-        try:
-            self._take(len(view))
-            while count < len(view) and not self._broken:
-                if self._deadline is not None and time.monotonic() > self._deadline:
-                    raise socket.timeout('timed out')
-                with self._signals:
-                    got = self._sock.recv_into(view[count:])
-                self._limit.moved_at = time.monotonic()
-                count += got
-                # a read larger than the buffer wants all of it, but TLS gives 16 KiB at a time,
-                # and take() for each is a fifth of the CPU at 10 MB/s
-                if not got or len(view) <= io.DEFAULT_BUFFER_SIZE:
-                    break
-        except OSError as error:
-            if not self._in_body:
-                raise
-            self._broken = error
-        finally:
-            self._limit.give_back(len(view) - count)
-        if not count and not self._in_body:
-            raise ConnectionResetError(errno.ECONNRESET, 'the server broke off')
+    def receive(self, view):
+        """Receive into *view*; returns the count of bytes, 0 at the end."""
+        with self._signals:
+            count = self._sock.recv_into(view)
+        self.limit.moved_at = time.monotonic()
         return count
 
     def _answer(self, method, timeout):
         """Return the response, its head read to the end, and in time."""
-        self._deadline = time.monotonic() + 2 * timeout
-        response = http.client.HTTPResponse(self, method=method)
+        reader = self._reader
+        reader.deadline = time.monotonic() + 2 * timeout
+        response = http.client.HTTPResponse(reader, method=method)
         try:
             response.begin()
             while response.status in range(102, 200):   # RFC 9110, 15.2; http.client skips 100 only
@@ -1701,7 +1668,7 @@ class Connection:
         except BaseException:
             response.close()
             raise
-        self._in_body, self._deadline = True, None
+        reader.in_body, reader.deadline = True, None
         return response
 
     def _last_words(self, method, broken):
@@ -1725,10 +1692,10 @@ class Connection:
 
     def read(self, response, seconds):
         """Return the whole Answer, the rest of which must come within *seconds*."""
-        self._deadline = time.monotonic() + seconds
+        self._reader.deadline = time.monotonic() + seconds
         answer = read_answer(response)
-        if self._broken:
-            raise self._broken
+        if self._reader.broken:
+            raise self._reader.broken
         return answer
 
     def close(self):
@@ -1746,13 +1713,57 @@ class Connection:
 
     def cancel(self):
         """Make the thread, wherever it sends, receives or waits, raise at once."""
-        self.cancelled = True
         self._alarm.release()
         sock = self._sock
         if sock is not None:
             with contextlib.suppress(OSError):
                 # not SSLSocket.shutdown(), which would let the thread go on in clear text
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+class Reader(io.RawIOBase):
+    """The file from which http.client reads an answer: within the rate limit, in time, and not
+    without a head.
+
+    An error in the body is kept as `broken`, and looks like the end until the Connection raises
+    it: raised here, the buffer above would lose what came before.
+    """
+    deadline = broken = None        # the former in monotonic seconds
+    in_body = False                 # whether the head has been read
+
+    def __init__(self, connection):
+        self._connection = connection
+
+    def makefile(self, mode):
+        """Return what http.client wants of a socket."""
+        return io.BufferedReader(self)
+
+    def readable(self):
+        return True
+
+    def readinto(self, view):
+        limit = self._connection.limit
+        view, count = memoryview(view)[:limit.slice()], 0
+        try:
+            self._connection.take(len(view))
+            while count < len(view) and not self.broken:
+                if self.deadline is not None and time.monotonic() > self.deadline:
+                    raise socket.timeout('timed out')
+                got = self._connection.receive(view[count:])
+                count += got
+                # a read larger than the buffer wants all of it, but TLS gives 16 KiB at a time,
+                # and take() for each is a fifth of the CPU at 10 MB/s
+                if not got or len(view) <= io.DEFAULT_BUFFER_SIZE:
+                    break
+        except OSError as error:
+            if not self.in_body:
+                raise
+            self.broken = error
+        finally:
+            limit.give_back(len(view) - count)
+        if not count and not self.in_body:
+            raise ConnectionResetError(errno.ECONNRESET, 'the server broke off')
+        return count
 
 
 def tls_context(ca_bundle):
@@ -2486,8 +2497,7 @@ def ask_service(given, where, url, method='GET', headers=(), body=b'', local=0,
         raise ConfigError('%s: %s is not a URL' % (where, masked(url))) from None
     authority, _, path = url.partition('//')[2].partition('/')
     origin = Origin(scheme, host, port, authority)
-    connection = Connection(origin, RateLimit(), bucket.tls, bucket.monotonic,
-                            {} if local else given.environ, bucket.signals_here())
+    connection = bucket.connect(origin, RateLimit(), proxies=not local)
     timeout, now = local or CONNECT_TIMEOUT, bucket.now()
     end = time.monotonic() + bucket.times.timeout
     while True:
@@ -2947,8 +2957,9 @@ class Bucket:
         self.times, self.tally, self.retain = Times(), Tally(), None
         self.report, self.signals, self.offset = report, signals, 0
         self._clock, self.monotonic, self.wait = clock, monotonic, wait
-        self._environ, self.tls = environ, functools.lru_cache(1)(
-            lambda: tls_context(config.get('ca_bundle')))       # one for all connections
+        self._environ = environ
+        self.tls = functools.lru_cache(1)(      # one context for all connections
+            lambda: tls_context(config.get('ca_bundle')))
         self._lock, self._local = threading.Lock(), threading.local()
         self.credentials = Provider(config, environ, self.endpoint.region)
         self.credentials.get(self)  # fail before a stream begins that can't be stored
@@ -2992,17 +3003,16 @@ class Bucket:
         return self.times.patience if self.endpoint.answered else min(
             self.times.patience, FIRST_PATIENCE)
 
-    def signals_here(self):
-        """Return the signals if this is the main thread, else NO_SIGNALS."""
-        return self.signals if in_main_thread() else NO_SIGNALS
-
     def connection(self):
         """Return the Connection of the calling thread."""
         if not hasattr(self._local, 'connection'):
-            self._local.connection = Connection(
-                self.endpoint, self.limit, self.tls, self.monotonic, self._environ,
-                self.signals_here())
+            self._local.connection = self.connect(self.endpoint, self.limit)
         return self._local.connection
+
+    def connect(self, origin, limit, proxies=True):
+        """Return a new Connection for the calling thread; proxies: whether there may be one."""
+        return Connection(self, origin, limit, self._environ if proxies else {},
+                          self.signals if in_main_thread() else NO_SIGNALS)
 
     def signed_for(self, credentials):
         """Return what a request is signed for, and with: a Signed."""
@@ -3048,8 +3058,7 @@ class Bucket:
         endpoint = self.endpoint
         origin = Origin(endpoint.scheme, endpoint.domain, endpoint.port,
                         endpoint.with_port(endpoint.domain))
-        connection = Connection(origin, self.limit, self.tls, self.monotonic, self._environ,
-                                self.signals_here())
+        connection = self.connect(origin, self.limit)
         with contextlib.closing(connection), contextlib.suppress(
                 OSError, http.client.HTTPException, Error):
             with connection.exchange('HEAD', '/', {'host': origin.authority}, b'',

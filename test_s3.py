@@ -4851,7 +4851,7 @@ class ConnectionTests(ClientTestCase):
 
     def test_a_slow_reader_is_no_time_out_as_long_as_it_reads(self):
         ours, theirs = socket.socketpair()
-        connection = s3.Connection(None, s3.RateLimit(), None, time.monotonic, {})
+        connection = s3.Connection(None, None, s3.RateLimit(), {}, s3.NoSignals())
         with ours, theirs:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             ours.settimeout(0.5)
