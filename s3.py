@@ -618,6 +618,8 @@ class Endpoint:
             raise ConfigError('%s is not a valid bucket name' % quoted(self.bucket, 100))
         self.answered = False       # whether the server ever answered
         self.wants_md5 = False      # whether it wants Content-MD5 with what is written
+        self.lock = threading.Lock()            # held while we learn from its refusals
+        self.service = config.get('service', 's3')
         self.region = config.get('region') or 'us-east-1'
         if not re.fullmatch(REGION, self.region):
             raise ConfigError('%s is not a valid region' % quoted(self.region))
@@ -746,6 +748,7 @@ def split_url(url):
 # Pure functions, each taking the result of the one before, in the order and with the
 # names of the Amazon S3 API Reference, "Authenticating Requests (AWS Signature Version 4)".
 
+PAYLOAD_HASH = 'x-amz-content-sha256'
 UNSIGNED_PAYLOAD = 'UNSIGNED-PAYLOAD'
 ALGORITHM = 'AWS4-HMAC-SHA256'
 
@@ -789,11 +792,10 @@ def signature(secret_access_key, timestamp, scope, request):
     return key.hex()
 
 
-def sign_headers(credentials, region, service, now, method, target, query, headers, payload_hash):
-    """Add to the dict *headers* those that sign the request:
+def sign_headers(credentials, region, service, now, method, target, query, headers):
+    """Add to the dict *headers*, which has x-amz-content-sha256, those that sign the request:
 
         x-amz-date: 20130524T000000Z
-        x-amz-content-sha256: PAYLOADHASH
         x-amz-security-token: TOKEN                     (with temporary credentials)
         authorization: AWS4-HMAC-SHA256 Credential=KEY/SCOPE, SignedHeaders=..., Signature=...
 
@@ -801,10 +803,9 @@ def sign_headers(credentials, region, service, now, method, target, query, heade
     """
     timestamp, scope = credential_scope(now, region, service)
     headers['x-amz-date'] = timestamp
-    headers['x-amz-content-sha256'] = payload_hash
     if credentials.session_token:
         headers['x-amz-security-token'] = credentials.session_token
-    request, names = canonical_request(method, target, query, headers, payload_hash)
+    request, names = canonical_request(method, target, query, headers, headers[PAYLOAD_HASH])
     headers['authorization'] = '%s Credential=%s/%s, SignedHeaders=%s, Signature=%s' % (
         ALGORITHM, credentials.access_key_id, scope, names,
         signature(credentials.secret_access_key, timestamp, scope, request))
@@ -1201,6 +1202,7 @@ class Pace:
 
     def __init__(self, jobs, most, slowed=()):
         self._jobs, self._most, self._slowed = jobs, most, slowed
+        self._waited = 0            # seconds so far
         self._mark = None           # (time, bytes moved, seconds waited) when this span began
         self._settled = False
         self._before = None         # (jobs, rate) before the number under trial
@@ -1213,17 +1215,18 @@ class Pace:
     def look(self, now, moved, waited, limit=None):
         """Decide whether to change the number, at *now* in monotonic seconds.
 
-        moved: bytes so far; waited: seconds so far in which the network was waited for; limit:
-        bytes per second that are allowed, or None.
+        moved: bytes so far; waited: seconds since the last look in which the network was waited
+        for; limit: bytes per second that are allowed, or None.
         """
+        self._waited += waited
+        mark = now, moved, self._waited
         if self._mark is None or self.jobs(now) < self._jobs:
-            self._mark, self._settled = (now, moved, waited), False
-        then, moved_then, waited_then = self._mark
-        seconds, count = now - then, moved - moved_then
+            self._mark, self._settled = mark, False
+        seconds, count, waited = (here - there for here, there in zip(mark, self._mark))
         if seconds >= self.SPAN and count >= self.SAMPLE:
-            self._mark, self._settled = (now, moved, waited), not self._settled
+            self._mark, self._settled = mark, not self._settled
             if not self._settled:
-                self._decide(now, count / seconds, (waited - waited_then) / seconds, limit)
+                self._decide(now, count / seconds, waited / seconds, limit)
 
     def _decide(self, now, rate, waiting, limit):
         before, self._before = self._before, None
@@ -1839,7 +1842,7 @@ Pipe = collections.namedtuple('Pipe', 'reader writer')
 
 
 class Workers:
-    """The threads of a Bucket, as many as its Pace says, and one buffer of *size* bytes more.
+    """The threads of a Bucket, as many as its Pace says, and one buffer for a part more.
 
     A buffer belongs to the main thread, which got it from buffer(), until it is submitted; then to
     the Task, whose thread releases it after success where the Task `frees` it, and leaves that
@@ -1851,8 +1854,8 @@ class Workers:
     share only Tasks, and deques, whose operations are atomic.
     """
 
-    def __init__(self, bucket, size):
-        self._bucket, self._size = bucket, size
+    def __init__(self, bucket):
+        self._bucket = bucket
         self._free, self._made = collections.deque(), 0
         self._threads, self._stopped = [], False
         self._queue = collections.deque()
@@ -1860,7 +1863,6 @@ class Workers:
         self._connections = collections.deque()
         self._failures = collections.deque()
         self._pace = Pace(bucket.jobs, bucket.most_jobs(), bucket.tally.slowed)
-        self._waited = 0                    # seconds, for the threads
         self._tasks = Pipe(*os.pipe())      # a byte per task, to the threads
         self._news = Pipe(*os.pipe())       # a byte when something has changed
         os.set_blocking(self._news.writer, False)   # a full pipe is news enough
@@ -1871,7 +1873,7 @@ class Workers:
         return self._pace.jobs(self._bucket.monotonic())
 
     def buffer(self):
-        """Return a memoryview of *size* bytes, as soon as one is free."""
+        """Return a memoryview for a part, as soon as one is free."""
         while len(self._unfinished) > self.jobs or (
                 self._unfinished and not self._free and self._made > self.jobs):
             self.listen()
@@ -1880,7 +1882,8 @@ class Workers:
             return self._free.popleft()
         self._made += 1
         try:                        # not a bytearray, whose pages are taken at once
-            return memoryview(mmap.mmap(-1, self._size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+            return memoryview(mmap.mmap(-1, self._bucket.part_size,
+                                        mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         except OSError:
             raise MemoryError('no room for a part')
 
@@ -1927,8 +1930,7 @@ class Workers:
         bucket, start = self._bucket, self._bucket.monotonic()
         self._listen()
         now = bucket.monotonic()
-        self._waited += now - start
-        self._pace.look(now, bucket.limit.moved - bucket.tally.wasted, self._waited,
+        self._pace.look(now, bucket.limit.moved - bucket.tally.wasted, now - start,
                         bucket.limit.rate)
 
     def wait_for(self, descriptor):
@@ -2505,8 +2507,8 @@ def ask_service(given, where, url, method='GET', headers=(), body=b'', local=0,
             raise Cancelled()
         sent = dict(headers, host=authority)
         if signer:
-            sign_headers(signer, given.region, 'sts', now, method, '/' + path, '', sent,
-                         sha256(body))
+            sent[PAYLOAD_HASH] = sha256(body)
+            sign_headers(signer, given.region, 'sts', now, method, '/' + path, '', sent)
         if method != 'GET':
             sent['content-length'] = str(len(body))
         try:
@@ -2649,19 +2651,21 @@ class Request:
     """A request to a Bucket: signed anew for each attempt, and tried until it is answered.
 
     operation: its name in S3's documentation; key: of the object, '' for the bucket; query,
-    headers: dicts; body: bytes-like; payload_hash: signed in place of its SHA-256; timeout:
-    seconds of silence, None: the Bucket's; patience: seconds without progress, at most.
+    headers: dicts, the latter with x-amz-content-sha256 if that isn't to be the body's; body:
+    bytes-like; timeout: seconds of silence, None: the Bucket's; patience: seconds without
+    progress, at most.
 
     A Request belongs to the thread that makes it, and uses its Connection.
     """
 
     def __init__(self, bucket, operation, method, key='', query=(), headers=(), body=b'',
-                 payload_hash=None, timeout=None, patience=float('inf')):
+                 timeout=None, patience=float('inf')):
         self.label = operation + (' ' + quoted(key, 300) if key else '')    # for messages
         self.headers = dict(bucket.request_headers(operation), **dict(headers))
         self._bucket, self._connection = bucket, bucket.connection()
         self._method, self._key, self._query, self._body = method, key, dict(query), body
-        self._payload_hash = payload_hash or sha256(body)
+        if PAYLOAD_HASH not in self.headers:
+            self.headers[PAYLOAD_HASH] = sha256(body)
         self._timeout = timeout or bucket.times.timeout
         self.retries = Retries(lambda: min(patience, bucket.patience_now()), bucket.monotonic)
         self._signed = None         # the Signed of the last attempt
@@ -2698,8 +2702,8 @@ class Request:
         self._signed = bucket.signed_for(credentials)
         target, query = endpoint.target(self._key), canonical_query(self._query)
         headers = dict(self.headers, host=endpoint.authority)
-        sign_headers(credentials, endpoint.region, bucket.service, bucket.now(),
-                     self._method, target, query, headers, self._payload_hash)
+        sign_headers(credentials, endpoint.region, endpoint.service, bucket.now(),
+                     self._method, target, query, headers)
         headers['user-agent'] = 's3dump/' + __version__
         if self._method in ('PUT', 'POST'):
             headers['content-length'] = str(len(self._body))
@@ -2795,7 +2799,7 @@ class Request:
         """Return *error* as the caller gets it."""
         attempts = self.retries.attempts
         if isinstance(error, ResponseError):
-            if self._payload_hash == UNSIGNED_PAYLOAD and re.search(
+            if self.headers[PAYLOAD_HASH] == UNSIGNED_PAYLOAD and re.search(
                     '(?i)denied|sha256|payload', error.code + error.message):
                 error.hint = '; '.join(filter(None, (error.hint, UNSIGNED)))
             if attempts > 1:
@@ -2946,10 +2950,7 @@ class Bucket:
         self.endpoint = Endpoint(config)
         self._config = config = dict(self.endpoint.defaults(), **{
             name: value for name, value in config.items() if value != 'auto'})
-        self.service = config.get('service', 's3')
-        self.opaque_etags = config.get('etag') == 'opaque'
         self.jobs = config.get('jobs', JOBS)
-        self.fixed_jobs = 'jobs' in config
         self.part_size = config.get('part_size', PART_SIZE)
         self.max_parts = config.get('max_parts', MAX_PARTS)
         self.checksum = config.get('checksum', 'crc32' if self.endpoint.aws else 'none') == 'crc32'
@@ -2960,7 +2961,7 @@ class Bucket:
         self._environ = environ
         self.tls = functools.lru_cache(1)(      # one context for all connections
             lambda: tls_context(config.get('ca_bundle')))
-        self._lock, self._local = threading.Lock(), threading.local()
+        self._local = threading.local()
         self.credentials = Provider(config, environ, self.endpoint.region)
         self.credentials.get(self)  # fail before a stream begins that can't be stored
         find_proxy(environ, self.endpoint.scheme, self.endpoint.host)
@@ -2990,13 +2991,18 @@ class Bucket:
         """The file or folder of CAs that the user names, or None."""
         return self._config.get('ca_bundle')
 
+    @property
+    def opaque_etags(self):
+        """Whether an ETag says nothing about the data."""
+        return self._config.get('etag') == 'opaque'
+
     def now(self):
         """Return the seconds since the epoch, by the server's clock as far as it is known."""
         return self._clock() + self.offset
 
     def most_jobs(self):
         """Return how many parts may be in flight at most."""
-        return self.jobs if self.fixed_jobs else most_jobs(self.part_size, available_memory())
+        return self._config.get('jobs') or most_jobs(self.part_size, available_memory())
 
     def patience_now(self):
         """Return the seconds without progress after which a request fails now."""
@@ -3029,7 +3035,7 @@ class Bucket:
         credentials = signed.credentials
         if error.code in EXPIRED_CODES:
             credentials = self.credentials.get(self, refused=credentials)
-        with self._lock:
+        with self.endpoint.lock:
             if error.code == 'RequestTimeTooSkewed' or error.bare_403:
                 self._correct_clock(error.date)
             elif error.status in (301, 307, 400) and (error.region or error.location):
@@ -3080,8 +3086,8 @@ class Bucket:
         """
         dump_id = dump_id or random_name()
         headers = self._object_headers(dump_id, storage_class)
-        payload_hash = self._protect(headers, body)
-        request = Request(self, 'PutObject', 'PUT', key, (), headers, body, payload_hash)
+        self._protect(headers, body)
+        request = Request(self, 'PutObject', 'PUT', key, (), headers, body)
         self._create(request, require_etag, key, dump_id, len(body), **terms)
 
     def _create(self, request, accept, key, dump_id, size, upload_id='', overwrite=False,
@@ -3148,18 +3154,15 @@ class Bucket:
         return headers
 
     def _protect(self, headers, body, crc32=None):
-        """Add the checksum header if the server keeps checksums; returns the payload hash.
-
-        Over TLS the CRC32 is enough for the server to find damage, at a third of the cost.
-        """
+        """Add the headers by which the server finds damage: over TLS a CRC32, if the server keeps
+        those, is enough, at a third of the cost."""
         if self.endpoint.wants_md5 or (self.retain and not self.checksum):
             headers.update(digest_header(body))     # for Object Lock the SHA-256 is not enough
         if self.checksum:
             headers['x-amz-checksum-crc32'] = crc32_text(
                 zlib.crc32(body) if crc32 is None else crc32)
             if self.endpoint.scheme == 'https':
-                return UNSIGNED_PAYLOAD
-        return sha256(body)
+                headers[PAYLOAD_HASH] = UNSIGNED_PAYLOAD
 
     def is_ours(self, key, dump_id, size):
         """Whether the object under *key* is the one that we wrote; None if we can't look."""
@@ -3333,8 +3336,8 @@ class Bucket:
         """Return a URL with which anybody can GET the object for *expires* seconds."""
         target, authority = self.endpoint.target(key), self.endpoint.authority
         return '%s://%s%s?%s' % (self.endpoint.scheme, authority, target, presign(
-            self.credentials.get(self), self.endpoint.region, self.service, self.now(), 'GET',
-            authority, target, expires, self.request_headers('GetObject')))
+            self.credentials.get(self), self.endpoint.region, self.endpoint.service, self.now(),
+            'GET', authority, target, expires, self.request_headers('GetObject')))
 
     # The bucket itself
 
@@ -3393,10 +3396,10 @@ class Bucket:
         crc32: of the body, if it is known already.
         """
         headers = {}
-        payload_hash = self._protect(headers, body, crc32)
+        self._protect(headers, body, crc32)
         etag = Request(self, 'UploadPart', 'PUT', multipart.key,
-                       {'partNumber': str(number), 'uploadId': multipart.upload_id}, headers, body,
-                       payload_hash=payload_hash).run(require_etag)
+                       {'partNumber': str(number), 'uploadId': multipart.upload_id},
+                       headers, body).run(require_etag)
         return etag, headers.get('x-amz-checksum-crc32')
 
     def complete_multipart_upload(self, multipart, parts, size, crc32=None, dump_id='', **terms):
@@ -3451,7 +3454,7 @@ class Bucket:
         number that it returns must be the count of all bytes; ended: whether there is an end
         mark, so that the only object may be full.  Raises IntegrityError, ArchivedError.
         """
-        workers = Workers(self, self.part_size)
+        workers = Workers(self)
         try:
             return download(self, workers, keys, look_at_all(self, workers, keys, ended), write)
         finally:
@@ -3493,7 +3496,7 @@ class Upload:
 
     def __init__(self, bucket, key, overwrite, unique):
         self.bucket, self.key, self.overwrite, self.unique = bucket, key, overwrite, unique
-        self.workers = Workers(bucket, bucket.part_size)
+        self.workers = Workers(bucket)
         self.dump_id = random_name()
         self._volumes = []
 
@@ -4050,9 +4053,9 @@ class SelfTest:
 
     def signature(self):
         for method, path, query, more, payload, expected in EXAMPLES:
-            headers = dict(more, host=EXAMPLE_HOST)
+            headers = dict(more, host=EXAMPLE_HOST, **{PAYLOAD_HASH: sha256(payload)})
             sign_headers(EXAMPLE_KEY, 'us-east-1', 's3', EXAMPLE_TIME, method, path,
-                         canonical_query(query), headers, sha256(payload))
+                         canonical_query(query), headers)
             expect(headers['authorization'].endswith(expected), 'the signature of %s %s is wrong'
                    % (method, path))
         query = presign(EXAMPLE_KEY, 'us-east-1', 's3', EXAMPLE_TIME, 'GET', EXAMPLE_HOST,
@@ -4188,8 +4191,8 @@ class SelfTest:
         """A part that is damaged on its way is refused."""
         key = self.key + '-damaged'
         try:
-            Request(self.bucket, 'PutObject', 'PUT', key, body=b'damaged',
-                    payload_hash=sha256(b'as it was')).run(require_etag)
+            Request(self.bucket, 'PutObject', 'PUT', key, (),
+                    {PAYLOAD_HASH: sha256(b'as it was')}, b'damaged').run(require_etag)
         except ResponseError as error:
             if error.code not in DAMAGED_CODES:
                 raise
