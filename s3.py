@@ -19,39 +19,33 @@ A byte on its way out, and the sections that it passes through:
 
     stream --read_part--> buffer --Request--> Connection --slices--> socket
 
-The main thread reads the stream into one of jobs + 1 buffers of a part each (Parts,
-Uploads).  Before the first part of an object is sent, CreateMultipartUpload begins it.  A full
-buffer goes to one of `jobs` threads (Workers), which calls Bucket.upload_part().  It computes
-the part's SHA-256, and its CRC32 where the server keeps CRC32s (over https only that; the main
-thread computes the CRC32 of the whole), signs the Request (Signature Version 4), and sends it
-by its Connection, in slices that obey the rate limit (Wire, Rate limit).
-The server checks the hash.  When the stream has ended, and only then, CompleteMultipartUpload
-makes the object appear, whole.  A stream shorter than a part is one PutObject; a stream too
-long for one object goes on in further objects, its volumes.
+The main thread reads the stream into buffers of a part each (Parts, Uploads), one more than
+there are threads: as many as the Pace finds worth while.  A full buffer goes to a thread
+(Workers), which hashes it, signs a Request (Signature Version 4), and sends it by its
+Connection, in slices that obey the rate limit (Wire).  When the stream has ended, and only then,
+CompleteMultipartUpload makes the object appear, whole.  A stream shorter than a part is one
+PutObject; one too long for an object goes on in further objects, its volumes.
 
 A byte on its way back:
 
-    socket --slices--> http.client --read_blocks--> buffer --write--> stream
+    socket --slices--> Reader --> http.client --read_blocks--> buffer --write--> stream
 
-HEAD tells the size, the ETag and the checksum.  The threads fetch ranges into the same kind of
-buffers by Bucket.get_object(), which resumes at the byte where an answer broke off (Answers),
-and digest them.  The main thread writes the ranges out in order, and after the last byte gives
-the verdict (Proofs and downloads).
+Only answers are read by http.client; connecting and sending are ours.  The threads fetch ranges
+into the same kind of buffers by Bucket.get_object(), which resumes at the byte where an answer
+broke off (Answers), and digest them.  The main thread writes the ranges out in order, and after
+the last byte gives the verdict (Proofs and downloads).
 
 Whatever goes wrong on the way comes to Request._failed(): it learns from a refusal (the
 server's clock, the region, that the credentials have expired), and asks Retries whether and
-when to try again: with growing random pauses, until nothing has moved for a quarter of an hour.
-Whatever else the server refuses is an Error at once; the text of every Error is one line that
-says what failed.  Any failure of an upload aborts it: nothing appears under the key.  So does a
-signal: where the main thread waits, `signals` (NoSignals) may raise.  Before a key is made that
-holds the time, Bucket.learn_clock() asks the server for it.
+when to try again.  Whatever else the server refuses is an Error at once.  Any failure of an
+upload aborts it: nothing appears under the key.  So does a signal: where the main thread
+waits, `signals` (NoSignals) may raise.
 
-Sections, in reading order: Limits, Errors, Configuration, Endpoint,
-Signature Version 4, Messages, Parts, Rate limit, Answers, Wire, Workers, Retries,
-Credentials, Requests, Bucket, Uploads, Proofs and downloads, Self-test.
+Sections, in reading order: Limits, Errors, Configuration, Endpoint, Signature Version 4,
+Messages, Parts, Rate limit, Pace, Answers, Wire, Workers, Retries, Credentials, Requests, Bucket,
+Uploads, Proofs and downloads, Self-test.
 
-Python 3.6 or newer.  `python3 s3.py` is the self-test: it tells whether this Python,
-this clock, these credentials and this bucket work.
+Python 3.6 or newer.  `python3 s3.py` is the self-test.
 """
 import _thread
 import base64
@@ -693,10 +687,6 @@ class Endpoint:
             path += '/' + uri_encode(key, '/')
         return path
 
-    def defaults(self):
-        """Return the settings in which this server is known to differ."""
-        return known_server(self.domain) or {}
-
     def move(self, region, location):
         """Go where the server sends us: to *region*, or to the host of the URL *location*.
 
@@ -937,8 +927,10 @@ def parse_error(label, method, status, headers, body):
         get = Document(body, 'Error').get
     except BadAnswer:               # no body, a page, or XML with unescaped text
         code = re.search(b'<Code>([A-Za-z0-9._-]{1,100})</Code>', body)
-        get = {'Code': code.group(1).decode() if code else ''}.get
-    code, message = get('Code'), get('Message') or ''
+        get = {'Code': code.group(1).decode() if code else '', 'Message': '', 'ServerTime': ''}.get
+    code, message, date = get('Code'), get('Message'), parse_date(headers.get('date'))
+    with contextlib.suppress(ValueError):
+        date = parse_time(get('ServerTime'))
     if not code:
         code = {403: 'Forbidden', 404: 'NotFound', 412: 'PreconditionFailed'}.get(
             status, http.client.responses.get(status, 'unknown error'))
@@ -949,8 +941,7 @@ def parse_error(label, method, status, headers, body):
         request_id=get('RequestId') or headers.get('x-amz-request-id') or '',
         region=headers.get('x-amz-bucket-region') or get('Region') or '',
         location=headers.get('location') or get('Endpoint') or '',
-        retry_after=retry_after(headers), date=server_time(headers, get('ServerTime')),
-        from_s3=bool(get('Code')))
+        retry_after=retry_after(headers), date=date, from_s3=bool(get('Code')))
 
 
 def maybe_done(error):
@@ -963,14 +954,6 @@ def gone(error):
     """Whether a ResponseError says that there is nothing to delete or abort; a page doesn't."""
     return error.status == 404 and error.code != 'NoSuchBucket' and (
         error.from_s3 or not error.message)
-
-
-def server_time(headers, text):
-    """Return the server's time, from the head of its answer or its error document; or None."""
-    try:
-        return parse_time(text) if text else parse_date(headers.get('date'))
-    except ValueError:
-        return None
 
 
 def retry_after(headers):
@@ -2948,7 +2931,7 @@ class Bucket:
                  signals=NO_SIGNALS):
         config = with_environment(config, environ)
         self.endpoint = Endpoint(config)
-        self._config = config = dict(self.endpoint.defaults(), **{
+        self._config = config = dict(known_server(self.endpoint.domain) or {}, **{
             name: value for name, value in config.items() if value != 'auto'})
         self.jobs = config.get('jobs', JOBS)
         self.part_size = config.get('part_size', PART_SIZE)
