@@ -1021,8 +1021,8 @@ UploadEntry.__doc__ = 'An unfinished upload, initiated in seconds since the epoc
 
 
 def decoder(listing, prefix):
-    """Return the function that decodes the keys of a listing: they are url-encoded, unless the
-    server ignored our wish; one that lacks the prefix was encoded without a word."""
+    """Return the function that decodes the keys of a listing (a Document): they are url-encoded,
+    unless the server ignored our wish; one that lacks the prefix was encoded without a word."""
     return unquote if listing.get('EncodingType') == 'url' else lambda key: (
         key if key.startswith(prefix) or not unquote(key).startswith(prefix) else unquote(key))
 
@@ -1034,7 +1034,7 @@ def unquote(text):
     return urllib.parse.unquote(text) if '%' in text else text
 
 
-def next_page(listing, markers, prefix):
+def next_page(listing, markers, decode):
     """Return the query by which a listing goes on.
 
     markers: names of parameters, each told in an element of that name, NextKeyMarker; a server
@@ -1043,14 +1043,12 @@ def next_page(listing, markers, prefix):
     told = {name: listing.get('Next' + name.title().replace('-', '')) for name in markers}
     if 'marker' in told and not any(told.values()):
         told['marker'] = ([''] + [texts['Key'] for texts in listing.all('Contents')])[-1]
-    decode = decoder(listing, prefix)
     return {name: decode(text) if name in ('marker', 'key-marker') else text
             for name, text in told.items() if text}
 
 
-def list_entries(listing, prefix=''):
-    """Yield the ListEntries of a page (a Document) of the objects with a prefix."""
-    decode = decoder(listing, prefix)
+def list_entries(listing, decode):
+    """Yield the ListEntries of a page of ListObjectsV2."""
     for texts in listing.all('Contents'):
         try:
             size = texts['Size']
@@ -1064,9 +1062,8 @@ def list_entries(listing, prefix=''):
             raise BadAnswer('an entry of the listing lacks its key, size or time')
 
 
-def upload_entries(listing, prefix):
+def upload_entries(listing, decode):
     """Yield the UploadEntries of a page of ListMultipartUploads."""
-    decode = decoder(listing, prefix)
     for texts in listing.all('Upload'):
         try:
             yield UploadEntry(decode(texts['Key']), texts['UploadId'],
@@ -1284,12 +1281,10 @@ def read_answer(response):
 
 
 def seek_range(response, first, count):
-    """Leave *response* at byte *first* of the object, with *count* more to come.
+    """Leave *response* at byte *first* of the object, with *count* more to come; returns the size
+    of the object, or None where the server doesn't tell it.
 
-    Returns the size of the object, or None where the server doesn't tell it.
-
-    There are servers that answer a ranged GET with 200, some with the range and some with
-    the whole object.
+    Some servers answer a ranged GET with 200, and with the range or the whole object.
     """
     said = re.match(r'bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]*)',
                     response.headers.get('content-range') or '')
@@ -1878,7 +1873,6 @@ class Workers:
         self._pace = pace
 
     def release(self, buffer):
-        """Give a buffer back."""
         self._free.append(buffer)
 
     def submit(self, function, *args, frees=None):
@@ -2835,7 +2829,6 @@ class Tally:
             del self.waits[who]
 
     def add(self, retries=0, wasted=0):
-        """Add to the counts."""
         with self._lock:
             self.retries += retries
             self.wasted += wasted
@@ -3270,37 +3263,37 @@ class Bucket:
         headers = {}
         if self.endpoint.aws:       # to hear whether archived objects can be read
             headers['x-amz-optional-object-attributes'] = 'RestoreStatus'
-        for page in self._pages('ListObjectsV2', 'ListBucketResult', query,
-                                ('continuation-token', 'marker'), headers):
-            yield from list_entries(page, prefix)
+        for page, decode in self._pages('ListObjectsV2', 'ListBucketResult', query,
+                                        ('continuation-token', 'marker'), headers):
+            yield from list_entries(page, decode)
 
     def list_multipart_uploads(self, prefix=''):
         """Yield an UploadEntry for each unfinished upload of a key that begins with prefix."""
         query = {'uploads': '', 'prefix': prefix, 'encoding-type': 'url'}
-        for page in self._pages('ListMultipartUploads', 'ListMultipartUploadsResult', query,
-                                ('key-marker', 'upload-id-marker')):
-            yield from upload_entries(page, prefix)
+        for page, decode in self._pages('ListMultipartUploads', 'ListMultipartUploadsResult',
+                                        query, ('key-marker', 'upload-id-marker')):
+            yield from upload_entries(page, decode)
 
     def list_parts(self, multipart):
         """Yield the sizes of the parts of an unfinished upload (ListParts)."""
-        for page in self._pages('ListParts', 'ListPartsResult', {'uploadId': multipart.upload_id},
-                                ('part-number-marker',), key=multipart.key):
+        for page, _ in self._pages('ListParts', 'ListPartsResult',
+                                   {'uploadId': multipart.upload_id}, ('part-number-marker',),
+                                   key=multipart.key):
             for texts in page.all('Part'):
                 yield int(texts['Size']) if re.match(r'[0-9]{1,18}\Z', texts.get('Size', '')) else 0
 
     def _pages(self, operation, root, query, markers, headers=(), key=''):
-        """Yield the pages of a listing, each a Document whose root is called *root*.
-
-        markers: as for next_page().
-        """
+        """Yield the pages of a listing, each a Document whose root is called *root*, and what
+        decodes its keys; markers: as for next_page()."""
         marker = {}
         while True:
             page = Request(self, operation, 'GET', key, dict(query, **marker), headers).run(
                 lambda answer: Document(answer.body, root))
-            yield page
+            decode = decoder(page, query.get('prefix', ''))
+            yield page, decode
             if page.get('IsTruncated') != 'true':
                 return
-            last, marker = marker, next_page(page, markers, query.get('prefix'))
+            last, marker = marker, next_page(page, markers, decode)
             if marker in ({}, last):
                 raise BadAnswer('%s: the listing has no end' % operation)
 
@@ -3619,20 +3612,17 @@ class Volume:
         self._parts.append(self._upload.workers.wait(self._tasks.popleft()))
 
     def wait_for_parts(self):
-        """Wait until all parts are sent."""
         while self._tasks:
             self._take_part()
 
     # Called by the threads
 
     def create(self):
-        """Begin the multipart upload."""
         self.upload_id = self._upload.bucket.create_multipart_upload(
             self.key, self._upload.dump_id, self._watch)
         self._state, self._request = 'open', None
 
     def complete(self):
-        """Make the object appear."""
         upload, before, self._state = self._upload, self._state, 'completing'
         terms = dict(dump_id=upload.dump_id, overwrite=upload.overwrite and self.key == upload.key,
                      unique=upload.unique, watch=self._watch)
@@ -3699,11 +3689,6 @@ class Volume:
 # update(view, what that returned) in the main thread, in the order of the stream; complaint(),
 # after the last range, returns '' if the object is right.
 Proof = collections.namedtuple('Proof', 'name range_size prepare update complaint')
-
-
-def length_proof(range_size):
-    """Return a Proof that all bytes have come, which get_object() has checked already."""
-    return Proof('length', range_size, lambda view: None, lambda view, prepared: None, str)
 
 
 def crc32_proof(expected, range_size):
@@ -3834,7 +3819,8 @@ def find_proof(bucket, key, head):
             return etag_proof(head.etag.strip('W/"'), sizes, certain, bucket.part_size)
         reason = 'the sizes of its parts are unknown'
     bucket.report('warning', '%s: checked by its length only: %s' % (quoted(key), reason))
-    return length_proof(bucket.part_size)
+    # get_object() has checked it already
+    return Proof('length', bucket.part_size, lambda view: None, lambda view, prepared: None, str)
 
 
 def part_counts(total, size):

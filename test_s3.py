@@ -4420,7 +4420,7 @@ class MessageTests(unittest.TestCase):
             entry % ('a', ''), entry % ('b', status % ('true', '')), entry % ('c', status % (
                 'false', '<RestoreExpiryDate>2020-02-01T00:00:00Z</RestoreExpiryDate>'))))
         self.assertEqual([(found.key, found.restore) for found in s3.list_entries(
-            s3.Document(body.encode()))], [('a', ''), ('b', 'ongoing'), ('c', 'done')])
+            s3.Document(body.encode()), str)], [('a', ''), ('b', 'ongoing'), ('c', 'done')])
 
     def test_times_are_read_from_listings_and_from_http(self):
         self.assertEqual(s3.parse_time('2009-10-12T17:50:30.000Z'), 1255369830)
