@@ -246,10 +246,8 @@ def quoted(text, limit=1000):
 
 
 def write_error(text):
-    """Write *text* to standard error, as UTF-8; returns whether that worked.
-
-    Not by sys.stderr, which would keep what it can't write, and make the exit status 120.
-    """
+    """Write *text* to standard error, as UTF-8; returns whether that worked."""
+    # Not by sys.stderr, which would keep what it can't write, and make the exit status 120
     data = text.encode('utf-8', 'backslashreplace')
     try:
         while data and sys.stderr:  # None where it is closed, and 2 may be somebody else's
@@ -1263,21 +1261,15 @@ Answer = collections.namedtuple('Answer', 'status headers body')
 
 def read_answer(response):
     """Return the whole Answer, MAX_MESSAGE bytes at most; of an error only the beginning."""
-    pieces, size = [], 0
-    while True:
-        piece = response.read1(BLOCK)
-        if not piece:
-            break
-        pieces.append(piece)
-        size += len(piece)
-        if response.status >= 300 and size > MAX_ERROR:     # an HTML page; nobody needs the rest
-            return Answer(response.status, response.headers, b''.join(pieces)[:MAX_ERROR])
-        if size > MAX_MESSAGE:
-            raise BadAnswer('the answer of the server has no end')
-    if response.length:
-        raise http.client.IncompleteRead(b'', response.length)
-    response.read()                 # nothing; read1() leaves the response open at its end
-    return Answer(response.status, response.headers, b''.join(pieces))
+    most = MAX_MESSAGE if response.status < 300 else MAX_ERROR
+    body = response.read(most + 1 if response.length is None else min(most + 1, response.length))
+    if len(body) <= most:
+        if response.length:
+            raise http.client.IncompleteRead(b'', response.length)
+        response.read()             # nothing; the read before may leave the response open
+    elif response.status < 300:
+        raise BadAnswer('the answer of the server has no end')
+    return Answer(response.status, response.headers, body[:most])
 
 
 def seek_range(response, first, count):
@@ -2798,11 +2790,11 @@ class Times:
     patience: without progress; timeout: without a byte; complete_timeout: for the answer to a
     completion; answer_timeout: for the rest of any answer.
     """
+    patience, timeout = PATIENCE, TIMEOUT
+    complete_timeout = answer_timeout = COMPLETE_TIMEOUT
 
-    def __init__(self, patience=PATIENCE, timeout=TIMEOUT, complete_timeout=COMPLETE_TIMEOUT,
-                 answer_timeout=COMPLETE_TIMEOUT):
-        self.patience, self.timeout = patience, timeout
-        self.complete_timeout, self.answer_timeout = complete_timeout, answer_timeout
+    def __init__(self, **seconds):
+        vars(self).update(seconds)
 
 
 class Tally:
@@ -2907,16 +2899,15 @@ class Bucket:
     any thread with a kind and a line: 'trace' for each request, 'retry' for each pause,
     'warning' for what the user should know, 'doubt' for a warning that an upload which failed
     may be there all the same; it must not call the Bucket; clock: seconds since the epoch;
-    monotonic and wait(connection, seconds): for pauses.
+    monotonic and wait(connection, seconds): for pauses; signals: as NoSignals.
 
     Methods raise ResponseError, NetworkError, BadAnswer, and the errors that their docstrings
     name.  The constructor looks for credentials, over the network if need be, and raises
     ConfigError, NetworkError.  Several threads may use one Bucket: each has its own connection.
 
     Attributes of use to a caller: jobs, part_size and max_parts; times, a Times; limit, the
-    RateLimit; retain, None or the mode and the days of an Object Lock for what is stored;
-    tally, a Tally; offset, the seconds that the server's clock is ahead of ours (guarded by the
-    lock); signals, as NoSignals.
+    RateLimit; tally, a Tally; retain, None or the mode and the days of an Object Lock for what
+    is stored; offset, the seconds that the server's clock is ahead of ours.
     """
 
     def __init__(self, config, environ=os.environ, report=lambda kind, text: None,
@@ -2956,7 +2947,8 @@ class Bucket:
         """Return a copy for one thread that tidies up: with little patience, no rate limit, and a
         connection of its own."""
         hasty = copy.copy(self)
-        hasty.times = Times(*4 * [2 * TIDY_TIME / 3])
+        hasty.times = Times(**dict.fromkeys(('patience', 'timeout', 'complete_timeout',
+                                             'answer_timeout'), 2 * TIDY_TIME / 3))
         hasty.limit, hasty.signals, hasty._local = RateLimit(), NO_SIGNALS, threading.local()
         return hasty
 
@@ -3003,10 +2995,8 @@ class Bucket:
                       endpoint.port, credentials)
 
     def learn(self, error, signed):
-        """Learn from a refusal: clock, region, host, credentials.
-
-        signed: the Signed of the request.  Returns whether anything has changed since, by this
-        thread or another, so that repeating the request can help.
+        """Learn from the refusal of what was *signed*: clock, region, host, credentials; returns
+        whether any has changed since, by this thread or another, so that a repetition can help.
         """
         credentials = signed.credentials
         if error.code in EXPIRED_CODES:
@@ -3030,11 +3020,10 @@ class Bucket:
                         % duration(abs(self.offset)))
 
     def learn_clock(self):
-        """Ask the server what time it is, for a key that tells the time.
+        """Ask the server what time it is, for a key that tells the time; no answer is no failure.
 
-        Nobody signs this request, and it names no bucket, so no log says that somebody was
-        refused; and a server that has no answer, or no Date, is not a failure.  A Date may be
-        that of a front end with a wrong clock: where it differs from ours a signed request
+        The request is not signed and names no bucket, so no log tells of a refusal.  A Date may
+        be that of a front end with a wrong clock: where it differs from ours a signed request
         tells, which learns the clock if it is refused for that.
         """
         endpoint = self.endpoint
@@ -3170,11 +3159,10 @@ class Bucket:
         return True
 
     def get_object(self, key, view, first=0, head=None):
-        """Fill *view* with the bytes of the object from *first* on.
+        """Fill *view* with the bytes of the object from *first* on; if an answer breaks off, the
+        rest is asked for from there.
 
-        head: its Head, as the object must still have it.  If an answer breaks off, the rest is
-        asked for from the byte where it broke.  Raises IntegrityError if the object has changed,
-        ArchivedError.
+        head: as the object must still have it.  Raises ArchivedError, IntegrityError.
         """
         request, got = Request(self, 'GetObject', 'GET', key), 0
         replaced = IntegrityError('%s: the object was replaced while it was read' % request.label)
@@ -3207,10 +3195,8 @@ class Bucket:
         request.stream(fill, full)
 
     def delete_object(self, key, etag=''):
-        """Delete an object, if it exists.
-
-        etag: only if that is its ETag, where the server knows this condition.
-        """
+        """Delete an object, if it exists; *etag*: only one with this ETag, where the server knows
+        this condition."""
         headers = {'if-match': etag} if etag else {}
         try:
             Request(self, 'DeleteObject', 'DELETE', key, headers=headers).run(require_empty)
@@ -3222,10 +3208,7 @@ class Bucket:
             self.delete_object(key)     # the condition is unknown, or needs a right of its own
 
     def delete_listed(self, entry):
-        """Delete the object of a ListEntry, unless it was replaced since it was listed.
-
-        Raises IntegrityError.
-        """
+        """Delete the object of a ListEntry; raises IntegrityError if it was replaced since."""
         try:
             self.delete_object(entry.key, entry.etag)
         except ResponseError as error:
@@ -3322,10 +3305,8 @@ class Bucket:
         Request(self, 'HeadBucket', 'HEAD').run()
 
     def create_bucket(self, region=''):
-        """Create the bucket in *region*, or in the configured one.
-
-        Servers with one region may refuse to hear its name: they get the request without it.
-        Raises ConfigError if the server made an object.
+        """Create the bucket in *region*, or in the configured one, which servers with one region
+        may refuse to hear; raises ConfigError if the server made an object.
 
         Source: Amazon S3 API Reference, CreateBucket (us-east-1 must not be named).
         """
@@ -3352,9 +3333,8 @@ class Bucket:
     # Multipart uploads: *multipart* has key and upload_id, as a Volume or an UploadEntry
 
     def create_multipart_upload(self, key, dump_id='', watch=lambda request: None):
-        """Begin an upload; returns its id.
+        """Begin an upload; returns its id.  One whose answer was lost stays: it is empty.
 
-        If the answer is lost another upload is begun; the first one, which is empty, stays.
         watch: as for put_object().
         """
         headers = self._object_headers(dump_id)
@@ -3367,10 +3347,8 @@ class Bucket:
         return request.run(parse_upload_id)
 
     def upload_part(self, multipart, number, body, crc32=None):
-        """Send one part (bytes-like); returns its ETag and its CRC32 (None where unused).
-
-        crc32: of the body, if it is known already.
-        """
+        """Send one part (bytes-like), with this *crc32* if it is known already; returns its ETag
+        and its CRC32 (None where unused)."""
         headers = {}
         self._protect(headers, body, crc32)
         etag = Request(self, 'UploadPart', 'PUT', multipart.key,
@@ -3414,11 +3392,9 @@ class Bucket:
     def upload(self, key, stream, overwrite=False, unique=False):
         """Store *stream*, to its end, as one object or a set of volumes; returns a Stored.
 
-        stream: has readinto(), and raises rather than ends if it is not whole; key, overwrite,
-        unique: as for put_object().
-
-        Whatever upload() raises, nothing is left under the key, unless a message says that
-        something may be.
+        stream: has readinto(), and raises rather than ends if it is not whole; overwrite, unique:
+        as for put_object().  Whatever is raised, nothing is left under the key, unless a message
+        says that something may be.
         """
         return Upload(self, key, overwrite, unique).run(stream)
 
@@ -3437,10 +3413,8 @@ class Bucket:
             workers.stop()
 
     def head_whole(self, key, ended):
-        """Return the Head of an object, if it can be read now and no volume is missing after it.
-
-        ended: whether there are further volumes, or an end mark.  Raises ArchivedError,
-        IntegrityError.
+        """Return the Head of an object; raises ArchivedError if it can't be read now, and
+        IntegrityError if volumes are missing after it, unless it is *ended* by others or a mark.
         """
         head = self.head_object(key)
         if head.full and not ended:
@@ -3464,10 +3438,9 @@ class Bucket:
 # -------------------------------------------------------------------------- Uploads
 
 class Upload:
-    """A stream that becomes one object, or a set of volumes.
+    """A stream that becomes one object, or a set of volumes; it belongs to the main thread.
 
-    key, overwrite, unique: as for Bucket.put_object().  An Upload belongs to the main thread;
-    other threads do the tasks of its Workers.
+    key, overwrite, unique: as for Bucket.put_object().
     """
 
     def __init__(self, bucket, key, overwrite, unique):
@@ -3525,11 +3498,8 @@ class Upload:
         return [self.workers.submit(volume.complete) for volume in self._volumes[1:][-1:]]
 
     def _tidy_up(self):
-        """Remove every trace of the dump, which failed, unless it proves to be whole.
-
-        This takes TIDY_TIME at most; neither the rate limit nor a signal delays it.  An upload
-        whose id was lost stays: it is empty.
-        """
+        """Remove every trace of the dump, which failed, unless it proves to be whole; this takes
+        TIDY_TIME at most, and neither the rate limit nor a signal delays it."""
         bucket, done = self.bucket.hasty(), []
         thread = Thread(lambda: done.append(self._remove(bucket)))
         try:
@@ -3892,15 +3862,14 @@ def download(bucket, workers, keys, heads, write):
     while following or pending:
         if following and len(pending) <= workers.jobs:
             buffer = workers.buffer()
-            view = buffer[:following.size]
-            pending.append((following, buffer, view, workers.submit(
-                fetch_range, bucket, following, view)))
+            pending.append((following, buffer, workers.submit(
+                fetch_range, bucket, following, buffer[:following.size])))
             following = next(ranges, None)
         elif not pending[0][-1].done:
             workers.listen()
         else:
-            found, buffer, view, task = pending.popleft()
-            write_range(bucket, found, view, workers.wait(task), write)
+            found, buffer, task = pending.popleft()
+            write_range(bucket, found, buffer[:found.size], workers.wait(task), write)
             workers.release(buffer)
             proofs.add(found.proof.name)
     return min(proofs, key=('length', 'etag', 'crc32').index)
