@@ -593,9 +593,7 @@ REGION = '[A-Za-z0-9][A-Za-z0-9-]{0,62}'        # can be part of a host name and
 
 
 class Endpoint:
-    """Where a bucket lives.
-
-    config: settings from with_environment().  Raises ConfigError.
+    """Where a bucket lives, and what its server taught us; raises ConfigError.
 
     Source: Amazon S3 User Guide, "Virtual hosting of general purpose buckets".
     """
@@ -643,11 +641,9 @@ class Endpoint:
 
     def _leave_bucket_out(self, style):
         """Remove the bucket from a URL that includes it, as the pages of some providers show it;
-        returns whether it was in the host.
-
-        With `addressing virtual` BUCKET.HOST must mean that; else HOST has to look like one of
-        S3, since a bucket may have its server's name: backup at https://backup.example.com.
-        """
+        returns whether it was in the host."""
+        # Without `addressing virtual` the rest has to look like a host of S3, since a bucket may
+        # have its server's name: backup at https://backup.example.com
         if self.path.endswith('/' + self.bucket):
             self.path = self.path[:-len(self.bucket) - 1]
         first, _, rest = self.domain.partition(self.bucket + '.')
@@ -686,9 +682,8 @@ class Endpoint:
         return path
 
     def move(self, region, location):
-        """Go where the server sends us: to *region*, or to the host of the URL *location*.
-
-        Raises BadAnswer for a redirect that would show the signature to somebody else.
+        """Go where the server sends us: to *region*, or to the host of the URL *location*; raises
+        BadAnswer for a redirect that would show the signature to somebody else.
 
         Source: Amazon S3 User Guide, "Making requests using the REST API: request routing".
         """
@@ -756,8 +751,6 @@ def canonical_request(method, target, query, headers, payload_hash):
     """Return the request as it is signed, and the names of its signed headers.
 
     target: path, encoded; query: canonical; headers: a dict with lower-case names.
-
-        Method \\n Path \\n Query \\n (name:value \\n)* \\n name;name... \\n PayloadHash
     """
     names = ';'.join(sorted(headers))
     lines = ['%s:%s\n' % (name, ' '.join(headers[name].split())) for name in sorted(headers)]
@@ -802,9 +795,8 @@ def sign_headers(credentials, region, service, now, method, target, query, heade
 def presign(credentials, region, service, now, method, authority, target, expires, headers=()):
     """Return the query string with which anybody may make this request for *expires* seconds.
 
-    headers: a dict of those that are said in the query, for whoever uses the URL sends none.
-
-    Source: Amazon S3 API Reference, "Authenticating Requests: Using Query Parameters".
+    headers: those that are said in the query, for whoever uses the URL sends none.  Source: Amazon
+    S3 API Reference, "Authenticating Requests: Using Query Parameters".
     """
     timestamp, scope = credential_scope(now, region, service)
     query = dict(headers, **{
@@ -850,11 +842,8 @@ def digest_header(body):
 # XML in and out.  Bytes in, values out; anything but XML is a BadAnswer.
 
 class Document:
-    """An XML document: the name of its root, and the texts of elements by their names.
-
-    All names are in the namespace of the root, whichever that is; servers differ.  Raises
-    BadAnswer, also if *name* is given and the root has another.
-    """
+    """An XML document, all of whose names are in the namespace of its root, whichever that is:
+    servers differ.  Raises BadAnswer, also if *name* is given and the root has another."""
 
     def __init__(self, body, name=''):
         # here, since a short dump has no XML to read, and the import takes 8 ms
@@ -889,10 +878,8 @@ class Document:
 
 
 def parse_time(text):
-    """Return the seconds since the epoch of 2009-10-12T17:50:30.000Z; raises ValueError.
-
-    strptime takes ten times as long, and a listing may hold a million times.
-    """
+    """Return the seconds since the epoch of 2009-10-12T17:50:30.000Z; raises ValueError."""
+    # strptime takes ten times as long, and a listing may hold a million times
     return (parse_day(text[:10]) + 3600 * int(text[11:13]) + 60 * int(text[14:16])
             + int(text[17:19]))
 
@@ -907,10 +894,7 @@ BIRTH_OF_S3 = 1142294400            # 2006-03-14; no honest clock says less
 
 
 def parse_date(text):
-    """Return the seconds since the epoch of an HTTP date, or None if it can't be true.
-
-    Source: RFC 7231, section 7.1.1.1.
-    """
+    """Return the seconds since the epoch of an HTTP date (RFC 7231), None if it can't be true."""
     try:
         parsed = email.utils.parsedate_tz(text or '')
         seconds = email.utils.mktime_tz(parsed) if parsed else 0
@@ -1076,9 +1060,8 @@ def upload_entries(listing, decode):
 def read_part(stream, view, workers):
     """Fill *view* from *stream*; returns the count of bytes, less than len(view) only at the end.
 
-    stream: anything with readinto(), even one that doesn't block.  Failures of the Workers are
-    raised while a stream without a buffer of its own (an io.FileIO, or one with an attribute
-    `unbuffered`) stands still.
+    Failures of the Workers are raised while a stream without a buffer of its own (an io.FileIO,
+    or one with an attribute `unbuffered`) stands still.
     """
     unbuffered, count = isinstance(stream, io.FileIO) or hasattr(stream, 'unbuffered'), 0
     while count < len(view):
@@ -1219,10 +1202,8 @@ class Pace:
 
 
 def most_jobs(part_size, memory):
-    """Return how many parts of *part_size* bytes may be in flight at most.
-
-    An eighth of *memory*, in bytes, may be filled with them; JOBS where memory is None, unknown.
-    """
+    """Return how many parts of *part_size* bytes may be in flight at most: an eighth of *memory*
+    may be filled with them (bytes; None: unknown)."""
     return max(JOBS, min(MOST_JOBS, (memory or 0) // 8 // part_size - 1))
 
 
@@ -1340,11 +1321,8 @@ Proxy = collections.namedtuple('Proxy', 'host port headers')
 
 
 def find_proxy(environ, scheme, host):
-    """Return the Proxy that *environ* names for the URLs of a scheme and host, or None.
-
-    HTTPS_PROXY, HTTP_PROXY and NO_PROXY, the same in small letters first, as curl(1)'s manual
-    describes them.  Raises ConfigError.
-    """
+    """Return the Proxy that *environ* names for the URLs of a scheme and host, or None, by the
+    variables that curl(1)'s manual describes; raises ConfigError."""
     def variable(name):             # empty in small letters, it switches the other off
         return environ.get(name, environ.get(name.upper())) or ''
 
@@ -1423,11 +1401,11 @@ def begin_connecting(family, kind, protocol, _, address):
 
 
 def connect_first(host, port, seconds, check):
-    """Return a socket that is connected to *host*, within *seconds*.
+    """Return a socket that is connected to *host*, within *seconds*; check: called now and then,
+    may raise.  Raises the most telling OSError.
 
     Its addresses are tried a quarter of a second after one another, or as soon as those before
-    have failed, until one answers (RFC 8305).  check: called now and then, may raise.  Raises
-    the most telling OSError.
+    have failed, until one answers (RFC 8305).
     """
     addresses, trying, failures = find_addresses(host, port), {}, []
     end = time.monotonic() + seconds
@@ -1496,7 +1474,6 @@ class Connection:
 
     @property
     def cancelled(self):
-        """Whether cancel() was called."""
         return not self._alarm.locked()
 
     def _open(self, timeout):
@@ -1565,8 +1542,8 @@ class Connection:
         """Send a request; a context that gives http.client's response, for its body to be read,
         and that leaves the connection fit for the next request.
 
-        target: with the query; headers: a dict; body: bytes-like; timeout: seconds of
-        silence.  Raises OSError, http.client.HTTPException and BadAnswer.
+        target: with the query; timeout: seconds of silence.  Raises OSError,
+        http.client.HTTPException and BadAnswer.
         """
         response, reader = None, Reader(self)
         self._reader = reader
@@ -1740,17 +1717,14 @@ class Reader(io.RawIOBase):
 
 
 def tls_context(ca_bundle):
-    """Return the ssl.SSLContext: certificates are always checked, by ca_bundle or the system's CAs.
-
-    A CA of one's own need not keep to all of RFC 5280, as Python 3.13 wants it to.  Raises
-    ConfigError.
-    """
+    """Return the ssl.SSLContext: certificates are always checked, by ca_bundle or the system's
+    CAs; raises ConfigError."""
     kind = 'capath' if ca_bundle and os.path.isdir(ca_bundle) else 'cafile'
     try:
         context = ssl.create_default_context(**{kind: ca_bundle or None})
     except (OSError, ssl.SSLError) as error:
         raise ConfigError('cannot load ca_bundle %s: %s' % (printable(ca_bundle), error))
-    if ca_bundle:
+    if ca_bundle:                   # one's own CA need not keep to all of RFC 5280
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
 
@@ -1933,7 +1907,6 @@ class Workers:
     def stop(self, worth_waiting=lambda: False):
         """Break off all tasks, and return when no thread can send anything any more.
 
-        A thread that still looks up a name does no more than that, and isn't waited for.
         worth_waiting: whether some task should end by itself, within GRACE.
         """
         if self._stopped:
@@ -1945,7 +1918,7 @@ class Workers:
             time.sleep(0.01)
         for connection in list(self._connections):
             connection.cancel()
-        start = time.monotonic()
+        start = time.monotonic()        # a thread that looks up a name does no more than that
         while self._alive() and time.monotonic() < start + (
                 GRACE if any(each.left is not None for each in list(self._connections))
                 else GRACE / 5):
@@ -1995,11 +1968,8 @@ class Retries:
         self._failures, self._wrong, self._since = 0, 0, None
 
     def pause(self, error, sent=0):
-        """Count an attempt that ended in *error*; returns the seconds to wait before the next,
-        or None where it is final.
-
-        sent: bytes of the request.
-        """
+        """Count an attempt that *sent* so many bytes and ended in *error*; returns the seconds to
+        wait before the next, or None where it is final."""
         self.attempts += 1
         now = self._clock()
         if self._since is None or self.moved:
@@ -2617,14 +2587,12 @@ class Provider:
 # -------------------------------------------------------------------------- Requests
 
 class Request:
-    """A request to a Bucket: signed anew for each attempt, and tried until it is answered.
+    """A request of one thread, signed anew for each attempt, and tried until it is answered.
 
     operation: its name in S3's documentation; key: of the object, '' for the bucket; query,
     headers: dicts, the latter with x-amz-content-sha256 if that isn't to be the body's; body:
     bytes-like; timeout: seconds of silence, None: the Bucket's; patience: seconds without
     progress, at most.
-
-    A Request belongs to the thread that makes it, and uses its Connection.
     """
 
     def __init__(self, bucket, operation, method, key='', query=(), headers=(), body=b'',
@@ -3072,9 +3040,8 @@ class Bucket:
     def _look_into(self, error, in_doubt, look, unique, key, upload_id):
         """Return if look() finds the object though its creation ended in *error*; else raise it.
 
-        An attempt before the last may have done the work, or, if a name that nobody else can
-        know is taken, a proxy may have repeated our request.  "No such upload", once an answer
-        was lost, means that the completion is still going on: S3 takes minutes for it.
+        If a name that nobody else can know is taken, a proxy may have repeated our request.  "No
+        such upload", once an answer was lost, means that the completion is still going on.
         """
         taken = getattr(error, 'status', 0) == 412
         if not in_doubt and not taken:
@@ -3100,11 +3067,8 @@ class Bucket:
             REQUEST_HEADERS, self._config)
 
     def _object_headers(self, dump_id, storage_class=None):
-        """Return the headers of an object that is created.
-
-        By the metadata a restore sees that volumes or parts are missing or somebody else's, and
-        we recognize an object of ours when the answer to its creation was lost.
-        """
+        """Return the headers of a new object: by its metadata a restore sees that volumes are
+        missing or somebody else's, and we recognize it if the answer to its creation was lost."""
         storage_class = storage_class or self._config.get('storage_class')
         headers = configured_headers(OBJECT_HEADERS, dict(
             self._config, storage_class=storage_class if storage_class != 'STANDARD' else ''))
@@ -3222,12 +3186,10 @@ class Bucket:
             self.delete_object(entry.key)
 
     def restore_object(self, key, days, tier='Standard'):
-        """Ask for an archived object to be made readable for *days*.
+        """Ask for an archived object to be made readable for *days*; it does no harm to ask twice.
 
         days: None in INTELLIGENT_TIERING, where it stays readable; tier: Standard, Bulk or
-        Expedited.  It does no harm to ask twice.
-
-        Source: Amazon S3 API Reference, RestoreObject.
+        Expedited.
         """
         body = ('<RestoreRequest xmlns="http://s3.amazonaws.com/doc/2006-03-01/">%s'
                 '<GlacierJobParameters><Tier>%s</Tier></GlacierJobParameters></RestoreRequest>'
@@ -3662,11 +3624,8 @@ Proof = collections.namedtuple('Proof', 'name range_size prepare update complain
 
 
 def crc32_proof(expected, range_size):
-    """Return a Proof by the CRC32 of the whole object, made of those of the ranges.
-
-    All threads compute them at once: this saves the main thread, the bottleneck of a fast
-    restore over http, a third of its work, and the restore a tenth of its time.
-    """
+    """Return a Proof by the CRC32 of the whole object, made of those of the ranges, which the
+    threads compute: the main thread is the bottleneck of a fast restore over http."""
     whole = 0
 
     def update(view, crc32):
@@ -3710,9 +3669,8 @@ def crc32_multiply(a, b):
 def etag_proof(etag, part_sizes, certain, range_size):
     """Return a Proof by the ETag: the MD5 of the object, or "MD5 of its parts' MD5s-count".
 
-    part_sizes: the sizes that the parts may have; if there is only one, and it fits into a
-    buffer, a range is a part, and all threads compute the MD5s at once; certain: whether it
-    must be one of these sizes.
+    part_sizes: the sizes that the parts may have, and *certain*: must have.  If there is only
+    one, and it fits into a buffer, a range is a part, and the threads compute the MD5s.
     """
     digests = [PartDigests(size) for size in part_sizes]
     parallel = len(part_sizes) == 1 and 0 < part_sizes[0] <= range_size
