@@ -19,39 +19,33 @@ A byte on its way out, and the sections that it passes through:
 
     stream --read_part--> buffer --Request--> Connection --slices--> socket
 
-The main thread reads the stream into one of jobs + 1 buffers of a part each (Parts,
-Uploads).  Before the first part of an object is sent, CreateMultipartUpload begins it.  A full
-buffer goes to one of `jobs` threads (Workers), which calls Bucket.upload_part().  It computes
-the part's SHA-256, and its CRC32 where the server keeps CRC32s (over https only that; the main
-thread computes the CRC32 of the whole), signs the Request (Signature Version 4), and sends it
-by its Connection, in slices that obey the rate limit (Wire, Rate limit).
-The server checks the hash.  When the stream has ended, and only then, CompleteMultipartUpload
-makes the object appear, whole.  A stream shorter than a part is one PutObject; a stream too
-long for one object goes on in further objects, its volumes.
+The main thread reads the stream into buffers of a part each (Parts, Uploads), one more than
+there are threads: as many as the Pace finds worth while.  A full buffer goes to a thread
+(Workers), which hashes it, signs a Request (Signature Version 4), and sends it by its
+Connection, in slices that obey the rate limit (Wire).  When the stream has ended, and only then,
+CompleteMultipartUpload makes the object appear, whole.  A stream shorter than a part is one
+PutObject; one too long for an object goes on in further objects, its volumes.
 
 A byte on its way back:
 
-    socket --slices--> http.client --read_blocks--> buffer --write--> stream
+    socket --slices--> Reader --> http.client --read_blocks--> buffer --write--> stream
 
-HEAD tells the size, the ETag and the checksum.  The threads fetch ranges into the same kind of
-buffers by Bucket.get_object(), which resumes at the byte where an answer broke off (Answers),
-and digest them.  The main thread writes the ranges out in order, and after the last byte gives
-the verdict (Proofs and downloads).
+Only answers are read by http.client; connecting and sending are ours.  The threads fetch ranges
+into the same kind of buffers by Bucket.get_object(), which resumes at the byte where an answer
+broke off (Answers), and digest them.  The main thread writes the ranges out in order, and after
+the last byte gives the verdict (Proofs and downloads).
 
 Whatever goes wrong on the way comes to Request._failed(): it learns from a refusal (the
 server's clock, the region, that the credentials have expired), and asks Retries whether and
-when to try again: with growing random pauses, until nothing has moved for a quarter of an hour.
-Whatever else the server refuses is an Error at once; the text of every Error is one line that
-says what failed.  Any failure of an upload aborts it: nothing appears under the key.  So does a
-signal: where the main thread waits, `signals` (NoSignals) may raise.  Before a key is made that
-holds the time, Bucket.learn_clock() asks the server for it.
+when to try again.  Whatever else the server refuses is an Error at once.  Any failure of an
+upload aborts it: nothing appears under the key.  So does a signal: where the main thread
+waits, `signals` (NoSignals) may raise.
 
-Sections, in reading order: Limits, Errors, Configuration, Endpoint,
-Signature Version 4, Messages, Parts, Rate limit, Answers, Wire, Workers, Retries,
-Credentials, Requests, Bucket, Uploads, Proofs and downloads, Self-test.
+Sections, in reading order: Limits, Errors, Configuration, Endpoint, Signature Version 4,
+Messages, Parts, Rate limit, Pace, Answers, Wire, Workers, Retries, Credentials, Requests, Bucket,
+Uploads, Proofs and downloads, Self-test.
 
-Python 3.6 or newer.  `python3 s3.py` is the self-test: it tells whether this Python,
-this clock, these credentials and this bucket work.
+Python 3.6 or newer.  `python3 s3.py` is the self-test.
 """
 import _thread
 import base64
@@ -254,10 +248,8 @@ def quoted(text, limit=1000):
 
 
 def write_error(text):
-    """Write *text* to standard error, as UTF-8; returns whether that worked.
-
-    Not by sys.stderr, which would keep what it can't write, and make the exit status 120.
-    """
+    """Write *text* to standard error, as UTF-8; returns whether that worked."""
+    # Not by sys.stderr, which would keep what it can't write, and make the exit status 120
     data = text.encode('utf-8', 'backslashreplace')
     try:
         while data and sys.stderr:  # None where it is closed, and 2 may be somebody else's
@@ -622,9 +614,7 @@ REGION = '[A-Za-z0-9][A-Za-z0-9-]{0,62}'        # can be part of a host name and
 
 
 class Endpoint:
-    """Where a bucket lives.
-
-    config: settings from with_environment().  Raises ConfigError.
+    """Where a bucket lives, and what its server taught us; raises ConfigError.
 
     Source: Amazon S3 User Guide, "Virtual hosting of general purpose buckets".
     """
@@ -639,6 +629,8 @@ class Endpoint:
             raise ConfigError('%s is not a valid bucket name' % quoted(self.bucket, 100))
         self.answered = False       # whether the server ever answered
         self.wants_md5 = False      # whether it wants Content-MD5 with what is written
+        self.lock = threading.Lock()            # held while we learn from its refusals
+        self.service = config.get('service', 's3')
         self.region = config.get('region') or 'us-east-1'
         if not re.fullmatch(REGION, self.region):
             raise ConfigError('%s is not a valid region' % quoted(self.region))
@@ -670,11 +662,9 @@ class Endpoint:
 
     def _leave_bucket_out(self, style):
         """Remove the bucket from a URL that includes it, as the pages of some providers show it;
-        returns whether it was in the host.
-
-        With `addressing virtual` BUCKET.HOST must mean that; else HOST has to look like one of
-        S3, since a bucket may have its server's name: backup at https://backup.example.com.
-        """
+        returns whether it was in the host."""
+        # Without `addressing virtual` the rest has to look like a host of S3, since a bucket may
+        # have its server's name: backup at https://backup.example.com
         if self.path.endswith('/' + self.bucket):
             self.path = self.path[:-len(self.bucket) - 1]
         first, _, rest = self.domain.partition(self.bucket + '.')
@@ -712,14 +702,9 @@ class Endpoint:
             path += '/' + uri_encode(key, '/')
         return path
 
-    def defaults(self):
-        """Return the settings in which this server is known to differ."""
-        return known_server(self.domain) or {}
-
     def move(self, region, location):
-        """Go where the server sends us: to *region*, or to the host of the URL *location*.
-
-        Raises BadAnswer for a redirect that would show the signature to somebody else.
+        """Go where the server sends us: to *region*, or to the host of the URL *location*; raises
+        BadAnswer for a redirect that would show the signature to somebody else.
 
         Source: Amazon S3 User Guide, "Making requests using the REST API: request routing".
         """
@@ -767,6 +752,7 @@ def split_url(url):
 # Pure functions, each taking the result of the one before, in the order and with the
 # names of the Amazon S3 API Reference, "Authenticating Requests (AWS Signature Version 4)".
 
+PAYLOAD_HASH = 'x-amz-content-sha256'
 UNSIGNED_PAYLOAD = 'UNSIGNED-PAYLOAD'
 ALGORITHM = 'AWS4-HMAC-SHA256'
 
@@ -786,8 +772,6 @@ def canonical_request(method, target, query, headers, payload_hash):
     """Return the request as it is signed, and the names of its signed headers.
 
     target: path, encoded; query: canonical; headers: a dict with lower-case names.
-
-        Method \\n Path \\n Query \\n (name:value \\n)* \\n name;name... \\n PayloadHash
     """
     names = ';'.join(sorted(headers))
     lines = ['%s:%s\n' % (name, ' '.join(headers[name].split())) for name in sorted(headers)]
@@ -810,11 +794,10 @@ def signature(secret_access_key, timestamp, scope, request):
     return key.hex()
 
 
-def sign_headers(credentials, region, service, now, method, target, query, headers, payload_hash):
-    """Add to the dict *headers* those that sign the request:
+def sign_headers(credentials, region, service, now, method, target, query, headers):
+    """Add to the dict *headers*, which has x-amz-content-sha256, those that sign the request:
 
         x-amz-date: 20130524T000000Z
-        x-amz-content-sha256: PAYLOADHASH
         x-amz-security-token: TOKEN                     (with temporary credentials)
         authorization: AWS4-HMAC-SHA256 Credential=KEY/SCOPE, SignedHeaders=..., Signature=...
 
@@ -822,10 +805,9 @@ def sign_headers(credentials, region, service, now, method, target, query, heade
     """
     timestamp, scope = credential_scope(now, region, service)
     headers['x-amz-date'] = timestamp
-    headers['x-amz-content-sha256'] = payload_hash
     if credentials.session_token:
         headers['x-amz-security-token'] = credentials.session_token
-    request, names = canonical_request(method, target, query, headers, payload_hash)
+    request, names = canonical_request(method, target, query, headers, headers[PAYLOAD_HASH])
     headers['authorization'] = '%s Credential=%s/%s, SignedHeaders=%s, Signature=%s' % (
         ALGORITHM, credentials.access_key_id, scope, names,
         signature(credentials.secret_access_key, timestamp, scope, request))
@@ -834,9 +816,8 @@ def sign_headers(credentials, region, service, now, method, target, query, heade
 def presign(credentials, region, service, now, method, authority, target, expires, headers=()):
     """Return the query string with which anybody may make this request for *expires* seconds.
 
-    headers: a dict of those that are said in the query, for whoever uses the URL sends none.
-
-    Source: Amazon S3 API Reference, "Authenticating Requests: Using Query Parameters".
+    headers: those that are said in the query, for whoever uses the URL sends none.  Source: Amazon
+    S3 API Reference, "Authenticating Requests: Using Query Parameters".
     """
     timestamp, scope = credential_scope(now, region, service)
     query = dict(headers, **{
@@ -882,11 +863,8 @@ def digest_header(body):
 # XML in and out.  Bytes in, values out; anything but XML is a BadAnswer.
 
 class Document:
-    """An XML document: the name of its root, and the texts of elements by their names.
-
-    All names are in the namespace of the root, whichever that is; servers differ.  Raises
-    BadAnswer, also if *name* is given and the root has another.
-    """
+    """An XML document, all of whose names are in the namespace of its root, whichever that is:
+    servers differ.  Raises BadAnswer, also if *name* is given and the root has another."""
 
     def __init__(self, body, name=''):
         # here, since a short dump has no XML to read, and the import takes 8 ms
@@ -921,10 +899,8 @@ class Document:
 
 
 def parse_time(text):
-    """Return the seconds since the epoch of 2009-10-12T17:50:30.000Z; raises ValueError.
-
-    strptime takes ten times as long, and a listing may hold a million times.
-    """
+    """Return the seconds since the epoch of 2009-10-12T17:50:30.000Z; raises ValueError."""
+    # strptime takes ten times as long, and a listing may hold a million times
     return (parse_day(text[:10]) + 3600 * int(text[11:13]) + 60 * int(text[14:16])
             + int(text[17:19]))
 
@@ -939,10 +915,7 @@ BIRTH_OF_S3 = 1142294400            # 2006-03-14; no honest clock says less
 
 
 def parse_date(text):
-    """Return the seconds since the epoch of an HTTP date, or None if it can't be true.
-
-    Source: RFC 7231, section 7.1.1.1.
-    """
+    """Return the seconds since the epoch of an HTTP date (RFC 7231), None if it can't be true."""
     try:
         parsed = email.utils.parsedate_tz(text or '')
         seconds = email.utils.mktime_tz(parsed) if parsed else 0
@@ -957,8 +930,10 @@ def parse_error(label, method, status, headers, body):
         get = Document(body, 'Error').get
     except BadAnswer:               # no body, a page, or XML with unescaped text
         code = re.search(b'<Code>([A-Za-z0-9._-]{1,100})</Code>', body)
-        get = {'Code': code.group(1).decode() if code else ''}.get
-    code, message = get('Code'), get('Message') or ''
+        get = {'Code': code.group(1).decode() if code else '', 'Message': '', 'ServerTime': ''}.get
+    code, message, date = get('Code'), get('Message'), parse_date(headers.get('date'))
+    with contextlib.suppress(ValueError):
+        date = parse_time(get('ServerTime'))
     if not code:
         code = {403: 'Forbidden', 404: 'NotFound', 412: 'PreconditionFailed'}.get(
             status, http.client.responses.get(status, 'unknown error'))
@@ -969,8 +944,7 @@ def parse_error(label, method, status, headers, body):
         request_id=get('RequestId') or headers.get('x-amz-request-id') or '',
         region=headers.get('x-amz-bucket-region') or get('Region') or '',
         location=headers.get('location') or get('Endpoint') or '',
-        retry_after=retry_after(headers), date=server_time(headers, get('ServerTime')),
-        from_s3=bool(get('Code')))
+        retry_after=retry_after(headers), date=date, from_s3=bool(get('Code')))
 
 
 def maybe_done(error):
@@ -983,14 +957,6 @@ def gone(error):
     """Whether a ResponseError says that there is nothing to delete or abort; a page doesn't."""
     return error.status == 404 and error.code != 'NoSuchBucket' and (
         error.from_s3 or not error.message)
-
-
-def server_time(headers, text):
-    """Return the server's time, from the head of its answer or its error document; or None."""
-    try:
-        return parse_time(text) if text else parse_date(headers.get('date'))
-    except ValueError:
-        return None
 
 
 def retry_after(headers):
@@ -1058,8 +1024,8 @@ UploadEntry.__doc__ = 'An unfinished upload, initiated in seconds since the epoc
 
 
 def decoder(listing, prefix):
-    """Return the function that decodes the keys of a listing: they are url-encoded, unless the
-    server ignored our wish; one that lacks the prefix was encoded without a word."""
+    """Return the function that decodes the keys of a listing (a Document): they are url-encoded,
+    unless the server ignored our wish; one that lacks the prefix was encoded without a word."""
     return unquote if listing.get('EncodingType') == 'url' else lambda key: (
         key if key.startswith(prefix) or not unquote(key).startswith(prefix) else unquote(key))
 
@@ -1071,7 +1037,7 @@ def unquote(text):
     return urllib.parse.unquote(text) if '%' in text else text
 
 
-def next_page(listing, markers, prefix):
+def next_page(listing, markers, decode):
     """Return the query by which a listing goes on.
 
     markers: names of parameters, each told in an element of that name, NextKeyMarker; a server
@@ -1080,14 +1046,12 @@ def next_page(listing, markers, prefix):
     told = {name: listing.get('Next' + name.title().replace('-', '')) for name in markers}
     if 'marker' in told and not any(told.values()):
         told['marker'] = ([''] + [texts['Key'] for texts in listing.all('Contents')])[-1]
-    decode = decoder(listing, prefix)
     return {name: decode(text) if name in ('marker', 'key-marker') else text
             for name, text in told.items() if text}
 
 
-def list_entries(listing, prefix=''):
-    """Yield the ListEntries of a page (a Document) of the objects with a prefix."""
-    decode = decoder(listing, prefix)
+def list_entries(listing, decode):
+    """Yield the ListEntries of a page of ListObjectsV2."""
     for texts in listing.all('Contents'):
         try:
             size = texts['Size']
@@ -1101,9 +1065,8 @@ def list_entries(listing, prefix=''):
             raise BadAnswer('an entry of the listing lacks its key, size or time')
 
 
-def upload_entries(listing, prefix):
+def upload_entries(listing, decode):
     """Yield the UploadEntries of a page of ListMultipartUploads."""
-    decode = decoder(listing, prefix)
     for texts in listing.all('Upload'):
         try:
             yield UploadEntry(decode(texts['Key']), texts['UploadId'],
@@ -1118,9 +1081,8 @@ def upload_entries(listing, prefix):
 def read_part(stream, view, workers):
     """Fill *view* from *stream*; returns the count of bytes, less than len(view) only at the end.
 
-    stream: anything with readinto(), even one that doesn't block.  Failures of the Workers are
-    raised while a stream without a buffer of its own (an io.FileIO, or one with an attribute
-    `unbuffered`) stands still.
+    Failures of the Workers are raised while a stream without a buffer of its own (an io.FileIO,
+    or one with an attribute `unbuffered`) stands still.
     """
     unbuffered, count = isinstance(stream, io.FileIO) or hasattr(stream, 'unbuffered'), 0
     while count < len(view):
@@ -1222,6 +1184,7 @@ class Pace:
 
     def __init__(self, jobs, most, slowed=()):
         self._jobs, self._most, self._slowed = jobs, most, slowed
+        self._waited = 0            # seconds so far
         self._mark = None           # (time, bytes moved, seconds waited) when this span began
         self._settled = False
         self._before = None         # (jobs, rate) before the number under trial
@@ -1234,17 +1197,18 @@ class Pace:
     def look(self, now, moved, waited, limit=None):
         """Decide whether to change the number, at *now* in monotonic seconds.
 
-        moved: bytes so far; waited: seconds so far in which the network was waited for; limit:
-        bytes per second that are allowed, or None.
+        moved: bytes so far; waited: seconds since the last look in which the network was waited
+        for; limit: bytes per second that are allowed, or None.
         """
+        self._waited += waited
+        mark = now, moved, self._waited
         if self._mark is None or self.jobs(now) < self._jobs:
-            self._mark, self._settled = (now, moved, waited), False
-        then, moved_then, waited_then = self._mark
-        seconds, count = now - then, moved - moved_then
+            self._mark, self._settled = mark, False
+        seconds, count, waited = (here - there for here, there in zip(mark, self._mark))
         if seconds >= self.SPAN and count >= self.SAMPLE:
-            self._mark, self._settled = (now, moved, waited), not self._settled
+            self._mark, self._settled = mark, not self._settled
             if not self._settled:
-                self._decide(now, count / seconds, (waited - waited_then) / seconds, limit)
+                self._decide(now, count / seconds, waited / seconds, limit)
 
     def _decide(self, now, rate, waiting, limit):
         before, self._before = self._before, None
@@ -1259,10 +1223,8 @@ class Pace:
 
 
 def most_jobs(part_size, memory):
-    """Return how many parts of *part_size* bytes may be in flight at most.
-
-    An eighth of *memory*, in bytes, may be filled with them; JOBS where memory is None, unknown.
-    """
+    """Return how many parts of *part_size* bytes may be in flight at most: an eighth of *memory*
+    may be filled with them (bytes; None: unknown)."""
     return max(JOBS, min(MOST_JOBS, (memory or 0) // 8 // part_size - 1))
 
 
@@ -1301,30 +1263,22 @@ Answer = collections.namedtuple('Answer', 'status headers body')
 
 def read_answer(response):
     """Return the whole Answer, MAX_MESSAGE bytes at most; of an error only the beginning."""
-    pieces, size = [], 0
-    while True:
-        piece = response.read1(BLOCK)
-        if not piece:
-            break
-        pieces.append(piece)
-        size += len(piece)
-        if response.status >= 300 and size > MAX_ERROR:     # an HTML page; nobody needs the rest
-            return Answer(response.status, response.headers, b''.join(pieces)[:MAX_ERROR])
-        if size > MAX_MESSAGE:
-            raise BadAnswer('the answer of the server has no end')
-    if response.length:
-        raise http.client.IncompleteRead(b'', response.length)
-    response.read()                 # nothing; read1() leaves the response open at its end
-    return Answer(response.status, response.headers, b''.join(pieces))
+    most = MAX_MESSAGE if response.status < 300 else MAX_ERROR
+    body = response.read(most + 1 if response.length is None else min(most + 1, response.length))
+    if len(body) <= most:
+        if response.length:
+            raise http.client.IncompleteRead(b'', response.length)
+        response.read()             # nothing; the read before may leave the response open
+    elif response.status < 300:
+        raise BadAnswer('the answer of the server has no end')
+    return Answer(response.status, response.headers, body[:most])
 
 
 def seek_range(response, first, count):
-    """Leave *response* at byte *first* of the object, with *count* more to come.
+    """Leave *response* at byte *first* of the object, with *count* more to come; returns the size
+    of the object, or None where the server doesn't tell it.
 
-    Returns the size of the object, or None where the server doesn't tell it.
-
-    There are servers that answer a ranged GET with 200, some with the range and some with
-    the whole object.
+    Some servers answer a ranged GET with 200, and with the range or the whole object.
     """
     said = re.match(r'bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]*)',
                     response.headers.get('content-range') or '')
@@ -1388,11 +1342,8 @@ Proxy = collections.namedtuple('Proxy', 'host port headers')
 
 
 def find_proxy(environ, scheme, host):
-    """Return the Proxy that *environ* names for the URLs of a scheme and host, or None.
-
-    HTTPS_PROXY, HTTP_PROXY and NO_PROXY, the same in small letters first, as curl(1)'s manual
-    describes them.  Raises ConfigError.
-    """
+    """Return the Proxy that *environ* names for the URLs of a scheme and host, or None, by the
+    variables that curl(1)'s manual describes; raises ConfigError."""
     def variable(name):             # empty in small letters, it switches the other off
         return environ.get(name, environ.get(name.upper())) or ''
 
@@ -1471,11 +1422,11 @@ def begin_connecting(family, kind, protocol, _, address):
 
 
 def connect_first(host, port, seconds, check):
-    """Return a socket that is connected to *host*, within *seconds*.
+    """Return a socket that is connected to *host*, within *seconds*; check: called now and then,
+    may raise.  Raises the most telling OSError.
 
     Its addresses are tried a quarter of a second after one another, or as soon as those before
-    have failed, until one answers (RFC 8305).  check: called now and then, may raise.  Raises
-    the most telling OSError.
+    have failed, until one answers (RFC 8305).
     """
     addresses, trying, failures = find_addresses(host, port), {}, []
     end = time.monotonic() + seconds
@@ -1517,16 +1468,6 @@ def request_head(method, target, headers):
     return '\r\n'.join(lines + ['', '']).encode('latin-1')
 
 
-class Reader(io.RawIOBase):
-    """The file from which http.client reads an answer: *receive* is readinto()."""
-
-    def __init__(self, receive):
-        self.readinto = receive
-
-    def readable(self):
-        return True
-
-
 class Cancelled(Exception):
     """The transfer has failed elsewhere, and this thread may go home."""
 
@@ -1534,53 +1475,50 @@ class Cancelled(Exception):
 class Connection:
     """The connection of one thread: made when needed, kept alive, never trusted when old.
 
-    Only its thread may use it, but any thread may call cancel().  origin: has scheme, host and
-    port; context: makes the ssl.SSLContext; clock: monotonic; environ: may name a proxy;
-    signals: as a Bucket's, if this is the main thread.
+    Only its thread may use it, but any thread may call cancel().  bucket: has the clock and the
+    TLS context; origin: has scheme, host and port; environ: may name a proxy; signals: as a
+    Bucket's, if this is the main thread.
     """
 
-    def __init__(self, origin, limit, context, clock, environ, signals=NO_SIGNALS):
-        self._origin, self._limit, self._context = origin, limit, context
-        self._clock, self._environ, self._signals = clock, environ, signals
+    def __init__(self, bucket, origin, limit, environ, signals):
+        self._bucket, self._origin, self.limit = bucket, origin, limit
+        self._environ, self._signals = environ, signals
         self.proxy = None           # the Proxy that the connection goes through
         self._sock = None
         self._used = None           # what it is connected to, and when it was used, by the clock
         self.reused = False         # whether the request under way found it open
-        self.sent = None            # bytes of the last request, None if none began or it succeeded
-        self.whole = False          # whether that is all of it
-        self._in_body = False       # whether the head of the answer has been read
-        self._deadline = None       # when the answer must have come, in monotonic seconds
-        self._broken = None         # the OSError that ended the answer's body
-        self.cancelled = False
+        self.left = None            # bytes of the last request that were not sent; None if none
+                                    # was, or it succeeded
+        self._reader = None         # the Reader of the answer
         self._alarm = threading.Lock()      # held until cancel(), which thus ends pause()
         self._alarm.acquire()
 
-    def forget_sent(self):
-        """Reset `sent` when these bytes are accounted for."""
-        self.sent, self.whole = None, False
+    @property
+    def cancelled(self):
+        return not self._alarm.locked()
 
     def _open(self, timeout):
         """Connect, unless the connection has proven to be alive."""
         origin = self._origin
-        place = origin.scheme, origin.host, origin.port, self._limit.rate is None
-        self.forget_sent()
+        place = origin.scheme, origin.host, origin.port, self.limit.rate is None
+        self.left = None
         self._go_home_if_cancelled()
         self.reused = bool(self._sock and self._used[0] == place
-                           and self._clock() - self._used[1] < IDLE_TIME
+                           and self._bucket.monotonic() - self._used[1] < IDLE_TIME
                            and not ready([self._sock], select.POLLIN, 0))   # that is its end
         if not self.reused:
             self.close()
             self.proxy = find_proxy(self._environ, origin.scheme, origin.host)
             with self._signals:
                 self._connect(*place[:3], timeout=min(CONNECT_TIMEOUT, timeout))
-        self._used = place, self._clock()
+        self._used = place, self._bucket.monotonic()
         self._keep_short()
         self._sock.settimeout(timeout)
         self._go_home_if_cancelled()
 
     def _connect(self, scheme, host, port, timeout):
         """Connect, through the proxy if there is one, and begin TLS if need be."""
-        context = self._context() if scheme == 'https' else None
+        context = self._bucket.tls() if scheme == 'https' else None
         self._sock = connect_first(*(self.proxy or (host, port))[:2], timeout,
                                    self._go_home_if_cancelled)
         self._sock.settimeout(timeout)
@@ -1605,15 +1543,15 @@ class Connection:
     def _keep_short(self):
         """Let the kernel receive ahead of the rate limit no more than an eighth of a second's
         worth, not megabytes; but two segments at least, or TCP waits for its timers."""
-        rate = self._limit.rate
+        rate = self.limit.rate
         if rate is not None:
-            share = min(BLOCK, int(rate * RateLimit.SPAN / self._limit.sharers))
+            share = min(BLOCK, int(rate * RateLimit.SPAN / self.limit.sharers))
             segment = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, max(2 * segment, share))
 
-    def _take(self, count):
+    def take(self, count):
         """Wait until *count* bytes may pass, but not if the transfer has failed elsewhere."""
-        self._limit.take(count, self.pause)
+        self.limit.take(count, self.pause)
         self._go_home_if_cancelled()
 
     def _go_home_if_cancelled(self):
@@ -1625,28 +1563,30 @@ class Connection:
         """Send a request; a context that gives http.client's response, for its body to be read,
         and that leaves the connection fit for the next request.
 
-        target: with the query; headers: a dict; body: bytes-like; timeout: seconds of
-        silence.  Raises OSError, http.client.HTTPException and BadAnswer.
+        target: with the query; timeout: seconds of silence.  Raises OSError,
+        http.client.HTTPException and BadAnswer.
         """
-        response = self._broken = None
+        response, reader = None, Reader(self)
+        self._reader = reader
         try:
             self._open(timeout)
             response = self._ask(method, target, headers, body, timeout)
             yield response
-            self.forget_sent()
+            self.left = None
         except (OSError, http.client.HTTPException) as error:
-            raise self._broken or error     # the first of them
+            raise reader.broken or error    # the first of them
         except ValueError as error:     # http.client trips over some nonsense
             if certificate_error(error):    # a ValueError in Python 3.6
                 raise ssl.SSLError(1, 'CERTIFICATE_VERIFY_FAILED: %s' % error)
             raise BadAnswer('the server does not speak HTTP: %s' % printable(str(error), 100))
         finally:
-            if response and response.isclosed() and not (response.will_close or self._broken):
-                self._used = self._used[0], self._clock()
+            if response and response.isclosed() and not (response.will_close or reader.broken):
+                self._used = self._used[0], self._bucket.monotonic()
             else:
                 self.close()        # nobody can go on after half an exchange
             if response:
                 response.close()
+            self._reader = None
 
     def _ask(self, method, target, headers, body, timeout):
         """Send a request; returns the response."""
@@ -1654,68 +1594,41 @@ class Connection:
         if self.proxy and self._origin.scheme == 'http':            # RFC 9112, section 3.2.2
             target = 'http://%s%s' % (headers['host'], target)
             headers.update(self.proxy.headers)
-        self._in_body, self.sent = False, 0
+        head = request_head(method, target, headers)
+        self.left = len(head) + len(body)
         try:
-            self._send(request_head(method, target, headers))
+            self._send(head)
             self._send(body)
         except OSError as broken:
             return self._last_words(method, broken)
-        self.whole = True
         return self._answer(method, timeout)
 
     def _send(self, data):
         """Send *data* (bytes-like), as fast as the rate limit allows."""
         view = memoryview(data)
         while len(view):
-            piece = view[:self._limit.slice()]
-            self._take(len(piece))
+            piece = view[:self.limit.slice()]
+            self.take(len(piece))
             view = view[len(piece):]
             while len(piece):       # not sendall(), whose time-out is for all of it
                 with self._signals:
                     count = self._sock.send(piece)
-                self.sent += count
-                self._limit.moved_at = time.monotonic()
+                self.left -= count
+                self.limit.moved_at = time.monotonic()
                 piece = piece[count:]
 
-    def makefile(self, mode):
-        """Return the file from which http.client reads an answer."""
-        return io.BufferedReader(Reader(self._receive))
-
-    def _receive(self, view):
-        """Fill *view* within the rate limit, and watch what http.client doesn't: that an answer
-        ends in time, and its head not too early.
-
-        An error in the body is kept, and looks like the end until read() or exchange() raises
-        it: raised here, the buffer above would lose what came before.
-        """
-        view, count = memoryview(view)[:self._limit.slice()], 0
-        try:
-            self._take(len(view))
-            while count < len(view) and not self._broken:
-                if self._deadline is not None and time.monotonic() > self._deadline:
-                    raise socket.timeout('timed out')
-                with self._signals:
-                    got = self._sock.recv_into(view[count:])
-                self._limit.moved_at = time.monotonic()
-                count += got
-                # a read larger than the buffer wants all of it, but TLS gives 16 KiB at a time,
-                # and take() for each is a fifth of the CPU at 10 MB/s
-                if not got or len(view) <= io.DEFAULT_BUFFER_SIZE:
-                    break
-        except OSError as error:
-            if not self._in_body:
-                raise
-            self._broken = error
-        finally:
-            self._limit.give_back(len(view) - count)
-        if not count and not self._in_body:
-            raise ConnectionResetError(errno.ECONNRESET, 'the server broke off')
+    def receive(self, view):
+        """Receive into *view*; returns the count of bytes, 0 at the end."""
+        with self._signals:
+            count = self._sock.recv_into(view)
+        self.limit.moved_at = time.monotonic()
         return count
 
     def _answer(self, method, timeout):
         """Return the response, its head read to the end, and in time."""
-        self._deadline = time.monotonic() + 2 * timeout
-        response = http.client.HTTPResponse(self, method=method)
+        reader = self._reader
+        reader.deadline = time.monotonic() + 2 * timeout
+        response = http.client.HTTPResponse(reader, method=method)
         try:
             response.begin()
             while response.status in range(102, 200):   # RFC 9110, 15.2; http.client skips 100 only
@@ -1726,7 +1639,7 @@ class Connection:
         except BaseException:
             response.close()
             raise
-        self._in_body, self._deadline = True, None
+        reader.in_body, reader.deadline = True, None
         return response
 
     def _last_words(self, method, broken):
@@ -1750,10 +1663,10 @@ class Connection:
 
     def read(self, response, seconds):
         """Return the whole Answer, the rest of which must come within *seconds*."""
-        self._deadline = time.monotonic() + seconds
+        self._reader.deadline = time.monotonic() + seconds
         answer = read_answer(response)
-        if self._broken:
-            raise self._broken
+        if self._reader.broken:
+            raise self._reader.broken
         return answer
 
     def close(self):
@@ -1771,7 +1684,6 @@ class Connection:
 
     def cancel(self):
         """Make the thread, wherever it sends, receives or waits, raise at once."""
-        self.cancelled = True
         self._alarm.release()
         sock = self._sock
         if sock is not None:
@@ -1780,18 +1692,60 @@ class Connection:
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
-def tls_context(ca_bundle):
-    """Return the ssl.SSLContext: certificates are always checked, by ca_bundle or the system's CAs.
+class Reader(io.RawIOBase):
+    """The file from which http.client reads an answer: within the rate limit, in time, and not
+    without a head.
 
-    A CA of one's own need not keep to all of RFC 5280, as Python 3.13 wants it to.  Raises
-    ConfigError.
+    An error in the body is kept as `broken`, and looks like the end until the Connection raises
+    it: raised here, the buffer above would lose what came before.
     """
+    deadline = broken = None        # the former in monotonic seconds
+    in_body = False                 # whether the head has been read
+
+    def __init__(self, connection):
+        self._connection = connection
+
+    def makefile(self, mode):
+        """Return what http.client wants of a socket."""
+        return io.BufferedReader(self)
+
+    def readable(self):
+        return True
+
+    def readinto(self, view):
+        limit = self._connection.limit
+        view, count = memoryview(view)[:limit.slice()], 0
+        try:
+            self._connection.take(len(view))
+            while count < len(view) and not self.broken:
+                if self.deadline is not None and time.monotonic() > self.deadline:
+                    raise socket.timeout('timed out')
+                got = self._connection.receive(view[count:])
+                count += got
+                # a read larger than the buffer wants all of it, but TLS gives 16 KiB at a time,
+                # and take() for each is a fifth of the CPU at 10 MB/s
+                if not got or len(view) <= io.DEFAULT_BUFFER_SIZE:
+                    break
+        except OSError as error:
+            if not self.in_body:
+                raise
+            self.broken = error
+        finally:
+            limit.give_back(len(view) - count)
+        if not count and not self.in_body:
+            raise ConnectionResetError(errno.ECONNRESET, 'the server broke off')
+        return count
+
+
+def tls_context(ca_bundle):
+    """Return the ssl.SSLContext: certificates are always checked, by ca_bundle or the system's
+    CAs; raises ConfigError."""
     kind = 'capath' if ca_bundle and os.path.isdir(ca_bundle) else 'cafile'
     try:
         context = ssl.create_default_context(**{kind: ca_bundle or None})
     except (OSError, ssl.SSLError) as error:
         raise ConfigError('cannot load ca_bundle %s: %s' % (printable(ca_bundle), error))
-    if ca_bundle:
+    if ca_bundle:                   # one's own CA need not keep to all of RFC 5280
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
 
@@ -1853,7 +1807,7 @@ Pipe = collections.namedtuple('Pipe', 'reader writer')
 
 
 class Workers:
-    """The threads of a Bucket, as many as its Pace says, and one buffer of *size* bytes more.
+    """The threads of a Bucket, as many as its Pace says, and one buffer for a part more.
 
     A buffer belongs to the main thread, which got it from buffer(), until it is submitted; then to
     the Task, whose thread releases it after success where the Task `frees` it, and leaves that
@@ -1865,8 +1819,8 @@ class Workers:
     share only Tasks, and deques, whose operations are atomic.
     """
 
-    def __init__(self, bucket, size):
-        self._bucket, self._size = bucket, size
+    def __init__(self, bucket):
+        self._bucket = bucket
         self._free, self._made = collections.deque(), 0
         self._threads, self._stopped = [], False
         self._queue = collections.deque()
@@ -1874,7 +1828,6 @@ class Workers:
         self._connections = collections.deque()
         self._failures = collections.deque()
         self._pace = Pace(bucket.jobs, bucket.most_jobs(), bucket.tally.slowed)
-        self._waited = 0                    # seconds, for the threads
         self._tasks = Pipe(*os.pipe())      # a byte per task, to the threads
         self._news = Pipe(*os.pipe())       # a byte when something has changed
         os.set_blocking(self._news.writer, False)   # a full pipe is news enough
@@ -1885,7 +1838,7 @@ class Workers:
         return self._pace.jobs(self._bucket.monotonic())
 
     def buffer(self):
-        """Return a memoryview of *size* bytes, as soon as one is free."""
+        """Return a memoryview for a part, as soon as one is free."""
         while len(self._unfinished) > self.jobs or (
                 self._unfinished and not self._free and self._made > self.jobs):
             self.listen()
@@ -1894,7 +1847,8 @@ class Workers:
             return self._free.popleft()
         self._made += 1
         try:                        # not a bytearray, whose pages are taken at once
-            return memoryview(mmap.mmap(-1, self._size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+            return memoryview(mmap.mmap(-1, self._bucket.part_size,
+                                        mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         except OSError:
             raise MemoryError('no room for a part')
 
@@ -1906,7 +1860,6 @@ class Workers:
         self._pace = pace
 
     def release(self, buffer):
-        """Give a buffer back."""
         self._free.append(buffer)
 
     def submit(self, function, *args, frees=None):
@@ -1941,8 +1894,7 @@ class Workers:
         bucket, start = self._bucket, self._bucket.monotonic()
         self._listen()
         now = bucket.monotonic()
-        self._waited += now - start
-        self._pace.look(now, bucket.limit.moved - bucket.tally.wasted, self._waited,
+        self._pace.look(now, bucket.limit.moved - bucket.tally.wasted, now - start,
                         bucket.limit.rate)
 
     def wait_for(self, descriptor):
@@ -1976,7 +1928,6 @@ class Workers:
     def stop(self, worth_waiting=lambda: False):
         """Break off all tasks, and return when no thread can send anything any more.
 
-        A thread that still looks up a name does no more than that, and isn't waited for.
         worth_waiting: whether some task should end by itself, within GRACE.
         """
         if self._stopped:
@@ -1988,9 +1939,9 @@ class Workers:
             time.sleep(0.01)
         for connection in list(self._connections):
             connection.cancel()
-        start = time.monotonic()
+        start = time.monotonic()        # a thread that looks up a name does no more than that
         while self._alive() and time.monotonic() < start + (
-                GRACE if any(each.sent is not None for each in list(self._connections))
+                GRACE if any(each.left is not None for each in list(self._connections))
                 else GRACE / 5):
             time.sleep(0.01)
         if not self._alive():
@@ -2038,11 +1989,8 @@ class Retries:
         self._failures, self._wrong, self._since = 0, 0, None
 
     def pause(self, error, sent=0):
-        """Count an attempt that ended in *error*; returns the seconds to wait before the next,
-        or None where it is final.
-
-        sent: bytes of the request.
-        """
+        """Count an attempt that *sent* so many bytes and ended in *error*; returns the seconds to
+        wait before the next, or None where it is final."""
         self.attempts += 1
         now = self._clock()
         if self._since is None or self.moved:
@@ -2537,8 +2485,7 @@ def ask_service(given, where, url, method='GET', headers=(), body=b'', local=0,
         raise ConfigError('%s: %s is not a URL' % (where, masked(url))) from None
     authority, _, path = url.partition('//')[2].partition('/')
     origin = Origin(scheme, host, port, authority)
-    connection = Connection(origin, RateLimit(), bucket.tls, bucket.monotonic,
-                            {} if local else given.environ, bucket.signals_here())
+    connection = bucket.connect(origin, RateLimit(), proxies=not local)
     timeout, now = local or CONNECT_TIMEOUT, bucket.now()
     end = time.monotonic() + bucket.times.timeout
     while True:
@@ -2546,8 +2493,8 @@ def ask_service(given, where, url, method='GET', headers=(), body=b'', local=0,
             raise Cancelled()
         sent = dict(headers, host=authority)
         if signer:
-            sign_headers(signer, given.region, 'sts', now, method, '/' + path, '', sent,
-                         sha256(body))
+            sent[PAYLOAD_HASH] = sha256(body)
+            sign_headers(signer, given.region, 'sts', now, method, '/' + path, '', sent)
         if method != 'GET':
             sent['content-length'] = str(len(body))
         try:
@@ -2684,22 +2631,22 @@ class Provider:
 # -------------------------------------------------------------------------- Requests
 
 class Request:
-    """A request to a Bucket: signed anew for each attempt, and tried until it is answered.
+    """A request of one thread, signed anew for each attempt, and tried until it is answered.
 
     operation: its name in S3's documentation; key: of the object, '' for the bucket; query,
-    headers: dicts; body: bytes-like; payload_hash: signed in place of its SHA-256; timeout:
-    seconds of silence, None: the Bucket's; patience: seconds without progress, at most.
-
-    A Request belongs to the thread that makes it, and uses its Connection.
+    headers: dicts, the latter with x-amz-content-sha256 if that isn't to be the body's; body:
+    bytes-like; timeout: seconds of silence, None: the Bucket's; patience: seconds without
+    progress, at most.
     """
 
     def __init__(self, bucket, operation, method, key='', query=(), headers=(), body=b'',
-                 payload_hash=None, timeout=None, patience=float('inf')):
+                 timeout=None, patience=float('inf')):
         self.label = operation + (' ' + quoted(key, 300) if key else '')    # for messages
         self.headers = dict(bucket.request_headers(operation), **dict(headers))
         self._bucket, self._connection = bucket, bucket.connection()
         self._method, self._key, self._query, self._body = method, key, dict(query), body
-        self._payload_hash = payload_hash or sha256(body)
+        if PAYLOAD_HASH not in self.headers:
+            self.headers[PAYLOAD_HASH] = sha256(body)
         self._timeout = timeout or bucket.times.timeout
         self.retries = Retries(lambda: min(patience, bucket.patience_now()), bucket.monotonic)
         self._signed = None         # the Signed of the last attempt
@@ -2709,13 +2656,7 @@ class Request:
     def in_doubt(self):
         """Whether an attempt that was sent to its end may have done the work although its answer
         was lost, or hasn't come yet."""
-        return self._doubt or self._connection.whole
-
-    @property
-    def under_way(self):
-        """Whether a part of it was sent, so that all of it may be by now, or an earlier attempt is
-        in doubt."""
-        return self._doubt or self._connection.sent is not None
+        return self._doubt or self._connection.left == 0
 
     def run(self, accept=lambda answer: answer, before=lambda: False):
         """Repeat the request until accept() takes the Answer; returns what accept() returned."""
@@ -2742,8 +2683,8 @@ class Request:
         self._signed = bucket.signed_for(credentials)
         target, query = endpoint.target(self._key), canonical_query(self._query)
         headers = dict(self.headers, host=endpoint.authority)
-        sign_headers(credentials, endpoint.region, bucket.service, bucket.now(),
-                     self._method, target, query, headers, self._payload_hash)
+        sign_headers(credentials, endpoint.region, endpoint.service, bucket.now(),
+                     self._method, target, query, headers)
         headers['user-agent'] = 's3dump/' + __version__
         if self._method in ('PUT', 'POST'):
             headers['content-length'] = str(len(self._body))
@@ -2768,13 +2709,13 @@ class Request:
 
     def _failed(self, error):
         """Return when the request may be sent again after *error*, or raise what is final."""
-        connection = self._connection
+        connection, refused = self._connection, isinstance(error, ResponseError)
         if connection.cancelled:
             raise Cancelled()
-        sent, refused = connection.sent, isinstance(error, ResponseError)
-        self._bucket.tally.add(wasted=sent or 0)
-        self._doubt |= connection.whole and (not refused or maybe_done(error))
-        connection.forget_sent()
+        self._doubt |= connection.left == 0 and (not refused or maybe_done(error))
+        sent = 0 if connection.left is None else max(0, len(self._body) - connection.left)
+        self._bucket.tally.add(wasted=sent)
+        connection.left = None
         if refused:
             if self._method == 'HEAD':
                 error = self._ask_why(error)
@@ -2789,7 +2730,7 @@ class Request:
             return
         if too_fast(error):
             self._bucket.tally.slowed.append(self._bucket.monotonic())
-        pause = self.retries.pause(error, sent or 0)
+        pause = self.retries.pause(error, sent)
         if pause is None:
             raise self._final(error)
         self._wait(error, pause)
@@ -2824,7 +2765,7 @@ class Request:
             error = told
         except (OSError, http.client.HTTPException, Error):
             pass
-        self._connection.forget_sent()
+        self._connection.left = None
         return error
 
     def _wait(self, error, pause):
@@ -2839,7 +2780,7 @@ class Request:
         """Return *error* as the caller gets it."""
         attempts = self.retries.attempts
         if isinstance(error, ResponseError):
-            if self._payload_hash == UNSIGNED_PAYLOAD and re.search(
+            if self.headers[PAYLOAD_HASH] == UNSIGNED_PAYLOAD and re.search(
                     '(?i)denied|sha256|payload', error.code + error.message):
                 error.hint = '; '.join(filter(None, (error.hint, UNSIGNED)))
             if attempts > 1:
@@ -2861,11 +2802,11 @@ class Times:
     patience: without progress; timeout: without a byte; complete_timeout: for the answer to a
     completion; answer_timeout: for the rest of any answer.
     """
+    patience, timeout = PATIENCE, TIMEOUT
+    complete_timeout = answer_timeout = COMPLETE_TIMEOUT
 
-    def __init__(self, patience=PATIENCE, timeout=TIMEOUT, complete_timeout=COMPLETE_TIMEOUT,
-                 answer_timeout=COMPLETE_TIMEOUT):
-        self.patience, self.timeout = patience, timeout
-        self.complete_timeout, self.answer_timeout = complete_timeout, answer_timeout
+    def __init__(self, **seconds):
+        vars(self).update(seconds)
 
 
 class Tally:
@@ -2892,7 +2833,6 @@ class Tally:
             del self.waits[who]
 
     def add(self, retries=0, wasted=0):
-        """Add to the counts."""
         with self._lock:
             self.retries += retries
             self.wasted += wasted
@@ -2971,16 +2911,15 @@ class Bucket:
     any thread with a kind and a line: 'trace' for each request, 'retry' for each pause,
     'warning' for what the user should know, 'doubt' for a warning that an upload which failed
     may be there all the same; it must not call the Bucket; clock: seconds since the epoch;
-    monotonic and wait(connection, seconds): for pauses.
+    monotonic and wait(connection, seconds): for pauses; signals: as NoSignals.
 
     Methods raise ResponseError, NetworkError, BadAnswer, and the errors that their docstrings
     name.  The constructor looks for credentials, over the network if need be, and raises
     ConfigError, NetworkError.  Several threads may use one Bucket: each has its own connection.
 
     Attributes of use to a caller: jobs, part_size and max_parts; times, a Times; limit, the
-    RateLimit; retain, None or the mode and the days of an Object Lock for what is stored;
-    tally, a Tally; offset, the seconds that the server's clock is ahead of ours (guarded by the
-    lock); signals, as NoSignals.
+    RateLimit; tally, a Tally; retain, None or the mode and the days of an Object Lock for what
+    is stored; offset, the seconds that the server's clock is ahead of ours.
     """
 
     def __init__(self, config, environ=os.environ, report=lambda kind, text: None,
@@ -2988,12 +2927,9 @@ class Bucket:
                  signals=NO_SIGNALS):
         config = with_environment(config, environ)
         self.endpoint = Endpoint(config)
-        self._config = config = dict(self.endpoint.defaults(), **{
+        self._config = config = dict(known_server(self.endpoint.domain) or {}, **{
             name: value for name, value in config.items() if value != 'auto'})
-        self.service = config.get('service', 's3')
-        self.opaque_etags = config.get('etag') == 'opaque'
         self.jobs = config.get('jobs', JOBS)
-        self.fixed_jobs = 'jobs' in config
         self.part_size = config.get('part_size', PART_SIZE)
         self.max_parts = config.get('max_parts', MAX_PARTS)
         self.checksum = config.get('checksum', 'crc32' if self.endpoint.aws else 'none') == 'crc32'
@@ -3001,9 +2937,10 @@ class Bucket:
         self.times, self.tally, self.retain = Times(), Tally(), None
         self.report, self.signals, self.offset = report, signals, 0
         self._clock, self.monotonic, self.wait = clock, monotonic, wait
-        self._environ, self.tls = environ, functools.lru_cache(1)(
-            lambda: tls_context(config.get('ca_bundle')))       # one for all connections
-        self._lock, self._local = threading.Lock(), threading.local()
+        self._environ = environ
+        self.tls = functools.lru_cache(1)(      # one context for all connections
+            lambda: tls_context(config.get('ca_bundle')))
+        self._local = threading.local()
         self.credentials = Provider(config, environ, self.endpoint.region)
         self.credentials.get(self)  # fail before a stream begins that can't be stored
         find_proxy(environ, self.endpoint.scheme, self.endpoint.host)
@@ -3022,7 +2959,8 @@ class Bucket:
         """Return a copy for one thread that tidies up: with little patience, no rate limit, and a
         connection of its own."""
         hasty = copy.copy(self)
-        hasty.times = Times(*4 * [2 * TIDY_TIME / 3])
+        hasty.times = Times(**dict.fromkeys(('patience', 'timeout', 'complete_timeout',
+                                             'answer_timeout'), 2 * TIDY_TIME / 3))
         hasty.limit, hasty.signals, hasty._local = RateLimit(), NO_SIGNALS, threading.local()
         return hasty
 
@@ -3033,30 +2971,34 @@ class Bucket:
         """The file or folder of CAs that the user names, or None."""
         return self._config.get('ca_bundle')
 
+    @property
+    def opaque_etags(self):
+        """Whether an ETag says nothing about the data."""
+        return self._config.get('etag') == 'opaque'
+
     def now(self):
         """Return the seconds since the epoch, by the server's clock as far as it is known."""
         return self._clock() + self.offset
 
     def most_jobs(self):
         """Return how many parts may be in flight at most."""
-        return self.jobs if self.fixed_jobs else most_jobs(self.part_size, available_memory())
+        return self._config.get('jobs') or most_jobs(self.part_size, available_memory())
 
     def patience_now(self):
         """Return the seconds without progress after which a request fails now."""
         return self.times.patience if self.endpoint.answered else min(
             self.times.patience, FIRST_PATIENCE)
 
-    def signals_here(self):
-        """Return the signals if this is the main thread, else NO_SIGNALS."""
-        return self.signals if in_main_thread() else NO_SIGNALS
-
     def connection(self):
         """Return the Connection of the calling thread."""
         if not hasattr(self._local, 'connection'):
-            self._local.connection = Connection(
-                self.endpoint, self.limit, self.tls, self.monotonic, self._environ,
-                self.signals_here())
+            self._local.connection = self.connect(self.endpoint, self.limit)
         return self._local.connection
+
+    def connect(self, origin, limit, proxies=True):
+        """Return a new Connection for the calling thread; proxies: whether there may be one."""
+        return Connection(self, origin, limit, self._environ if proxies else {},
+                          self.signals if in_main_thread() else NO_SIGNALS)
 
     def signed_for(self, credentials):
         """Return what a request is signed for, and with: a Signed."""
@@ -3065,15 +3007,13 @@ class Bucket:
                       endpoint.port, credentials)
 
     def learn(self, error, signed):
-        """Learn from a refusal: clock, region, host, credentials.
-
-        signed: the Signed of the request.  Returns whether anything has changed since, by this
-        thread or another, so that repeating the request can help.
+        """Learn from the refusal of what was *signed*: clock, region, host, credentials; returns
+        whether any has changed since, by this thread or another, so that a repetition can help.
         """
         credentials = signed.credentials
         if error.code in EXPIRED_CODES:
             credentials = self.credentials.get(self, refused=credentials)
-        with self._lock:
+        with self.endpoint.lock:
             if error.code == 'RequestTimeTooSkewed' or error.bare_403:
                 self._correct_clock(error.date)
             elif error.status in (301, 307, 400) and (error.region or error.location):
@@ -3092,18 +3032,16 @@ class Bucket:
                         % duration(abs(self.offset)))
 
     def learn_clock(self):
-        """Ask the server what time it is, for a key that tells the time.
+        """Ask the server what time it is, for a key that tells the time; no answer is no failure.
 
-        Nobody signs this request, and it names no bucket, so no log says that somebody was
-        refused; and a server that has no answer, or no Date, is not a failure.  A Date may be
-        that of a front end with a wrong clock: where it differs from ours a signed request
+        The request is not signed and names no bucket, so no log tells of a refusal.  A Date may
+        be that of a front end with a wrong clock: where it differs from ours a signed request
         tells, which learns the clock if it is refused for that.
         """
         endpoint = self.endpoint
         origin = Origin(endpoint.scheme, endpoint.domain, endpoint.port,
                         endpoint.with_port(endpoint.domain))
-        connection = Connection(origin, self.limit, self.tls, self.monotonic, self._environ,
-                                self.signals_here())
+        connection = self.connect(origin, self.limit)
         with contextlib.closing(connection), contextlib.suppress(
                 OSError, http.client.HTTPException, Error):
             with connection.exchange('HEAD', '/', {'host': origin.authority}, b'',
@@ -3125,8 +3063,8 @@ class Bucket:
         """
         dump_id = dump_id or random_name()
         headers = self._object_headers(dump_id, storage_class)
-        payload_hash = self._protect(headers, body)
-        request = Request(self, 'PutObject', 'PUT', key, (), headers, body, payload_hash)
+        self._protect(headers, body)
+        request = Request(self, 'PutObject', 'PUT', key, (), headers, body)
         self._create(request, require_etag, key, dump_id, len(body), **terms)
 
     def _create(self, request, accept, key, dump_id, size, upload_id='', overwrite=False,
@@ -3146,9 +3084,8 @@ class Bucket:
     def _look_into(self, error, in_doubt, look, unique, key, upload_id):
         """Return if look() finds the object though its creation ended in *error*; else raise it.
 
-        An attempt before the last may have done the work, or, if a name that nobody else can
-        know is taken, a proxy may have repeated our request.  "No such upload", once an answer
-        was lost, means that the completion is still going on: S3 takes minutes for it.
+        If a name that nobody else can know is taken, a proxy may have repeated our request.  "No
+        such upload", once an answer was lost, means that the completion is still going on.
         """
         taken = getattr(error, 'status', 0) == 412
         if not in_doubt and not taken:
@@ -3174,11 +3111,8 @@ class Bucket:
             REQUEST_HEADERS, self._config)
 
     def _object_headers(self, dump_id, storage_class=None):
-        """Return the headers of an object that is created.
-
-        By the metadata a restore sees that volumes or parts are missing or somebody else's, and
-        we recognize an object of ours when the answer to its creation was lost.
-        """
+        """Return the headers of a new object: by its metadata a restore sees that volumes are
+        missing or somebody else's, and we recognize it if the answer to its creation was lost."""
         storage_class = storage_class or self._config.get('storage_class')
         headers = configured_headers(OBJECT_HEADERS, dict(
             self._config, storage_class=storage_class if storage_class != 'STANDARD' else ''))
@@ -3193,18 +3127,15 @@ class Bucket:
         return headers
 
     def _protect(self, headers, body, crc32=None):
-        """Add the checksum header if the server keeps checksums; returns the payload hash.
-
-        Over TLS the CRC32 is enough for the server to find damage, at a third of the cost.
-        """
+        """Add the headers by which the server finds damage: over TLS a CRC32, if the server keeps
+        those, is enough, at a third of the cost."""
         if self.endpoint.wants_md5 or (self.retain and not self.checksum):
             headers.update(digest_header(body))     # for Object Lock the SHA-256 is not enough
         if self.checksum:
             headers['x-amz-checksum-crc32'] = crc32_text(
                 zlib.crc32(body) if crc32 is None else crc32)
             if self.endpoint.scheme == 'https':
-                return UNSIGNED_PAYLOAD
-        return sha256(body)
+                headers[PAYLOAD_HASH] = UNSIGNED_PAYLOAD
 
     def is_ours(self, key, dump_id, size):
         """Whether the object under *key* is the one that we wrote; None if we can't look."""
@@ -3236,11 +3167,10 @@ class Bucket:
         return True
 
     def get_object(self, key, view, first=0, head=None):
-        """Fill *view* with the bytes of the object from *first* on.
+        """Fill *view* with the bytes of the object from *first* on; if an answer breaks off, the
+        rest is asked for from there.
 
-        head: its Head, as the object must still have it.  If an answer breaks off, the rest is
-        asked for from the byte where it broke.  Raises IntegrityError if the object has changed,
-        ArchivedError.
+        head: as the object must still have it.  Raises ArchivedError, IntegrityError.
         """
         request, got = Request(self, 'GetObject', 'GET', key), 0
         replaced = IntegrityError('%s: the object was replaced while it was read' % request.label)
@@ -3273,10 +3203,8 @@ class Bucket:
         request.stream(fill, full)
 
     def delete_object(self, key, etag=''):
-        """Delete an object, if it exists.
-
-        etag: only if that is its ETag, where the server knows this condition.
-        """
+        """Delete an object, if it exists; *etag*: only one with this ETag, where the server knows
+        this condition."""
         headers = {'if-match': etag} if etag else {}
         try:
             Request(self, 'DeleteObject', 'DELETE', key, headers=headers).run(require_empty)
@@ -3288,10 +3216,7 @@ class Bucket:
             self.delete_object(key)     # the condition is unknown, or needs a right of its own
 
     def delete_listed(self, entry):
-        """Delete the object of a ListEntry, unless it was replaced since it was listed.
-
-        Raises IntegrityError.
-        """
+        """Delete the object of a ListEntry; raises IntegrityError if it was replaced since."""
         try:
             self.delete_object(entry.key, entry.etag)
         except ResponseError as error:
@@ -3305,12 +3230,10 @@ class Bucket:
             self.delete_object(entry.key)
 
     def restore_object(self, key, days, tier='Standard'):
-        """Ask for an archived object to be made readable for *days*.
+        """Ask for an archived object to be made readable for *days*; it does no harm to ask twice.
 
         days: None in INTELLIGENT_TIERING, where it stays readable; tier: Standard, Bulk or
-        Expedited.  It does no harm to ask twice.
-
-        Source: Amazon S3 API Reference, RestoreObject.
+        Expedited.
         """
         body = ('<RestoreRequest xmlns="http://s3.amazonaws.com/doc/2006-03-01/">%s'
                 '<GlacierJobParameters><Tier>%s</Tier></GlacierJobParameters></RestoreRequest>'
@@ -3329,37 +3252,37 @@ class Bucket:
         headers = {}
         if self.endpoint.aws:       # to hear whether archived objects can be read
             headers['x-amz-optional-object-attributes'] = 'RestoreStatus'
-        for page in self._pages('ListObjectsV2', 'ListBucketResult', query,
-                                ('continuation-token', 'marker'), headers):
-            yield from list_entries(page, prefix)
+        for page, decode in self._pages('ListObjectsV2', 'ListBucketResult', query,
+                                        ('continuation-token', 'marker'), headers):
+            yield from list_entries(page, decode)
 
     def list_multipart_uploads(self, prefix=''):
         """Yield an UploadEntry for each unfinished upload of a key that begins with prefix."""
         query = {'uploads': '', 'prefix': prefix, 'encoding-type': 'url'}
-        for page in self._pages('ListMultipartUploads', 'ListMultipartUploadsResult', query,
-                                ('key-marker', 'upload-id-marker')):
-            yield from upload_entries(page, prefix)
+        for page, decode in self._pages('ListMultipartUploads', 'ListMultipartUploadsResult',
+                                        query, ('key-marker', 'upload-id-marker')):
+            yield from upload_entries(page, decode)
 
     def list_parts(self, multipart):
         """Yield the sizes of the parts of an unfinished upload (ListParts)."""
-        for page in self._pages('ListParts', 'ListPartsResult', {'uploadId': multipart.upload_id},
-                                ('part-number-marker',), key=multipart.key):
+        for page, _ in self._pages('ListParts', 'ListPartsResult',
+                                   {'uploadId': multipart.upload_id}, ('part-number-marker',),
+                                   key=multipart.key):
             for texts in page.all('Part'):
                 yield int(texts['Size']) if re.match(r'[0-9]{1,18}\Z', texts.get('Size', '')) else 0
 
     def _pages(self, operation, root, query, markers, headers=(), key=''):
-        """Yield the pages of a listing, each a Document whose root is called *root*.
-
-        markers: as for next_page().
-        """
+        """Yield the pages of a listing, each a Document whose root is called *root*, and what
+        decodes its keys; markers: as for next_page()."""
         marker = {}
         while True:
             page = Request(self, operation, 'GET', key, dict(query, **marker), headers).run(
                 lambda answer: Document(answer.body, root))
-            yield page
+            decode = decoder(page, query.get('prefix', ''))
+            yield page, decode
             if page.get('IsTruncated') != 'true':
                 return
-            last, marker = marker, next_page(page, markers, query.get('prefix'))
+            last, marker = marker, next_page(page, markers, decode)
             if marker in ({}, last):
                 raise BadAnswer('%s: the listing has no end' % operation)
 
@@ -3378,8 +3301,8 @@ class Bucket:
         """Return a URL with which anybody can GET the object for *expires* seconds."""
         target, authority = self.endpoint.target(key), self.endpoint.authority
         return '%s://%s%s?%s' % (self.endpoint.scheme, authority, target, presign(
-            self.credentials.get(self), self.endpoint.region, self.service, self.now(), 'GET',
-            authority, target, expires, self.request_headers('GetObject')))
+            self.credentials.get(self), self.endpoint.region, self.endpoint.service, self.now(),
+            'GET', authority, target, expires, self.request_headers('GetObject')))
 
     # The bucket itself
 
@@ -3388,10 +3311,8 @@ class Bucket:
         Request(self, 'HeadBucket', 'HEAD').run()
 
     def create_bucket(self, region=''):
-        """Create the bucket in *region*, or in the configured one.
-
-        Servers with one region may refuse to hear its name: they get the request without it.
-        Raises ConfigError if the server made an object.
+        """Create the bucket in *region*, or in the configured one, which servers with one region
+        may refuse to hear; raises ConfigError if the server made an object.
 
         Source: Amazon S3 API Reference, CreateBucket (us-east-1 must not be named).
         """
@@ -3418,9 +3339,8 @@ class Bucket:
     # Multipart uploads: *multipart* has key and upload_id, as a Volume or an UploadEntry
 
     def create_multipart_upload(self, key, dump_id='', watch=lambda request: None):
-        """Begin an upload; returns its id.
+        """Begin an upload; returns its id.  One whose answer was lost stays: it is empty.
 
-        If the answer is lost another upload is begun; the first one, which is empty, stays.
         watch: as for put_object().
         """
         headers = self._object_headers(dump_id)
@@ -3433,15 +3353,13 @@ class Bucket:
         return request.run(parse_upload_id)
 
     def upload_part(self, multipart, number, body, crc32=None):
-        """Send one part (bytes-like); returns its ETag and its CRC32 (None where unused).
-
-        crc32: of the body, if it is known already.
-        """
+        """Send one part (bytes-like), with this *crc32* if it is known already; returns its ETag
+        and its CRC32 (None where unused)."""
         headers = {}
-        payload_hash = self._protect(headers, body, crc32)
+        self._protect(headers, body, crc32)
         etag = Request(self, 'UploadPart', 'PUT', multipart.key,
-                       {'partNumber': str(number), 'uploadId': multipart.upload_id}, headers, body,
-                       payload_hash=payload_hash).run(require_etag)
+                       {'partNumber': str(number), 'uploadId': multipart.upload_id},
+                       headers, body).run(require_etag)
         return etag, headers.get('x-amz-checksum-crc32')
 
     def complete_multipart_upload(self, multipart, parts, size, crc32=None, dump_id='', **terms):
@@ -3480,11 +3398,9 @@ class Bucket:
     def upload(self, key, stream, overwrite=False, unique=False):
         """Store *stream*, to its end, as one object or a set of volumes; returns a Stored.
 
-        stream: has readinto(), and raises rather than ends if it is not whole; key, overwrite,
-        unique: as for put_object().
-
-        Whatever upload() raises, nothing is left under the key, unless a message says that
-        something may be.
+        stream: has readinto(), and raises rather than ends if it is not whole; overwrite, unique:
+        as for put_object().  Whatever is raised, nothing is left under the key, unless a message
+        says that something may be.
         """
         return Upload(self, key, overwrite, unique).run(stream)
 
@@ -3496,17 +3412,15 @@ class Bucket:
         number that it returns must be the count of all bytes; ended: whether there is an end
         mark, so that the only object may be full.  Raises IntegrityError, ArchivedError.
         """
-        workers = Workers(self, self.part_size)
+        workers = Workers(self)
         try:
             return download(self, workers, keys, look_at_all(self, workers, keys, ended), write)
         finally:
             workers.stop()
 
     def head_whole(self, key, ended):
-        """Return the Head of an object, if it can be read now and no volume is missing after it.
-
-        ended: whether there are further volumes, or an end mark.  Raises ArchivedError,
-        IntegrityError.
+        """Return the Head of an object; raises ArchivedError if it can't be read now, and
+        IntegrityError if volumes are missing after it, unless it is *ended* by others or a mark.
         """
         head = self.head_object(key)
         if head.full and not ended:
@@ -3530,15 +3444,14 @@ class Bucket:
 # -------------------------------------------------------------------------- Uploads
 
 class Upload:
-    """A stream that becomes one object, or a set of volumes.
+    """A stream that becomes one object, or a set of volumes; it belongs to the main thread.
 
-    key, overwrite, unique: as for Bucket.put_object().  An Upload belongs to the main thread;
-    other threads do the tasks of its Workers.
+    key, overwrite, unique: as for Bucket.put_object().
     """
 
     def __init__(self, bucket, key, overwrite, unique):
         self.bucket, self.key, self.overwrite, self.unique = bucket, key, overwrite, unique
-        self.workers = Workers(bucket, bucket.part_size)
+        self.workers = Workers(bucket)
         self.dump_id = random_name()
         self._volumes = []
 
@@ -3591,11 +3504,8 @@ class Upload:
         return [self.workers.submit(volume.complete) for volume in self._volumes[1:][-1:]]
 
     def _tidy_up(self):
-        """Remove every trace of the dump, which failed, unless it proves to be whole.
-
-        This takes TIDY_TIME at most; neither the rate limit nor a signal delays it.  An upload
-        whose id was lost stays: it is empty.
-        """
+        """Remove every trace of the dump, which failed, unless it proves to be whole; this takes
+        TIDY_TIME at most, and neither the rate limit nor a signal delays it."""
         bucket, done = self.bucket.hasty(), []
         thread = Thread(lambda: done.append(self._remove(bucket)))
         try:
@@ -3651,8 +3561,8 @@ class Volume:
 
     @property
     def awaited(self):
-        """Whether an answer is awaited that tells what there is."""
-        return bool(self._request) and self._request.under_way
+        """Whether an answer is awaited, or was lost, that tells what there is."""
+        return bool(self._request) and self._request.in_doubt
 
     def _watch(self, request):
         self._request = request
@@ -3678,20 +3588,17 @@ class Volume:
         self._parts.append(self._upload.workers.wait(self._tasks.popleft()))
 
     def wait_for_parts(self):
-        """Wait until all parts are sent."""
         while self._tasks:
             self._take_part()
 
     # Called by the threads
 
     def create(self):
-        """Begin the multipart upload."""
         self.upload_id = self._upload.bucket.create_multipart_upload(
             self.key, self._upload.dump_id, self._watch)
         self._state, self._request = 'open', None
 
     def complete(self):
-        """Make the object appear."""
         upload, before, self._state = self._upload, self._state, 'completing'
         terms = dict(dump_id=upload.dump_id, overwrite=upload.overwrite and self.key == upload.key,
                      unique=upload.unique, watch=self._watch)
@@ -3712,7 +3619,7 @@ class Volume:
 
     def settle(self, bucket):
         """Find out whether the object is there; returns True, False, or None for unknown."""
-        if self.completing and not (self._request and self._request.in_doubt):
+        if self.completing and not self.awaited:
             self._state = 'open' if self.upload_id else 'new'   # not all of the request was sent
         if self.completing:
             aborted = refusal = None
@@ -3760,17 +3667,9 @@ class Volume:
 Proof = collections.namedtuple('Proof', 'name range_size prepare update complaint')
 
 
-def length_proof(range_size):
-    """Return a Proof that all bytes have come, which get_object() has checked already."""
-    return Proof('length', range_size, lambda view: None, lambda view, prepared: None, str)
-
-
 def crc32_proof(expected, range_size):
-    """Return a Proof by the CRC32 of the whole object, made of those of the ranges.
-
-    All threads compute them at once: this saves the main thread, the bottleneck of a fast
-    restore over http, a third of its work, and the restore a tenth of its time.
-    """
+    """Return a Proof by the CRC32 of the whole object, made of those of the ranges, which the
+    threads compute: the main thread is the bottleneck of a fast restore over http."""
     whole = 0
 
     def update(view, crc32):
@@ -3814,9 +3713,8 @@ def crc32_multiply(a, b):
 def etag_proof(etag, part_sizes, certain, range_size):
     """Return a Proof by the ETag: the MD5 of the object, or "MD5 of its parts' MD5s-count".
 
-    part_sizes: the sizes that the parts may have; if there is only one, and it fits into a
-    buffer, a range is a part, and all threads compute the MD5s at once; certain: whether it
-    must be one of these sizes.
+    part_sizes: the sizes that the parts may have, and *certain*: must have.  If there is only
+    one, and it fits into a buffer, a range is a part, and the threads compute the MD5s.
     """
     digests = [PartDigests(size) for size in part_sizes]
     parallel = len(part_sizes) == 1 and 0 < part_sizes[0] <= range_size
@@ -3893,7 +3791,8 @@ def find_proof(bucket, key, head):
             return etag_proof(head.etag.strip('W/"'), sizes, certain, bucket.part_size)
         reason = 'the sizes of its parts are unknown'
     bucket.report('warning', '%s: checked by its length only: %s' % (quoted(key), reason))
-    return length_proof(bucket.part_size)
+    # get_object() has checked it already
+    return Proof('length', bucket.part_size, lambda view: None, lambda view, prepared: None, str)
 
 
 def part_counts(total, size):
@@ -3965,15 +3864,14 @@ def download(bucket, workers, keys, heads, write):
     while following or pending:
         if following and len(pending) <= workers.jobs:
             buffer = workers.buffer()
-            view = buffer[:following.size]
-            pending.append((following, buffer, view, workers.submit(
-                fetch_range, bucket, following, view)))
+            pending.append((following, buffer, workers.submit(
+                fetch_range, bucket, following, buffer[:following.size])))
             following = next(ranges, None)
         elif not pending[0][-1].done:
             workers.listen()
         else:
-            found, buffer, view, task = pending.popleft()
-            write_range(bucket, found, view, workers.wait(task), write)
+            found, buffer, task = pending.popleft()
+            write_range(bucket, found, buffer[:found.size], workers.wait(task), write)
             workers.release(buffer)
             proofs.add(found.proof.name)
     return min(proofs, key=('length', 'etag', 'crc32').index)
@@ -4095,9 +3993,9 @@ class SelfTest:
 
     def signature(self):
         for method, path, query, more, payload, expected in EXAMPLES:
-            headers = dict(more, host=EXAMPLE_HOST)
+            headers = dict(more, host=EXAMPLE_HOST, **{PAYLOAD_HASH: sha256(payload)})
             sign_headers(EXAMPLE_KEY, 'us-east-1', 's3', EXAMPLE_TIME, method, path,
-                         canonical_query(query), headers, sha256(payload))
+                         canonical_query(query), headers)
             expect(headers['authorization'].endswith(expected), 'the signature of %s %s is wrong'
                    % (method, path))
         query = presign(EXAMPLE_KEY, 'us-east-1', 's3', EXAMPLE_TIME, 'GET', EXAMPLE_HOST,
@@ -4233,8 +4131,8 @@ class SelfTest:
         """A part that is damaged on its way is refused."""
         key = self.key + '-damaged'
         try:
-            Request(self.bucket, 'PutObject', 'PUT', key, body=b'damaged',
-                    payload_hash=sha256(b'as it was')).run(require_etag)
+            Request(self.bucket, 'PutObject', 'PUT', key, (),
+                    {PAYLOAD_HASH: sha256(b'as it was')}, b'damaged').run(require_etag)
         except ResponseError as error:
             if error.code not in DAMAGED_CODES:
                 raise
