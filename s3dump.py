@@ -94,12 +94,11 @@ def piece_key(key, layout, number):
 
 @functools.lru_cache(maxsize=4096)   # the keys of a listing have the same few dates
 def real_date(text):
-    """Whether *text* is YYYY-MM-DD and in the calendar."""
+    """Return the datetime.date that YYYY-MM-DD means, None if it isn't in the calendar."""
     import datetime
-    try:
-        return str(datetime.date(*map(int, text.split('-')))) == text
-    except (TypeError, ValueError, OverflowError):
-        return False
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        date = datetime.date(*map(int, text.split('-')))
+        return date if str(date) == text else None
 
 
 def without_slash(fs):
@@ -340,10 +339,10 @@ def print_out(text):
     write_out(memoryview(text.encode('utf-8', 'backslashreplace')))
 
 
-def print_json(**fields):
-    """Print a JSON document on a line of standard output."""
+def to_json(**fields):
+    """Return a JSON document, on one line."""
     import json
-    print_out(json.dumps(fields))
+    return json.dumps(fields)
 
 
 def human(count):
@@ -838,8 +837,9 @@ def dump(bucket, args):
         'checked: ' + ('crc32' if bucket.checksum else 'sha256'))
     if args.json:
         try:
-            print_json(key=stored.key, size=stored.size, seconds=round(seconds, 3),
-                       parts=stored.parts, objects=stored.objects, retries=bucket.tally.retries)
+            print_out(to_json(key=stored.key, size=stored.size, seconds=round(seconds, 3),
+                              parts=stored.parts, objects=stored.objects,
+                              retries=bucket.tally.retries))
         except OSError as error:
             raise s3.Error('%s is stored, but its JSON could not be written: %s' % (
                 s3.quoted(stored.key), error.strerror))
@@ -899,14 +899,13 @@ def thaw(bucket, args, found):
             raise s3.Error('%s was asked for, but the server does not say that it is being made '
                            'readable' % found)
         for key, head in archived:
-            storage_class = head.storage_class
             if not head.restoring and key not in asked:
-                bucket.restore_object(key, None if storage_class == 'INTELLIGENT_TIERING' else
-                                      args.thaw, args.tier.capitalize())
+                bucket.restore_object(key, args.thaw if head.storage_class != 'INTELLIGENT_TIERING'
+                                      else None, args.tier.capitalize())
                 asked.add(key)
         text = '%s was asked for (%s): %d of its %s cannot be read yet; that takes up to %s' % (
             found, args.tier, len(archived), counted(len(found.pieces), 'object'),
-            THAW_TIMES.get('%s %s' % (storage_class, args.tier), THAW_TIMES[args.tier]))
+            THAW_TIMES.get('%s %s' % (head.storage_class, args.tier), THAW_TIMES[args.tier]))
         if not args.wait:
             raise s3.ArchivedError(text + '; repeat the command then')
         if pause == 1 and not args.quiet:
@@ -929,7 +928,7 @@ def verify(bucket, args):
     """read the newest dump back, and check it"""
     found, proof = read_back(bucket, args, lambda view: None)
     if args.json:
-        print_json(key=found.key, size=found.size, verified=proof)
+        print_out(to_json(key=found.key, size=found.size, verified=proof))
 
 
 # --path-as-is, since a key may hold /../; curl -f ends with 22 for an answer like 403, 23 for a
@@ -1101,10 +1100,12 @@ MINIMUM_DAYS = {'STANDARD_IA': 30, 'ONEZONE_IA': 30, 'GLACIER_IR': 90, 'GLACIER'
 UNFINISHED_AGE = 30 * 86400         # seconds after which unfinished uploads and orphans go
 
 
-def price(entries):
-    """Return the dollars that objects cost per month."""
-    return sum([entry.size * PRICES.get(entry.storage_class, PRICES['STANDARD'])
-                for entry in entries]) / (1 << 30)
+def totals(dumps):
+    """Return the bytes of dumps, and the dollars that they cost per month."""
+    entries = [entry for one in dumps for entry in one.pieces.values()]
+    return sum([entry.size for entry in entries]), sum([
+        entry.size * PRICES.get(entry.storage_class, PRICES['STANDARD'])
+        for entry in entries]) / (1 << 30)
 
 
 def list_dumps(bucket, args):
@@ -1114,54 +1115,49 @@ def list_dumps(bucket, args):
         prefix, found = prefix + args.fs + ':', iter([find_fs(bucket, args)])
     else:
         found = sections(bucket.list_objects(prefix))
-    found = itertools.chain(list(itertools.islice(found, 1)), found)    # ask before the title
-    total = collections.Counter()
-    orphans, shown, for_machines = [], None, args.json or args.long
-    if not (args.all or for_machines):
-        print_out(title(args, args.host))
-        shown = args.host
-    for dumps, more_orphans, others in found:
-        dumps = [without_strays(bucket, one) for one in dumps if args.fs in (None, one.labels.fs)]
-        others = [Dump(entry.key, '', None, entry) for entry in others if args.fs is None]
-        orphans += more_orphans
-        entries = [entry for one in dumps for entry in one.pieces.values()]
-        total.update(dumps=len(dumps), size=sum([entry.size for entry in entries]),
-                     price=price(entries), others=len(others),
-                     others_size=sum([one.size for one in others]))
-        if for_machines and dumps + others:
-            print_out('\n'.join(rows(args, dumps + others)))
-        elif dumps and not for_machines:
-            if dumps[0].labels.host != shown:
-                print_out('\n' * bool(shown) + title(args, dumps[0].labels.host))
-                shown = dumps[0].labels.host
+    found = (([without_strays(bucket, one) for one in dumps if args.fs in (None, one.labels.fs)],
+              orphans, [Dump(entry.key, '', None, entry) for entry in others if args.fs is None])
+             for dumps, orphans, others in found)
+    if args.json or args.long:
+        for dumps, _, others in found:
+            if dumps or others:
+                print_out('\n'.join(row(args, one) for one in dumps + others))
+    elif not print_dumps(bucket, args, prefix, found):
+        point_out_hosts(bucket, args)
+
+
+def print_dumps(bucket, args, prefix, found):
+    """Print sections for people, and what they sum up to.  Return the number of dumps."""
+    total, all_orphans, shown = collections.Counter(), [], None
+    for dumps, orphans, others in itertools.chain(found, [([], [], [])]):
+        all_orphans += orphans
+        size, dollars = totals(dumps)
+        total.update(dumps=len(dumps), size=size, dollars=dollars, others=len(others),
+                     others_size=totals(others)[0])
+        host = dumps[0].labels.host if dumps else shown if args.all else args.host
+        if host != shown:
+            print_out('%sDumps for %s:' % ('\n' * bool(shown), 'this host (%s)' % s3.printable(
+                host) if host == args.here else s3.printable(host)))
+            shown = host
+        if dumps:
             print_out('\n'.join(section_lines(dumps)))
-    if for_machines:
-        return
     lines = ['']
     if args.all and total['others']:
         lines += ['Other objects, not dumps: %d, %s' % (
             total['others'], human(total['others_size'])), '']
-    lines.append('Total data stored: %s ($%.2f/month)' % (human(total['size']), total['price']))
-    print_out('\n'.join(lines + unfinished_lines(bucket, unfinished(bucket, prefix), orphans)))
-    if not total['dumps']:
-        point_out_hosts(bucket, args)
-
-
-def title(args, host):
-    """Return the line above the dumps of a host."""
-    return ('Dumps for this host (%s):' if host == args.here else 'Dumps for %s:') \
-        % s3.printable(host)
+    lines.append('Total data stored: %s ($%.2f/month)' % (human(total['size']), total['dollars']))
+    print_out('\n'.join(lines + unfinished_lines(bucket, unfinished(bucket, prefix), all_orphans)))
+    return total['dumps']
 
 
 def point_out_hosts(bucket, args):
     """Say which hosts have dumps, if this one has none and the credentials may list them all."""
     if args.all or args.quiet:
         return
-    try:
+    hosts = ()
+    with contextlib.suppress(s3.Error):
         hosts = sorted({one.labels.host for dumps, _, _ in sections(bucket.list_objects())
                         for one in dumps})
-    except s3.Error:
-        return
     if hosts and args.host not in hosts:
         say('there is no dump of host %s; there are dumps of %s%s (-h NAME, or -a for all)' % (
             s3.printable(args.host), ', '.join(map(s3.printable, hosts[:20])),
@@ -1199,40 +1195,28 @@ def section_lines(dumps):
     return lines
 
 
-def rows(args, dumps):
-    """Return a line for each dump: JSON, or six fields of which only the last, the key, may hold
-    blanks.  Dumps without labels are other objects."""
+def row(args, one):
+    """Return a line: JSON, or six fields of which only the last, the key, may hold blanks.  A Dump
+    without labels is another object."""
     if args.long:
-        return ['%15d %s %3d %-12s %-6s %s' % (
+        return '%15d %s %3d %-12s %-6s %s' % (
             one.size, utc(one.stored), len(one.entries), s3.printable(one.storage_class),
-            'other' if not one.labels else 'broken' if one.problem() else 'whole',
-            one) for one in dumps]
-    import json
-    return [json.dumps(dict(
-        zip(('host', 'fs', 'level', 'date'), one.labels or [None] * 4), key=one.key,
-        stored=utc(one.stored), size=one.size, storage_class=one.storage_class,
-        objects=len(one.entries))) for one in dumps]
+            'other' if not one.labels else 'broken' if one.problem() else 'whole', one)
+    return to_json(**dict(zip(('host', 'fs', 'level', 'date'), one.labels or [None] * 4)),
+                   key=one.key, stored=utc(one.stored), size=one.size,
+                   storage_class=one.storage_class, objects=len(one.entries))
 
 
 def unfinished(bucket, prefix):
     """Return the unfinished uploads, or none if credentials or server don't show them."""
-    try:
+    with tolerating(400, 403, 404, 405, 501), contextlib.suppress(s3.BadAnswer):
         return list(bucket.list_multipart_uploads(prefix))
-    except (s3.ResponseError, s3.BadAnswer) as error:
-        if getattr(error, 'status', 400) not in (400, 403, 404, 405, 501):
-            raise
-        return []
+    return []
 
 
 # Rotation.  Each rule maps a date label to a period, and keeps the newest dump of each period.
 
-def iso_week(date):
-    """Return (year, week) of ISO 8601 for a date label."""
-    import datetime
-    return datetime.date(*map(int, date.split('-'))).isocalendar()[:2]
-
-
-RULES = (('daily', lambda date: date), ('weekly', iso_week),
+RULES = (('daily', lambda date: date), ('weekly', lambda date: real_date(date).isocalendar()[:2]),
          ('monthly', lambda date: date[:7]), ('yearly', lambda date: date[:4]))
 
 
@@ -1272,13 +1256,13 @@ def clean(bucket, args):
     going = [('%s, %s' % (one, human(one.size)), bucket.delete_listed, one.entries)
              for one in doomed]
     going += unfinished_things(bucket, args, prefix, orphans)
-    names = [what for what, _, _ in going]
-    entries = [entry for one in doomed for entry in one.pieces.values()]
-    count, size = counted(len(doomed), 'dump'), human(sum(entry.size for entry in entries))
+    names, count = [what for what, _, _ in going], counted(len(doomed), 'dump')
+    size, dollars = totals(doomed)
     if args.dry_run:
         print_out('\n'.join(['would delete ' + what for what in names[len(doomed):]] + [
-            '%s would go, which saves %s ($%.2f/month)' % (count, size, price(entries))]))
-    elif doomed and not confirmed(args, '\n'.join(names + ['Delete %s, %s?' % (count, size)])):
+            '%s would go, which saves %s ($%.2f/month)' % (count, human(size), dollars)]))
+    elif doomed and not confirmed(args, '\n'.join(
+            names + ['Delete %s, %s?' % (count, human(size))])):
         raise s3.Error('nothing was deleted')
     elif not (going or failed or args.quiet):
         say('nothing to delete')
@@ -1354,12 +1338,12 @@ def point_out_minimums(bucket, doomed):
 
 def point_out_bases(groups, doomed):
     """Say which incremental dumps that are kept lack the dump that they build upon."""
-    gone, dumps = {one.key for one in doomed}, [one for group in groups.values() for one in group]
+    gone, dumps = set(doomed), list(itertools.chain.from_iterable(groups.values()))
     for one in sorted(dumps, key=lambda one: (one.labels[:3], recency(one))):
-        if int(one.labels.level) <= 0 or one.key in gone:
+        if int(one.labels.level) <= 0 or one in gone:
             continue
         base = base_of(one, dumps)
-        if base is None or base.key in gone:
+        if base is None or base in gone:
             say('%s is kept, but %s' % (one, 'its base goes: %s' % base if base else
                                         'there is no older dump of a lower level'))
 
@@ -1410,9 +1394,9 @@ def check(bucket, args):
     if reason and under_way:
         line += '; an upload is under way or was broken off, begun %s' % utc(max(under_way))
     if args.json:
-        print_json(key=newest and newest.key, ok=not reason, reason=reason,
-                   age_seconds=newest and max(0, int(now - newest.stored)),
-                   size=newest and newest.size)
+        print_out(to_json(key=newest and newest.key, ok=not reason, reason=reason,
+                          age_seconds=newest and max(0, int(now - newest.stored)),
+                          size=newest and newest.size))
     elif reason or not args.quiet:
         print_out(line)
     return 1 if reason else 0
