@@ -94,12 +94,11 @@ def piece_key(key, layout, number):
 
 @functools.lru_cache(maxsize=4096)   # the keys of a listing have the same few dates
 def real_date(text):
-    """Whether *text* is YYYY-MM-DD and in the calendar."""
+    """Return the datetime.date that YYYY-MM-DD means, None if it isn't in the calendar."""
     import datetime
-    try:
-        return str(datetime.date(*map(int, text.split('-')))) == text
-    except (TypeError, ValueError, OverflowError):
-        return False
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        date = datetime.date(*map(int, text.split('-')))
+        return date if str(date) == text else None
 
 
 def without_slash(fs):
@@ -153,6 +152,10 @@ class Dump:
     def __str__(self):
         return s3.printable(self.key)
 
+    def add(self, layout, number, entry):
+        """Count an object in, whose key has *layout* and *number* behind that of the dump."""
+        (self.ends if layout == '.end_' else self.pieces)[number] = entry
+
     @property
     def size(self):
         """Bytes of its data."""
@@ -167,28 +170,25 @@ class Dump:
         return min(modified, stamp_time(self.labels and self.labels.stamp, modified))
 
     @property
-    def storage_class(self):
-        """The class of the first object, which the others share unless somebody changed it."""
-        return self.pieces[min(self.pieces)].storage_class
-
-    @property
     def youngest(self):
         """When the last of its objects was stored, in seconds since the epoch."""
-        return max(entry.modified for entry in [*self.pieces.values(), *self.ends.values()])
+        return max(entry.modified for entry in self.entries)
 
+    @property
     def keys(self):
-        """Return the keys of its data, in order."""
+        """The keys of its data, in order."""
         return [self.pieces[number].key for number in sorted(self.pieces)]
 
-    def all_entries(self):
-        """Return the entries of all its objects, the first one, whose loss ends the dump, first."""
+    @property
+    def entries(self):
+        """The entries of all its objects: the first one, whose loss ends the dump, comes first, and
+        the others share its class unless somebody changed that."""
         return [*(self.pieces[number] for number in sorted(self.pieces)), *self.ends.values(),
                 *self.strays]
 
     @property
-    def count(self):
-        """How many objects it has, its end marks and strays among them."""
-        return len(self.pieces) + len(self.ends) + len(self.strays)
+    def storage_class(self):
+        return self.entries[0].storage_class
 
     def state(self):
         """Return text: the storage class, and whether it can be read; '' for STANDARD."""
@@ -240,7 +240,7 @@ class Dump:
         could the remains of a refused dump.  head: the s3.Head of the first object.
         """
         self.volume_size = head.number('volume-size')
-        heads = {entry: bucket.head_object(entry.key) for entry in self.all_entries()[1:]}
+        heads = {entry: bucket.head_object(entry.key) for entry in self.entries[1:]}
         if not head.has_metadata:   # a copy; `aws s3 sync` keeps them with small objects only
             told = {(other.dump_id, other.number('volume-size')) for other in heads.values()
                     if other.has_metadata}
@@ -280,11 +280,10 @@ def group(entries):
         if not labels:
             others.append(entry)
             continue
-        is_end = layout == '.end_'
-        place = key, '.volume_' if is_end else layout
+        place = key, '.volume_' if layout == '.end_' else layout
         if place not in dumps:
             dumps[place] = Dump(*place, labels)
-        (dumps[place].ends if is_end else dumps[place].pieces)[number] = entry
+        dumps[place].add(layout, number, entry)
     whole, orphans = [], []
     for dump in dumps.values():
         (whole if 0 in dump.pieces or dump.layout != '.volume_' else orphans).append(dump)
@@ -340,10 +339,10 @@ def print_out(text):
     write_out(memoryview(text.encode('utf-8', 'backslashreplace')))
 
 
-def print_json(**fields):
-    """Print a JSON document on a line of standard output."""
+def to_json(**fields):
+    """Return a JSON document, on one line."""
     import json
-    print_out(json.dumps(fields))
+    return json.dumps(fields)
 
 
 def human(count):
@@ -376,29 +375,48 @@ def counted(count, one, many=None):
 
 # ------------------------------------------------------------------ Finding one dump
 
-def list_where_allowed(bucket, prefix, tolerant=True):
-    """Yield as Bucket.list_objects(); tolerant: nothing if these credentials may not list."""
+@contextlib.contextmanager
+def tolerating(*statuses):
+    """Go on if the server refuses with one of *statuses*: what nobody shows us is not there."""
     try:
-        yield from bucket.list_objects(prefix)
+        yield
     except s3.ResponseError as error:
-        if error.status != 403 or not tolerant:
+        if error.status not in statuses:
             raise
 
 
 def list_fs(bucket, args, *more):
-    """Yield the entries of the objects of the command line's host and FS whose keys go on with
-    *more*; older versions kept the slash at the end of `/home/`."""
-    yield from bucket.list_objects(':'.join([args.host, args.fs, *more]))
+    """Yield two listings, of objects of the command line's host and FS whose keys go on with
+    *more*: the second is of those with a slash at the end of FS, which older versions kept."""
+    yield bucket.list_objects(':'.join([args.host, args.fs, *more]))
     if args.fs != '/':
-        yield from list_where_allowed(bucket, ':'.join([args.host, args.fs + '/', *more]))
+        with tolerating(403):
+            yield list(bucket.list_objects(':'.join([args.host, args.fs + '/', *more])))
 
 
-def find_all(bucket, args, section=None):
-    """Return the dumps with the labels of the command line, of *section* if that is known."""
-    if section is None:
-        section = group(list_fs(bucket, args, args.level, args.date or ''))[0]
-    return [one for one in section if one.labels[:3] == (args.host, args.fs, args.level)
+def find_fs(bucket, args):
+    """Return group() of all objects of the command line's host and FS."""
+    return group(itertools.chain.from_iterable(list_fs(bucket, args, '')))
+
+
+def meant(args, dumps):
+    """Return those of *dumps* with the labels of the command line."""
+    return [one for one in dumps if one.labels[:3] == (args.host, args.fs, args.level)
             and args.date in (None, one.labels.date)]
+
+
+def find_all(bucket, args):
+    """Return the dumps with the labels of the command line.
+
+    Whoever has dumps of `/home/` types it so, or has none of `/home` that count: else the second
+    listing is not worth a request.
+    """
+    found = []
+    for listing in list_fs(bucket, args, args.level, args.date or ''):
+        found += meant(args, group(listing)[0])
+        if not args.slash and not all(one.misdated() for one in found):
+            break
+    return found
 
 
 def no_dump(args, hint=''):
@@ -413,8 +431,8 @@ def find(bucket, args):
     if args.key is not None:
         return find_by_key(bucket, args.key, may_list=False)
     of_fs = args.name == 'restore' and int(args.level) > 0
-    section = group(list_fs(bucket, args, ''))[0] if of_fs else None
-    dumps = find_all(bucket, args, section)
+    section = find_fs(bucket, args)[0] if of_fs else None
+    dumps = meant(args, section) if of_fs else find_all(bucket, args)
     dumps = well_dated(dumps) or dumps      # with a wrong server clock none passes: take all
     if not dumps:
         raise no_dump(args)
@@ -451,21 +469,17 @@ def base_of(one, dumps):
 
 def well_dated(dumps):
     """Return the dumps whose date label can be true; report the others."""
-    wrong = {one for one in dumps if one.misdated()}
-    for one in sorted(wrong, key=recency):
+    for one in sorted(filter(Dump.misdated, dumps), key=recency):
         say('%s: its date is later than the day it was stored, and not to be trusted' % one)
-    return [one for one in dumps if one not in wrong]
+    return [one for one in dumps if not one.misdated()]
 
 
 def without_strays(bucket, dump, alone=False):
     """Remove the strays of a Dump, as far as we may look, and return it; alone: look also at a
     single object, which may be all that was copied."""
-    if dump.layout == '.volume_' and (dump.count > 1 or alone):
-        try:
+    if dump.layout == '.volume_' and (len(dump.entries) > 1 or alone):
+        with tolerating(403, 404):      # 404: somebody deletes it just now
             dump.look_closer(bucket.head_object(dump.key), bucket)
-        except s3.ResponseError as error:
-            if error.status not in (403, 404):      # 404: somebody deletes it just now
-                raise
     return dump
 
 
@@ -474,36 +488,32 @@ def find_by_key(bucket, key, may_list=True):
 
     may_list: False if credentials that may not list suffice for a dump without volumes.
     """
-    head, first, tolerant = None, None, False
-    try:
+    head = None
+    with tolerating(404):
         head = bucket.head_object(key)
-        first = s3.ListEntry(key, head.size, head.modified, head.storage_class, head.etag, '')
-        tolerant = head.alone or not may_list
-    except s3.ResponseError as error:
-        if error.status != 404:
-            raise
-        for layout in ('/chunk_', ':'):
-            dump = Dump(key, layout)
-            dump.pieces.update(pieces_of(bucket, key, layout))
-            if dump.pieces:
-                return dump
-    dump = Dump(key, '.volume_', parse_key(key), first)
-    dump.pieces.update(pieces_of(bucket, key, '.volume_', tolerant))
-    dump.ends.update(pieces_of(bucket, key, '.end_', tolerant))
     if head:
+        first = s3.ListEntry(key, head.size, head.modified, head.storage_class, head.etag, '')
+        dump = collect(bucket, key, '.volume_', first, head.alone or not may_list)
         dump.look_closer(head, bucket)
-    elif not dump.count:
-        raise s3.Error('there is no object %s' % s3.quoted(key))
+        return dump
+    for layout in ('/chunk_', ':', '.volume_'):
+        dump = collect(bucket, key, layout)
+        if dump.entries:
+            return dump
+    raise s3.Error('there is no object %s' % s3.quoted(key))
+
+
+def collect(bucket, key, layout, first=None, tolerant=False):
+    """Return the Dump of the objects of *key* with this layout, and of its *first*; tolerant: no
+    others if the credentials may not list."""
+    dump = Dump(key, layout, parse_key(key), first)
+    for each in ('.volume_', '.end_') if layout == '.volume_' else (layout,):
+        with tolerating(403 if tolerant else None):
+            for entry in bucket.list_objects(key + each):
+                piece = parse_piece(entry.key)
+                if piece and piece[:2] == (key, each):
+                    dump.add(each, piece[2], entry)
     return dump
-
-
-def pieces_of(bucket, key, layout, tolerant=False):
-    """Yield (number, ListEntry) of the objects of *key* with this layout; tolerant: none if the
-    credentials may not list."""
-    for entry in list_where_allowed(bucket, key + layout, tolerant):
-        piece = parse_piece(entry.key)
-        if piece and piece[:2] == (key, layout):
-            yield piece[2], entry
 
 
 # --------------------------------------------------------------------------- Signals
@@ -827,8 +837,9 @@ def dump(bucket, args):
         'checked: ' + ('crc32' if bucket.checksum else 'sha256'))
     if args.json:
         try:
-            print_json(key=stored.key, size=stored.size, seconds=round(seconds, 3),
-                       parts=stored.parts, objects=stored.objects, retries=bucket.tally.retries)
+            print_out(to_json(key=stored.key, size=stored.size, seconds=round(seconds, 3),
+                              parts=stored.parts, objects=stored.objects,
+                              retries=bucket.tally.retries))
         except OSError as error:
             raise s3.Error('%s is stored, but its JSON could not be written: %s' % (
                 s3.quoted(stored.key), error.strerror))
@@ -839,10 +850,8 @@ def refuse_existing(bucket, args, key):
     if not args.overwrite and bucket.exists(key):
         raise s3.Error('%s exists, and nothing was changed; --overwrite replaces it'
                        % s3.quoted(key))
-    for layout in ('.volume_', '.end_'):
-        for _ in pieces_of(bucket, key, layout, tolerant=True):
-            raise s3.Error('%s has volumes of an earlier dump: `delete -k` it first'
-                           % s3.quoted(key))
+    if collect(bucket, key, '.volume_', tolerant=True).entries:
+        raise s3.Error('%s has volumes of an earlier dump: `delete -k` it first' % s3.quoted(key))
 
 
 def find_whole(bucket, args):
@@ -851,7 +860,7 @@ def find_whole(bucket, args):
     problem = found.problem()
     if problem:
         raise s3.IntegrityError('%s: %s' % (s3.quoted(found.key), problem))
-    if found.bare and (found.count > 1 or (found.labels and found.labels.stamp)):
+    if found.bare and (len(found.entries) > 1 or (found.labels and found.labels.stamp)):
         say('warning: %s has no metadata, as if copied without: it is taken for whole by the '
             'names and sizes of its objects' % found)
     return found
@@ -863,7 +872,7 @@ def read_back(bucket, args, write):
     if args.thaw:
         thaw(bucket, args, found)
     args.status.begin(found.size)
-    proof = bucket.download(found.keys(), write, ended=bool(found.ends))
+    proof = bucket.download(found.keys, write, ended=bool(found.ends))
     args.status.summary('%s %s' % (args.name, found), found.size, counted(
         len(found.pieces), 'volume' if found.layout == '.volume_' else 'chunk'),
         'checked: ' + proof)
@@ -882,7 +891,7 @@ def thaw(bucket, args, found):
     """
     pause, asked = 1, set()
     while True:
-        heads = ((key, bucket.head_object(key)) for key in found.keys())
+        heads = ((key, bucket.head_object(key)) for key in found.keys)
         archived = [(key, head) for key, head in heads if not bucket.readable(key, head)]
         if not archived:
             return
@@ -890,14 +899,13 @@ def thaw(bucket, args, found):
             raise s3.Error('%s was asked for, but the server does not say that it is being made '
                            'readable' % found)
         for key, head in archived:
-            storage_class = head.storage_class
             if not head.restoring and key not in asked:
-                bucket.restore_object(key, None if storage_class == 'INTELLIGENT_TIERING' else
-                                      args.thaw, args.tier.capitalize())
+                bucket.restore_object(key, args.thaw if head.storage_class != 'INTELLIGENT_TIERING'
+                                      else None, args.tier.capitalize())
                 asked.add(key)
         text = '%s was asked for (%s): %d of its %s cannot be read yet; that takes up to %s' % (
             found, args.tier, len(archived), counted(len(found.pieces), 'object'),
-            THAW_TIMES.get('%s %s' % (storage_class, args.tier), THAW_TIMES[args.tier]))
+            THAW_TIMES.get('%s %s' % (head.storage_class, args.tier), THAW_TIMES[args.tier]))
         if not args.wait:
             raise s3.ArchivedError(text + '; repeat the command then')
         if pause == 1 and not args.quiet:
@@ -920,7 +928,7 @@ def verify(bucket, args):
     """read the newest dump back, and check it"""
     found, proof = read_back(bucket, args, lambda view: None)
     if args.json:
-        print_json(key=found.key, size=found.size, verified=proof)
+        print_out(to_json(key=found.key, size=found.size, verified=proof))
 
 
 # --path-as-is, since a key may hold /../; curl -f ends with 22 for an answer like 403, 23 for a
@@ -934,12 +942,12 @@ CURL = ('with these lines in the file urls, and room for the largest object in t
 def url(bucket, args):
     """print URLs of the newest dump, for curl"""
     found = find_whole(bucket, args)
-    for key in found.keys():
+    for key in found.keys:
         bucket.head_whole(key, bool(found.ends))
     expires = bucket.credentials.get(bucket).expires
     if expires is not None and expires < bucket.now() + args.expires:
         say('warning: the URLs end with the credentials that sign them, at %s' % utc(expires))
-    for key in found.keys():
+    for key in found.keys:
         print_out(bucket.presigned_url(key, args.expires))
     if not args.quiet:
         say(CURL)
@@ -950,7 +958,7 @@ def getacl(bucket, args):
 
     It is that of its first object.
     """
-    acl = bucket.get_object_acl(find_whole(bucket, args).keys()[0])
+    acl = bucket.get_object_acl(find_whole(bucket, args).keys[0])
     args.status.close()
     write_out(memoryview(acl))
 
@@ -965,7 +973,7 @@ def putacl(bucket, args):
         s3.Document(acl, 'AccessControlPolicy')
     except s3.BadAnswer:
         raise s3.Error('putacl: standard input is not an AccessControlPolicy, as getacl writes it')
-    for key in found.keys():
+    for key in found.keys:
         bucket.get_object_acl(key)  # a server without ACLs would store the XML as the object
         bucket.put_object_acl(key, acl)
 
@@ -989,12 +997,9 @@ def remove(args, what, delete, parts):
 def locked(bucket, one, quiet=False):
     """Whether the dump is still locked; prints so.  False if these credentials may not look."""
     until = 0
-    for entry in one.all_entries():     # the lock of the first object ends first
-        try:
+    for entry in one.entries:     # the lock of the first object ends first
+        with tolerating(403, 404):
             until = max(until, bucket.head_object(entry.key).locked_until)
-        except s3.ResponseError as error:
-            if error.status not in (403, 404):
-                raise
     if until > bucket.now() and not quiet:
         say('%s is %s' % (one, 'under a legal hold' if until == float('inf') else
                           'locked until ' + utc(until)))
@@ -1011,7 +1016,7 @@ def delete(bucket, args):
     else:
         dumps = find_all(bucket, args)      # first, to learn the server's clock
         args.date = args.date or time.strftime('%Y-%m-%d', time.localtime(bucket.now()))
-        dumps = find_all(bucket, args, dumps)
+        dumps = meant(args, dumps)
         if not dumps:
             raise no_dump(args, ' (another day: -w DATE)')
         if len(dumps) > 1:
@@ -1025,7 +1030,7 @@ def delete(bucket, args):
         raise s3.Error('nothing was deleted')
     if args.dry_run:
         print_out('would delete ' + what)
-    elif not remove(args, what, bucket.delete_listed, found.all_entries()):
+    elif not remove(args, what, bucket.delete_listed, found.entries):
         return 1
 
 
@@ -1095,67 +1100,64 @@ MINIMUM_DAYS = {'STANDARD_IA': 30, 'ONEZONE_IA': 30, 'GLACIER_IR': 90, 'GLACIER'
 UNFINISHED_AGE = 30 * 86400         # seconds after which unfinished uploads and orphans go
 
 
-def price(entries):
-    """Return the dollars that objects cost per month."""
-    return sum([entry.size * PRICES.get(entry.storage_class, PRICES['STANDARD'])
-                for entry in entries]) / (1 << 30)
+def totals(dumps):
+    """Return the bytes of dumps, and the dollars that they cost per month."""
+    entries = [entry for one in dumps for entry in one.pieces.values()]
+    return sum([entry.size for entry in entries]), sum([
+        entry.size * PRICES.get(entry.storage_class, PRICES['STANDARD'])
+        for entry in entries]) / (1 << 30)
 
 
 def list_dumps(bucket, args):
     """print the dumps of this host and their cost"""
     prefix = '' if args.all else args.host + ':'
     if args.fs is not None and not args.all:
-        prefix, found = prefix + args.fs + ':', map(group, [list_fs(bucket, args, '')])
+        prefix, found = prefix + args.fs + ':', iter([find_fs(bucket, args)])
     else:
         found = sections(bucket.list_objects(prefix))
-    found = itertools.chain(list(itertools.islice(found, 1)), found)    # ask before the title
-    total = collections.Counter()
-    orphans, shown, for_machines = [], None, args.json or args.long
-    if not (args.all or for_machines):
-        print_out(title(args, args.host))
-        shown = args.host
-    for dumps, more_orphans, others in found:
-        dumps = [without_strays(bucket, one) for one in dumps if args.fs in (None, one.labels.fs)]
-        others = [Dump(entry.key, '', None, entry) for entry in others if args.fs is None]
-        orphans += more_orphans
-        entries = [entry for one in dumps for entry in one.pieces.values()]
-        total.update(dumps=len(dumps), size=sum([entry.size for entry in entries]),
-                     price=price(entries), others=len(others),
-                     others_size=sum([one.size for one in others]))
-        if for_machines and dumps + others:
-            print_out('\n'.join(rows(args, dumps + others)))
-        elif dumps and not for_machines:
-            if dumps[0].labels.host != shown:
-                print_out('\n' * bool(shown) + title(args, dumps[0].labels.host))
-                shown = dumps[0].labels.host
+    found = (([without_strays(bucket, one) for one in dumps if args.fs in (None, one.labels.fs)],
+              orphans, [Dump(entry.key, '', None, entry) for entry in others if args.fs is None])
+             for dumps, orphans, others in found)
+    if args.json or args.long:
+        for dumps, _, others in found:
+            if dumps or others:
+                print_out('\n'.join(row(args, one) for one in dumps + others))
+    elif not print_dumps(bucket, args, prefix, found):
+        point_out_hosts(bucket, args)
+
+
+def print_dumps(bucket, args, prefix, found):
+    """Print sections for people, and what they sum up to.  Return the number of dumps."""
+    total, all_orphans, shown = collections.Counter(), [], None
+    for dumps, orphans, others in itertools.chain(found, [([], [], [])]):
+        all_orphans += orphans
+        size, dollars = totals(dumps)
+        total.update(dumps=len(dumps), size=size, dollars=dollars, others=len(others),
+                     others_size=totals(others)[0])
+        host = dumps[0].labels.host if dumps else shown if args.all else args.host
+        if host != shown:
+            print_out('%sDumps for %s:' % ('\n' * bool(shown), 'this host (%s)' % s3.printable(
+                host) if host == args.here else s3.printable(host)))
+            shown = host
+        if dumps:
             print_out('\n'.join(section_lines(dumps)))
-    if for_machines:
-        return
     lines = ['']
     if args.all and total['others']:
         lines += ['Other objects, not dumps: %d, %s' % (
             total['others'], human(total['others_size'])), '']
-    lines.append('Total data stored: %s ($%.2f/month)' % (human(total['size']), total['price']))
-    print_out('\n'.join(lines + unfinished_lines(bucket, unfinished(bucket, prefix), orphans)))
-    if not total['dumps']:
-        point_out_hosts(bucket, args)
-
-
-def title(args, host):
-    """Return the line above the dumps of a host."""
-    return ('Dumps for this host (%s):' if host == args.here else 'Dumps for %s:') \
-        % s3.printable(host)
+    lines.append('Total data stored: %s ($%.2f/month)' % (human(total['size']), total['dollars']))
+    print_out('\n'.join(lines + unfinished_lines(bucket, unfinished(bucket, prefix), all_orphans)))
+    return total['dumps']
 
 
 def point_out_hosts(bucket, args):
     """Say which hosts have dumps, if this one has none and the credentials may list them all."""
     if args.all or args.quiet:
         return
-    try:
+    hosts = ()
+    with contextlib.suppress(s3.Error):
         hosts = sorted({one.labels.host for dumps, _, _ in sections(bucket.list_objects())
                         for one in dumps})
-    except s3.Error:
-        return
     if hosts and args.host not in hosts:
         say('there is no dump of host %s; there are dumps of %s%s (-h NAME, or -a for all)' % (
             s3.printable(args.host), ', '.join(map(s3.printable, hosts[:20])),
@@ -1168,12 +1170,10 @@ def unfinished_lines(bucket, uploads, orphans):
     if not begun:
         return []
     size = 0                        # unknown, or to ask for so many takes too long
-    try:
+    with contextlib.suppress(s3.ResponseError, s3.BadAnswer):
         if len(uploads) <= 100:
             size = sum(one.size for one in orphans) + sum(
                 size for upload in uploads for size in bucket.list_parts(upload))
-    except (s3.ResponseError, s3.BadAnswer):
-        pass
     return ['Unfinished uploads: %d%s, the oldest of %s (S3 bills them; clean aborts them after '
             '%s)' % (len(begun), ', ' + human(size) if size else '', time.strftime(
                 '%Y-%m-%d', time.localtime(min(begun))), s3.duration(UNFINISHED_AGE))]
@@ -1195,40 +1195,28 @@ def section_lines(dumps):
     return lines
 
 
-def rows(args, dumps):
-    """Return a line for each dump: JSON, or six fields of which only the last, the key, may hold
-    blanks.  Dumps without labels are other objects."""
+def row(args, one):
+    """Return a line: JSON, or six fields of which only the last, the key, may hold blanks.  A Dump
+    without labels is another object."""
     if args.long:
-        return ['%15d %s %3d %-12s %-6s %s' % (
-            one.size, utc(one.stored), one.count, s3.printable(one.storage_class),
-            'other' if not one.labels else 'broken' if one.problem() else 'whole',
-            one) for one in dumps]
-    import json
-    return [json.dumps(dict(
-        zip(('host', 'fs', 'level', 'date'), one.labels or [None] * 4), key=one.key,
-        stored=utc(one.stored), size=one.size, storage_class=one.storage_class,
-        objects=one.count)) for one in dumps]
+        return '%15d %s %3d %-12s %-6s %s' % (
+            one.size, utc(one.stored), len(one.entries), s3.printable(one.storage_class),
+            'other' if not one.labels else 'broken' if one.problem() else 'whole', one)
+    return to_json(**dict(zip(('host', 'fs', 'level', 'date'), one.labels or [None] * 4)),
+                   key=one.key, stored=utc(one.stored), size=one.size,
+                   storage_class=one.storage_class, objects=len(one.entries))
 
 
 def unfinished(bucket, prefix):
     """Return the unfinished uploads, or none if credentials or server don't show them."""
-    try:
+    with tolerating(400, 403, 404, 405, 501), contextlib.suppress(s3.BadAnswer):
         return list(bucket.list_multipart_uploads(prefix))
-    except (s3.ResponseError, s3.BadAnswer) as error:
-        if getattr(error, 'status', 400) not in (400, 403, 404, 405, 501):
-            raise
-        return []
+    return []
 
 
 # Rotation.  Each rule maps a date label to a period, and keeps the newest dump of each period.
 
-def iso_week(date):
-    """Return (year, week) of ISO 8601 for a date label."""
-    import datetime
-    return datetime.date(*map(int, date.split('-'))).isocalendar()[:2]
-
-
-RULES = (('daily', lambda date: date), ('weekly', iso_week),
+RULES = (('daily', lambda date: date), ('weekly', lambda date: real_date(date).isocalendar()[:2]),
          ('monthly', lambda date: date[:7]), ('yearly', lambda date: date[:4]))
 
 
@@ -1265,16 +1253,16 @@ def clean(bucket, args):
     if not args.quiet:
         point_out_minimums(bucket, doomed)
         point_out_bases(groups, doomed)
-    going = [('%s, %s' % (one, human(one.size)), bucket.delete_listed, one.all_entries())
+    going = [('%s, %s' % (one, human(one.size)), bucket.delete_listed, one.entries)
              for one in doomed]
     going += unfinished_things(bucket, args, prefix, orphans)
-    names = [what for what, _, _ in going]
-    entries = [entry for one in doomed for entry in one.pieces.values()]
-    count, size = counted(len(doomed), 'dump'), human(sum(entry.size for entry in entries))
+    names, count = [what for what, _, _ in going], counted(len(doomed), 'dump')
+    size, dollars = totals(doomed)
     if args.dry_run:
         print_out('\n'.join(['would delete ' + what for what in names[len(doomed):]] + [
-            '%s would go, which saves %s ($%.2f/month)' % (count, size, price(entries))]))
-    elif doomed and not confirmed(args, '\n'.join(names + ['Delete %s, %s?' % (count, size)])):
+            '%s would go, which saves %s ($%.2f/month)' % (count, human(size), dollars)]))
+    elif doomed and not confirmed(args, '\n'.join(
+            names + ['Delete %s, %s?' % (count, human(size))])):
         raise s3.Error('nothing was deleted')
     elif not (going or failed or args.quiet):
         say('nothing to delete')
@@ -1289,10 +1277,9 @@ def unfinished_things(bucket, args, prefix, orphans):
     before = bucket.now() - UNFINISHED_AGE
     for one in orphans:
         if one.youngest < before and not locked(bucket, one, args.quiet):
-            yield 'the orphans of %s' % one, bucket.delete_listed, one.all_entries()
+            yield 'the orphans of %s' % one, bucket.delete_listed, one.entries
     for upload in unfinished(bucket, prefix):
-        if upload.initiated <= before and parse_key(
-                (parse_piece(upload.key) or [upload.key])[0]):
+        if upload.initiated <= before and not group([upload])[2]:
             yield ('an unfinished upload of %s' % s3.printable(upload.key),
                    bucket.abort_multipart_upload, [upload])
 
@@ -1351,12 +1338,12 @@ def point_out_minimums(bucket, doomed):
 
 def point_out_bases(groups, doomed):
     """Say which incremental dumps that are kept lack the dump that they build upon."""
-    gone, dumps = {one.key for one in doomed}, [one for group in groups.values() for one in group]
+    gone, dumps = set(doomed), list(itertools.chain.from_iterable(groups.values()))
     for one in sorted(dumps, key=lambda one: (one.labels[:3], recency(one))):
-        if int(one.labels.level) <= 0 or one.key in gone:
+        if int(one.labels.level) <= 0 or one in gone:
             continue
         base = base_of(one, dumps)
-        if base is None or base.key in gone:
+        if base is None or base in gone:
             say('%s is kept, but %s' % (one, 'its base goes: %s' % base if base else
                                         'there is no older dump of a lower level'))
 
@@ -1407,9 +1394,9 @@ def check(bucket, args):
     if reason and under_way:
         line += '; an upload is under way or was broken off, begun %s' % utc(max(under_way))
     if args.json:
-        print_json(key=newest and newest.key, ok=not reason, reason=reason,
-                   age_seconds=newest and max(0, int(now - newest.stored)),
-                   size=newest and newest.size)
+        print_out(to_json(key=newest and newest.key, ok=not reason, reason=reason,
+                          age_seconds=newest and max(0, int(now - newest.stored)),
+                          size=newest and newest.size))
     elif reason or not args.quiet:
         print_out(line)
     return 1 if reason else 0
@@ -1420,14 +1407,12 @@ def why_not(bucket, args, newest, earlier):
     problem, old = newest.problem(), bucket.now() - newest.stored
     if not problem and newest.layout == '.volume_':
         try:
-            bucket.head_whole(newest.key, len(newest.pieces) > 1 or bool(newest.ends))
+            with tolerating(403):
+                bucket.head_whole(newest.key, len(newest.pieces) > 1 or bool(newest.ends))
         except s3.ArchivedError:
             newest.unreadable = True        # the line says so, but the dump is whole
         except s3.IntegrityError as error:
             problem = str(error)
-        except s3.ResponseError as error:
-            if error.status != 403:
-                raise
     if problem:
         return 'the newest dump is not whole: %s' % problem
     if not newest.size:
@@ -1683,6 +1668,7 @@ def check_options(args):
         if getattr(args, name) and not getattr(args, needed):
             raise UsageError('--%s needs --%s' % (name.replace('_', '-'), needed))
     check_labels(Labels(args.host, args.fs, args.level, args.date, None))
+    args.slash = (args.fs or '').endswith('/')
     args.fs = args.fs and without_slash(args.fs)
     args.keep = {rule: getattr(args, 'keep_' + rule) for rule, _ in RULES}
     if args.name == 'clean' and not args.count and not any(args.keep.values()):

@@ -341,7 +341,8 @@ class RoundTripTests(ProgramTestCase):
         def lines(*argv):
             self.server.log.clear()
             found = self.succeed('restore', *argv).err.splitlines()
-            self.assertEqual(self.server.operations().count('ListObjectsV2'), 2)
+            self.assertEqual(self.server.operations().count('ListObjectsV2'),
+                             1 if '0' in argv else 2)
             return [line for line in found if not line.startswith('s3dump: restore ')]
 
         full = self.place(date='2020-01-05')
@@ -587,6 +588,19 @@ class KeyTests(ProgramTestCase):
             'list', '-a', '--json').out.splitlines()}, {'/home', '/home/x', '/x', None})
         self.assertIn('\ngo   %s:/home/:0:2019-01-01 ' % HOST,
                       self.succeed('clean', '1', '-n').out.decode())
+
+    def test_a_slash_at_the_end_of_fs_is_looked_for_only_where_there_may_be_one(self):
+        old, new = self.place('/home/', date='2020-01-02'), self.place('/home')
+        forged = self.place('/x', date='9999-01-01', stored=self.noon('2020-01-02'))
+        other = self.place('/x/')
+        for fs, found, listings in (('/home', new, 1), ('/home/', new, 2), ('/x', other, 2)):
+            self.server.log.clear()
+            result = self.succeed('verify', fs, '0')
+            self.assertIn('verify %s:' % found, result.err)
+            self.assertEqual(forged in result.err, fs == '/x')
+            self.assertEqual(len(self.asked('ListObjectsV2')), listings)
+        del self.server.objects[new]
+        self.assertIn('verify %s:' % old, self.succeed('verify', '/home', '0').err)
 
     def test_a_slash_at_the_end_of_fs_may_be_out_of_bounds(self):
         self.dump(b'data', '/home', '0')
