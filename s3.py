@@ -211,6 +211,7 @@ HINTS = {
     'InvalidStorageClass': 'this server has other storage classes',
     'InvalidToken': 'get newer credentials: the session_token is not that of access_key_id',
     'NoSuchBucket': 'check bucket_name and endpoint, or create it with `s3dump.py init`',
+    'NoSuchUpload': 'somebody aborted the upload, or the server lost it: repeat the dump',
     'NotImplemented': 'this server does not support this request',
     'PathStyleDomainForbidden': NOT_BY_PATH,        # Tencent's
     'PermanentRedirect': 'check region and endpoint in the configuration',
@@ -400,12 +401,14 @@ def read_config(path):
     return config
 
 
-def load_config(path=None, environ=os.environ, warn=lambda text: None):
+def load_config(path=None, environ=None, warn=lambda text: None):
     """Return the settings in *path*, or in the first configuration file that exists.
 
     Among them is the `path` itself: who rotates credentials by hand changes the file, which is
-    then read again.  warn: called with a line if others may read the secret.  Raises ConfigError.
+    then read again.  environ: os.environ if None; warn: called with a line if others may read
+    the secret.  Raises ConfigError.
     """
+    environ = os.environ if environ is None else environ
     path = path or environ.get('S3DUMP_CONFIG') or next(filter(
         os.path.lexists, (home_path('~/.s3keys'), '/etc/s3_keys')), None)
     if path is None:
@@ -1854,8 +1857,9 @@ class Workers:
 
     @contextlib.contextmanager
     def all_at_once(self):
-        """A context in which as many tasks are under way as ever may be."""
-        pace, self._pace = self._pace, Pace(self._bucket.most_jobs(), 0)
+        """A context in which as many tasks are under way as ever may be, if the rate is free."""
+        bucket, pace = self._bucket, self._pace
+        self._pace = pace if bucket.limit.rate else Pace(bucket.most_jobs(), 0)
         yield
         self._pace = pace
 
@@ -2833,6 +2837,7 @@ class Tally:
             del self.waits[who]
 
     def add(self, retries=0, wasted=0):
+        """Add to the counts."""
         with self._lock:
             self.retries += retries
             self.wasted += wasted
@@ -2922,9 +2927,10 @@ class Bucket:
     is stored; offset, the seconds that the server's clock is ahead of ours.
     """
 
-    def __init__(self, config, environ=os.environ, report=lambda kind, text: None,
+    def __init__(self, config, environ=None, report=lambda kind, text: None,
                  clock=time.time, monotonic=time.monotonic, wait=Connection.pause,
                  signals=NO_SIGNALS):
+        environ = os.environ if environ is None else environ    # pydoc would show a default
         config = with_environment(config, environ)
         self.endpoint = Endpoint(config)
         self._config = config = dict(known_server(self.endpoint.domain) or {}, **{

@@ -972,7 +972,7 @@ def putacl(bucket, args):
     try:
         s3.Document(acl, 'AccessControlPolicy')
     except s3.BadAnswer:
-        raise s3.Error('putacl: standard input is not an AccessControlPolicy, as getacl writes it')
+        raise s3.Error('standard input is not an AccessControlPolicy, as getacl writes it')
     for key in found.keys:
         bucket.get_object_acl(key)  # a server without ACLs would store the XML as the object
         bucket.put_object_acl(key, acl)
@@ -1370,7 +1370,7 @@ def weighted_median(dumps):
 def check(bucket, args):
     """tell whether the newest dump is good
 
-    That is whole, not older than --max-age, and as large as those before it.
+    That is whole, not older than --max-age, and not much smaller than those before it.
     """
     newest, under_way = None, []
     try:
@@ -1481,7 +1481,7 @@ ORIGINAL = 'dump restore delete list init clean getacl putacl'.split()  # took i
 NAMING = 'dump restore verify delete url getacl putacl'     # commands that mean one dump
 OPTIONS = (
     option('', '-f --config', 'FILE', 'configuration file', str),
-    option('', '-h --host', 'NAME', "host label, instead of this machine's name", parse_text),
+    option('', '-h --host', 'NAME', 'host label, else that of the configuration', parse_text),
     option('', '-L --limit-rate', 'RATE', 'bytes per second: 300k, 1.5m',
            s3.SETTINGS['limit_rate']),
     option('', '-j --jobs', 'N', 'parts in flight (auto: %d, and up to %d)' % (
@@ -1501,7 +1501,7 @@ OPTIONS = (
            parse_statuses, ()),
     option('dump', '--fixed-key', help='store as HOST:FS:LEVEL:DATE'),
     option('dump', '--overwrite', help='-k KEY and --fixed-key may replace an object'),
-    option('dump', '--retain', 'DAYS', 'nobody can delete the dump for so long', parse_positive),
+    option('dump', '--retain', 'DAYS', 'lock the dump for so long (Object Lock)', parse_positive),
     option('dump', '--retain-mode', 'MODE', 'governance (the default) or compliance',
            s3.one_of('governance', 'compliance')),
     option('restore verify', '--thaw', 'DAYS', 'make an archived dump readable', parse_positive),

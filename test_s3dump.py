@@ -303,7 +303,7 @@ class RoundTripTests(ProgramTestCase):
             self.run_program('dump', '/home', '0', data=bytes(PART + 5)),
             r'5\.0M \(%d bytes\) in \d+\.\d\d s, [0-9.]+M/s, 2 parts, 2 volumes, checked: sha256, '
             r'0 retries' % (PART + 5))
-        self.server.fault('GetObject', 'cut', bytes=1000)
+        self.server.fault('GetObject', 'cut', bytes=1000, where=lambda each: each.key == key)
         for command in ('restore', 'verify'):
             self.assertEqual(key, self.summarized_key(
                 self.run_program(command, '/home', '0'),
