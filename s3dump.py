@@ -320,11 +320,12 @@ def recency(dump):
 def tell(text):
     """Write *text* to standard error, as soon as somebody reads that, but don't wait once a signal
     came.  Return whether that worked."""
-    poll = select.poll()
-    poll.register(2, select.POLLOUT)
-    while s3.in_main_thread() and not poll.poll(250):
-        if SIGNALS.came:
-            return False
+    with contextlib.suppress(OSError):      # without memory for poll(), we may have to wait
+        poll = select.poll()
+        poll.register(2, select.POLLOUT)
+        while s3.in_main_thread() and not poll.poll(250):
+            if SIGNALS.came:
+                return False
     return s3.write_error(text)
 
 
