@@ -60,7 +60,7 @@ import s3  # noqa: E402
 #   HOST:FS:LEVEL:DATE/chunk_000000     a dump in pieces, of older versions
 #   HOST:FS:LEVEL:DATE:0                the same, still older
 
-KEY = re.compile(r'([^:/]+):([^:]*[^:/]|/)/*:([+-]?[0-9]{1,100}):'    # `/home/` is `/home`
+KEY = re.compile(r'([^:/]+):([^:]+?)/?:([+-]?[0-9]{1,100}):'    # `/home/` is `/home`
                  r'([0-9]{4}-[0-9]{2}-[0-9]{2})(?::([0-9]{8}T[0-9]{6}\.[0-9]{3}Z)-[0-9a-z]{16,})?\Z')
 PIECE = re.compile(r'(.*)(\.volume_|\.end_|/chunk_|:)([0-9]{1,18})\Z', re.DOTALL)
 MAX_KEY = 1000                      # bytes; S3 takes 1,024, and volumes need the rest
@@ -390,9 +390,8 @@ def list_fs(bucket, args, *more):
     """Yield two listings, of objects of the command line's host and FS whose keys go on with
     *more*: the second is of those with a slash at the end of FS, which older versions kept."""
     yield bucket.list_objects(':'.join([args.host, args.fs, *more]))
-    if args.fs != '/':
-        with tolerating(403):
-            yield list(bucket.list_objects(':'.join([args.host, args.fs + '/', *more])))
+    with tolerating(403):
+        yield list(bucket.list_objects(':'.join([args.host, args.fs + '/', *more])))
 
 
 def find_fs(bucket, args):
@@ -407,17 +406,9 @@ def meant(args, dumps):
 
 
 def find_all(bucket, args):
-    """Return the dumps with the labels of the command line.
-
-    Whoever has dumps of `/home/` types it so, or has none of `/home` that count: else the second
-    listing is not worth a request.
-    """
-    found = []
-    for listing in list_fs(bucket, args, args.level, args.date or ''):
-        found += meant(args, group(listing)[0])
-        if not args.slash and not all(one.misdated() for one in found):
-            break
-    return found
+    """Return the dumps with the labels of the command line."""
+    return [one for listing in list_fs(bucket, args, args.level, args.date or '')
+            for one in meant(args, group(listing)[0])]
 
 
 def no_dump(args, hint=''):
@@ -1262,8 +1253,8 @@ def clean(bucket, args):
     if args.dry_run:
         print_out('\n'.join(['would delete ' + what for what in names[len(doomed):]] + [
             '%s would go, which saves %s ($%.2f/month)' % (count, human(size), dollars)]))
-    elif doomed and not confirmed(args, '\n'.join(
-            names + ['Delete %s, %s?' % (count, human(size))])):
+    elif going and not confirmed(args, '\n'.join(names + ['Delete %s?' % (
+            '%s, %s' % (count, human(size)) if doomed else 'these')])):
         raise s3.Error('nothing was deleted')
     elif not (going or failed or args.quiet):
         say('nothing to delete')
@@ -1669,7 +1660,6 @@ def check_options(args):
         if getattr(args, name) and not getattr(args, needed):
             raise UsageError('--%s needs --%s' % (name.replace('_', '-'), needed))
     check_labels(Labels(args.host, args.fs, args.level, args.date, None))
-    args.slash = (args.fs or '').endswith('/')
     args.fs = args.fs and without_slash(args.fs)
     args.keep = {rule: getattr(args, 'keep_' + rule) for rule, _ in RULES}
     if args.name == 'clean' and not args.count and not any(args.keep.values()):
