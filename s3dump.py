@@ -1257,7 +1257,8 @@ def clean(bucket, args):
             '%s, %s' % (count, human(size)) if doomed else 'these')])):
         raise s3.Error('nothing was deleted')
     elif not (going or failed or args.quiet):
-        say('nothing to delete')
+        say('%snothing to delete' % ('' if dumps or args.all else (
+            'there is no dump of host %s: ' % s3.printable(args.host))))
     else:
         failed |= not all([remove(args, *one) for one in going])
     if failed:

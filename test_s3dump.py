@@ -1854,12 +1854,15 @@ class CleanTests(ProgramTestCase):
     def test_a_host_without_dumps_is_told_so(self):
         key = self.place(host='renamed')
         nothing = 's3dump: nothing to delete\n'
+        none = 's3dump: there is no dump of host %s: nothing to delete\n' % HOST
         self.assertRegex(self.clean('1').err, r'\As3dump: there is no dump of host %s; '
-                         r'[^\n]*renamed[^\n]*-h NAME[^\n]*-a[^\n]*\n%s\Z' % (HOST, nothing))
+                         r'[^\n]*renamed[^\n]*-h NAME[^\n]*-a[^\n]*\n%s\Z' % (HOST, none))
         for argv in (['-a'], ['-h', 'renamed']):
             self.assertEqual(self.clean('1', *argv).err, nothing)
         self.assertEqual(self.clean('1', '-q').err, '')
         self.assertEqual(self.keys(), [key])
+        self.server.objects.clear()
+        self.assertEqual(self.clean('1').err, none)
 
     def test_keys_that_are_no_dumps_are_never_touched(self):
         foreign = ['readme', HOST + ':', HOST + ':/home:0', HOST + ':/home:0:2020-02-30',
