@@ -5209,7 +5209,7 @@ class WorkerTests(ClientTestCase):
         bucket = self.bucket(self.server(), endpoint='http://%s:%d' % self.deaf())
         workers = s3.Workers(bucket)
         task = workers.submit(bucket.put_object, 'key', b'')
-        self.until(lambda: workers._connections)
+        self.until(lambda: workers._connections and not workers._queue)
         start = time.monotonic()
         workers.stop()
         self.until(lambda: task.done)
