@@ -2662,6 +2662,12 @@ class Request:
         was lost, or hasn't come yet."""
         return self._doubt or self._connection.left == 0
 
+    @property
+    def awaited(self):
+        """Whether the server may come to do the work: some of an attempt was sent, and the rest may
+        be by now, or an earlier one is in doubt."""
+        return self._doubt or self._connection.left is not None
+
     def run(self, accept=lambda answer: answer, before=lambda: False):
         """Repeat the request until accept() takes the Answer; returns what accept() returned."""
         return self.stream(lambda response: accept(self.answer(response)), before)
@@ -3568,7 +3574,7 @@ class Volume:
     @property
     def awaited(self):
         """Whether an answer is awaited, or was lost, that tells what there is."""
-        return bool(self._request) and self._request.in_doubt
+        return bool(self._request) and self._request.awaited
 
     def _watch(self, request):
         self._request = request
