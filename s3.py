@@ -3631,7 +3631,7 @@ class Volume:
 
     def settle(self, bucket):
         """Find out whether the object is there; returns True, False, or None for unknown."""
-        if self.completing and not self.awaited:
+        if self.completing and not (self._request and self._request.in_doubt):
             self._state = 'open' if self.upload_id else 'new'   # not all of the request was sent
         if self.completing:
             aborted = refusal = None
