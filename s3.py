@@ -3178,11 +3178,12 @@ class Bucket:
             raise
         return True
 
-    def get_object(self, key, view, first=0, head=None):
+    def get_object(self, key, view, first=0, head=None, watch=lambda block: None):
         """Fill *view* with the bytes of the object from *first* on; if an answer breaks off, the
         rest is asked for from there.
 
-        head: as the object must still have it.  Raises ArchivedError, IntegrityError.
+        head: as the object must still have it; watch: called with each block that came.  Raises
+        ArchivedError, IntegrityError.
         """
         request, got = Request(self, 'GetObject', 'GET', key), 0
         replaced = IntegrityError('%s: the object was replaced while it was read' % request.label)
@@ -3209,6 +3210,7 @@ class Bucket:
                          or size not in (None, head.size)):
                 raise replaced
             for count in read_blocks(response, view[got:]):
+                watch(view[got:got + count])
                 got += count
                 request.retries.moved = True
 
@@ -3673,10 +3675,32 @@ class Volume:
 # -------------------------------------------------------------- Proofs and downloads
 # What the bytes that were read are checked against, range by range.
 
-# name: 'length', 'etag' or 'crc32'; prepare(view) runs in the thread that fetched a range;
-# update(view, what that returned) in the main thread, in the order of the stream; complaint(),
-# after the last range, returns '' if the object is right.
-Proof = collections.namedtuple('Proof', 'name range_size prepare update complaint')
+# name: 'length', 'etag' or 'crc32'; digest() makes the hash object to which the thread that
+# fetches a range shows each block as it comes, while it is in the processor's cache and others
+# are on their way; update(view, its digest) runs in the main thread, in the order of the stream;
+# complaint(), after the last range, returns '' if the object is right.
+Proof = collections.namedtuple('Proof', 'name range_size digest update complaint')
+
+
+class Unhashed:
+    """A hash object for what is checked elsewhere."""
+
+    def update(self, view):
+        pass
+
+    def digest(self):
+        pass
+
+
+class Crc32:
+    """A CRC32 with the methods of hashlib's objects."""
+    value = 0
+
+    def update(self, view):
+        self.value = zlib.crc32(view, self.value)
+
+    def digest(self):
+        return self.value
 
 
 def crc32_proof(expected, range_size):
@@ -3688,7 +3712,7 @@ def crc32_proof(expected, range_size):
         nonlocal whole
         whole = crc32_combine(whole, crc32, len(view))
 
-    return Proof('crc32', range_size, zlib.crc32, update, lambda: '' if whole == expected else (
+    return Proof('crc32', range_size, Crc32, update, lambda: '' if whole == expected else (
         'the data are damaged: their CRC32 is not the one on record'))
 
 
@@ -3744,7 +3768,7 @@ def etag_proof(etag, part_sizes, certain, range_size):
                 'says so' % ('' if certain else ', or were stored in parts of an unusual size'))
 
     return Proof('etag', part_sizes[0] if parallel else range_size,
-                 lambda view: md5(view).digest() if parallel else None, update, complaint)
+                 md5 if parallel else Unhashed, update, complaint)
 
 
 class PartDigests:
@@ -3804,7 +3828,7 @@ def find_proof(bucket, key, head):
         reason = 'the sizes of its parts are unknown'
     bucket.report('warning', '%s: checked by its length only: %s' % (quoted(key), reason))
     # get_object() has checked it already
-    return Proof('length', bucket.part_size, lambda view: None, lambda view, prepared: None, str)
+    return Proof('length', bucket.part_size, Unhashed, lambda view, digest: None, str)
 
 
 def part_counts(total, size):
@@ -3864,9 +3888,10 @@ def ranges_of(bucket, keys, heads):
 
 
 def fetch_range(bucket, found, view):
-    """Fill *view*, in a thread; returns what the proof can compute of it alone."""
-    bucket.get_object(found.key, view, found.first, found.head)
-    return found.proof.prepare(view)
+    """Fill *view*, in a thread; returns its digest."""
+    digest = found.proof.digest()
+    bucket.get_object(found.key, view, found.first, found.head, digest.update)
+    return digest.digest()
 
 
 def download(bucket, workers, keys, heads, write):
@@ -3889,14 +3914,14 @@ def download(bucket, workers, keys, heads, write):
     return min(proofs, key=('length', 'etag', 'crc32').index)
 
 
-def write_range(bucket, found, view, prepared, write):
+def write_range(bucket, found, view, digest, write):
     """Write a Range out, and raise IntegrityError if it was the last of a damaged object."""
     with bucket.tally.waiting(found.proof, 'the reader'):
         count = write(view) if len(view) else None
     if isinstance(count, int) and count != len(view):
         raise IntegrityError('%s: only %d of %d bytes could be written'
                              % (quoted(found.key), count, len(view)))
-    found.proof.update(view, prepared)
+    found.proof.update(view, digest)
     complaint = found.first + found.size == found.head.size and found.proof.complaint()
     if complaint:
         raise IntegrityError('%s: %s' % (quoted(found.key), complaint))
