@@ -1176,10 +1176,12 @@ class Pace:
     """How many parts are in flight: as many as make the transfer faster, from *jobs* to *most*.
 
     While the network is what is waited for, more connections are tried, and kept if the rate
-    rises by a twentieth.  Each number is given a moment to settle, and is then measured over
-    SPAN seconds and SAMPLE bytes at least.  A number that was tried in vain is tried again after
-    RETRY seconds, then after twice as many, for links change.  slowed: a deque of the times at
-    which the server asked for slower requests; each takes one away for CALM seconds.
+    rises by a twentieth: two more, but as many as there may be where a link takes a SAMPLE in a
+    second, for there a short dump would be over before they are found.  Each number is given a
+    moment to settle, and is then measured over SPAN seconds and SAMPLE bytes at least.  After a
+    trial in vain two more are tried after RETRY seconds, then after twice as many, for links
+    change.  slowed: a deque of the times at which the server asked for slower requests; each
+    takes one away for CALM seconds.
     """
     SPAN, SAMPLE = 0.2, 16 << 20    # less than a sample may be in the buffers of the kernel
     RETRY, MOST_RETRY = 15, 600
@@ -1188,41 +1190,46 @@ class Pace:
     def __init__(self, jobs, most, slowed=()):
         self._jobs, self._most, self._slowed = jobs, most, slowed
         self._waited = 0            # seconds so far
-        self._mark = None           # (time, bytes moved, seconds waited) when this span began
+        self._mark = None           # (time, bytes moved, seconds waited, seconds worked) when this
+                                    # span began
         self._settled = False
         self._before = None         # (jobs, rate) before the number under trial
-        self._step, self._pause, self._again = 2, self.RETRY, 0
+        self._step, self._pause, self._again = most, self.RETRY, 0
 
     def jobs(self, now):
         """Return how many parts may be in flight; now: monotonic seconds."""
         return max(1, self._jobs - sum(now - when < self.CALM for when in tuple(self._slowed)))
 
-    def look(self, now, moved, waited, limit=None):
+    def look(self, now, moved, waited, limit=None, worked=0):
         """Decide whether to change the number, at *now* in monotonic seconds.
 
         moved: bytes so far; waited: seconds since the last look in which the network was waited
-        for; limit: bytes per second that are allowed, or None.
+        for; limit: bytes per second that are allowed, or None; worked: seconds so far that all
+        processors worked for us.
         """
         self._waited += waited
-        mark = now, moved, self._waited
+        mark = now, moved, self._waited, worked
         if self._mark is None or self.jobs(now) < self._jobs:
             self._mark, self._settled = mark, False
-        seconds, count, waited = (here - there for here, there in zip(mark, self._mark))
-        if seconds >= self.SPAN and count >= self.SAMPLE:
+        seconds, count, waited, worked = (here - there for here, there in zip(mark, self._mark))
+        span = self.SPAN if self._settled or self._before else 0     # the first are all alike
+        if seconds >= span and count >= self.SAMPLE:
             self._mark, self._settled = mark, not self._settled
             if not self._settled:
-                self._decide(now, count / seconds, waited / seconds, limit)
+                self._decide(now, count / seconds, limit, waited > seconds / 4 and (
+                    worked < seconds * 2 / 3))
 
-    def _decide(self, now, rate, waiting, limit):
+    def _decide(self, now, rate, limit, waiting):
         before, self._before = self._before, None
         if before and rate < 1.05 * before[1]:
             self._jobs, self._step = before[0], 2
             self._again, self._pause = now + self._pause, min(2 * self._pause, self.MOST_RETRY)
-        elif waiting > 1 / 8 and self._jobs < self._most and now >= self._again and (
+        elif waiting and self._jobs < self._most and now >= self._again and (
                 limit is None or rate < 0.9 * limit):
             self._before = self._jobs, rate
             self._step = self._jobs if before else self._step
-            self._jobs = min(self._most, self._jobs + self._step)
+            self._jobs = min(self._most, self._jobs + (
+                self._step if rate > self.SAMPLE else 2))
 
 
 def most_jobs(part_size, memory):
@@ -1899,7 +1906,7 @@ class Workers:
         self._listen()
         now = bucket.monotonic()
         self._pace.look(now, bucket.limit.moved - bucket.tally.wasted, now - start,
-                        bucket.limit.rate)
+                        bucket.limit.rate, time.process_time() / (os.cpu_count() or 1))
 
     def wait_for(self, descriptor):
         """Wait until *descriptor* can be read; raises if a task fails meanwhile."""
