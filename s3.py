@@ -1853,6 +1853,9 @@ class Workers:
                 self._unfinished and not self._free and self._made > self.jobs):
             self.listen()
         self._raise()
+        while self._free and self._made > self.jobs + 1:    # more were tried in vain
+            self._free.pop()
+            self._made -= 1
         if self._free:
             return self._free.popleft()
         self._made += 1

@@ -63,6 +63,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import warnings
+import weakref
 import xml.etree.ElementTree
 import zlib
 from calendar import timegm
@@ -4543,17 +4544,21 @@ class PaceTests(unittest.TestCase):
     LINKS = {
         'steady': (lambda n, now: 100e6, 60, 1.02, 4, 6),
         'each connection has a limit': (lambda n, now: 60e6 * n, 250, 1.2, 16, 16),
-        'there are two limits': (lambda n, now: min(60e6 * n, 500e6), 250, 1.2, 9, 12),
+        'there are two limits': (lambda n, now: min(60e6 * n, 500e6), 250, 1.2, 9, 16),
         'slow': (lambda n, now: 4e6, 8, 1.02, 4, 6),
         'far away': (lambda n, now: 10e6 * n, 64, 1.35, 16, 16),
         'lossy': (lambda n, now: 20e6 * n ** .7, 125, 1.2, 12, 16),
-        'more are worse': (lambda n, now: 100e6 / (1 + max(0, n - 4) / 10), 125, 1.05, 4, 4),
+        'more are worse': (lambda n, now: 100e6 / (1 + max(0, n - 4) / 10), 250, 1.06, 4, 4),
+        'throttled': (lambda n, now: 10e6 * min(n, 6), 500, 1.1, 4, 12),
         'doubles': (lambda n, now: min(40e6 * n, 160e6 if now < 12 else 320e6), 500, 1.2, 8, 12),
         'a slow producer': (lambda n, now: 60e6 * n, 25, 1.02, 4, 4),
     }
 
-    def transfer(self, pace, link, total, producer):
-        """Send *total* bytes, in parts; returns the seconds, and the most jobs there were."""
+    def transfer(self, pace, link, total, producer, slowed=None):
+        """Send *total* bytes, in parts; returns the seconds, and the most jobs there were.
+
+        slowed: of a server that takes 6 connections, and complains of any more twice a second.
+        """
         now = moved = begun = early = most = 0
         parts, step = [], 0.02      # parts: bytes that are left of each; early: sent of the next
         while parts or begun < total:
@@ -4564,6 +4569,8 @@ class PaceTests(unittest.TestCase):
                 parts.append(16e6 - early)
                 begun, early = begun + 16e6, 0
             waited = step * (len(parts) >= jobs)
+            if slowed is not None and len(parts) > 6 and now - (slowed or [0])[-1] > 0.5:
+                slowed.append(now)
             share = link(len(parts), now) * step / max(1, len(parts))
             moved += share * len(parts)
             parts = [part - share for part in parts]
@@ -4578,18 +4585,27 @@ class PaceTests(unittest.TestCase):
                 producer = 50e6 if name == 'a slow producer' else 1e12
                 best = min(self.transfer(s3.Pace(jobs, jobs), link, total * 16e6, producer)[0]
                            for jobs in range(4, 17, 2))
-                pace = s3.Pace(4, 16)
-                seconds, highest = self.transfer(pace, link, total * 16e6, producer)
+                slowed = collections.deque(maxlen=16)
+                pace = s3.Pace(4, 16, slowed)
+                seconds, highest = self.transfer(pace, link, total * 16e6, producer,
+                                                 slowed if name == 'throttled' else None)
                 self.assertLessEqual(seconds, slower * best)
                 self.assertTrue(least <= pace.jobs(seconds) <= most, pace.jobs(seconds))
                 if name in ('slow', 'a slow producer'):
                     self.assertLessEqual(highest, 6)
 
-    def test_a_fixed_number_stays_and_a_rate_limit_keeps_it(self):
-        for pace, limit in ((s3.Pace(3, 3), None), (s3.Pace(4, 16), 100e6)):
+    def test_nothing_is_tried_where_something_else_is_the_limit(self):
+        for name, pace, waited, limit, worked, jobs in (
+                ('nothing', s3.Pace(4, 16), 1, None, 0.5, 16),
+                ('a fixed number', s3.Pace(3, 3), 1, None, 0, 3),
+                ('the rate limit', s3.Pace(4, 16), 1, 100e6, 0, 4),
+                ('the producer', s3.Pace(4, 16), 0.2, None, 0, 4),
+                ('the processors', s3.Pace(4, 16), 1, None, 0.8, 4)):
+            moved = 0
             for now in range(1, 100):
-                pace.look(now, 98e6 * now, 1, limit)
-            self.assertEqual(pace.jobs(100), 3 if limit is None else 4)
+                moved += 24.5e6 * pace.jobs(now)
+                pace.look(now, moved, waited, limit, worked * now)
+            self.assertEqual(pace.jobs(100), jobs, name)
 
     def test_each_complaint_takes_one_away_for_a_while(self):
         slowed = collections.deque()
@@ -5178,6 +5194,19 @@ class WorkerTests(ClientTestCase):
         buffer = workers.buffer()
         workers.release(buffer)
         self.assertIs(workers.buffer(), buffer)     # a short stream needs no second one
+        workers.stop()
+
+    def test_buffers_for_connections_that_were_tried_in_vain_are_given_back(self):
+        workers = s3.Workers(self.bucket(self.server(), jobs=4))
+        buffers = [workers.buffer() for _ in range(5)]
+        for buffer in buffers:
+            workers.release(buffer)
+        workers._pace = s3.Pace(2, 2)
+        mapped = [weakref.ref(view.obj) for view in buffers]
+        del buffers, buffer
+        kept = workers.buffer()
+        self.assertEqual(sum(each() is not None for each in mapped), 3)
+        workers.release(kept)
         workers.stop()
 
     def test_what_waits_for_the_rate_limit_can_be_cancelled(self):
@@ -7349,6 +7378,38 @@ class CompletionTests(ClientTestCase):
 
 
 class DownloadTests(ClientTestCase):
+
+    def test_objects_are_asked_for_and_fetched_side_by_side(self):
+        # each of these waits for three others, or until its server gives up
+        server = self.server()
+        keys = ['key/chunk_%06d' % number for number in range(12)]
+        for number, key in enumerate(keys):
+            server.put(key, b'%d' % number * 500)
+        for operation in 'HeadObject', 'GetObject':
+            server.on(operation, lambda *_: together.wait(10))
+        together = threading.Barrier(4)
+        bucket = self.bucket(server, jobs=4)
+        self.assertEqual(self.restored(bucket, *keys), (
+            b''.join(b'%d' % number * 500 for number in range(12)), 'etag'))
+        self.assertEqual((bucket.tally.retries, server.connections), (0, 4))
+
+    def test_a_buffer_that_is_changed_before_it_is_sent_is_noticed(self):
+        # the CRC32 is taken once, when the part has been read
+        server = self.server()
+        for number, size in ((1, 3500), (1, 2000), (3, 3500)):
+            bucket = self.bucket(server, checksum='crc32', jobs='auto')
+            upload = s3.Upload(bucket, 'key', False, True)
+            submit = upload.workers.submit
+
+            def spoil(function, *args, frees=None):
+                if function == bucket.upload_part and args[1] == number:
+                    args[2][7] ^= 1
+                return submit(function, *args, frees=frees)
+
+            upload.workers.submit = spoil
+            with self.assertRaisesRegex(s3.ResponseError, 'BadDigest'):
+                upload.run(io.BytesIO(pattern(size)))
+            self.assertEqual((dict(server.objects), dict(server.uploads)), ({}, {}))
 
     def test_objects_of_other_programs_are_checked_whatever_their_part_size(self):
         data = pattern(19 << 20)
