@@ -2287,10 +2287,10 @@ def from_role(given):
                        DurationSeconds=profile.get('duration_seconds'))
 
 
-def from_web_identity(given):
+def from_web_identity(given, environ=None):
     """Return Credentials of a role, in exchange for the token in a file."""
     name, profile = chosen_profile(given)
-    environ = {} if given.config.get('profile') else given.environ
+    environ = given.environ if environ is None else environ
     path, role, session = (environ.get('AWS_' + setting.upper()) or profile.get(setting) for
                            setting in ('web_identity_token_file', 'role_arn', 'role_session_name'))
     if not path:
@@ -2308,6 +2308,8 @@ def from_profile(given):
     where = printable('profile %s' % name)
     if not profile:
         raise Absent('no %s in %s or %s' % (where, *aws_files(given.environ)))
+    if 'web_identity_token_file' in profile:
+        return from_web_identity(given, environ={})
     if 'aws_access_key_id' in profile:
         if not any(map(profile.get, PROFILE_KEY)):
             raise ConfigError('%s has aws_access_key_id, but no value for it' % where)
@@ -2456,8 +2458,9 @@ def from_instance(given):
                              ask(path + uri_encode(names[0]), headers=headers), 'Token')
 
 
-OF_PROFILE = from_role, from_web_identity, from_profile
-SOURCES = (from_configuration, from_environment) + OF_PROFILE + (from_container, from_instance)
+OF_PROFILE = from_role, from_profile
+SOURCES = (from_configuration, from_environment, from_role, from_web_identity, from_profile,
+           from_container, from_instance)
 
 
 def first_of(sources, given):
@@ -2621,8 +2624,9 @@ class Provider:
                 return self._source(given)
             except Absent as reason:
                 raise NetworkError(printable(str(reason))) from None
-        sources = [source for source in SOURCES     # a `profile` of ours goes before that
-                   if source is not from_environment or not given.config.get('profile')]
+        sources = SOURCES
+        if given.config.get('profile'):     # it goes before the environment
+            sources = dict.fromkeys((from_configuration,) + OF_PROFILE + SOURCES)
         try:
             found, self._source = first_of(sources, given)
             return found

@@ -5537,9 +5537,21 @@ class CredentialTests(ClientTestCase):
             self.of(self.profile('[default]\nrole_arn = %s\nweb_identity_token_file = %s\n' % (
                 self.services.role_arn, path)))
 
+    def test_a_profile_of_ours_that_names_no_way_to_credentials_leaves_them_to_others(self):
+        environ = self.profile('[profile x]\nregion = eu-west-1\n',
+                               '[default]\naws_access_key_id = X\naws_secret_access_key = X\n')
+        for source, service in (('instance', 'imds'), ('container', 'container'), ('web', 'sts'),
+                                ('environment', None)):
+            environ.update(self.environ(source))    # before those that are there already
+            self.services.log[:] = [None]
+            self.assertEqual(self.used(self.of(environ, profile='x')), source.upper())
+            self.assertEqual(getattr(self.services.log[-1], 'service', None), service)
+        with self.assertRaisesRegex(s3.ConfigError, 'there is no profile y in '):
+            self.of(environ, profile='y')
+
     def test_a_profile_whose_way_to_credentials_is_unknown_is_not_passed_over(self):
         """A machine with a role of its own would do its work as somebody else."""
-        instance = self.environ('instance')
+        key, instance = self.environ('environment'), self.environ('instance')
         login = ('`credential_process = aws configure export-credentials --profile %s`, which '
                  'needs version 2 of the AWS CLI')
         for lines, message in (
@@ -5553,12 +5565,14 @@ class CredentialTests(ClientTestCase):
                 ('role_arn = arn', 'has neither source_profile nor a known credential_source'),
                 ('aws_secret_access_key = secretOFx', 'is incomplete: aws_access_key_id'),
                 ('region = eu-west-1\noutput = json\nmfa_serial = x', None)):
-            for name, title, config in (('default', 'default', {}),
-                                        ('x', 'profile x', {'profile': 'x'})):
-                environ = dict(instance, **self.profile('[%s]\n%s\n' % (title, lines)))
+            for name, title, others, config in (
+                    ('default', 'default', instance, {}),
+                    ('x', 'profile x', dict(instance, **key), {'profile': 'x'})):
+                environ = dict(others, **self.profile('[%s]\n%s\n' % (title, lines)))
                 with self.subTest(lines, profile=name):
                     if not message:
-                        self.assertEqual(self.used(self.of(environ, **config)), 'INSTANCE')
+                        user = 'ENVIRONMENT' if config else 'INSTANCE'
+                        self.assertEqual(self.used(self.of(environ, **config)), user)
                         continue
                     asked = len(self.services.log)
                     with self.assertRaisesRegex(s3.ConfigError, 'profile %s.*%s' % (
