@@ -2544,6 +2544,7 @@ class Provider:
         self._asked = None          # when the source was asked last, by the monotonic clock
         self._failure = None        # why that was in vain; '': it had no others
         self._missed = None         # those for which the user was told to wait
+        self.trusted_until = 0      # when a refusal without a reason is looked into again
         self._lock = threading.Lock()
 
     def get(self, bucket, refused=None):
@@ -2766,9 +2767,11 @@ class Request:
 
     def _ask_why(self, error):
         """Return why a HEAD was refused: by a GET, if the answer to that can tell more."""
-        # The reason may be a clock that couldn't be learnt, unless something was accepted before
-        skewed = error.bare_403 and error.date is None and not self._bucket.credentials.worked
-        if not skewed and (error.status != 400 or error.region not in ('', self._signed.region)):
+        # A 403 may come of a wrong clock, or of credentials that were replaced; but those that may
+        # only write get one each time, and aren't to ask twice as often for that
+        credentials, now = self._bucket.credentials, self._bucket.monotonic()
+        if now < credentials.trusted_until if error.bare_403 else (
+                error.status != 400 or error.region not in ('', self._signed.region)):
             return error
         get = copy.copy(self)
         get._method, get.headers = 'GET', dict(self.headers, range='bytes=0-0')
@@ -2776,10 +2779,13 @@ class Request:
             with self._connection.exchange(*get._sign()) as response:
                 get.raise_for_status(response)
         except ResponseError as told:
-            error = told
+            if told.status != 416:      # of an empty object, now that we may ask
+                error = told
         except (OSError, http.client.HTTPException, Error):
             pass
         self._connection.left = None
+        if error.status == 403 and error.code not in EXPIRED_CODES:
+            credentials.trusted_until = now + credentials.AGAIN
         return error
 
     def _wait(self, error, pause):
@@ -3029,6 +3035,8 @@ class Bucket:
         credentials = signed.credentials
         if error.code in EXPIRED_CODES:
             credentials = self.credentials.get(self, refused=credentials)
+        elif error.bare_403:        # another thread may have replaced them
+            credentials = self.credentials.get(self)
         with self.endpoint.lock:
             if error.code == 'RequestTimeTooSkewed' or error.bare_403:
                 self._correct_clock(error.date)
