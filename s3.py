@@ -382,11 +382,9 @@ def read_config(path):
             if len(name) > max(map(len, SETTINGS)):         # it may be the secret itself
                 name = 'of %d characters' % len(name)
             raise ConfigError(printable('%sunknown setting %s%s' % (where, name, hint)))
-        if len(words) < 2:
-            raise ConfigError(printable(where + 'no value for ' + words[0]))
-        if words[0] in config:
-            raise ConfigError(printable(where + words[0] + ' is set twice'))
         try:
+            if len(words) < 2 or words[0] in config:
+                raise ValueError('it is set twice' if words[0] in config else 'it has no value')
             config[words[0]] = SETTINGS[words[0]](words[1])
         except ValueError as error:
             raise ConfigError(printable('%s%s: %s' % (where, words[0], error)))
@@ -469,10 +467,8 @@ PROFILE_KEY = ('aws_access_key_id', 'aws_secret_access_key', 'aws_session_token'
 
 def read_profile(name, environ):
     """Return the settings of a profile (default, if name is ''), or None; those in the credentials
-    file take precedence.
-
-    The settings of its `services` are included: s3.endpoint_url.  Raises ConfigError.
-    """
+    file take precedence, and those of its `services`, s3.endpoint_url, are included.  Raises
+    ConfigError."""
     credentials, config = (read_ini(path, name) for path in aws_files(environ))
     title = name or 'default'
     own = credentials.get(title)
@@ -511,10 +507,7 @@ OTHERWISE = dict({name: 'AWS_%s %s' % (name.upper(), name) for name in (
 
 
 def with_environment(config, environ):
-    """Return *config*, completed from the environment, then from the AWS profile.
-
-    Raises ConfigError.
-    """
+    """Return *config* with what the environment adds, then the AWS profile; raises ConfigError."""
     if 'server' in config:
         config = dict({'endpoint': 'https://' + config['server']}, **config)
     try:
@@ -2125,10 +2118,8 @@ class Absent(Exception):
 
 
 def make_credentials(where, settings, names):
-    """Return the Credentials in the dict *settings*, in which they have these three *names*.
-
-    where: printable.  Raises Absent, and ConfigError, which contains no secret.
-    """
+    """Return the Credentials in the dict *settings*, in which they have these three *names*; raises
+    Absent, and ConfigError, which contains no secret."""
     key, secret, token = (settings.get(name) or None for name in names)
     if not key and not secret:
         raise Absent('no %s in %s' % (names[0], where))
@@ -2144,10 +2135,8 @@ def make_credentials(where, settings, names):
 
 
 def parse_credentials(where, answer, token):
-    """Return the Credentials in an Answer of JSON, where the session token has the name *token*.
-
-    Raises ConfigError, which contains nothing of the document.
-    """
+    """Return the Credentials in an Answer of JSON, where the session token has the name *token*;
+    raises ConfigError, which contains no secret."""
     import json                     # here, since most credentials are in a file of ours
     if answer.status != 200:
         raise ConfigError('%s answers %d' % (where, answer.status))
@@ -2177,10 +2166,8 @@ def exit_status(process):
 
 
 def parse_expiration(text):
-    """Return the seconds since the epoch of an ISO 8601 time with an offset; None for no text.
-
-    Raises ValueError.
-    """
+    """Return the seconds since the epoch of an ISO 8601 time with an offset, None for no text;
+    raises ValueError."""
     if not text:
         return None
     match = re.match(r'[-0-9]{10}[T ][:0-9]{8}(?:[.,][0-9]+)?(?:Z|([+-][0-9]{2}):?([0-9]{2}))\Z',
@@ -2360,8 +2347,8 @@ def from_container(given):
     if not url:
         raise Absent('no AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI')
     if not re.match(r'(?i)https:|http://(%s)(:[0-9]+)?(/|\Z)' % CONTAINER_HOSTS, url):
-        raise ConfigError('AWS_CONTAINER_CREDENTIALS_FULL_URI %s is neither https:// nor http:// to '
-                          'this machine' % masked(url))
+        raise ConfigError('AWS_CONTAINER_CREDENTIALS_FULL_URI is neither https://, nor http:// to '
+                          'this machine: %s' % masked(url))
     path = given.environ.get('AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE')
     token = read_text(path).strip() if path else \
         given.environ.get('AWS_CONTAINER_AUTHORIZATION_TOKEN')
@@ -2401,10 +2388,8 @@ def from_instance(given):
     headers = {'x-aws-ec2-metadata-token': token.body.decode()}
     role = ask(path, headers=headers)
     names = role.body.decode('utf-8', 'replace').split()
-    if role.status not in (200, 404):
-        raise ConfigError('%s: the metadata service answers %d' % (name, role.status))
-    if role.status == 404 or not names:
-        raise Absent('no %s (the instance has none)' % name)
+    if role.status != 200 or not names:
+        raise Absent('no %s (the instance has none: %d)' % (name, role.status))
     return parse_credentials('%s %s' % (name, printable(names[0], 100)),
                              ask(path + uri_encode(names[0]), headers=headers), 'Token')
 
@@ -2417,8 +2402,8 @@ SOURCES = (from_configuration, from_environment, from_role, from_web_identity, f
 
 
 def first_of(sources, given, complaint):
-    """Return Credentials from the first source that has any, and that source; or raise ConfigError,
-    a *complaint*."""
+    """Return Credentials from the first source that has any, and that source; or raise a complaint,
+    ConfigError."""
     missing = []
     for source in sources:
         try:
@@ -2495,9 +2480,8 @@ class Provider:
     def get(self, bucket, refused=None):
         """Return the Credentials to sign with now.
 
-        bucket: for its clocks, pauses, reports and TLS; refused: Credentials that the server
-        calls expired or unknown.  Until any have worked, those that have ended or are refused
-        are returned if the source has no others: our clock may be wrong, and the server's words
+        refused: those that the server calls expired or unknown.  Until any have worked, they are
+        returned if the source has no others: our clock may be wrong, and the server's words
         explain more.  Raises ConfigError, and NetworkError while there are no newer ones.
         """
         known = current, end = self._known
@@ -2560,12 +2544,11 @@ class Provider:
         raise NetworkError(text)
 
     def _find(self, bucket):
-        """Return Credentials from the first source that has any, or from the one that had them
-        before: those of another would be somebody else's."""
+        """Return Credentials from the first source that has any, from then on from this one."""
         given = self._given._replace(bucket=bucket, again=bool(self._source))
         sources, complaint = SOURCES, (
             'no credentials: write access_key_id and secret_access_key into ~/.s3keys; there is ')
-        if self._source:
+        if self._source:            # those of another would be somebody else's
             sources, complaint = [self._source], ''
         elif given.config.get('profile'):       # it goes before the environment
             sources = dict.fromkeys((from_configuration,) + OF_PROFILE + SOURCES)

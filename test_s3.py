@@ -4034,8 +4034,8 @@ class ConfigurationTests(unittest.TestCase):
                 (b'quota x', ':1: unknown setting quota'), (b'region=x', 'name, blank, value'),
                 (b'# aws\n[default]\nregion = x', ':2: this looks like a file of the AWS CLI'),
                 (b'[profile x]\nregion = x', '`profile NAME`'),
-                (b'\nregion', ':2: no value for region'),
-                (b'region a\nregion b', ':2: region is set twice'),
+                (b'\nregion', ':2: region: it has no value'),
+                (b'region a\nregion b', ':2: region: it is set twice'),
                 (b'jobs 0', ':1: jobs: '), (b'jobs many', ':1: jobs: '),
                 (b'part_size 4m', ':1: part_size: '), (b'part_size 6g', ':1: part_size: '),
                 (b'max_parts 10001', ':1: max_parts: '), (b'limit_rate 0', ':1: limit_rate: '),
@@ -5648,7 +5648,7 @@ class CredentialTests(ClientTestCase):
                      'localhost#@evil.example.com', 'localhost?@evil.example.com'):
             environ = {self.CONTAINER: 'http://%s/x' % host,
                        'AWS_CONTAINER_AUTHORIZATION_TOKEN': 'x'}
-            with self.assertRaisesRegex(s3.ConfigError, 'neither https:// nor http:// to this'):
+            with self.assertRaisesRegex(s3.ConfigError, 'neither https://, nor http:// to this'):
                 self.of(environ)
         for url in ('ftp://localhost/', 'HTTP://LOCALHOST:1', 'https://a b', 'https://[::1'):
             with self.assertRaisesRegex(s3.Error, 'neither|refused|is not a URL'):
