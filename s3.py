@@ -525,12 +525,11 @@ def with_environment(config, environ):
     if found.pop('ignore_configured_endpoint_urls'):
         del found['endpoint'], found['sts_endpoint']
     config = dict({name: value for name, value in found.items() if value}, **config)
-    region = config.get('region') or 'aws-global'
-    if region == 'aws-global':
-        config['region'] = 'us-east-1'
-    elif re.search('fips-|-fips', region):              # as older names of such endpoints have it
-        config.update(region=re.sub('fips-|-fips', '', region), use_fips_endpoint=True)
-    return config
+    named = config.get('region') or 'aws-global'
+    region = re.sub('fips-|-fips', '', named)           # as older names of such endpoints have it
+    if region != named:
+        config['use_fips_endpoint'] = True
+    return dict(config, region='us-east-1' if region == 'aws-global' else region)
 
 
 # -------------------------------------------------------------------------- Endpoint

@@ -4308,6 +4308,7 @@ class EndpointTests(unittest.TestCase):
                 named = self.endpoint(endpoint='https://' + s3_host)
                 self.assertEqual((named.host, named.aws), ('b-1.' + s3_host, True))
         for region, s3_host in (('aws-global', 's3.us-east-1.amazonaws.com'),
+                                ('fips-aws-global', 's3-fips.us-east-1.amazonaws.com'),
                                 ('fips-us-east-2', 's3-fips.us-east-2.amazonaws.com'),
                                 ('us-gov-west-1-fips', 's3-fips.us-gov-west-1.amazonaws.com')):
             self.assertEqual(self.endpoint(region=region).host, 'b-1.' + s3_host)
