@@ -384,7 +384,7 @@ def read_config(path):
             raise ConfigError(printable('%sunknown setting %s%s' % (where, name, hint)))
         try:
             if len(words) < 2 or words[0] in config:
-                raise ValueError('it is set twice' if words[0] in config else 'it has no value')
+                raise ValueError('it has no value' if len(words) < 2 else 'it is set twice')
             config[words[0]] = SETTINGS[words[0]](words[1])
         except ValueError as error:
             raise ConfigError(printable('%s%s: %s' % (where, words[0], error)))
@@ -2388,7 +2388,7 @@ def from_instance(given):
     role = ask(path, headers=headers)
     names = role.body.decode('utf-8', 'replace').split()
     if role.status != 200 or not names:
-        raise Absent('no %s (the instance has none: %d)' % (name, role.status))
+        raise Absent('no %s (the instance has none, or hides it: %d)' % (name, role.status))
     return parse_credentials('%s %s' % (name, printable(names[0], 100)),
                              ask(path + uri_encode(names[0]), headers=headers), 'Token')
 
@@ -2697,7 +2697,7 @@ class Request:
             with self._connection.exchange(*get._sign()) as response:
                 get.raise_for_status(response)
         except ResponseError as told:
-            if told.status != 416:      # of an empty object, now that we may ask
+            if told.status < 404:       # not 405 or 416, which only tell of the GET
                 error = told
         except (OSError, http.client.HTTPException, Error):
             pass
