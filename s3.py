@@ -370,9 +370,8 @@ def read_config(path):
             continue
         where = '%s:%d: ' % (path, number)
         if re.match(r'\[.*\]\Z', line.strip()):
-            raise ConfigError(printable(where + 'this looks like a file of the AWS CLI, which is '
-                                        'read without being named here; `profile NAME` chooses '
-                                        'from it, and lines here are `name value`'))
+            raise ConfigError(printable(where + 'this looks like a file of the AWS CLI: `profile '
+                                        'NAME` chooses from that, and lines are `name value`'))
         if words[0] not in SETTINGS:        # of `secret_access_key=...` show no more
             import difflib
             name = re.match('[A-Za-z0-9_-]*', words[0]).group()
@@ -2177,10 +2176,9 @@ def parse_expiration(text):
     return parse_time(text) - 3600 * int(hours) - 60 * int(hours[0] + minutes)
 
 
-# The sources, each a function that returns Credentials or raises Absent, ConfigError or
-# NetworkError.  They are given the settings, the environment, the Bucket, whether they are asked
-# again, and the names of profiles: of the one that is meant ('': nobody asked for one), behind
-# those that name it as their source.
+# The sources return Credentials or raise Absent, ConfigError or NetworkError.  They are given the
+# settings, the environment, the Bucket, whether they are asked again, and the names of profiles:
+# of the one that is meant ('': nobody asked for one), behind those that name it as their source.
 Given = collections.namedtuple('Given', 'config environ bucket again profiles')
 
 PROCESS_TIMEOUT = 60                # seconds
@@ -2417,11 +2415,10 @@ Origin = collections.namedtuple('Origin', 'scheme host port authority')       # 
 
 def ask_service(given, where, url, method='GET', headers=(), body=b'', local=0,
                 attempts=3, signer=None):
-    """Send a request until it gets a sensible Answer; returns that.
+    """Send a request until it gets a sensible Answer; returns that, or raises NetworkError.
 
     local: if not 0, the service is never behind a proxy, and answers within these seconds or not
-    at all; signer: the Credentials that sign the request, for STS.  Raises NetworkError,
-    ConfigError.
+    at all; signer: the Credentials that sign the request, for STS.
     """
     bucket = given.bucket
     authority, _, path = url.partition('//')[2].partition('/')
@@ -2468,7 +2465,9 @@ class Provider:
     def __init__(self, config, environ):
         self.worked = False
         self._given = Given(config, environ, None, False, (profile_name(config, environ),))
-        self._source = None         # the function that found the current ones
+        self._sources = SOURCES     # then the one that found the current ones
+        if config.get('profile'):   # it goes before the environment
+            self._sources = dict.fromkeys((from_configuration,) + OF_PROFILE + SOURCES)
         self._known = None, 0       # the current ones, and when to stop signing; 0: refused
         self._asked = float('-inf')     # when the source was asked last, by the monotonic clock
         self._failure = None        # why that was in vain; '': it had no others
@@ -2543,15 +2542,12 @@ class Provider:
         raise NetworkError(text)
 
     def _find(self, bucket):
-        """Return Credentials from the first source that has any, from then on from this one."""
-        given = self._given._replace(bucket=bucket, again=bool(self._source))
-        sources, complaint = SOURCES, (
-            'no credentials: write access_key_id and secret_access_key into ~/.s3keys; there is ')
-        if self._source:            # those of another would be somebody else's
-            sources, complaint = [self._source], ''
-        elif given.config.get('profile'):       # it goes before the environment
-            sources = dict.fromkeys((from_configuration,) + OF_PROFILE + SOURCES)
-        found, self._source = first_of(sources, given, complaint)
+        """Return Credentials from the first source that has any, then always from that: those of
+        another would be somebody else's."""
+        given = self._given._replace(bucket=bucket)
+        found, source = first_of(self._sources, given, '' if given.again else (
+            'no credentials: write access_key_id and secret_access_key into ~/.s3keys; there is '))
+        self._sources, self._given = [source], given._replace(again=True)
         return found
 
 
