@@ -280,18 +280,11 @@ def parser(fits, what, convert=str, least=None, most=None, secret=False):
 
 
 def one_of(*words):
-    """Return a function that takes these words only."""
     return parser(words.__contains__, 'one of ' + ', '.join(words))
 
 
 def count_of(most):
-    """Return a function that takes whole numbers from 1 to most."""
     return parser('[0-9]{1,9}', 'a number from 1 to %d' % most, int, 1, most)
-
-
-def auto_or(parse):
-    """Return a function that takes the word auto, too."""
-    return lambda text: text if text == 'auto' else parse(text)
 
 
 def bytes_of(size):
@@ -332,7 +325,8 @@ SETTINGS = {
     'endpoint': parse_word, 'server': parse_word,
     'addressing': one_of('auto', 'path', 'virtual'), 'ca_bundle': home_path,
     'storage_class': parse_word, 'limit_rate': parse_rate,
-    'jobs': auto_or(count_of(64)), 'max_parts': count_of(MAX_PARTS),
+    'jobs': lambda text: text if text == 'auto' else count_of(64)(text),
+    'max_parts': count_of(MAX_PARTS),
     'part_size': parser(SIZE, 'a part size: 5m to 5g', bytes_of, MIN_PART_SIZE, MAX_PART_SIZE),
     'checksum': one_of('auto', 'crc32', 'none'), 'etag': one_of('auto', 'md5', 'opaque'),
     'sse': one_of('AES256', 'aws:kms', 'aws:kms:dsse'), 'sse_kms_key_id': parse_word,
@@ -376,25 +370,20 @@ def read_config(path):
             continue
         where = '%s:%d: ' % (path, number)
         if re.match(r'\[.*\]\Z', line.strip()):
-            raise ConfigError(printable(where + 'this looks like a file of the AWS CLI, which is '
-                                        'read without being named here; `profile NAME` chooses '
-                                        'from it, and lines here are `name value`'))
+            raise ConfigError(printable(where + 'this looks like a file of the AWS CLI: `profile '
+                                        'NAME` chooses from that, and lines are `name value`'))
         if words[0] not in SETTINGS:        # of `secret_access_key=...` show no more
-            name, hint = re.match('[A-Za-z0-9_-]*', words[0]).group(0), ''
-            if name != words[0]:
-                hint = '; write name, blank, value'
+            import difflib
+            name = re.match('[A-Za-z0-9_-]*', words[0]).group()
+            meant = difflib.get_close_matches(name, SETTINGS, 1)
+            hint = '; write name, blank, value' if name != words[0] else ''.join(
+                '; did you mean %s?' % word for word in meant)
             if len(name) > max(map(len, SETTINGS)):         # it may be the secret itself
                 name = 'of %d characters' % len(name)
-            elif not hint:
-                import difflib
-                hint = ''.join(map('; did you mean %s?'.__mod__,
-                                   difflib.get_close_matches(name, SETTINGS, 1)))
             raise ConfigError(printable('%sunknown setting %s%s' % (where, name, hint)))
-        if len(words) < 2:
-            raise ConfigError(printable(where + 'no value for ' + words[0]))
-        if words[0] in config:
-            raise ConfigError(printable(where + words[0] + ' is set twice'))
         try:
+            if len(words) < 2 or words[0] in config:
+                raise ValueError('it has no value' if len(words) < 2 else 'it is set twice')
             config[words[0]] = SETTINGS[words[0]](words[1])
         except ValueError as error:
             raise ConfigError(printable('%s%s: %s' % (where, words[0], error)))
@@ -477,10 +466,8 @@ PROFILE_KEY = ('aws_access_key_id', 'aws_secret_access_key', 'aws_session_token'
 
 def read_profile(name, environ):
     """Return the settings of a profile (default, if name is ''), or None; those in the credentials
-    file take precedence.
-
-    The settings of its `services` are included: s3.endpoint_url.  Raises ConfigError.
-    """
+    file take precedence, and those of its `services`, s3.endpoint_url, are included.  Raises
+    ConfigError."""
     credentials, config = (read_ini(path, name) for path in aws_files(environ))
     title = name or 'default'
     own = credentials.get(title)
@@ -489,14 +476,12 @@ def read_profile(name, environ):
              if settings is not None]
     if not found:
         return None
-    profile = {name: value for settings in found for name, value in settings.items()}
     # An id and a secret from two files are nobody's; a process goes before those in config
-    keyed = [settings for settings in found if 'aws_access_key_id' in settings]
-    if keyed:
-        for name in PROFILE_KEY:
-            profile.pop(name, None)
-            if name in keyed[-1] and (keyed[-1] is own or 'credential_process' not in profile):
-                profile[name] = keyed[-1][name]
+    keyed = next((settings for settings in reversed(found) if PROFILE_KEY[0] in settings), None)
+    if keyed is not own and any('credential_process' in settings for settings in found):
+        keyed = {}
+    profile = {name: value for settings in found for name, value in settings.items()
+               if name not in PROFILE_KEY or keyed in (None, settings)}
     if 'services' in profile:
         services = config.get('services ' + profile['services'])
         if services is None:
@@ -506,24 +491,22 @@ def read_profile(name, environ):
     return profile
 
 
-def configured_url(service, environ, profile):
-    """Return the endpoint that the AWS tools are told to use for a service (s3, sts), or ''."""
-    ignored = (environ.get('AWS_IGNORE_CONFIGURED_ENDPOINT_URLS')
-               or profile.get('ignore_configured_endpoint_urls') or '').lower() == 'true'
-    return '' if ignored else (
-        environ.get('AWS_ENDPOINT_URL_' + service.upper()) or environ.get('AWS_ENDPOINT_URL')
-        or profile.get(service + '.endpoint_url') or profile.get('endpoint_url') or '')
-
-
-METADATA_SETTINGS = ('metadata_service_timeout', 'metadata_service_num_attempts',
-                     'ec2_metadata_service_endpoint', 'ec2_metadata_service_endpoint_mode')
+# Where a setting is that our file leaves open: variables, and settings of the profile.
+OTHERWISE = dict({name: 'AWS_%s %s' % (name.upper(), name) for name in (
+    'use_fips_endpoint', 'use_dualstack_endpoint', 'ignore_configured_endpoint_urls',
+    'metadata_service_timeout', 'metadata_service_num_attempts',
+    'ec2_metadata_service_endpoint', 'ec2_metadata_service_endpoint_mode')}, **{
+        'bucket_name': 'S3DUMP_BUCKET',
+        'region': 'AWS_REGION AWS_DEFAULT_REGION region',
+        'endpoint': 'AWS_ENDPOINT_URL_S3 AWS_ENDPOINT_URL s3.endpoint_url endpoint_url',
+        'sts_endpoint': 'AWS_ENDPOINT_URL_STS AWS_ENDPOINT_URL sts.endpoint_url endpoint_url',
+        'addressing': 's3.addressing_style',
+        's3.use_dualstack_endpoint': 's3.use_dualstack_endpoint',
+        'ca_bundle': 'AWS_CA_BUNDLE ca_bundle REQUESTS_CA_BUNDLE'})
 
 
 def with_environment(config, environ):
-    """Return *config*, completed from the environment, then from the AWS profile.
-
-    Raises ConfigError.
-    """
+    """Return *config* with what the environment adds, then the AWS profile; raises ConfigError."""
     if 'server' in config:
         config = dict({'endpoint': 'https://' + config['server']}, **config)
     try:
@@ -532,27 +515,20 @@ def with_environment(config, environ):
         if not config.get('endpoint') or not config.get('region'):
             raise                   # the stream might go to another place
         profile = {}                # if the credentials are to come from it, Provider complains
-    found = {'bucket_name': environ.get('S3DUMP_BUCKET'),
-             'region': (environ.get('AWS_REGION') or environ.get('AWS_DEFAULT_REGION')
-                        or profile.get('region')),
-             'endpoint': configured_url('s3', environ, profile),
-             'sts_endpoint': configured_url('sts', environ, profile),
-             'addressing': profile.get('s3.addressing_style'),
-             'ca_bundle': home_path(environ.get('AWS_CA_BUNDLE') or profile.get('ca_bundle')
-                                    or environ.get('REQUESTS_CA_BUNDLE') or ''),
-             'sse': 'aws:kms' if config.get('sse_kms_key_id') else ''}
-    for name in METADATA_SETTINGS:
-        found[name] = environ.get('AWS_' + name.upper()) or profile.get(name)
-    for name in ('use_fips_endpoint', 'use_dualstack_endpoint', 's3.use_dualstack_endpoint'):
-        found[name] = (environ.get('AWS_' + name.upper()) or profile.get(name)
-                       or '').lower() == 'true'
+    found = {'sse': config.get('sse_kms_key_id') and 'aws:kms'}
+    for name, places in OTHERWISE.items():
+        values = ((environ if place.isupper() else profile).get(place) for place in places.split())
+        value = next(filter(None, values), '')
+        found[name] = value.lower() == 'true' if re.search('use_|ignore_', name) else value
+    found['ca_bundle'] = home_path(found['ca_bundle'])
+    if found.pop('ignore_configured_endpoint_urls'):
+        del found['endpoint'], found['sts_endpoint']
     config = dict({name: value for name, value in found.items() if value}, **config)
-    region = config.get('region', '')
-    if region == 'aws-global':
-        config['region'] = 'us-east-1'
-    elif re.search('fips-|-fips', region):              # as older names of such endpoints have it
-        config.update(region=re.sub('fips-|-fips', '', region), use_fips_endpoint=True)
-    return config
+    named = config.get('region') or 'aws-global'
+    region = re.sub('fips-|-fips', '', named)           # as older names of such endpoints have it
+    if region != named:
+        config['use_fips_endpoint'] = True
+    return dict(config, region='us-east-1' if region == 'aws-global' else region)
 
 
 # -------------------------------------------------------------------------- Endpoint
@@ -581,15 +557,12 @@ def partition(name):
 def aws_url(service, region, config):
     """Return the URL of Amazon's s3 or sts, of the kind that config asks for."""
     prefix, suffix, dual_suffix = partition(region)
-    fips, dual = config.get('use_fips_endpoint'), config.get('use_dualstack_endpoint') or (
-        service == 's3' and config.get('s3.use_dualstack_endpoint'))
-    kinds = '-fips' if fips else ''
+    fips, dual = (bool(config.get('use_%s_endpoint' % kind)) for kind in ('fips', 'dualstack'))
     if service == 's3':
-        kinds += '.dualstack' if dual else ''
-    elif dual:
-        suffix = dual_suffix
-    elif prefix == 'us-gov-':
-        kinds = ''                  # all of its STS is FIPS
+        kinds = '-fips' * fips + '.dualstack' * (dual or 's3.use_dualstack_endpoint' in config)
+    else:
+        kinds = '-fips' * (fips and (dual or prefix != 'us-gov-'))      # all of its STS is FIPS
+        suffix = dual_suffix if dual else suffix
     return 'https://%s%s.%s.%s' % (service, kinds, region, suffix)
 
 
@@ -634,16 +607,22 @@ class Endpoint:
         self.wants_md5 = False      # whether it wants Content-MD5 with what is written
         self.lock = threading.Lock()            # held while we learn from its refusals
         self.service = config.get('service', 's3')
-        self.region = config.get('region') or 'us-east-1'
+        self.region = config['region']
         if not re.fullmatch(REGION, self.region):
             raise ConfigError('%s is not a valid region' % quoted(self.region))
         self._config = config
         self._locate(config.get('endpoint') or aws_url('s3', self.region, config))
-        style = config.get('addressing', 'auto')
+        # A URL may include the bucket, as the pages of some providers show it.  Without `addressing
+        # virtual` the rest of the host has to look like one of S3, since a bucket may have its
+        # server's name: backup at https://backup.example.com
+        style, rest = config.get('addressing', 'auto'), self._without_bucket(self.domain)
+        if self.path.endswith('/' + self.bucket):
+            self.path = self.path[:-len(self.bucket) - 1]
+        if rest not in ('', self.domain) and (style == 'virtual' or style != 'path' and (
+                re.match(r's3\b', rest) or known_server(rest) is not None)):
+            self.domain, style = rest, 'virtual'
         label = re.match(r'[a-z0-9][a-z0-9-]{1,61}[a-z0-9]\Z', self.bucket)
-        named = self._leave_bucket_out(style)
-        self.virtual = style == 'virtual' or named or (
-            style == 'auto' and self.aws and bool(label))
+        self.virtual = style == 'virtual' or style == 'auto' and self.aws and bool(label)
         if self.virtual and not re.match(r'[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\Z',
                                          self.bucket):
             raise ConfigError('bucket_name %s cannot be part of a host name: use `addressing '
@@ -651,31 +630,14 @@ class Endpoint:
 
     def _locate(self, url):
         """Take scheme, host, port and path from url."""
-        try:
-            if '?' in url or '#' in url:
-                raise ValueError(url)
-            scheme, host, port, path = split_url(url)
-        except ValueError:
-            raise ConfigError('endpoint %s is not a URL like https://s3.example.com or '
-                              'http://127.0.0.1:9000' % masked(url)) from None
+        scheme, host, port, path = split_url('endpoint', url)
         if scheme == 'https' and ssl is None:
             raise ConfigError('this Python was built without ssl, or is out of memory (%s): it can '
                               'only do http://' % no_ssl)
         self.scheme, self.domain, self.port, self.path = scheme, host, port, path.rstrip('/')
 
-    def _leave_bucket_out(self, style):
-        """Remove the bucket from a URL that includes it, as the pages of some providers show it;
-        returns whether it was in the host."""
-        # Without `addressing virtual` the rest has to look like a host of S3, since a bucket may
-        # have its server's name: backup at https://backup.example.com
-        if self.path.endswith('/' + self.bucket):
-            self.path = self.path[:-len(self.bucket) - 1]
-        first, _, rest = self.domain.partition(self.bucket + '.')
-        if first or not rest or style == 'path' or not (
-                style == 'virtual' or re.match(r's3\b', rest) or known_server(rest) is not None):
-            return False
-        self.domain = rest
-        return True
+    def _without_bucket(self, host):
+        return host[len(self.bucket) + 1:] if host.startswith(self.bucket + '.') else host
 
     @property
     def aws(self):
@@ -718,17 +680,15 @@ class Endpoint:
             if not self._config.get('endpoint'):
                 self._locate(aws_url('s3', region, self._config))
         elif location:
+            url = location if '//' in location else '%s://%s' % (self.scheme, location)
             try:
-                scheme, host, port, _ = split_url(location if '//' in location
-                                                  else '%s://%s' % (self.scheme, location))
-            except ValueError:
+                scheme, host, port, _ = split_url('', url.partition('?')[0])
+            except ConfigError:
                 scheme = host = ''
-            base = host[len(self.bucket) + 1:] if host.startswith(self.bucket + '.') else host
-            if host == self.host:
-                base = self.domain
-            elif not self.aws or partition(base) != here or not base.endswith('.' + here[1]):
-                base = ''
-            if not base or scheme not in (self.scheme, 'https'):
+            base = self.domain if host == self.host else self._without_bucket(host)
+            safe = host == self.host or (
+                self.aws and partition(base) == here and base.endswith('.' + here[1]))
+            if not safe or scheme not in (self.scheme, 'https'):
                 raise BadAnswer('the server redirects to %s, which is not followed with a '
                                 'signature' % quoted(location, 200))
             self.scheme, self.domain, self.port = scheme, base, port
@@ -739,16 +699,21 @@ def masked(url):
     return quoted(re.sub('(?s)^.*@', '...@', url), 200)
 
 
-def split_url(url):
-    """Return (scheme, host, port, path) of an http or https URL; raises ValueError."""
-    parts = urllib.parse.urlsplit(url)
-    host, port = parts.hostname or '', parts.port
+def split_url(what, url):
+    """Return (scheme, host, port, path) of an http or https URL without a query; raises
+    ConfigError, which says *what* the URL is."""
     label = '[-_~%A-Za-z0-9]{1,63}'
-    if parts.scheme not in ('http', 'https') or parts.username is not None or port == 0 \
-            or not re.match(r'(%s(\.%s)*\.?|[0-9a-f:.]+(%%.*)?)\Z' % (label, label), host) \
-            or not re.match(r'[!-~]*\Z', parts.path):
-        raise ValueError(url)
-    return parts.scheme, host, port or (443 if parts.scheme == 'https' else 80), parts.path
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, port = parts.hostname or '', parts.port
+        if parts.scheme in ('http', 'https') and parts.username is None and port != 0 \
+                and re.match(r'(%s(\.%s)*\.?|[0-9a-f:.]+(%%.*)?)\Z' % (label, label), host) \
+                and re.match(r'[!-~]*\Z', parts.path) and '?' not in url and '#' not in url:
+            return parts.scheme, host, port or (443 if parts.scheme == 'https' else 80), parts.path
+    except ValueError:
+        pass
+    raise ConfigError('%s %s is not a URL like https://s3.example.com or http://127.0.0.1:9000' % (
+        what, masked(url)))
 
 
 # -------------------------------------------------------------- Signature Version 4
@@ -2161,30 +2126,25 @@ class Absent(Exception):
 
 
 def make_credentials(where, settings, names):
-    """Return the Credentials in the dict *settings*, in which they have these three *names*.
-
-    Raises Absent, and ConfigError, which contains no secret.
-    """
+    """Return the Credentials in the dict *settings*, in which they have these three *names*; raises
+    Absent, and ConfigError, which contains no secret."""
     key, secret, token = (settings.get(name) or None for name in names)
     if not key and not secret:
         raise Absent('no %s in %s' % (names[0], where))
     if not key or not secret:
-        raise ConfigError('%s is incomplete: %s is missing' % (
-            printable(where), names[1] if key else names[0]))
+        raise ConfigError('%s is incomplete: %s is missing' % (where, names[1 if key else 0]))
     for name, parse in zip(names, (parse_word, parse_secret, parse_word)):
         try:
             parse(settings.get(name) or 'none')
         except (ValueError, TypeError):
-            raise ConfigError(printable('%s in %s is not text that can be signed with' % (
-                name, where))) from None
+            raise ConfigError('%s in %s is not text that can be signed with' % (
+                name, where)) from None
     return Credentials(key, secret, token, parse_expiration(settings.get('Expiration')))
 
 
 def parse_credentials(where, answer, token):
-    """Return the Credentials in an Answer of JSON, where the session token has the name *token*.
-
-    Raises ConfigError, which contains nothing of the document.
-    """
+    """Return the Credentials in an Answer of JSON, where the session token has the name *token*;
+    raises ConfigError, which contains no secret."""
     import json                     # here, since most credentials are in a file of ours
     if answer.status != 200:
         raise ConfigError('%s answers %d' % (where, answer.status))
@@ -2214,10 +2174,8 @@ def exit_status(process):
 
 
 def parse_expiration(text):
-    """Return the seconds since the epoch of an ISO 8601 time with an offset; None for no text.
-
-    Raises ValueError.
-    """
+    """Return the seconds since the epoch of an ISO 8601 time with an offset, None for no text;
+    raises ValueError."""
     if not text:
         return None
     match = re.match(r'[-0-9]{10}[T ][:0-9]{8}(?:[.,][0-9]+)?(?:Z|([+-][0-9]{2}):?([0-9]{2}))\Z',
@@ -2228,16 +2186,15 @@ def parse_expiration(text):
     return parse_time(text) - 3600 * int(hours) - 60 * int(hours[0] + minutes)
 
 
-# The sources, each a function that returns Credentials or raises Absent, ConfigError or
-# NetworkError.  They are given the settings, the environment, the region of STS, which doesn't
-# change with that of the bucket, the Bucket, whether they are asked again, and the profiles that
-# name this one as their source.
-Given = collections.namedtuple('Given', 'config environ region bucket again users')
+# The sources return Credentials or raise Absent, ConfigError or NetworkError.  They are given the
+# settings, the environment, the Bucket, whether they are asked again, and the names of profiles:
+# of the one that is meant ('': nobody asked for one), behind those that name it as their source.
+Given = collections.namedtuple('Given', 'config environ bucket again profiles')
 
 PROCESS_TIMEOUT = 60                # seconds
 INSTANCE_TIMEOUT = 1                # the service is on this machine, or nowhere
 CONTAINER_TIMEOUT = 5
-CONTAINER_HOSTS = r'169\.254\.170\.23?|fd00:ec2::23|localhost|127(\.[0-9]{1,3}){3}|::1'
+CONTAINER_HOSTS = r'169\.254\.170\.23?|\[fd00:ec2::23\]|localhost|127(\.[0-9]{1,3}){3}|\[::1\]'
 
 
 def from_configuration(given):
@@ -2251,14 +2208,14 @@ def from_environment(given):
     found = make_credentials('the environment', given.environ, (
         'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SECURITY_TOKEN' if given.environ.get(
             'AWS_SECURITY_TOKEN') else 'AWS_SESSION_TOKEN'))
-    if profile_name(given.config, given.environ):
+    if given.profiles[-1]:
         chosen_profile(given)       # one that is missing is not passed over in silence
     return found
 
 
 def chosen_profile(given):
     """Return the name of the profile and its settings; raises ConfigError."""
-    name = profile_name(given.config, given.environ)
+    name = given.profiles[-1]
     profile = read_profile(name, given.environ)
     if name and profile is None:
         raise ConfigError(printable('there is no profile %s in %s or %s' % (
@@ -2270,37 +2227,32 @@ def from_role(given):
     """Return Credentials of the role that a profile names, whose source has others."""
     name, profile = chosen_profile(given)
     if 'role_arn' not in profile or 'web_identity_token_file' in profile or (
-            given.users and 'aws_access_key_id' in profile):
+            given.profiles[:-1] and 'aws_access_key_id' in profile):
         raise Absent('no role_arn in profile %s' % name)
     where = printable('role_arn of profile %s' % name)
-    source, kind = profile.get('source_profile'), profile.get('credential_source')
-    kinds = {'Environment': from_environment, 'EcsContainer': from_container,
-             'Ec2InstanceMetadata': from_instance}
+    source, sources = profile.get('source_profile'), OF_PROFILE
     if 'mfa_serial' in profile:
         raise ConfigError('%s wants a code (mfa_serial), which cannot be typed here: use '
                           'credential_process' % where)
-    if source in given.users:
+    if source in given.profiles[:-1]:
         raise ConfigError('%s: the profiles refer to each other' % where)
-    if not source and kind not in kinds:
-        raise ConfigError('%s has neither source_profile nor a known credential_source' % where)
-    sources = OF_PROFILE if source else [kinds[kind]]
     if source:
-        given = given._replace(config=dict(given.config, profile=source),
-                               users=given.users + (name,))
-    try:
-        signer, _ = first_of(sources, given)
-    except Absent as reason:
-        raise ConfigError(printable('%s: %s' % (where, reason))) from None
+        given = given._replace(profiles=given.profiles + (source,))
+    else:
+        sources = CREDENTIAL_SOURCES.get(profile.get('credential_source'))
+    if not sources:
+        raise ConfigError('%s has neither source_profile nor a known credential_source' % where)
+    signer, _ = first_of(sources, given, where + ': ')
     return assume_role(given, where, signer, RoleArn=profile['role_arn'],
                        RoleSessionName=profile.get('role_session_name'),
                        ExternalId=profile.get('external_id'),
                        DurationSeconds=profile.get('duration_seconds'))
 
 
-def from_web_identity(given):
+def from_web_identity(given, environ=None):
     """Return Credentials of a role, in exchange for the token in a file."""
     name, profile = chosen_profile(given)
-    environ = {} if given.config.get('profile') else given.environ
+    environ = given.environ if environ is None else environ
     path, role, session = (environ.get('AWS_' + setting.upper()) or profile.get(setting) for
                            setting in ('web_identity_token_file', 'role_arn', 'role_session_name'))
     if not path:
@@ -2318,35 +2270,38 @@ def from_profile(given):
     where = printable('profile %s' % name)
     if not profile:
         raise Absent('no %s in %s or %s' % (where, *aws_files(given.environ)))
-    if 'aws_access_key_id' in profile:
-        if not any(map(profile.get, PROFILE_KEY)):
-            raise ConfigError('%s has aws_access_key_id, but no value for it' % where)
-        return make_credentials(where, profile, PROFILE_KEY)
-    if 'credential_process' in profile:
+    if 'web_identity_token_file' in profile:
+        return from_web_identity(given, environ={})
+    if 'credential_process' in profile and 'aws_access_key_id' not in profile:
         return from_process(given, 'credential_process of ' + where,
                             profile['credential_process'])
-    # Who names another way doesn't want to become whom this machine has a role for
-    for setting in sorted(profile):
-        if setting.startswith(('login_', 'sso_')):
-            raise ConfigError(printable(
-                '%s has %s: make a profile with the line `credential_process = aws configure '
-                'export-credentials --profile %s`, which needs version 2 of the AWS CLI, and use '
-                'that profile' % (where, setting, name)))
-        if setting in ('credential_source', 'source_profile'):
-            raise ConfigError('%s has %s, but no role_arn' % (where, setting))
-    return make_credentials(where, profile, PROFILE_KEY)
+    try:
+        return make_credentials(where, profile, PROFILE_KEY)
+    except Absent:                  # who names a way doesn't want to become whom the machine is
+        for setting in sorted(profile):
+            if setting.startswith(('login_', 'sso_')):
+                raise ConfigError(printable(
+                    '%s has %s: make a profile with the line `credential_process = aws configure '
+                    'export-credentials --profile %s`, which needs version 2 of the AWS CLI, and '
+                    'use that profile' % (where, setting, name)))
+            if setting in ('aws_access_key_id', 'credential_source', 'source_profile'):
+                raise ConfigError('%s has %s, but no %s' % (
+                    where, setting, 'value for it' if 'key' in setting else 'role_arn'))
+        raise
 
 
-def assume_role(given, where, signer, RoleSessionName, **role):
+def assume_role(given, where, signer, **role):
     """Return Credentials of a role, from STS, which gives them to the *signer* of the request, or
     in exchange for a token if that is None."""
-    url = given.config.get('sts_endpoint') or aws_url('sts', given.region, given.config)
+    config = given.config           # whose region stays, though the bucket's turns out another
+    url = config.get('sts_endpoint') or aws_url('sts', config['region'], config)
     action = 'AssumeRole' if signer else 'AssumeRoleWithWebIdentity'
-    query = dict(role, Action=action, Version='2011-06-15',
-                 RoleSessionName=RoleSessionName or 's3dump')
-    body = canonical_query({name: value for name, value in query.items() if value}).encode()
+    query = dict({'Action': action, 'Version': '2011-06-15', 'RoleSessionName': 's3dump'},
+                 **{name: value for name, value in role.items() if value})
+    body = canonical_query(query).encode()
     answer = ask_service(given, where, url, 'POST', {
-        'content-type': 'application/x-www-form-urlencoded'}, body, signer=signer)
+        'content-type': 'application/x-www-form-urlencoded', 'content-length': str(len(body))},
+                         body, signer=signer)
     try:
         if answer.status != 200:
             error = next(Document(answer.body).all('Error'))
@@ -2370,37 +2325,25 @@ def from_process(given, where, command):
             stdout=subprocess.PIPE, bufsize=0)
     except (OSError, ValueError, IndexError) as error:
         raise ConfigError('%s cannot be run: %s' % (where, brief(error))) from None
-    try:
-        output = read_output(given, where, process)
-    except ChildProcessError:
-        raise ConfigError('%s: how it ended is not known' % where) from None
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):       # 3.6, if it is not known any more
-                process.kill()
-            process.wait()
-        process.stdout.close()
+    end = time.monotonic() + PROCESS_TIMEOUT
+    with process:                   # which closes its output and waits for it
+        try:
+            while exit_status(process) is None:
+                if time.monotonic() > end:
+                    raise NetworkError('%s does not end within %d s, or writes more than '
+                                       'credentials' % (where, PROCESS_TIMEOUT))
+                given.bucket.connection().pause(0.02)
+        except ChildProcessError:
+            raise ConfigError('%s: how it ended is not known' % where) from None
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):       # 3.6, of a lost one
+                    process.kill()
+        os.set_blocking(process.stdout.fileno(), False)     # others may still keep it open
+        output = process.stdout.read(64 << 10) or b''       # all that a pipe holds
     if process.returncode:
         raise ConfigError('%s ended with status %d' % (where, process.returncode))
     return parse_credentials(where, Answer(200, {}, output), 'SessionToken')
-
-
-def read_output(given, where, process, most=64 << 10):
-    """Return what a program writes until it ends; others may still keep its output open."""
-    output, end = b'', time.monotonic() + PROCESS_TIMEOUT
-    os.set_blocking(process.stdout.fileno(), False)
-    while True:
-        ended = exit_status(process) is not None    # asked first: after its end nothing comes
-        piece = process.stdout.read(most)           # None: nothing yet
-        output += piece or b''
-        if ended and not piece:
-            return output
-        if len(output) > most:
-            raise ConfigError('%s writes more than credentials' % where)
-        if time.monotonic() > end:
-            raise NetworkError('%s does not end within %d s' % (where, PROCESS_TIMEOUT))
-        if not piece:
-            given.bucket.connection().pause(0.02)
 
 
 def from_container(given):
@@ -2410,13 +2353,9 @@ def from_container(given):
         given.environ.get('AWS_CONTAINER_CREDENTIALS_FULL_URI')
     if not url:
         raise Absent('no AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI')
-    try:
-        scheme, host, _, _ = split_url(url)
-    except ValueError:
-        raise ConfigError('AWS_CONTAINER_CREDENTIALS_FULL_URI is not a URL') from None
-    if scheme == 'http' and not re.fullmatch(CONTAINER_HOSTS, host):
-        raise ConfigError('AWS_CONTAINER_CREDENTIALS_FULL_URI: plain http only to this '
-                          'machine, not to %s' % printable(host))
+    if not re.match(r'(?i)https:|http://(%s)(:[0-9]+)?(/|\Z)' % CONTAINER_HOSTS, url):
+        raise ConfigError('AWS_CONTAINER_CREDENTIALS_FULL_URI is neither https://, nor http:// to '
+                          'this machine: %s' % masked(url))
     path = given.environ.get('AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE')
     token = read_text(path).strip() if path else \
         given.environ.get('AWS_CONTAINER_AUTHORIZATION_TOKEN')
@@ -2429,26 +2368,24 @@ def from_container(given):
 
 def from_instance(given):
     """Return Credentials of the role of an EC2 instance, through IMDSv2."""
-    name, environ = 'EC2 instance role', given.environ
-    if (environ.get('AWS_EC2_METADATA_DISABLED') or '').lower() == 'true':
+    name, config = 'EC2 instance role', given.config
+    if (given.environ.get('AWS_EC2_METADATA_DISABLED') or '').lower() == 'true':
         raise Absent('no %s, as AWS_EC2_METADATA_DISABLED says' % name)
-
-    def setting(name, default):
+    found = {'metadata_service_timeout': INSTANCE_TIMEOUT, 'metadata_service_num_attempts': 3}
+    for setting in found.keys() & config.keys():
         try:
-            return count_of(100)(given.config[name]) if name in given.config else default
+            found[setting] = count_of(100)(config[setting])
         except ValueError as error:
-            raise ConfigError(printable('%s: %s' % (name, error))) from None
-
-    mode = given.config.get('ec2_metadata_service_endpoint_mode', '').lower()
-    url = given.config.get('ec2_metadata_service_endpoint', 'http://[fd00:ec2::254]' if (
+            raise ConfigError(printable('%s: %s' % (setting, error))) from None
+    local, attempts = found.values()
+    mode = config.get('ec2_metadata_service_endpoint_mode', '').lower()
+    url = config.get('ec2_metadata_service_endpoint', 'http://[fd00:ec2::254]' if (
         mode == 'ipv6') else 'http://169.254.169.254').rstrip('/')
-    ask = functools.partial(ask_service, given, name,
-                            local=setting('metadata_service_timeout', INSTANCE_TIMEOUT),
-                            attempts=setting('metadata_service_num_attempts', 3))
+    ask = functools.partial(ask_service, given, name, local=local, attempts=attempts)
     path = url + '/latest/meta-data/iam/security-credentials/'
     try:
         token = ask(url + '/latest/api/token', 'PUT', {
-            'x-aws-ec2-metadata-token-ttl-seconds': '21600'})
+            'x-aws-ec2-metadata-token-ttl-seconds': '21600', 'content-length': '0'})
     except NetworkError as error:
         raise Absent('no %s (%s; in a container the hop limit of the metadata options must '
                      'be 2)' % (name, error))
@@ -2458,27 +2395,29 @@ def from_instance(given):
     headers = {'x-aws-ec2-metadata-token': token.body.decode()}
     role = ask(path, headers=headers)
     names = role.body.decode('utf-8', 'replace').split()
-    if role.status not in (200, 404):
-        raise ConfigError('%s: the metadata service answers %d' % (name, role.status))
-    if role.status == 404 or not names:
-        raise Absent('no %s (the instance has none)' % name)
+    if role.status != 200 or not names:
+        raise Absent('no %s (the instance has none, or hides it: %d)' % (name, role.status))
     return parse_credentials('%s %s' % (name, printable(names[0], 100)),
                              ask(path + uri_encode(names[0]), headers=headers), 'Token')
 
 
-OF_PROFILE = from_role, from_web_identity, from_profile
-SOURCES = (from_configuration, from_environment) + OF_PROFILE + (from_container, from_instance)
+OF_PROFILE = from_role, from_profile
+CREDENTIAL_SOURCES = {'Environment': [from_environment], 'EcsContainer': [from_container],
+                      'Ec2InstanceMetadata': [from_instance]}
+SOURCES = (from_configuration, from_environment, from_role, from_web_identity, from_profile,
+           from_container, from_instance)
 
 
-def first_of(sources, given):
-    """Return Credentials from the first source that has any, and that source; raises Absent."""
+def first_of(sources, given, complaint):
+    """Return Credentials from the first source that has any, and that source; or raise a complaint,
+    ConfigError."""
     missing = []
     for source in sources:
         try:
             return source(given), source
         except Absent as reason:
             missing.append(str(reason))
-    raise Absent('; '.join(missing))
+    raise ConfigError(printable(complaint + '; '.join(missing), 2000))
 
 
 Origin = collections.namedtuple('Origin', 'scheme host port authority')       # RFC 6454
@@ -2486,81 +2425,72 @@ Origin = collections.namedtuple('Origin', 'scheme host port authority')       # 
 
 def ask_service(given, where, url, method='GET', headers=(), body=b'', local=0,
                 attempts=3, signer=None):
-    """Send a request until it gets a sensible Answer; returns that.
+    """Send a request until it gets a sensible Answer; returns that, or raises NetworkError.
 
     local: if not 0, the service is never behind a proxy, and answers within these seconds or not
-    at all; signer: the Credentials that sign the request, for STS.  Raises NetworkError,
-    ConfigError.
+    at all; signer: the Credentials that sign the request, for STS.
     """
     bucket = given.bucket
-    try:
-        scheme, host, port, _ = split_url(url)
-    except ValueError:
-        raise ConfigError('%s: %s is not a URL' % (where, masked(url))) from None
     authority, _, path = url.partition('//')[2].partition('/')
-    origin = Origin(scheme, host, port, authority)
+    origin = Origin(*split_url(where, url.partition('?')[0])[:3], authority)
     connection = bucket.connect(origin, RateLimit(), proxies=not local)
     timeout, now = local or CONNECT_TIMEOUT, bucket.now()
-    end = time.monotonic() + bucket.times.timeout
+    headers, end = dict(headers, host=authority), time.monotonic() + bucket.times.timeout
     while True:
-        if bucket.connection().cancelled:
-            raise Cancelled()
-        sent = dict(headers, host=authority)
+        bucket.connection().pause(0)            # raises if the transfer has failed elsewhere
+        sent = dict(headers)
         if signer:
             sent[PAYLOAD_HASH] = sha256(body)
-            sign_headers(signer, given.region, 'sts', now, method, '/' + path, '', sent)
-        if method != 'GET':
-            sent['content-length'] = str(len(body))
+            sign_headers(signer, given.config['region'], 'sts', now, method, '/' + path, '', sent)
         try:
-            with connection.exchange(method, '/' + path, sent, body, timeout) as response:
+            with contextlib.closing(connection), connection.exchange(
+                    method, '/' + path, sent, body, timeout) as response:
                 answer = connection.read(response, 2 * timeout)
             ahead = (parse_date(answer.headers.get('date')) or now) - now
-            failure = BadAnswer('it answers %d' % answer.status)
             if signer and answer.status != 200 and abs(ahead) > MAX_SKEW:
                 now += ahead        # our clock is wrong, and S3 hasn't been asked yet
             elif answer.status < 500 and answer.status != 429 and not re.search(
                     b'<Code>(Throttling|IDPCommunicationError|RequestTimeout)', answer.body):
                 return answer
+            raise BadAnswer('it answers %d' % answer.status)
         except (OSError, http.client.HTTPException, BadAnswer) as error:
-            failure = error
-        finally:
-            connection.close()
-        attempts -= 1
-        if not attempts or most_tries(failure) == 1 or time.monotonic() > end:
-            raise network_error(where, origin, connection.proxy, failure, 1, bucket.now(),
-                                bucket.ca_bundle)
+            attempts -= 1
+            if not attempts or most_tries(error) == 1 or time.monotonic() > end:
+                raise network_error(where, origin, connection.proxy, error, 1, bucket.now(),
+                                    bucket.ca_bundle)
         bucket.wait(bucket.connection(), random.uniform(0, 3))
 
 
 class Provider:
     """Finds credentials when they are first needed, and newer ones before they expire.
 
-    config: complete; region: of STS; worked: whether the server has accepted any.  One Provider
-    serves all threads of a Bucket: its lock guards what changes, which may be read without it.
+    config: complete; worked: whether the server has accepted any.  One Provider serves all
+    threads of a Bucket: its lock guards what changes, which may be read without it.
     """
     EARLY = 900                     # seconds before the end, as AWS's own SDKs
     AGAIN = 60                      # seconds after which a source is asked again
     SOON = 5                        # the same if the credentials have expired
     MARGIN = 5                      # seconds that a request may be under way
 
-    def __init__(self, config, environ, region):
+    def __init__(self, config, environ):
         self.worked = False
-        self._given = Given(config, environ, region, None, False, ())
-        self._source = None         # the function that found the current ones
+        self._given = Given(config, environ, None, False, (profile_name(config, environ),))
+        self._sources = SOURCES     # then the one that found the current ones
+        if config.get('profile'):   # it goes before the environment
+            self._sources = dict.fromkeys((from_configuration,) + OF_PROFILE + SOURCES)
         self._known = None, 0       # the current ones, and when to stop signing; 0: refused
-        self._asked = None          # when the source was asked last, by the monotonic clock
+        self._asked = float('-inf')     # when the source was asked last, by the monotonic clock
         self._failure = None        # why that was in vain; '': it had no others
         self._missed = None         # those for which the user was told to wait
+        self.trusted_until = 0      # when a refusal without a reason is looked into again
         self._lock = threading.Lock()
 
     def get(self, bucket, refused=None):
         """Return the Credentials to sign with now.
 
-        bucket: for its clocks, pauses, reports and TLS; refused: Credentials that the server
-        calls expired or unknown.  Until any have worked, those that have ended or are refused
-        are returned if the source has no others: our clock may be wrong, and the server's words
-        explain more.  Raises ConfigError, which lists what was tried, and NetworkError while
-        there are no newer ones.
+        refused: those that the server calls expired or unknown.  Until any have worked, they are
+        returned if the source has no others: our clock may be wrong, and the server's words
+        explain more.  Raises ConfigError, and NetworkError while there are no newer ones.
         """
         known = current, end = self._known
         left = 0 if refused == current else end - bucket.now()
@@ -2591,8 +2521,8 @@ class Provider:
         current, now = self._known[0], bucket.monotonic()
         if left == 0:
             self._known = current, 0
-        if self._asked is not None and now - self._asked < (
-                self.AGAIN if left > 0 else 0 if self._failure is None else self.SOON):
+        if now - self._asked < (self.AGAIN if left > 0 else
+                                0 if self._failure is None else self.SOON):
             return
         self._asked = now
         try:
@@ -2608,9 +2538,8 @@ class Provider:
         # In place of refused ones others may be refused as well: see accepted()
         self._failure = None if current is None or found != current and left else ''
         if found != current:
-            margin = 0 if found.expires is None else min(
-                self.MARGIN, abs(found.expires - bucket.now()) / 4)
-            self._known = found, (found.expires or float('inf')) - margin
+            end = found.expires or float('inf')
+            self._known = found, end - min(self.MARGIN, abs(end - bucket.now()) / 4)
 
     def _miss(self, bucket):
         """Say, once, that newer credentials are waited for, and raise NetworkError."""
@@ -2623,23 +2552,13 @@ class Provider:
         raise NetworkError(text)
 
     def _find(self, bucket):
-        """Return Credentials from the first source that has any, or from the one that had them
-        before: those of another would be somebody else's."""
-        given = self._given._replace(bucket=bucket, again=bool(self._source))
-        if self._source:
-            try:
-                return self._source(given)
-            except Absent as reason:
-                raise NetworkError(printable(str(reason))) from None
-        sources = [source for source in SOURCES     # a `profile` of ours goes before that
-                   if source is not from_environment or not given.config.get('profile')]
-        try:
-            found, self._source = first_of(sources, given)
-            return found
-        except Absent as reason:
-            raise ConfigError(printable(
-                'no credentials: write access_key_id and secret_access_key into ~/.s3keys; there '
-                'is %s' % reason, 2000)) from None
+        """Return Credentials from the first source that has any, then always from that: those of
+        another would be somebody else's."""
+        given = self._given._replace(bucket=bucket)
+        found, source = first_of(self._sources, given, '' if given.again else (
+            'no credentials: write access_key_id and secret_access_key into ~/.s3keys; there is '))
+        self._sources, self._given = [source], given._replace(again=True)
+        return found
 
 
 # -------------------------------------------------------------------------- Requests
@@ -2772,9 +2691,11 @@ class Request:
 
     def _ask_why(self, error):
         """Return why a HEAD was refused: by a GET, if the answer to that can tell more."""
-        # The reason may be a clock that couldn't be learnt, unless something was accepted before
-        skewed = error.bare_403 and error.date is None and not self._bucket.credentials.worked
-        if not skewed and (error.status != 400 or error.region not in ('', self._signed.region)):
+        # A 403 may come of a wrong clock, or of credentials that were replaced; but those that may
+        # only write get one each time, and aren't to ask twice as often for that
+        credentials, now = self._bucket.credentials, self._bucket.monotonic()
+        if now < credentials.trusted_until if error.bare_403 else (
+                error.status != 400 or error.region not in ('', self._signed.region)):
             return error
         get = copy.copy(self)
         get._method, get.headers = 'GET', dict(self.headers, range='bytes=0-0')
@@ -2782,10 +2703,13 @@ class Request:
             with self._connection.exchange(*get._sign()) as response:
                 get.raise_for_status(response)
         except ResponseError as told:
-            error = told
+            if told.status < 404:       # not 405 or 416, which only tell of the GET
+                error = told
         except (OSError, http.client.HTTPException, Error):
             pass
         self._connection.left = None
+        if error.status == 403 and error.code not in EXPIRED_CODES:
+            credentials.trusted_until = now + credentials.AGAIN
         return error
 
     def _wait(self, error, pause):
@@ -2963,7 +2887,7 @@ class Bucket:
         self.tls = functools.lru_cache(1)(      # one context for all connections
             lambda: tls_context(config.get('ca_bundle')))
         self._local = threading.local()
-        self.credentials = Provider(config, environ, self.endpoint.region)
+        self.credentials = Provider(config, environ)
         self.credentials.get(self)  # fail before a stream begins that can't be stored
         find_proxy(environ, self.endpoint.scheme, self.endpoint.host)
 
@@ -3035,6 +2959,8 @@ class Bucket:
         credentials = signed.credentials
         if error.code in EXPIRED_CODES:
             credentials = self.credentials.get(self, refused=credentials)
+        elif error.bare_403:        # another thread may have replaced them
+            credentials = self.credentials.get(self)
         with self.endpoint.lock:
             if error.code == 'RequestTimeTooSkewed' or error.bare_403:
                 self._correct_clock(error.date)

@@ -1218,8 +1218,8 @@ class UsageTests(ProgramTestCase):
         good = self.server.config()
         cases = (
                 (':6: unknown setting bucket', good + 'bucket name\n'),
-                (':7: no value for region', good + '\nregion \n'),
-                (':6: region is set twice', good + 'region eu-west-1\n'),
+                (':7: region: it has no value', good + '\nregion \n'),
+                (':6: region: it is set twice', good + 'region eu-west-1\n'),
                 (':6: part_size', good + 'part_size 4m\n'),
                 (':6: jobs', good + 'jobs many\n'),
                 (':6: addressing', good + 'addressing sideways\n'),
