@@ -3759,24 +3759,19 @@ class PartDigests:
             self._digests.append(digest)
             return
         while len(view):
+            piece, view = view[:self._left], view[self._left:]
+            self._current.update(piece)
+            self._left -= len(piece)
             if not self._left:
                 self._digests.append(self._current.digest())
                 self._left, self._current = self._size, md5()
-            piece = view[:self._left]
-            self._current.update(piece)
-            self._left -= len(piece)
-            view = view[len(piece):]
 
     def etag(self, count):
         """Return the ETag of the bytes so far; count: of the parts in the ETag, or 0."""
         digests = self._digests
-        if self._left < self._size or not digests:
+        if len(digests) < max(1, count):    # the last part is not full, or empty: see part_counts()
             digests = digests + [self._current.digest()]
-        if not count:
-            return digests[0].hex()
-        if len(digests) == count - 1:
-            digests = digests + [md5().digest()]        # see part_counts()
-        return '%s-%d' % (md5(b''.join(digests)).hexdigest(), len(digests))
+        return '%s-%d' % (md5(b''.join(digests)).hexdigest(), count) if count else digests[0].hex()
 
 
 # Of the AWS CLI and SDKs, s3cmd, s5cmd, rclone, mc, s3fs and older versions of s3dump.
@@ -3791,14 +3786,12 @@ def find_proof(bucket, key, head):
         return crc32_proof(head.crc32, bucket.part_size)
     etag = re.match(r'(?:W/)?"?([0-9a-f]{32})(?:-([0-9]{1,5}))?"?\Z', head.etag)
     encryption = head.headers.get('x-amz-server-side-encryption') or ''
-    count = int(etag.group(2) or 0) if etag else 0
     if bucket.opaque_etags or not etag or encryption.startswith('aws:kms'):
         reason = 'its ETag is not a checksum'
     elif md5() is None:
         reason = 'this Python has no MD5'
     else:
-        sizes, certain = find_part_sizes(bucket, key, head, count) if count else (
-            [head.size], True)
+        sizes, certain = find_part_sizes(bucket, key, head, int(etag.group(2) or 0))
         if sizes:
             return etag_proof(head.etag.strip('W/"'), sizes, certain, bucket.part_size)
         reason = 'the sizes of its parts are unknown'
@@ -3816,25 +3809,22 @@ def part_counts(total, size):
 def find_part_sizes(bucket, key, head, count):
     """Return the sizes that all *count* parts of an object but the last may have, none if the
     parts differ, and whether it must be one of them."""
-    ours, told, full = head.number('part-size'), 0, max(1, count - 1)
-    equal = 0 if head.size % full else head.size // full        # if the last one is empty
-    fits = [size for size in {ours, bucket.part_size, equal, *USUAL_PART_SIZES}
-            if count in part_counts(head.size, size)]
-    if ours in fits:            # else somebody copied it in other parts
-        return sorted(fits), True
-    try:
-        told = bucket.head_object(key, part=1).size
-        if count in part_counts(head.size, told):
-            if told < head.size == told * (count - 1) or told * (
-                    count - 1) + bucket.head_object(key, part=count).size == head.size:
-                return [told], True
-            if told < head.size:    # else the server ignores partNumber
-                return [], False
-    except ResponseError:
-        pass
-    if count == 1:
+    if count < 2:
         return [head.size], True
-    return ([], False) if 0 < told < head.size else (sorted(fits), False)
+    ours, told, full = head.number('part-size'), 0, count - 1
+    equal = head.size // full if head.size % full == 0 else 0       # if the last one is empty
+    fits = sorted(size for size in {ours, bucket.part_size, equal, *USUAL_PART_SIZES}
+                  if count in part_counts(head.size, size))
+    if ours in fits:            # else somebody copied it in other parts
+        return fits, True
+    with contextlib.suppress(ResponseError):
+        told = bucket.head_object(key, part=1).size
+        rest = head.size - told * full
+        if count in part_counts(head.size, told) and ((told < head.size and rest == 0) or (
+                bucket.head_object(key, part=count).size == rest)):
+            return [told], True
+    # A server that tells the size of the whole ignores partNumber
+    return [] if 0 < told < head.size else fits, False
 
 
 def look_at_all(bucket, workers, keys, ended):
@@ -3935,9 +3925,9 @@ def speed(count, seconds):
 
 
 def expect(truth, complaint):
-    """Like assert, but -O doesn't remove it."""
+    """Raise Error unless *truth* holds."""
     if not truth:
-        raise AssertionError(complaint)
+        raise Error(complaint)
 
 
 class SelfTest:
@@ -3972,20 +3962,19 @@ class SelfTest:
     def run(self, checks):
         """Run checks, print a line for each, and note what was allowed."""
         for name in checks:
-            word, allowed = 'ok', True
+            need, refused = self.NEEDS.get(name), False
             try:
-                need = self.NEEDS.get(name)
                 if need and not self.allowed.get(need):
                     raise Verdict('skip', 'without `%s` there is nothing to try' % need)
-                remark = getattr(self, name)()
+                word, remark = 'ok', getattr(self, name)()
             except Verdict as verdict:
                 word, remark = verdict.args
-                allowed = None if word == 'skip' else True
-            except (Error, OSError, AssertionError) as error:
-                word, remark, allowed = 'FAIL', error, None
-                if getattr(error, 'code', '') in ('AccessDenied', 'Forbidden'):
-                    word, remark, allowed = 'skip', 'these credentials may not: %s' % error, False
-            self.count[word], self.allowed[name] = self.count[word] + 1, allowed
+            except (Error, OSError) as error:
+                refused = getattr(error, 'code', '') in ('AccessDenied', 'Forbidden')
+                word, remark = ('skip', 'these credentials may not: %s' % error) if refused else (
+                    'FAIL', error)
+            self.count[word] += 1
+            self.allowed[name] = False if refused else True if word in ('ok', 'note') else None
             self._write(('%-4s  %-11s  %s' % (word, name, remark or '')).rstrip() + '\n')
 
     def summary(self):
@@ -4062,7 +4051,6 @@ class SelfTest:
             raise Verdict('skip', 'this server does not tell')
 
     def list(self):
-        """ListObjectsV2, and how far the clocks are apart."""
         expect(not list(self.bucket.list_objects(self.key)), 'the listing ignores its prefix')
         return 'signed requests are accepted' + (
             ', but the clock is off by %s' % duration(abs(self.bucket.offset))
@@ -4096,8 +4084,7 @@ class SelfTest:
         bucket, key = copy.copy(self.bucket), self.key + '-multipart'
         bucket.checksum = False
         bucket.part_size = bucket._config.get('part_size', MIN_PART_SIZE)
-        data = (self.data * (bucket.part_size // len(self.data) + 1))[:bucket.part_size + 1]
-        start = time.monotonic()
+        data, start = os.urandom(bucket.part_size + 1), time.monotonic()
         try:
             bucket.upload(key, io.BytesIO(data), unique=True)
         except ResponseError as error:
@@ -4106,19 +4093,15 @@ class SelfTest:
             raise
         self.written.append(key)
         remark = speed(len(data), time.monotonic() - start)
-        try:
-            if self._read(key, data)[1] == 'etag':
-                return remark + ", its ETag is the MD5 of its parts' MD5s"
-        except ResponseError as error:
-            if error.status != 403:
-                raise
+        if self.allowed.get('get') is False:
             return remark + ', not read back: these credentials may not read'
+        if self._read(key, data)[1] == 'etag':
+            return remark + ", its ETag is the MD5 of its parts' MD5s"
         if not bucket.opaque_etags:
             self.settings.append('etag opaque')
         return remark + ', its ETag is opaque'
 
     def abort(self):
-        """An upload that is aborted is gone."""
         key = self.key + '-aborted'
         upload = UploadEntry(key, self.bucket.create_multipart_upload(key), None)
         self.bucket.abort_multipart_upload(upload)
@@ -4126,10 +4109,9 @@ class SelfTest:
             self.bucket.upload_part(upload, 1, b'late')
         except ResponseError:
             return 'an aborted upload takes no parts'
-        raise AssertionError('an aborted upload still takes parts')
+        raise Error('an aborted upload still takes parts')
 
     def conditional(self):
-        """If-None-Match: * keeps what is there."""
         try:
             self.bucket.put_object(self.key, self.data)
         except ResponseError as error:
@@ -4202,30 +4184,27 @@ class SelfTest:
         return 'no rule aborts unfinished uploads: `s3dump.py clean` does'
 
     def delete(self):
-        """DeleteObject, for all that was written but what `overwrite` needs."""
-        left = int(self.key in self.written)
-        if not self.written[left:]:
+        if not self.written:
             raise Verdict('skip', 'nothing was written')
-        self._delete(left)
-        return 'all that was written'
-
-    def _delete(self, left):
         try:
-            while self.written[left:]:
+            while self.written:
                 self.bucket.delete_object(self.written[-1])
                 self.written.pop()
         except ResponseError as error:
             error.label = '%s* stays behind, %s' % (self.key, error.label)
             raise
+        return 'all that was written'
 
     def overwrite(self):
-        """Without that condition an object is replaced, unless a policy forbids it."""
+        """Without the condition an object is replaced, unless a policy forbids it."""
         kept = self.allowed['delete'] is False
+        if not self.written:
+            self._put('')
         try:
             self.bucket.put_object(self.key, self.data, overwrite=True)
         finally:
             if not kept:
-                self._delete(0)
+                self.delete()
         if kept:
             raise Verdict('note', 'whoever has these credentials may not delete what is there, but '
                                   'can replace it: see README, SET UP AMAZON')
