@@ -976,16 +976,12 @@ def completion_body(parts):
     body = io.BytesIO()             # of a megabyte: a list of 10,000 strings takes more
     body.write(b'<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">')
     for number, (etag, crc32) in enumerate(parts, 1):
+        etag = etag.replace('&', '&amp;').replace('<', '&lt;')
         checksum = '<ChecksumCRC32>%s</ChecksumCRC32>' % crc32 if crc32 else ''
         body.write(('<Part><PartNumber>%d</PartNumber><ETag>%s</ETag>%s</Part>\n'
-                    % (number, escape(etag), checksum)).encode())
+                    % (number, etag, checksum)).encode())
     body.write(b'</CompleteMultipartUpload>')
     return body.getvalue()
-
-
-def escape(text):
-    """Escape *text* for the inside of an XML element."""
-    return text.replace('&', '&amp;').replace('<', '&lt;').replace('>', '&gt;')
 
 
 def parse_upload_id(answer):
@@ -2945,13 +2941,14 @@ class Bucket:
         self.part_size = config.get('part_size', PART_SIZE)
         self.max_parts = config.get('max_parts', MAX_PARTS)
         self.checksum = config.get('checksum', 'crc32' if self.endpoint.aws else 'none') == 'crc32'
+        self.opaque_etags = config.get('etag') == 'opaque'      # whether they tell nothing
+        self.ca_bundle = ca_bundle = config.get('ca_bundle')
         self.limit = RateLimit(config.get('limit_rate'), sharers=self.jobs)
         self.times, self.tally, self.retain = Times(), Tally(), None
         self.report, self.signals, self.offset = report, signals, 0
         self._clock, self.monotonic, self.wait = clock, monotonic, wait
         self._environ = environ
-        self.tls = functools.lru_cache(1)(      # one context for all connections
-            lambda: tls_context(config.get('ca_bundle')))
+        self.tls = functools.lru_cache(1)(lambda: tls_context(ca_bundle))   # for all connections
         self._local = threading.local()
         self.credentials = Provider(config, environ, self.endpoint.region)
         self.credentials.get(self)  # fail before a stream begins that can't be stored
@@ -2977,16 +2974,6 @@ class Bucket:
         return hasty
 
     # For a Request
-
-    @property
-    def ca_bundle(self):
-        """The file or folder of CAs that the user names, or None."""
-        return self._config.get('ca_bundle')
-
-    @property
-    def opaque_etags(self):
-        """Whether an ETag says nothing about the data."""
-        return self._config.get('etag') == 'opaque'
 
     def now(self):
         """Return the seconds since the epoch, by the server's clock as far as it is known."""
@@ -3215,31 +3202,28 @@ class Bucket:
         request.stream(fill, full)
 
     def delete_object(self, key, etag=''):
-        """Delete an object, if it exists; *etag*: only one with this ETag, where the server knows
-        this condition."""
+        """Delete an object, if it exists; *etag*: only one that has this ETag."""
         headers = {'if-match': etag} if etag else {}
         try:
             Request(self, 'DeleteObject', 'DELETE', key, headers=headers).run(require_empty)
         except ResponseError as error:
-            if gone(error):         # by an attempt whose answer was lost, perhaps
-                return
-            if not etag or error.status not in (400, 403, 501):
+            if not gone(error):     # by an attempt whose answer was lost, perhaps
                 raise
-            self.delete_object(key)     # the condition is unknown, or needs a right of its own
 
     def delete_listed(self, entry):
         """Delete the object of a ListEntry; raises IntegrityError if it was replaced since."""
         try:
             self.delete_object(entry.key, entry.etag)
         except ResponseError as error:
-            if error.status != 412:
+            if not entry.etag or error.status not in (400, 403, 412, 501):
                 raise
-            if self.exists(entry.key) is False:     # RFC 9110, 13.1.1: 412 without an object, too
-                return
-            head = self.head_object(entry.key)      # there are servers that list other ETags
-            if (head.size, head.modified) != (entry.size, entry.modified):
-                raise IntegrityError('%s was replaced since it was listed' % quoted(entry.key, 300))
-            self.delete_object(entry.key)
+            if error.status == 412:     # without an object, too (RFC 9110, 13.1.1)
+                if self.exists(entry.key) is False:
+                    return
+                head = self.head_object(entry.key)      # there are servers that list other ETags
+                if (head.size, head.modified) != (entry.size, entry.modified):
+                    raise IntegrityError('%s was replaced since it was listed' % quoted(entry.key))
+            self.delete_object(entry.key)       # else If-Match is unknown, or needs another right
 
     def restore_object(self, key, days, tier='Standard'):
         """Ask for an archived object to be made readable for *days*; it does no harm to ask twice.
@@ -3332,7 +3316,7 @@ class Bucket:
         if region != 'us-east-1':
             body = ('<CreateBucketConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
                     '<LocationConstraint>%s</LocationConstraint></CreateBucketConfiguration>'
-                    % escape(region)).encode()
+                    % region).encode()
         request = Request(self, 'CreateBucket', 'PUT', body=body)
         try:
             made = request.run(lambda answer: require_empty(answer) or answer.headers.get('etag'))
