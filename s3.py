@@ -122,6 +122,7 @@ MAX_MESSAGE = 4 << 20               # bytes of an XML answer; 1,000 keys take 3.
 MAX_ERROR = 64 << 10                # bytes of an error document
 SOCKET_BUFFER = 4 << 20             # bytes that a kernel may take though nothing moves
 MAX_SKEW = 300                      # seconds that a clock may be off without correction
+BIRTH_OF_S3 = 1142294400            # 2006-03-14; no honest clock says less
 
 
 # ---------------------------------------------------------------------------- Errors
@@ -161,7 +162,7 @@ class ResponseError(Error):
     status: of HTTP; code, message, request_id: from S3's error document, or ''; region,
     location: where the server sends us, or ''; retry_after: seconds that it asks us to wait;
     date: its clock, in seconds since the epoch, or None; from_s3: whether there was an error
-    document.
+    document; bare_403: whether there was no reason at all, as in the answer to a HEAD.
 
     Source: Amazon S3 API Reference, "Error responses".
     """
@@ -174,12 +175,7 @@ class ResponseError(Error):
         operation = label.partition(' ')[0]
         self.hint = (HINTS.get(code) or HINTS.get(status, '')).replace(
             'ACTION', ACTIONS.get(operation, 's3:' + operation))
-        Error.__init__(self, status, code)
-
-    @property
-    def bare_403(self):
-        """Whether it gives no reason: the answer to a HEAD has no body."""
-        return self.status == 403 and not self.message and self.code == 'Forbidden'
+        self.bare_403 = status == 403 and not message and code == 'Forbidden'
 
     def __str__(self):
         text = '%s: %s (%d)' % (self.label, self.code, self.status)
@@ -252,11 +248,9 @@ def write_error(text):
     """Write *text* to standard error, as UTF-8; returns whether that worked."""
     # Not by sys.stderr, which would keep what it can't write, and make the exit status 120
     data = text.encode('utf-8', 'backslashreplace')
-    try:
+    with contextlib.suppress(OSError):
         while data and sys.stderr:  # None where it is closed, and 2 may be somebody else's
             data = data[os.write(2, data):]
-    except OSError:
-        pass
     return not data
 
 
@@ -902,19 +896,17 @@ class Document:
 
 
 def parse_time(text):
-    """Return the seconds since the epoch of 2009-10-12T17:50:30.000Z; raises ValueError."""
+    """Return the seconds since the epoch of 2009-10-12T17:50:30.000Z, also without the dashes and
+    colons; raises ValueError."""
     # strptime takes ten times as long, and a listing may hold a million times
-    return (parse_day(text[:10]) + 3600 * int(text[11:13]) + 60 * int(text[14:16])
-            + int(text[17:19]))
+    text = text.replace('-', '').replace(':', '')
+    return parse_day(text[:8]) + 3600 * int(text[9:11]) + 60 * int(text[11:13]) + int(text[13:15])
 
 
 @functools.lru_cache(maxsize=4096)
 def parse_day(text):
-    """Return the seconds since the epoch at which 2009-10-12 begins; raises ValueError."""
-    return calendar.timegm((int(text[0:4]), int(text[5:7]), int(text[8:10]), 0, 0, 0))
-
-
-BIRTH_OF_S3 = 1142294400            # 2006-03-14; no honest clock says less
+    """Return the seconds since the epoch at which 20091012 begins; raises ValueError."""
+    return calendar.timegm((int(text[:4]), int(text[4:6]), int(text[6:8]), 0, 0, 0))
 
 
 def parse_date(text):
@@ -3883,14 +3875,10 @@ def write_range(bucket, found, view, prepared, write):
 # Amazon S3 API Reference, "Signature Calculations for the Authorization Header" and "Using
 # Query Parameters": method, path, query, more headers, payload, signature.
 EXAMPLES = (
-    ('GET', '/test.txt', {}, {'range': 'bytes=0-9'}, b'',
-     'f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41'),
     ('PUT', '/test%24file.text', {}, {'date': 'Fri, 24 May 2013 00:00:00 GMT',
                                       'x-amz-storage-class': 'REDUCED_REDUNDANCY'},
      b'Welcome to Amazon S3.',
      '98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd'),
-    ('GET', '/', {'lifecycle': ''}, {}, b'',
-     'fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543'),
     ('GET', '/', {'max-keys': '2', 'prefix': 'J'}, {}, b'',
      '34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7'))
 EXAMPLE_KEY = Credentials('AKIAIOSFODNN7EXAMPLE', 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY')
@@ -3930,7 +3918,7 @@ class SelfTest:
     RIGHTS = (('list', 'list'), ('get', 'read'), ('put', 'write'), ('overwrite', 'overwrite'),
               ('delete', 'delete'), ('abort', 'abort'))
 
-    def __init__(self, write=sys.stdout.write if sys.stdout else lambda text: None):
+    def __init__(self, write=print):
         self._write, self.count = write, collections.Counter()
         self.written, self.settings, self.allowed = [], [], {}
         self.data = os.urandom(1 << 20)
@@ -3959,7 +3947,7 @@ class SelfTest:
                     'FAIL', error)
             self.count[word] += 1
             self.allowed[name] = False if refused else True if word in ('ok', 'note') else None
-            self._write(('%-4s  %-11s  %s' % (word, name, remark or '')).rstrip() + '\n')
+            self._write(('%-4s  %-11s  %s' % (word, name, remark or '')).rstrip())
 
     def summary(self):
         """Close the bucket; returns lines that say what it needs, and what the credentials may."""
@@ -3986,7 +3974,7 @@ class SelfTest:
         query = presign(EXAMPLE_KEY, 'us-east-1', 's3', EXAMPLE_TIME, 'GET', EXAMPLE_HOST,
                         '/test.txt', 86400)
         expect(query.endswith(EXAMPLE_PRESIGNED), 'the signature of a presigned URL is wrong')
-        return 'the %d examples that AWS publishes' % (len(EXAMPLES) + 1)
+        return '%d examples that AWS publishes' % (len(EXAMPLES) + 1)
 
     def TLS(self):
         if ssl is None:
@@ -3997,11 +3985,9 @@ class SelfTest:
     def hashes(self):
         data, remarks = bytes(8 << 20), []
         for name, function in (('SHA-256', sha256), ('MD5', md5), ('CRC32', zlib.crc32)):
-            start = time.perf_counter()
-            if function(data) is None:
-                remarks.append('%s disabled (ETags cannot be checked)' % name)
-            else:
-                remarks.append('%s %s' % (name, speed(len(data), time.perf_counter() - start)))
+            start, known = time.perf_counter(), function(data) is not None
+            remarks.append('%s %s' % (name, speed(len(data), time.perf_counter() - start) if known
+                                      else 'disabled (ETags cannot be checked)'))
         return ', '.join(remarks)
 
     def _put(self, suffix, bucket=None):
@@ -4014,10 +4000,8 @@ class SelfTest:
     def _read(self, key, data):
         """Compare an object with *data*; returns how fast it came, and how it was checked."""
         got, start, proof = bytearray(), time.monotonic(), 'length'
-        try:
+        with contextlib.suppress(IntegrityError):       # of opaque ETags
             proof = self.bucket.download([key], got.extend)
-        except IntegrityError:
-            pass
         expect(got == data, 'the data read back differ from those written')
         return speed(len(data), time.monotonic() - start), proof
 
@@ -4036,9 +4020,9 @@ class SelfTest:
 
     def list(self):
         expect(not list(self.bucket.list_objects(self.key)), 'the listing ignores its prefix')
+        ahead = self.bucket.offset
         return 'signed requests are accepted' + (
-            ', but the clock is off by %s' % duration(abs(self.bucket.offset))
-            if self.bucket.offset else '')
+            ', but the clock is off by %s' % duration(abs(ahead)) if ahead else '')
 
     def put(self):
         return speed(len(self.data), self._put('')) + (
