@@ -3673,27 +3673,25 @@ def crc32_combine(one, other, size):
     return crc32_multiply(crc32_shift(size), one) ^ other
 
 
-@functools.lru_cache(maxsize=64)    # nearly all parts have one size
+@functools.lru_cache(maxsize=256)   # nearly all parts have one size
 def crc32_shift(size):
     """Return the CRC32 by which to multiply that of what *size* bytes are appended to: x^(8 size).
 
     In the CRC32 of RFC 1952, section 8, the most significant bit is the coefficient of x^0.
     """
-    product, power, bits = 1 << 31, 1 << 30, 8 * size       # power: x^1, x^2, x^4, x^8...
-    while bits:
-        if bits & 1:
-            product = crc32_multiply(power, product)
-        power, bits = crc32_multiply(power, power), bits >> 1
-    return product
+    if not size:
+        return 1 << 31
+    half = crc32_shift(size // 2)
+    product = crc32_multiply(half, half)
+    return crc32_multiply(product, 1 << 23) if size % 2 else product
 
 
 def crc32_multiply(a, b):
     """Return the product of two CRC32s, as polynomials."""
     product = 0
-    while a:
-        if a & 1 << 31:
+    for bit in range(31, -1, -1):
+        if a >> bit & 1:
             product ^= b
-        a = a << 1 & 0xffffffff
         b = b >> 1 ^ (0xedb88320 if b & 1 else 0)
     return product
 
@@ -3745,7 +3743,7 @@ class PartDigests:
     def etag(self, count):
         """Return the ETag of the bytes so far; count: of the parts in the ETag, or 0."""
         digests = self._digests
-        if len(digests) < max(1, count):    # the last part is not full, or empty: see part_counts()
+        if len(digests) < max(1, count):    # the last part isn't full, or is empty
             digests = digests + [self._current.digest()]
         return '%s-%d' % (md5(b''.join(digests)).hexdigest(), count) if count else digests[0].hex()
 
@@ -3776,31 +3774,27 @@ def find_proof(bucket, key, head):
     return Proof('length', bucket.part_size, lambda view: None, lambda view, prepared: None, str)
 
 
-def part_counts(total, size):
-    """Return how many parts of *size* bytes an object of *total* bytes may have: older versions of
-    s3dump sent an empty last one if the stream had filled the one before."""
-    return {-(-total // size), total // size + 1} if size else ()
-
-
 def find_part_sizes(bucket, key, head, count):
     """Return the sizes that all *count* parts of an object but the last may have, none if the
     parts differ, and whether it must be one of them."""
+    def fits(size):             # the last part may be empty: older versions of s3dump sent such
+        return size and full * size <= head.size <= count * size
+
     if count < 2:
         return [head.size], True
     ours, told, full = head.number('part-size'), 0, count - 1
     equal = head.size // full if head.size % full == 0 else 0       # if the last one is empty
-    fits = sorted(size for size in {ours, bucket.part_size, equal, *USUAL_PART_SIZES}
-                  if count in part_counts(head.size, size))
-    if ours in fits:            # else somebody copied it in other parts
-        return fits, True
+    sizes = sorted(filter(fits, {ours, bucket.part_size, equal, *USUAL_PART_SIZES}))
+    if ours in sizes:           # else somebody copied it in other parts
+        return sizes, True
     with contextlib.suppress(ResponseError):
         told = bucket.head_object(key, part=1).size
         rest = head.size - told * full
-        if count in part_counts(head.size, told) and ((told < head.size and rest == 0) or (
-                bucket.head_object(key, part=count).size == rest)):
+        if fits(told) and ((told < head.size and rest == 0)
+                           or bucket.head_object(key, part=count).size == rest):
             return [told], True
     # A server that tells the size of the whole ignores partNumber
-    return [] if 0 < told < head.size else fits, False
+    return [] if 0 < told < head.size else sizes, False
 
 
 def look_at_all(bucket, workers, keys, ended):
