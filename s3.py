@@ -41,10 +41,6 @@ when to try again.  Whatever else the server refuses is an Error at once.  Any f
 upload aborts it: nothing appears under the key.  So does a signal: where the main thread
 waits, `signals` (NoSignals) may raise.
 
-Sections, in reading order: Limits, Errors, Configuration, Endpoint, Signature Version 4,
-Messages, Parts, Rate limit, Pace, Answers, Wire, Workers, Retries, Credentials, Requests, Bucket,
-Uploads, Proofs and downloads, Self-test.
-
 Python 3.6 or newer.  `python3 s3.py` is the self-test.
 """
 import _thread
