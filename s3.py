@@ -865,7 +865,7 @@ class Document:
         if b'<!DOCTYPE' in body or b'\0' in body:   # a bomb needs one of them
             raise BadAnswer('the answer of the server holds a document type')
         try:
-            self._root = ElementTree.fromstring(body)
+            self._root = ElementTree.fromstring(body.strip())
         except (ElementTree.ParseError, ValueError, LookupError) as error:
             raise BadAnswer('the answer of the server is not XML (%s): %s'
                             % (error, quoted(body[:60])))
@@ -915,8 +915,9 @@ def parse_date(text):
     return seconds if BIRTH_OF_S3 < seconds < 2 * 10**10 else None
 
 
-def parse_error(label, method, status, headers, body):
-    """Return the ResponseError for an answer of *status* >= 300."""
+def parse_error(label, answer):
+    """Return the ResponseError for an Answer of status >= 300."""
+    status, headers, body = answer
     try:
         get = Document(body, 'Error').get
     except BadAnswer:               # no body, a page, or XML with unescaped text
@@ -928,8 +929,7 @@ def parse_error(label, method, status, headers, body):
     if not code:
         code = {403: 'Forbidden', 404: 'NotFound', 412: 'PreconditionFailed'}.get(
             status, http.client.responses.get(status, 'unknown error'))
-        if body and method != 'HEAD':
-            message = 'not an S3 error but ' + quoted(body[:80])
+        message = 'not an S3 error but ' + quoted(body[:80]) if body else message
     return ResponseError(
         label, status, code, message,
         request_id=get('RequestId') or headers.get('x-amz-request-id') or '',
@@ -982,10 +982,9 @@ def parse_upload_id(answer):
 
 def require_completion(label, answer):
     """Raise the error that may stand in the Answer to a CompleteMultipartUpload in spite of 200."""
-    body = answer.body.strip()
-    if Document(body).name == 'Error':
-        raise parse_error(label, 'POST', answer.status, answer.headers, body)
-    Document(body, 'CompleteMultipartUploadResult')
+    if Document(answer.body).name == 'Error':
+        raise parse_error(label, answer)
+    Document(answer.body, 'CompleteMultipartUploadResult')
 
 
 def require_etag(answer):
@@ -2689,8 +2688,7 @@ class Request:
         self._bucket.endpoint.answered = True
         self._bucket.report('trace', '%s: %d' % (self.label, response.status))
         if response.status >= 300:
-            raise parse_error(self.label, self._method, response.status, response.headers,
-                              self._read(response).body)
+            raise parse_error(self.label, self._read(response))
         self._bucket.credentials.accepted(self._signed.credentials)
 
     def answer(self, response):

@@ -4002,11 +4002,11 @@ class ErrorTests(unittest.TestCase):
                 self.assertEqual(s3.printable(text), expected)
 
     def test_an_error_is_one_line_with_code_status_message_and_request_id(self):
-        error = s3.parse_error('UploadPart', 'PUT', 503, {'x-amz-request-id': 'ID'},
-                               b'<Error><Code>SlowDown</Code><Message>Please\nwait.</Message>'
-                               b'</Error>')
+        error = s3.parse_error('UploadPart', s3.Answer(
+            503, {'x-amz-request-id': 'ID'}, b'<Error><Code>SlowDown</Code><Message>Please\nwait.'
+            b'</Message></Error>'))
         self.assertEqual(str(error), 'UploadPart: SlowDown (503): Please\\nwait [request ID]')
-        error = s3.parse_error('PutObject', 'PUT', 502, {}, b'<html>\x1b[31mBad gateway</html>')
+        error = s3.parse_error('PutObject', s3.Answer(502, {}, b'<html>\x1b[31mBad gateway</html>'))
         self.assertNotIn('\x1b', str(error))
         self.assertIn('Bad Gateway (502)', str(error))
 
@@ -5294,7 +5294,7 @@ class RetriesTests(unittest.TestCase):
         for headers, expected in (({'retry-after': '7'}, 7), ({'x-amz-retry-after': '1500'}, 1.5),
                                   ({'retry-after': 'soon'}, 0), ({}, 0),
                                   ({'retry-after': '99999'}, 300)):
-            error = s3.parse_error('X', 'GET', 503, headers, b'')
+            error = s3.parse_error('X', s3.Answer(503, headers, b''))
             self.assertEqual(error.retry_after, expected)
             self.assertGreaterEqual(s3.Retries(lambda: 900, Clock()).pause(error), expected)
 
