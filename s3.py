@@ -927,8 +927,7 @@ def parse_error(label, answer):
     with contextlib.suppress(ValueError):
         date = parse_time(get('ServerTime'))
     if not code:
-        code = {403: 'Forbidden', 404: 'NotFound', 412: 'PreconditionFailed'}.get(
-            status, http.client.responses.get(status, 'unknown error'))
+        code = http.client.responses.get(status, 'Unknown').replace(' ', '')    # as S3's codes are
         message = 'not an S3 error but ' + quoted(body[:80]) if body else message
     return ResponseError(
         label, status, code, message,

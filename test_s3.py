@@ -4008,7 +4008,7 @@ class ErrorTests(unittest.TestCase):
         self.assertEqual(str(error), 'UploadPart: SlowDown (503): Please\\nwait [request ID]')
         error = s3.parse_error('PutObject', s3.Answer(502, {}, b'<html>\x1b[31mBad gateway</html>'))
         self.assertNotIn('\x1b', str(error))
-        self.assertIn('Bad Gateway (502)', str(error))
+        self.assertIn('BadGateway (502)', str(error))
 
 
 class ConfigurationTests(unittest.TestCase):
