@@ -972,7 +972,6 @@ def completion_body(parts):
 
 
 def parse_upload_id(answer):
-    """Return the upload id in the answer to a CreateMultipartUpload."""
     upload_id = Document(answer.body).get('UploadId')  # the name of the root differs in rclone
     if not upload_id:
         raise BadAnswer('the server gave no upload id')
@@ -2882,10 +2881,9 @@ class Head:
         """The end of its Object Lock, in seconds since the epoch, or 0; a legal hold has none."""
         if self.headers.get('x-amz-object-lock-legal-hold') == 'ON':
             return float('inf')
-        try:
+        with contextlib.suppress(ValueError):
             return parse_expiration(self.headers.get('x-amz-object-lock-retain-until-date')) or 0
-        except ValueError:
-            return 0
+        return 0
 
 
 # The refusals of a LocationConstraint: of Ceph, Zenko and MinIO, of servers that take no body
@@ -3909,7 +3907,6 @@ class SelfTest:
         self.data = os.urandom(1 << 20)
 
     def open(self, config):
-        """Begin to test a bucket."""
         self.bucket = Bucket(config)
         self.bucket.times.patience = 10     # somebody is waiting for the answer
         self.region = self.bucket.endpoint.region       # before the server corrects it
@@ -4107,10 +4104,7 @@ class SelfTest:
     def rate(self):
         limit = self.bucket.limit
         before, limit.rate = limit.rate, len(self.data)
-        try:
-            seconds = self._put('-rate')
-        finally:
-            limit.rate = before
+        seconds, limit.rate = self._put('-rate'), before
         remark = '1 MiB at 1 MiB/s took %.2f s' % seconds
         expect(seconds > 0.7, remark)
         return remark
