@@ -869,8 +869,7 @@ class Document:
         except (ElementTree.ParseError, ValueError, LookupError) as error:
             raise BadAnswer('the answer of the server is not XML (%s): %s'
                             % (error, quoted(body[:60])))
-        space, _, self.name = self._root.tag.rpartition('}')
-        self._space = space and space + '}'
+        self._space, self.name = re.match('({.*})?(.*)', self._root.tag).groups('')
         if name and name != self.name:
             raise BadAnswer('the answer of the server is a %s, where S3 says %s'
                             % (printable(self.name, 50), name))
@@ -3812,21 +3811,19 @@ def ranges_of(bucket, keys, heads):
             yield Range(key, head, proof, first, min(proof.range_size, head.size - first))
 
 
-def fetch_range(bucket, found, view):
-    """Fill *view*, in a thread; returns what the proof can compute of it alone."""
-    bucket.get_object(found.key, view, found.first, found.head)
-    return found.proof.prepare(view)
-
-
 def download(bucket, workers, keys, heads, write):
     """Write all objects to write(view) as their ranges come in; returns how they were checked."""
+    def fetch(found, view):         # in a thread
+        bucket.get_object(found.key, view, found.first, found.head)
+        return found.proof.prepare(view)
+
     ranges, pending, proofs = ranges_of(bucket, keys, heads), collections.deque(), set()
     following = next(ranges)
     while following or pending:
         if following and len(pending) <= workers.jobs:
             buffer = workers.buffer()
             pending.append((following, buffer, workers.submit(
-                fetch_range, bucket, following, buffer[:following.size])))
+                fetch, following, buffer[:following.size])))
             following = next(ranges, None)
         elif not pending[0][-1].done:
             workers.listen()
@@ -3932,12 +3929,15 @@ class SelfTest:
             self._write(('%-4s  %-11s  %s' % (word, name, remark or '')).rstrip())
 
     def summary(self):
-        """Close the bucket; returns lines that say what it needs, and what the credentials may."""
+        """Tidy up; returns lines that say what the bucket needs, and what the credentials may."""
+        with contextlib.suppress(Error, Verdict):
+            self.delete()
         self.bucket.close()
         region = self.bucket.endpoint.region
         if region != self.region:
             self.settings.append('region ' + region)
-        lines = ['this server needs no other settings'] if not self.settings else [
+        lines = ['%s* stays behind' % printable(self.key)] * bool(self.written)
+        lines += ['this server needs no other settings'] if not self.settings else [
             'settings that this server needs, to be pasted into the configuration:'] + self.settings
         for answer, text in ((True, 'these credentials may %s'), (False, 'they may not %s'),
                              (None, 'unknown: whether they may %s')):
@@ -4140,15 +4140,10 @@ class SelfTest:
 
     def overwrite(self):
         """Without the condition an object is replaced, unless a policy forbids it."""
-        kept = self.allowed['delete'] is False
         if not self.written:
             self._put('')
-        try:
-            self.bucket.put_object(self.key, self.data, overwrite=True)
-        finally:
-            if not kept:
-                self.delete()
-        if kept:
+        self.bucket.put_object(self.key, self.data, overwrite=True)
+        if self.allowed['delete'] is False:
             raise Verdict('note', 'whoever has these credentials may not delete what is there, but '
                                   'can replace it: see README, SET UP AMAZON')
         return 'whoever has these credentials can replace what is there'
