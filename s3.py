@@ -3811,19 +3811,21 @@ def ranges_of(bucket, keys, heads):
             yield Range(key, head, proof, first, min(proof.range_size, head.size - first))
 
 
+def fetch_range(bucket, found, view):
+    """Fill *view*, in a thread; returns what the proof can compute of it alone."""
+    bucket.get_object(found.key, view, found.first, found.head)
+    return found.proof.prepare(view)
+
+
 def download(bucket, workers, keys, heads, write):
     """Write all objects to write(view) as their ranges come in; returns how they were checked."""
-    def fetch(found, view):         # in a thread
-        bucket.get_object(found.key, view, found.first, found.head)
-        return found.proof.prepare(view)
-
     ranges, pending, proofs = ranges_of(bucket, keys, heads), collections.deque(), set()
     following = next(ranges)
     while following or pending:
         if following and len(pending) <= workers.jobs:
             buffer = workers.buffer()
             pending.append((following, buffer, workers.submit(
-                fetch, following, buffer[:following.size])))
+                fetch_range, bucket, following, buffer[:following.size])))
             following = next(ranges, None)
         elif not pending[0][-1].done:
             workers.listen()
