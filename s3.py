@@ -1006,13 +1006,6 @@ UploadEntry = collections.namedtuple('UploadEntry', 'key upload_id initiated')
 UploadEntry.__doc__ = 'An unfinished upload, initiated in seconds since the epoch.'
 
 
-def decoder(listing, prefix):
-    """Return the function that decodes the keys of a listing (a Document): they are url-encoded,
-    unless the server ignored our wish; one that lacks the prefix was encoded without a word."""
-    return unquote if listing.get('EncodingType') == 'url' else lambda key: (
-        key if key.startswith(prefix) or not unquote(key).startswith(prefix) else unquote(key))
-
-
 def unquote(text):
     """Like unquote_plus(), but a listing takes a tenth less time: in the keys of dumps only these
     two are encoded."""
@@ -3250,11 +3243,14 @@ class Bucket:
     def _pages(self, operation, root, query, markers, headers=(), key=''):
         """Yield the pages of a listing, each a Document whose root is called *root*, and what
         decodes its keys; markers: as for next_page()."""
-        marker = {}
+        marker, prefix = {}, query.get('prefix', '')
         while True:
             page = Request(self, operation, 'GET', key, dict(query, **marker), headers).run(
                 lambda answer: Document(answer.body, root))
-            decode = decoder(page, query.get('prefix', ''))
+            # A server may ignore our wish for encoded keys, or encode them without a word
+            decode = unquote if page.get('EncodingType') == 'url' else lambda key: (
+                key if key.startswith(prefix) or not unquote(key).startswith(prefix)
+                else unquote(key))
             yield page, decode
             if page.get('IsTruncated') != 'true':
                 return
