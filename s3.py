@@ -1041,16 +1041,6 @@ def list_entries(listing, decode):
             raise BadAnswer('an entry of the listing lacks its key, size or time')
 
 
-def upload_entries(listing, decode):
-    """Yield the UploadEntries of a page of ListMultipartUploads."""
-    for texts in listing.all('Upload'):
-        try:
-            yield UploadEntry(decode(texts['Key']), texts['UploadId'],
-                              parse_time(texts['Initiated']))
-        except (KeyError, ValueError):
-            raise BadAnswer('an upload in the listing lacks its key, id or time')
-
-
 # ----------------------------------------------------------------------------- Parts
 # How a stream becomes parts, and one too long for an object becomes volumes.
 
@@ -3230,7 +3220,12 @@ class Bucket:
         query = {'uploads': '', 'prefix': prefix, 'encoding-type': 'url'}
         for page, decode in self._pages('ListMultipartUploads', 'ListMultipartUploadsResult',
                                         query, ('key-marker', 'upload-id-marker')):
-            yield from upload_entries(page, decode)
+            for texts in page.all('Upload'):
+                try:
+                    yield UploadEntry(decode(texts['Key']), texts['UploadId'],
+                                      parse_time(texts['Initiated']))
+                except (KeyError, ValueError):
+                    raise BadAnswer('an upload in the listing lacks its key, id or time')
 
     def list_parts(self, multipart):
         """Yield the sizes of the parts of an unfinished upload (ListParts)."""
