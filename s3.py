@@ -4061,8 +4061,7 @@ class SelfTest:
             if error.code != 'PreconditionFailed':
                 raise
             return 'an existing object is not overwritten'
-        raise Verdict('skip', 'this server ignores If-None-Match: whoever has the credentials can '
-                              'overwrite')
+        raise Verdict('skip', 'this server ignores If-None-Match: these credentials can overwrite')
 
     def payload(self):
         """A part that is damaged on its way is refused."""
