@@ -257,9 +257,8 @@ class Dump:
 def stamp_time(stamp, otherwise):
     """Return the seconds since the epoch of a key's stamp, *otherwise* if it can't be true."""
     try:
-        seconds = s3.parse_day('%s-%s-%s' % (stamp[:4], stamp[4:6], stamp[6:8])) + 3600 * int(
-            stamp[9:11]) + 60 * int(stamp[11:13]) + int(stamp[13:15])
-    except (TypeError, ValueError):     # none, or somebody made this key by hand
+        seconds = s3.parse_time(stamp)
+    except (AttributeError, ValueError):    # none, or somebody made this key by hand
         return otherwise
     return seconds if seconds > s3.BIRTH_OF_S3 else otherwise
 
