@@ -1586,7 +1586,7 @@ class Connection:
         except (OSError, http.client.HTTPException) as error:
             raise reader.broken or error    # the first of them
         except ValueError as error:     # http.client trips over some nonsense
-            if certificate_error(error):    # a ValueError in Python 3.6
+            if isinstance(error, getattr(ssl, 'CertificateError', ())):     # Python 3.6
                 raise ssl.SSLError(1, 'CERTIFICATE_VERIFY_FAILED: %s' % error)
             raise BadAnswer('the server does not speak HTTP: %s' % printable(str(error), 100))
         finally:
@@ -2035,6 +2035,8 @@ DAMAGED_CODES = {'BadDigest', 'XAmzContentSHA256Mismatch', 'XAmzContentChecksumM
 AGED_CODES = {'RequestTimeTooSkewed'}   # though the clocks agree: it waited in a queue
 EXPIRED_CODES = {'ExpiredToken', 'ExpiredTokenException', 'TokenRefreshRequired', 'InvalidToken',
                  'InvalidAccessKeyId'}  # the last where somebody rotates keys in a file
+NO_TLS = ('WRONG_VERSION_NUMBER|protocol version|unsupported protocol|wrong ssl version|'
+          'version too low|no protocols available|legacy (sigalg|renegotiation)')
 
 
 def too_fast(error):
@@ -2049,33 +2051,12 @@ def most_tries(error):
             return NO_END
         return 5 if error.status == 200 or error.code in DAMAGED_CODES | AGED_CODES else 1
     if isinstance(error, OSError):
-        final = (tls_failure(error)
-                 or 'Tunnel connection failed: 4' in str(error)
-                 or error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM))
-        return 1 if final else NO_END
+        return 1 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM) or re.search(
+            'CERTIFICATE_VERIFY_FAILED|Tunnel connection failed: 4|' + NO_TLS, str(error)
+        ) else NO_END
     if isinstance(error, (http.client.IncompleteRead, NetworkError)):
         return NO_END               # the latter is of a source of credentials
     return 5 if isinstance(error, (http.client.HTTPException, BadAnswer)) else 1
-
-
-def certificate_error(error):
-    """Whether TLS failed because the certificate isn't good."""
-    return ssl is not None and (isinstance(error, ssl.CertificateError)
-                                or 'CERTIFICATE_VERIFY_FAILED' in str(error))
-
-
-def tls_failure(error, now=0, ca_bundle=None):
-    """Return what to say of TLS that fails as often as it is tried, or '' for any other error."""
-    if certificate_error(error):
-        return "the server's certificate is not accepted: %s%s" % (
-            brief(error), certificate_hint(str(error), now, ca_bundle))
-    if 'WRONG_VERSION_NUMBER' in str(error):
-        return 'the server does not speak TLS: is it an http:// endpoint?'
-    if re.search('protocol version|unsupported protocol|wrong ssl version|version too low|'
-                 'no protocols available|legacy (sigalg|renegotiation)', str(error)):
-        return ('the server and this Python (%s) have no version of TLS in common: both need TLS '
-                '1.2 or newer' % ssl.OPENSSL_VERSION)
-    return ''
 
 
 def brief(error):
@@ -2086,49 +2067,45 @@ def brief(error):
         return 'no answer in time'
     if isinstance(error, http.client.IncompleteRead):
         return 'the answer broke off'
-    return printable(getattr(error, 'strerror', None) or str(error) or type(error).__name__, 300)
+    text = printable(getattr(error, 'strerror', None) or str(error) or type(error).__name__, 300)
+    return "the server's certificate is not accepted: " * ('VERIFY_FAILED' in text) + text
 
 
 def network_error(what, endpoint, proxy, error, attempts, now, ca_bundle=None):
     """Return the NetworkError that explains *error* in a line."""
-    reason = tls_failure(error, now, ca_bundle) or brief(error) + (
-        outage_hint(endpoint, proxy, error) if attempts > 1 else '')    # once only: it is optional
+    reason = brief(error)
+    if attempts > 1 or most_tries(error) == 1:      # once only: it is optional
+        reason += network_hint(endpoint, proxy, error, now, ca_bundle)
     through = ' through the proxy %s:%d' % proxy[:2] if proxy else ''
     tried = ' (gave up after %d attempts)' % attempts if attempts > 1 else ''
     return NetworkError(printable('%s: %s%s: %s%s' % (
         what, endpoint.authority, through, reason, tried)))
 
 
-def outage_hint(endpoint, proxy, error):
-    """Return where to look if the server can't be reached, or ''."""
-    hints = (
-        (socket.gaierror, '; check the name %s, and that this machine can look up names'
+def network_hint(endpoint, proxy, error, now, ca_bundle):
+    """Return what to do about *error*: by the first row that fits its name and text, or ''."""
+    ca = ('; ca_bundle %s must hold the CA that signed it (a folder after `openssl rehash`)'
+          % ca_bundle if ca_bundle else '; ca_bundle names the CA of a server of your own')
+    clock = time.strftime('; is the clock right? it says %Y-%m-%d %H:%M UTC', time.gmtime(now))
+    rows = (
+        ('VERIFY_FAILED.*([Hh]ostname|IP address)', '; the host of endpoint must be a name in it: '
+         "`addressing path` keeps the bucket's name out"),
+        ('VERIFY_FAILED.*(expired|not yet valid)', clock + '; if so, the server needs another one'),
+        (r'VERIFY_FAILED.*verify failed \(', clock + ca),      # Python 3.6 doesn't say why
+        ('VERIFY_FAILED.*(issuer|self.signed)', ca),
+        ('VERIFY_FAILED', '' if ca_bundle else ca),
+        ('WRONG_VERSION_NUMBER', '; the server does not speak TLS: is it an http:// endpoint?'),
+        (NO_TLS, '; the server and this Python (%s) have no version of TLS in common: both need '
+         'TLS 1.2 or newer' % getattr(ssl, 'OPENSSL_VERSION', '')),
+        ('SSL|TLS was', '; does the server speak TLS at this port, or is it an http:// endpoint?'),
+        ('gaierror', '; check the name %s, and that this machine can look up names'
          % (proxy or endpoint).host),
-        (getattr(ssl, 'SSLError', ()), '; does the server speak TLS at this port, or is it an '
-         'http:// endpoint?'),
-        (ConnectionResetError, '; is it an https:// endpoint?' * (endpoint.scheme == 'http')),
-        (ConnectionRefusedError, '; nothing answers at this port: check the %s'
+        ('ConnectionReset', '; is it an https:// endpoint?' * (endpoint.scheme == 'http')),
+        ('ConnectionRefused', '; nothing answers at this port: check the %s'
          % ('proxy' if proxy else 'endpoint')),
-        (socket.timeout, '' if proxy else '; is a firewall or a proxy in between?'))
-    return next((hint for kind, hint in hints if isinstance(error, kind)), '')
-
-
-def certificate_hint(text, now, ca_bundle):
-    """Return what to do about a certificate that was refused with this *text*."""
-    if re.search('(?i)hostname|ip address', text):
-        return ('; the host of endpoint must be a name in it: `addressing path` keeps the '
-                "bucket's name out")
-    hint, untold = '', 'verify failed (' in text        # 3.6 doesn't say why
-    clock = '; is the clock right? it says %s' % time.strftime('%Y-%m-%d %H:%M UTC',
-                                                               time.gmtime(now))
-    if 'expired' in text or 'not yet valid' in text:
-        return clock + '; if so, the server needs another one'
-    if not ca_bundle:
-        hint = '; ca_bundle names the CA of a server of your own'
-    elif untold or re.search('issuer|self.signed', text):
-        hint = ('; ca_bundle %s must hold the CA that signed it (a folder after `openssl rehash`)'
-                % ca_bundle)
-    return (clock if untold else '') + hint
+        ('[Tt]imeout', '' if proxy else '; is a firewall or a proxy in between?'))
+    text = '%s %s' % (type(error).__name__, error)
+    return next((hint for pattern, hint in rows if re.search(pattern, text)), '')
 
 
 def duration(seconds):
@@ -2744,10 +2721,14 @@ class Request:
                     return
             except NetworkError as failure:     # no newer credentials to be had now
                 error = failure
-        elif isinstance(error, OSError) and connection.reused and not (
-                self.retries.attempts or self.retries.moved):
-            self.retries.attempts = 1   # the connection had idled too long: no fault, no pause
-            return
+            except BadAnswer as failure:        # a redirect that isn't followed
+                raise self._final(failure)
+        elif isinstance(error, OSError):
+            if connection.reused and not (self.retries.attempts or self.retries.moved):
+                self.retries.attempts = 1   # the connection had idled too long: no fault, no pause
+                return
+            if self._bucket.endpoint.answered and re.search(NO_TLS, str(error)):
+                error = OSError(errno.EPROTO, 'TLS was damaged on its way')
         if too_fast(error):
             self._bucket.tally.slowed.append(self._bucket.monotonic())
         pause = self.retries.pause(error, sent)
@@ -3039,10 +3020,7 @@ class Bucket:
             if error.code == 'RequestTimeTooSkewed' or error.bare_403:
                 self._correct_clock(error.date)
             elif error.status in (301, 307, 400) and (error.region or error.location):
-                try:
-                    self.endpoint.move(error.region, error.location)
-                except BadAnswer as refusal:
-                    raise BadAnswer('%s: %s' % (error.label, refusal)) from None
+                self.endpoint.move(error.region, error.location)
             return signed != self.signed_for(credentials)
 
     def _correct_clock(self, date):

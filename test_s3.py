@@ -5046,6 +5046,33 @@ class ConnectionTests(ClientTestCase):
             self.bucket(self.server(), endpoint='https' + url[4:]).put_object('key', b'')
         self.assertEqual(self.clock.now, 0)
 
+    def test_tls_that_was_damaged_on_its_way_is_tried_again_once_the_server_has_answered(self):
+        page, alert = b'HTTP/1.0 400 Bad Request\r\n\r\n', b'\x15\3\1\0\2\2\x46'
+        with certificate() as path:
+            server, pages = self.server(certfile=path), [page]
+            bucket = self.bucket(server)
+            bucket.put_object('key', b'')
+            bucket.close()
+
+            def interject(*_):          # in clear text, in place of a record
+                for connection in list(server.live):
+                    while pages:
+                        socket.socket.send(connection.socket, pages.pop())
+
+            def resolve(*_, **__):
+                return [(socket.AF_INET, socket.SOCK_STREAM, 6, '', ('127.0.0.1', ports.pop()))]
+
+            server.on('HeadObject', interject)
+            self.assertTrue(bucket.exists('key'))
+            self.assertEqual((pages, bucket.tally.retries), ([], 1))
+            for data in (page, alert):
+                bucket.close()
+                ports = [server.port, int(self.saying(data).rpartition(':')[2])]
+                with unittest.mock.patch.object(socket, 'getaddrinfo', resolve):
+                    self.assertTrue(bucket.exists('key'))
+                self.assertEqual(ports, [])
+            self.assertIn('TLS was damaged on its way; next try', str(self.reports))
+
 
 class ProxyClientTests(ClientTestCase):
     """HTTPS_PROXY, HTTP_PROXY and NO_PROXY."""
