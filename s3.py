@@ -1848,22 +1848,28 @@ class Workers:
         return self._pace.jobs(self._bucket.monotonic())
 
     def buffer(self):
-        """Return a memoryview for a part, as soon as one is free."""
-        while len(self._unfinished) > self.jobs or (
-                self._unfinished and not self._free and self._made > self.jobs):
+        """Return a memoryview for a part, as soon as there is one."""
+        while not self.has_buffer():
             self.listen()
+        return self._free.popleft()
+
+    def has_buffer(self):
+        """Whether there is a buffer: one that is free, or is made if there is room for it, while
+        no more than the jobs are in use."""
         self._raise()
         while self._free and self._made > self.jobs + 1:    # more were tried in vain
             self._free.pop()
             self._made -= 1
-        if self._free:
-            return self._free.popleft()
-        self._made += 1
-        try:                        # not a bytearray, whose pages are taken at once
-            return memoryview(mmap.mmap(-1, self._bucket.part_size,
-                                        mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
-        except OSError:
-            raise MemoryError('no room for a part')
+        in_use = self._made - len(self._free)
+        if not self._free and in_use <= self.jobs:
+            try:                    # not a bytearray, whose pages are taken at once
+                self._free.append(memoryview(mmap.mmap(
+                    -1, self._bucket.part_size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)))
+                self._made += 1
+            except OSError:
+                if not in_use:      # else one of those will come free
+                    raise MemoryError('no room for a part')
+        return bool(self._free) and in_use <= self.jobs
 
     @contextlib.contextmanager
     def all_at_once(self):
@@ -3887,7 +3893,7 @@ def download(bucket, workers, keys, heads, write):
     ranges, pending, proofs = ranges_of(bucket, keys, heads), collections.deque(), set()
     following = next(ranges)
     while following or pending:
-        if following and len(pending) <= workers.jobs:
+        if following and workers.has_buffer():
             buffer = workers.buffer()
             pending.append((following, buffer, workers.submit(
                 fetch_range, bucket, following, buffer[:following.size])))

@@ -43,6 +43,7 @@ import http.client
 import io
 import itertools
 import json
+import mmap
 import os
 import random
 import re
@@ -5235,6 +5236,26 @@ class WorkerTests(ClientTestCase):
         self.assertEqual(sum(each() is not None for each in mapped), 3)
         workers.release(kept)
         workers.stop()
+
+    def test_where_memory_has_no_room_for_all_buffers_fewer_do(self):
+        def scarce(*arguments, real=mmap.mmap):
+            if len(made) == room:
+                raise OSError(errno.ENOMEM, 'Cannot allocate memory')
+            made.append(None)
+            return real(*arguments)
+
+        server = self.server()
+        bucket = self.bucket(server, jobs=4)
+        with unittest.mock.patch.object(mmap, 'mmap', scarce):
+            for room in (1, 2, 4):
+                made = []
+                bucket.upload('%d' % room, io.BytesIO(pattern(20000)))
+                self.assertEqual((server.objects['%d' % room].data, len(made)),
+                                 (pattern(20000), room))
+                made = []
+                self.assertEqual(self.restored(bucket, '%d' % room)[0], pattern(20000))
+            room, made = 0, []
+            self.assertRaises(MemoryError, bucket.upload, 'key', io.BytesIO(b'data'))
 
     def test_what_waits_for_the_rate_limit_can_be_cancelled(self):
         bucket = self.bucket(self.server())
