@@ -1193,23 +1193,9 @@ def available_memory(root='/'):
 
 
 # --------------------------------------------------------------------------- Answers
-# http.client lets truncation pass when it fills a buffer, and waits for ever for a server that
-# sends a byte a minute; so here bytes are counted, and the time is limited.
+# http.client lets truncation pass when it fills a buffer; so here bytes are counted.
 
 Answer = collections.namedtuple('Answer', 'status headers body')
-
-
-def read_answer(response):
-    """Return the whole Answer, MAX_MESSAGE bytes at most; of an error only the beginning."""
-    most = MAX_MESSAGE if response.status < 300 else MAX_ERROR
-    body = response.read(most + 1 if response.length is None else min(most + 1, response.length))
-    if len(body) <= most:
-        if response.length:
-            raise http.client.IncompleteRead(b'', response.length)
-        response.read()             # nothing; the read before may leave the response open
-    elif response.status < 300:
-        raise BadAnswer('the answer of the server has no end')
-    return Answer(response.status, response.headers, body[:most])
 
 
 def seek_range(response, first, count):
@@ -1218,25 +1204,24 @@ def seek_range(response, first, count):
 
     Some servers answer a ranged GET with 200, and with the range or the whole object.
     """
-    said = re.match(r'bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]*)',
-                    response.headers.get('content-range') or '')
-    length = response.length
-    if said or response.status == 206:
-        if not said or (int(said.group(1)), int(said.group(2))) != (first, first + count - 1) \
-                or length not in (None, count):
-            raise BadAnswer('the server was asked for bytes %d-%d, and sends %s'
-                            % (first, first + count - 1, said.group(0) if said else 'others'))
-        return int(said.group(3)) if said.group(3) else None
+    said, length = response.headers.get('content-range') or '', response.length
+    if response.status == 206 or said.startswith('bytes '):
+        asked = 'bytes %d-%d' % (first, first + count - 1)
+        given, _, size = said.partition('/')
+        if given != asked or length not in (None, count):
+            raise BadAnswer('the server was asked for %s, and sends %s' % (
+                asked, printable(given, 60) or 'others'))
+        return int(size) if re.fullmatch('[0-9]{1,19}', size) else None
     if not response.headers.get('etag'):
         raise BadAnswer('an answer without an ETag is not from S3')
     if length != count:
         rest = first
         while rest:
             got = len(response.read(min(rest, BLOCK)))
-            if not got and (response.length == 0 or response.chunked):
-                raise BadAnswer('the server ignores ranges, and its object ends early')
             if not got:
-                raise http.client.IncompleteRead(b'', rest)
+                raise http.client.IncompleteRead(b'', rest) if (
+                    response.length != 0 and not response.chunked) else BadAnswer(
+                    'the server ignores ranges, and its object ends early')
             rest -= got
     return None
 
@@ -1267,14 +1252,11 @@ class NoSignals:
     def poll(self):
         """Called now and then while the main thread waits for other threads."""
 
-    def __enter__(self):
+    def __enter__(self, *_):
         pass
 
-    def __exit__(self, *_):
-        pass
+    __exit__ = __enter__
 
-
-NO_SIGNALS = NoSignals()
 
 Proxy = collections.namedtuple('Proxy', 'host port headers')
 
@@ -1345,20 +1327,6 @@ def find_addresses(host, port):
     return sorted(found, key=order)
 
 
-def begin_connecting(family, kind, protocol, _, address):
-    """Return a socket that is being connected to *address*; raises OSError."""
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setblocking(False)
-        number = sock.connect_ex(address)
-        if number not in (0, errno.EINPROGRESS, errno.EINTR):
-            raise OSError(number, os.strerror(number))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
 def connect_first(host, port, seconds, check):
     """Return a socket that is connected to *host*, within *seconds*; check: called now and then,
     may raise.  Raises the most telling OSError.
@@ -1368,30 +1336,28 @@ def connect_first(host, port, seconds, check):
     """
     addresses, trying, failures = find_addresses(host, port), {}, []
     end = time.monotonic() + seconds
-    try:
+    with contextlib.ExitStack() as stack:       # which closes all but the one that is returned
         while (addresses or trying) and time.monotonic() < end:
             check()
-            if addresses:
-                address = addresses.pop(0)
-                try:
-                    sock = begin_connecting(*address)
-                except OSError as error:
-                    failures.append(error)
-                    continue
-                trying[sock.fileno()] = sock, address
-            pause = min(NEXT_ADDRESS, end - time.monotonic())
-            for descriptor in ready(trying, select.POLLOUT, pause):
-                sock, address = trying.pop(descriptor)
-                number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                if not number:
+            try:
+                if addresses:
+                    address = addresses.pop(0)
+                    sock = stack.enter_context(socket.socket(*address[:3]))
+                    sock.setblocking(False)
+                    with contextlib.suppress(BlockingIOError):
+                        sock.connect(address[4])
+                    trying[sock.fileno()] = sock, address
+                pause = min(NEXT_ADDRESS, end - time.monotonic())
+                for descriptor in ready(trying, select.POLLOUT, pause)[:1]:
+                    sock, address = trying.pop(descriptor)
+                    number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                    if number:
+                        raise OSError(number, os.strerror(number))
                     if failures or trying:
                         ANSWERED[host, port] = address
-                    return sock
-                sock.close()
-                failures.append(OSError(number, os.strerror(number)))
-    finally:
-        for sock, _ in trying.values():
-            sock.close()
+                    return socket.socket(*address[:3], fileno=sock.detach())
+            except OSError as error:
+                failures.append(error)
     if addresses or trying:
         failures.append(socket.timeout('timed out'))
     raise max(failures, key=lambda error: (isinstance(error, ConnectionError),
@@ -1422,12 +1388,11 @@ class Connection:
         self._bucket, self._origin, self.limit = bucket, origin, limit
         self._environ, self._signals = environ, signals
         self.proxy = None           # the Proxy that the connection goes through
-        self._sock = None
-        self._used = None           # what it is connected to, and when it was used, by the clock
+        self._sock = self._reader = None    # the latter: the Reader of the answer
+        self._place = self._used = None     # where it leads; when it was used, by the clock
         self.reused = False         # whether the request under way found it open
         self.left = None            # bytes of the last request that were not sent; None if none
                                     # was, or it succeeded
-        self._reader = None         # the Reader of the answer
         self._alarm = threading.Lock()      # held until cancel(), which thus ends pause()
         self._alarm.acquire()
 
@@ -1435,30 +1400,33 @@ class Connection:
     def cancelled(self):
         return not self._alarm.locked()
 
+    def go_home_if_cancelled(self):
+        if self.cancelled:
+            raise Cancelled()
+
     def _open(self, timeout):
         """Connect, unless the connection has proven to be alive."""
-        origin = self._origin
+        origin, self.left = self._origin, None
         place = origin.scheme, origin.host, origin.port, self.limit.rate is None
-        self.left = None
-        self._go_home_if_cancelled()
-        self.reused = bool(self._sock and self._used[0] == place
-                           and self._bucket.monotonic() - self._used[1] < IDLE_TIME
+        self.go_home_if_cancelled()
+        self.reused = bool(self._sock and self._place == place
+                           and self._bucket.monotonic() - self._used < IDLE_TIME
                            and not ready([self._sock], select.POLLIN, 0))   # that is its end
         if not self.reused:
             self.close()
-            self.proxy = find_proxy(self._environ, origin.scheme, origin.host)
+            self._place = place
             with self._signals:
                 self._connect(*place[:3], timeout=min(CONNECT_TIMEOUT, timeout))
-        self._used = place, self._bucket.monotonic()
         self._keep_short()
         self._sock.settimeout(timeout)
-        self._go_home_if_cancelled()
+        self.go_home_if_cancelled()
 
     def _connect(self, scheme, host, port, timeout):
         """Connect, through the proxy if there is one, and begin TLS if need be."""
         context = self._bucket.tls() if scheme == 'https' else None
+        self.proxy = find_proxy(self._environ, scheme, host)
         self._sock = connect_first(*(self.proxy or (host, port))[:2], timeout,
-                                   self._go_home_if_cancelled)
+                                   self.go_home_if_cancelled)
         self._sock.settimeout(timeout)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if context and self.proxy:
@@ -1469,7 +1437,6 @@ class Connection:
             self._sock.do_handshake()
 
     def _dig_tunnel(self, authority):
-        """Have the proxy connect to *authority*."""
         headers = dict(self.proxy.headers, host=authority)
         self._sock.sendall(request_head('CONNECT', authority, headers))
         with contextlib.closing(http.client.HTTPResponse(self._sock, method='CONNECT')) as response:
@@ -1487,15 +1454,6 @@ class Connection:
             segment = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, max(2 * segment, share))
 
-    def take(self, count):
-        """Wait until *count* bytes may pass, but not if the transfer has failed elsewhere."""
-        self.limit.take(count, self.pause)
-        self._go_home_if_cancelled()
-
-    def _go_home_if_cancelled(self):
-        if self.cancelled:
-            raise Cancelled()
-
     @contextlib.contextmanager
     def exchange(self, method, target, headers, body, timeout):
         """Send a request; a context that gives http.client's response, for its body to be read,
@@ -1504,30 +1462,29 @@ class Connection:
         target: with the query; timeout: seconds of silence.  Raises OSError,
         http.client.HTTPException and BadAnswer.
         """
-        response, reader = None, Reader(self)
-        self._reader = reader
+        response, self._reader = None, Reader(self)
         try:
             self._open(timeout)
             response = self._ask(method, target, headers, body, timeout)
             yield response
             self.left = None
         except (OSError, http.client.HTTPException) as error:
-            raise reader.broken or error    # the first of them
+            raise self._reader.broken or error      # the first of them
         except ValueError as error:     # http.client trips over some nonsense
-            if certificate_error(error):    # a ValueError in Python 3.6
+            if isinstance(error, getattr(ssl, 'CertificateError', ())):     # Python 3.6
                 raise ssl.SSLError(1, 'CERTIFICATE_VERIFY_FAILED: %s' % error)
             raise BadAnswer('the server does not speak HTTP: %s' % printable(str(error), 100))
         finally:
-            if response and response.isclosed() and not (response.will_close or reader.broken):
-                self._used = self._used[0], self._bucket.monotonic()
-            else:
+            self._used = self._bucket.monotonic()
+            if not response or not response.isclosed() or response.will_close \
+                    or self._reader.broken or self.left:
                 self.close()        # nobody can go on after half an exchange
-            if response:
-                response.close()
-            self._reader = None
 
     def _ask(self, method, target, headers, body, timeout):
-        """Send a request; returns the response."""
+        """Send a request; returns the response.
+
+        A server that hangs up while we are sending has told its reason before, or never does.
+        """
         headers = dict(headers, **{'accept-encoding': 'identity'})
         if self.proxy and self._origin.scheme == 'http':            # RFC 9112, section 3.2.2
             target = 'http://%s%s' % (headers['host'], target)
@@ -1537,8 +1494,14 @@ class Connection:
         try:
             self._send(head)
             self._send(body)
-        except OSError as broken:
-            return self._last_words(method, broken)
+        except OSError:
+            if ready([self._sock], select.POLLIN, 0):
+                self._sock.settimeout(GRACE)
+                with contextlib.suppress(OSError, http.client.HTTPException, BadAnswer):
+                    response = self._answer(method, GRACE)
+                    if response.status >= 300:      # praise for half a request is worth nothing
+                        return response
+            raise
         return self._answer(method, timeout)
 
     def _send(self, data):
@@ -1546,7 +1509,7 @@ class Connection:
         view = memoryview(data)
         while len(view):
             piece = view[:self.limit.slice()]
-            self.take(len(piece))
+            self.limit.take(len(piece), self.pause)
             view = view[len(piece):]
             while len(piece):       # not sendall(), whose time-out is for all of it
                 with self._signals:
@@ -1564,48 +1527,33 @@ class Connection:
 
     def _answer(self, method, timeout):
         """Return the response, its head read to the end, and in time."""
-        reader = self._reader
-        reader.deadline = time.monotonic() + 2 * timeout
-        response = http.client.HTTPResponse(reader, method=method)
-        try:
+        self._reader.deadline = time.monotonic() + 2 * timeout
+        response = http.client.HTTPResponse(self._reader, method=method)
+        response.begin()
+        while response.status in range(102, 200):   # RFC 9110, 15.2; http.client skips 100 only
+            response.headers = response.msg = None
             response.begin()
-            while response.status in range(102, 200):   # RFC 9110, 15.2; http.client skips 100 only
-                response.headers = response.msg = None
-                response.begin()
-            if response.status < 200:
-                raise BadAnswer('the server answers %d, which ends no request' % response.status)
-        except BaseException:
-            response.close()
-            raise
-        reader.in_body, reader.deadline = True, None
+        if response.status < 200:
+            raise BadAnswer('the server answers %d, which ends no request' % response.status)
+        self._reader.in_body, self._reader.deadline = True, None
         return response
 
-    def _last_words(self, method, broken):
-        """Return the answer of a server that hung up while we were sending: it tells the reason.
-
-        It came before the end of the connection, or it doesn't come.
-        """
-        self._go_home_if_cancelled()
-        if not ready([self._sock], select.POLLIN, 0):
-            raise broken
-        try:
-            self._sock.settimeout(GRACE)
-            response = self._answer(method, GRACE)
-        except (OSError, http.client.HTTPException, BadAnswer):
-            raise broken
-        if response.status < 300:
-            response.close()
-            raise broken            # praise for half a request is worth nothing
-        response.will_close = True
-        return response
-
-    def read(self, response, seconds):
-        """Return the whole Answer, the rest of which must come within *seconds*."""
-        self._reader.deadline = time.monotonic() + seconds
-        answer = read_answer(response)
+    def read(self, response, seconds=None):
+        """Return the whole Answer, MAX_MESSAGE bytes at most, of an error only the beginning; the
+        rest of it must come within *seconds*, None: as long as the Bucket gives it."""
+        self._reader.deadline = time.monotonic() + (seconds or self._bucket.times.answer_timeout)
+        most = MAX_MESSAGE if response.status < 300 else MAX_ERROR
+        body = response.read(most + 1 if response.length is None else min(
+            most + 1, response.length))
+        if len(body) <= most:
+            if response.length:
+                raise http.client.IncompleteRead(b'', response.length)
+            response.read()         # nothing; the read before may leave the response open
+        elif response.status < 300:
+            raise BadAnswer('the answer of the server has no end')
         if self._reader.broken:
             raise self._reader.broken
-        return answer
+        return Answer(response.status, response.headers, body[:most])
 
     def close(self):
         """Close the connection; the next request makes a new one."""
@@ -1618,7 +1566,7 @@ class Connection:
         with self._signals:
             if self._alarm.acquire(timeout=seconds):
                 self._alarm.release()
-        self._go_home_if_cancelled()
+        self.go_home_if_cancelled()
 
     def cancel(self):
         """Make the thread, wherever it sends, receives or waits, raise at once."""
@@ -1654,7 +1602,7 @@ class Reader(io.RawIOBase):
         limit = self._connection.limit
         view, count = memoryview(view)[:limit.slice()], 0
         try:
-            self._connection.take(len(view))
+            limit.take(len(view), self._connection.pause)
             while count < len(view) and not self.broken:
                 if self.deadline is not None and time.monotonic() > self.deadline:
                     raise socket.timeout('timed out')
@@ -1698,31 +1646,33 @@ class Thread:
 
     def __init__(self, function):
         self._function, self._due = function, time.monotonic() + BEGIN_TIMEOUT
-        self.begun, self._running = False, threading.Lock()     # the Lock is held until the end
-        self._running.acquire()
+        self.begun = self.ended = False
 
     def start(self):
         """Start it; raises RuntimeError where the system has no more threads."""
         _thread.start_new_thread(self._run, ())
 
     def _run(self):
+        self.begun = True
         try:
-            self.begun = True
             self._function()
         except BaseException:       # whoever waits for the result will notice
             pass
         finally:
-            self._running.release()
-
-    def join(self, seconds):
-        """Wait for its end, *seconds* at most."""
-        if self._running.acquire(timeout=seconds):
-            self._running.release()
+            self.ended = True
 
     @property
     def alive(self):
         """Whether it runs, or may still begin."""
-        return self._running.locked() and (self.begun or time.monotonic() < self._due)
+        return not self.ended and (self.begun or time.monotonic() < self._due)
+
+
+def wait_until(condition, seconds):
+    """Wait for a true *condition*(), *seconds* at most; returns its last value."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
 
 
 def in_main_thread():
@@ -1731,26 +1681,15 @@ def in_main_thread():
 
 
 class Task:
-    """A call in a worker's thread; its value is the worker's until it is done.
-
-    frees: the buffer that nobody needs after the call.
-    """
+    """What becomes of a call in a worker's thread, whose it is until it is done."""
     done, value = False, None
-
-    def __init__(self, call, frees):
-        self.call, self.frees = call, frees
-
-
-Pipe = collections.namedtuple('Pipe', 'reader writer')
 
 
 class Workers:
     """The threads of a Bucket, as many as its Pace says, and one buffer for a part more.
 
-    A buffer belongs to the main thread, which got it from buffer(), until it is submitted; then to
-    the Task, whose thread releases it after success where the Task `frees` it, and leaves that
-    to the main thread otherwise.  Threads and buffers are made when first needed.  The first
-    failure of any task is raised by whatever the main thread asks for next.
+    Threads and buffers are made when first needed.  The first failure of any task is raised by
+    whatever the main thread asks for next.
 
     The threads wait for tasks, and the main thread for news of them, by reading from pipes: no
     signal can make it leave while it holds a lock, and it can wait for its stream as well.  All
@@ -1766,9 +1705,9 @@ class Workers:
         self._connections = collections.deque()
         self._failures = collections.deque()
         self._pace = Pace(bucket.jobs, bucket.most_jobs(), bucket.tally.slowed)
-        self._tasks = Pipe(*os.pipe())      # a byte per task, to the threads
-        self._news = Pipe(*os.pipe())       # a byte when something has changed
-        os.set_blocking(self._news.writer, False)   # a full pipe is news enough
+        self._tasks = os.pipe()     # a byte per task, to the threads
+        self._news = os.pipe()      # a byte when something has changed
+        os.set_blocking(self._news[1], False)       # a full pipe is news enough
 
     @property
     def jobs(self):
@@ -1776,22 +1715,28 @@ class Workers:
         return self._pace.jobs(self._bucket.monotonic())
 
     def buffer(self):
-        """Return a memoryview for a part, as soon as one is free."""
-        while len(self._unfinished) > self.jobs or (
-                self._unfinished and not self._free and self._made > self.jobs):
+        """Return a memoryview for a part, as soon as there is one."""
+        while not self.has_buffer():
             self.listen()
+        return self._free.popleft()
+
+    def has_buffer(self):
+        """Whether there is a buffer: one that is free, or is made if there is room for it, while
+        no more than the jobs are in use."""
         self._raise()
         while self._free and self._made > self.jobs + 1:    # more were tried in vain
             self._free.pop()
             self._made -= 1
-        if self._free:
-            return self._free.popleft()
-        self._made += 1
-        try:                        # not a bytearray, whose pages are taken at once
-            return memoryview(mmap.mmap(-1, self._bucket.part_size,
-                                        mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
-        except OSError:
-            raise MemoryError('no room for a part')
+        in_use = self._made - len(self._free)
+        if not self._free and in_use <= self.jobs:
+            try:                    # not a bytearray, whose pages are taken at once
+                self._free.append(memoryview(mmap.mmap(
+                    -1, self._bucket.part_size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)))
+                self._made += 1
+            except OSError:
+                if not in_use:      # else one of those will come free
+                    raise MemoryError('no room for a part')
+        return bool(self._free) and in_use <= self.jobs
 
     @contextlib.contextmanager
     def all_at_once(self):
@@ -1805,13 +1750,14 @@ class Workers:
         self._free.append(buffer)
 
     def submit(self, function, *args, frees=None):
-        """Have function(*args) called by a thread; returns the Task."""
-        task = Task(functools.partial(function, *args), frees)
+        """Have function(*args) called by a thread, which then releases the buffer that the call
+        *frees*; returns the Task."""
+        task = Task()
         self._unfinished.append(None)
         if len(self._threads) < min(self.jobs, len(self._unfinished)):
             self._add_thread()
-        self._queue.append(task)
-        os.write(self._tasks.writer, b'.')
+        self._queue.append((task, functools.partial(function, *args), frees))
+        os.write(self._tasks[1], b'.')
         return task
 
     def _add_thread(self):
@@ -1831,62 +1777,50 @@ class Workers:
         self._raise()
         return task.value
 
-    def listen(self):
-        """Wait for news from a thread, for a moment at most."""
-        bucket, start = self._bucket, self._bucket.monotonic()
-        self._listen()
-        now = bucket.monotonic()
-        self._pace.look(now, bucket.limit.moved - bucket.tally.wasted, now - start,
-                        bucket.limit.rate, time.process_time() / (os.cpu_count() or 1))
+    def drain(self):
+        """Wait until all tasks are done."""
+        while self._unfinished:
+            self.listen()
+        self._raise()
 
     def wait_for(self, descriptor):
         """Wait until *descriptor* can be read; raises if a task fails meanwhile."""
-        while descriptor not in self._listen(descriptor):
+        while descriptor not in self.listen(descriptor):
             pass
 
-    def _listen(self, *descriptors):
+    def listen(self, *descriptors):
         """Wait for news from a thread, or until one of *descriptors* can be read, or for a moment;
         returns the readable ones."""
+        bucket, start = self._bucket, self._bucket.monotonic()
         self._raise()
-        self._bucket.signals.poll()
-        if self._bereaved():
+        bucket.signals.poll()
+        if any(thread.ended for thread in self._threads) or (
+                self._unfinished and not self._alive()):
             raise MemoryError('a thread died')
-        found = ready((self._news.reader,) + descriptors, select.POLLIN, 0.1)
-        if self._news.reader in found:
-            os.read(self._news.reader, 4096)
-            self._raise()
+        found = ready((self._news[0],) + descriptors, select.POLLIN, 0.1)
+        if self._news[0] in found:
+            os.read(self._news[0], 4096)
+        if not descriptors:         # else it is the stream that was waited for
+            now = bucket.monotonic()
+            self._pace.look(now, bucket.limit.moved - bucket.tally.wasted, now - start,
+                            bucket.limit.rate, time.process_time() / (os.cpu_count() or 1))
         return found
 
     def _raise(self):
         if self._failures:
             raise self._failures[0]
 
-    def _bereaved(self):
-        """Whether a thread died, maybe with a task, or none began."""
-        return bool(self._threads) and not self._stopped and (
-            any(thread.begun and not thread.alive for thread in self._threads)
-            or not self._alive())
-
     def stop(self, worth_waiting=lambda: False):
-        """Break off all tasks, and return when no thread can send anything any more.
-
-        worth_waiting: whether some task should end by itself, within GRACE.
-        """
-        if self._stopped:
-            return
+        """Break off all tasks, at once or when none is *worth_waiting* for, and return when no
+        thread can send anything any more."""
         self._stopped = True
-        os.write(self._tasks.writer, b'.' * len(self._threads))
-        end = time.monotonic() + GRACE
-        while worth_waiting() and self._alive() and time.monotonic() < end:
-            time.sleep(0.01)
+        os.write(self._tasks[1], b'.' * len(self._threads))
+        wait_until(lambda: not self._alive() or not worth_waiting(), GRACE)
         for connection in list(self._connections):
             connection.cancel()
-        start = time.monotonic()        # a thread that looks up a name does no more than that
-        while self._alive() and time.monotonic() < start + (
-                GRACE if any(each.left is not None for each in list(self._connections))
-                else GRACE / 5):
-            time.sleep(0.01)
-        if not self._alive():
+        wait_until(lambda: all(each.left is None for each in list(self._connections)), GRACE)
+        # a thread that looks up a name does no more than that
+        if wait_until(lambda: not self._alive(), GRACE / 5):
             for descriptor in self._tasks + self._news:
                 os.close(descriptor)
 
@@ -1896,18 +1830,18 @@ class Workers:
     def _work(self):
         connection = self._bucket.connection()
         self._connections.append(connection)
-        while os.read(self._tasks.reader, 1) and not self._stopped:
-            task = self._queue.popleft()
+        while os.read(self._tasks[0], 1) and not self._stopped:
+            task, call, buffer = self._queue.popleft()
             try:
-                task.value = task.call()
-                if task.frees is not None:
-                    self.release(task.frees)
+                task.value = call()
+                if buffer is not None:
+                    self.release(buffer)
             except BaseException as error:      # the main thread has to hear of all
                 self._failures.append(error)
-            task.call, task.frees, task.done = None, None, True
+            call, task.done = None, True
             self._unfinished.pop()
             with contextlib.suppress(BlockingIOError):
-                os.write(self._news.writer, b'.')
+                os.write(self._news[1], b'.')
         connection.close()
         self._connections.remove(connection)
 
@@ -1928,6 +1862,7 @@ class Retries:
         self.attempts = 0
         self.lessons = 3            # how often a refusal may still teach us something
         self.moved = False          # whether bytes came that needn't come again
+        self.transient = ()         # more codes of refusals that may pass
         self._failures, self._wrong, self._since = 0, 0, None
 
     def pause(self, error, sent=0):
@@ -1939,7 +1874,7 @@ class Retries:
             self._failures, self._since, self.moved = 0, now, False
         elif sent > SOCKET_BUFFER and self._failures < 100:     # but not for ever
             self._since = now       # a long part on a slow link: bytes moved, if in vain
-        most = most_tries(error)
+        most = NO_END if getattr(error, 'code', '') in self.transient else most_tries(error)
         self._wrong += most < NO_END
         left = self._since + self._patience() - now
         if left < 0.001 or self._wrong >= min(most, 5):
@@ -1960,9 +1895,10 @@ TRANSIENT_CODES = {'SlowDown', 'InternalError', 'RequestTimeout', 'OperationAbor
                    'ServiceUnavailable', 'ConditionalRequestConflict',
                    'IncompleteBody'}        # a proxy cut the connection
 DAMAGED_CODES = {'BadDigest', 'XAmzContentSHA256Mismatch', 'XAmzContentChecksumMismatch'}
-AGED_CODES = {'RequestTimeTooSkewed'}   # though the clocks agree: it waited in a queue
 EXPIRED_CODES = {'ExpiredToken', 'ExpiredTokenException', 'TokenRefreshRequired', 'InvalidToken',
                  'InvalidAccessKeyId'}  # the last where somebody rotates keys in a file
+NO_TLS = ('WRONG_VERSION_NUMBER|protocol version|unsupported protocol|wrong ssl version|'
+          'version too low|no protocols available|legacy (sigalg|renegotiation)')
 
 
 def too_fast(error):
@@ -1975,35 +1911,15 @@ def most_tries(error):
     if isinstance(error, ResponseError):
         if error.status in TRANSIENT_STATUS or error.code in TRANSIENT_CODES:
             return NO_END
-        return 5 if error.status == 200 or error.code in DAMAGED_CODES | AGED_CODES else 1
+        return 5 if error.status == 200 or error.code in DAMAGED_CODES or (
+            error.code == 'RequestTimeTooSkewed') else 1    # it waited in a queue
     if isinstance(error, OSError):
-        final = (tls_failure(error)
-                 or 'Tunnel connection failed: 4' in str(error)
-                 or error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM))
-        return 1 if final else NO_END
+        return 1 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM) or re.search(
+            'CERTIFICATE_VERIFY_FAILED|Tunnel connection failed: 4|' + NO_TLS, str(error)
+        ) else NO_END
     if isinstance(error, (http.client.IncompleteRead, NetworkError)):
         return NO_END               # the latter is of a source of credentials
     return 5 if isinstance(error, (http.client.HTTPException, BadAnswer)) else 1
-
-
-def certificate_error(error):
-    """Whether TLS failed because the certificate isn't good."""
-    return ssl is not None and (isinstance(error, ssl.CertificateError)
-                                or 'CERTIFICATE_VERIFY_FAILED' in str(error))
-
-
-def tls_failure(error, now=0, ca_bundle=None):
-    """Return what to say of TLS that fails as often as it is tried, or '' for any other error."""
-    if certificate_error(error):
-        return "the server's certificate is not accepted: %s%s" % (
-            brief(error), certificate_hint(str(error), now, ca_bundle))
-    if 'WRONG_VERSION_NUMBER' in str(error):
-        return 'the server does not speak TLS: is it an http:// endpoint?'
-    if re.search('protocol version|unsupported protocol|wrong ssl version|version too low|'
-                 'no protocols available|legacy (sigalg|renegotiation)', str(error)):
-        return ('the server and this Python (%s) have no version of TLS in common: both need TLS '
-                '1.2 or newer' % ssl.OPENSSL_VERSION)
-    return ''
 
 
 def brief(error):
@@ -2014,49 +1930,45 @@ def brief(error):
         return 'no answer in time'
     if isinstance(error, http.client.IncompleteRead):
         return 'the answer broke off'
-    return printable(getattr(error, 'strerror', None) or str(error) or type(error).__name__, 300)
+    text = printable(getattr(error, 'strerror', None) or str(error) or type(error).__name__, 300)
+    return "the server's certificate is not accepted: " * ('VERIFY_FAILED' in text) + text
 
 
 def network_error(what, endpoint, proxy, error, attempts, now, ca_bundle=None):
     """Return the NetworkError that explains *error* in a line."""
-    reason = tls_failure(error, now, ca_bundle) or brief(error) + (
-        outage_hint(endpoint, proxy, error) if attempts > 1 else '')    # once only: it is optional
+    reason = brief(error)
+    if attempts > 1 or most_tries(error) == 1:      # once only: it is optional
+        reason += network_hint(endpoint, proxy, error, now, ca_bundle)
     through = ' through the proxy %s:%d' % proxy[:2] if proxy else ''
     tried = ' (gave up after %d attempts)' % attempts if attempts > 1 else ''
     return NetworkError(printable('%s: %s%s: %s%s' % (
         what, endpoint.authority, through, reason, tried)))
 
 
-def outage_hint(endpoint, proxy, error):
-    """Return where to look if the server can't be reached, or ''."""
-    hints = (
-        (socket.gaierror, '; check the name %s, and that this machine can look up names'
+def network_hint(endpoint, proxy, error, now, ca_bundle):
+    """Return what to do about *error*: by the first row that fits its name and text, or ''."""
+    ca = ('; ca_bundle %s must hold the CA that signed it (a folder after `openssl rehash`)'
+          % ca_bundle if ca_bundle else '; ca_bundle names the CA of a server of your own')
+    clock = time.strftime('; is the clock right? it says %Y-%m-%d %H:%M UTC', time.gmtime(now))
+    rows = (
+        ('VERIFY_FAILED.*([Hh]ostname|IP address)', '; the host of endpoint must be a name in it: '
+         "`addressing path` keeps the bucket's name out"),
+        ('VERIFY_FAILED.*(expired|not yet valid)', clock + '; if so, the server needs another one'),
+        (r'VERIFY_FAILED.*verify failed \(', clock + ca),      # Python 3.6 doesn't say why
+        ('VERIFY_FAILED.*(issuer|self.signed)', ca),
+        ('VERIFY_FAILED', '' if ca_bundle else ca),
+        ('WRONG_VERSION_NUMBER', '; the server does not speak TLS: is it an http:// endpoint?'),
+        (NO_TLS, '; the server and this Python (%s) have no version of TLS in common: both need '
+         'TLS 1.2 or newer' % getattr(ssl, 'OPENSSL_VERSION', '')),
+        ('SSL|TLS was', '; does the server speak TLS at this port, or is it an http:// endpoint?'),
+        ('gaierror', '; check the name %s, and that this machine can look up names'
          % (proxy or endpoint).host),
-        (getattr(ssl, 'SSLError', ()), '; does the server speak TLS at this port, or is it an '
-         'http:// endpoint?'),
-        (ConnectionResetError, '; is it an https:// endpoint?' * (endpoint.scheme == 'http')),
-        (ConnectionRefusedError, '; nothing answers at this port: check the %s'
+        ('ConnectionReset', '; is it an https:// endpoint?' * (endpoint.scheme == 'http')),
+        ('ConnectionRefused', '; nothing answers at this port: check the %s'
          % ('proxy' if proxy else 'endpoint')),
-        (socket.timeout, '' if proxy else '; is a firewall or a proxy in between?'))
-    return next((hint for kind, hint in hints if isinstance(error, kind)), '')
-
-
-def certificate_hint(text, now, ca_bundle):
-    """Return what to do about a certificate that was refused with this *text*."""
-    if re.search('(?i)hostname|ip address', text):
-        return ('; the host of endpoint must be a name in it: `addressing path` keeps the '
-                "bucket's name out")
-    hint, untold = '', 'verify failed (' in text        # 3.6 doesn't say why
-    clock = '; is the clock right? it says %s' % time.strftime('%Y-%m-%d %H:%M UTC',
-                                                               time.gmtime(now))
-    if 'expired' in text or 'not yet valid' in text:
-        return clock + '; if so, the server needs another one'
-    if not ca_bundle:
-        hint = '; ca_bundle names the CA of a server of your own'
-    elif untold or re.search('issuer|self.signed', text):
-        hint = ('; ca_bundle %s must hold the CA that signed it (a folder after `openssl rehash`)'
-                % ca_bundle)
-    return (clock if untold else '') + hint
+        ('[Tt]imeout', '' if proxy else '; is a firewall or a proxy in between?'))
+    text = '%s %s' % (type(error).__name__, error)
+    return next((hint for pattern, hint in rows if re.search(pattern, text)), '')
 
 
 def duration(seconds):
@@ -2562,7 +2474,10 @@ class Request:
 
     def run(self, accept=lambda answer: answer, before=lambda: False):
         """Repeat the request until accept() takes the Answer; returns what accept() returned."""
-        return self.stream(lambda response: accept(self.answer(response)), before)
+        def take(response):
+            self.raise_for_status(response)
+            return accept(self._connection.read(response))
+        return self.stream(take, before)
 
     def stream(self, use, before=lambda: False):
         """Repeat the request until use() takes the response; returns what use() returned.
@@ -2597,22 +2512,13 @@ class Request:
         self._bucket.endpoint.answered = True
         self._bucket.report('trace', '%s: %d' % (self.label, response.status))
         if response.status >= 300:
-            raise parse_error(self.label, self._read(response))
+            raise parse_error(self.label, self._connection.read(response))
         self._bucket.credentials.accepted(self._signed.credentials)
-
-    def answer(self, response):
-        """Return the whole Answer; raises ResponseError if it is a refusal."""
-        self.raise_for_status(response)
-        return self._read(response)
-
-    def _read(self, response):
-        return self._connection.read(response, self._bucket.times.answer_timeout)
 
     def _failed(self, error):
         """Return when the request may be sent again after *error*, or raise what is final."""
         connection, refused = self._connection, isinstance(error, ResponseError)
-        if connection.cancelled:
-            raise Cancelled()
+        connection.go_home_if_cancelled()
         self._doubt |= connection.left == 0 and (not refused or maybe_done(error))
         sent = 0 if connection.left is None else max(0, len(self._body) - connection.left)
         self._bucket.tally.add(wasted=sent)
@@ -2625,10 +2531,14 @@ class Request:
                     return
             except NetworkError as failure:     # no newer credentials to be had now
                 error = failure
-        elif isinstance(error, OSError) and connection.reused and not (
-                self.retries.attempts or self.retries.moved):
-            self.retries.attempts = 1   # the connection had idled too long: no fault, no pause
-            return
+            except BadAnswer as failure:        # a redirect that isn't followed
+                raise self._final(failure)
+        elif isinstance(error, OSError):
+            if connection.reused and not (self.retries.attempts or self.retries.moved):
+                self.retries.attempts = 1   # the connection had idled too long: no fault, no pause
+                return
+            if self._bucket.endpoint.answered and re.search(NO_TLS, str(error)):
+                error = OSError(errno.EPROTO, 'TLS was damaged on its way')
         if too_fast(error):
             self._bucket.tally.slowed.append(self._bucket.monotonic())
         pause = self.retries.pause(error, sent)
@@ -2694,10 +2604,9 @@ class Request:
             return error
         if isinstance(error, (BadAnswer, NetworkError)):
             return type(error)('%s: %s' % (self.label, error))
-        if isinstance(error, Error):
-            return error
-        return network_error(self.label, self._bucket.endpoint, self._connection.proxy, error,
-                             attempts, self._bucket.now(), self._bucket.ca_bundle)
+        return error if isinstance(error, Error) else network_error(
+            self.label, self._bucket.endpoint, self._connection.proxy, error, attempts,
+            self._bucket.now(), self._bucket.ca_bundle)
 
 
 # ---------------------------------------------------------------------------- Bucket
@@ -2828,7 +2737,7 @@ class Bucket:
 
     def __init__(self, config, environ=None, report=lambda kind, text: None,
                  clock=time.time, monotonic=time.monotonic, wait=Connection.pause,
-                 signals=NO_SIGNALS):
+                 signals=NoSignals()):
         environ = os.environ if environ is None else environ    # pydoc would show a default
         config = with_environment(config, environ)
         self.endpoint = Endpoint(config)
@@ -2867,7 +2776,7 @@ class Bucket:
         hasty = copy.copy(self)
         hasty.times = Times(**dict.fromkeys(('patience', 'timeout', 'complete_timeout',
                                              'answer_timeout'), 2 * TIDY_TIME / 3))
-        hasty.limit, hasty.signals, hasty._local = RateLimit(), NO_SIGNALS, threading.local()
+        hasty.limit, hasty.signals, hasty._local = RateLimit(), NoSignals(), threading.local()
         return hasty
 
     # For a Request
@@ -2894,7 +2803,7 @@ class Bucket:
     def connect(self, origin, limit, proxies=True):
         """Return a new Connection for the calling thread; proxies: whether there may be one."""
         return Connection(self, origin, limit, self._environ if proxies else {},
-                          self.signals if in_main_thread() else NO_SIGNALS)
+                          self.signals if in_main_thread() else NoSignals())
 
     def signed_for(self, credentials):
         """Return what a request is signed for, and with: a Signed."""
@@ -2913,21 +2822,14 @@ class Bucket:
             credentials = self.credentials.get(self)
         with self.endpoint.lock:
             if error.code == 'RequestTimeTooSkewed' or error.bare_403:
-                self._correct_clock(error.date)
+                ahead = error.date - self.now() if error.date else 0
+                if abs(ahead) > MAX_SKEW:
+                    self.offset += ahead
+                    self.report('warning', "this machine's clock is off by %s: going by the "
+                                "server's" % duration(abs(self.offset)))
             elif error.status in (301, 307, 400) and (error.region or error.location):
-                try:
-                    self.endpoint.move(error.region, error.location)
-                except BadAnswer as refusal:
-                    raise BadAnswer('%s: %s' % (error.label, refusal)) from None
+                self.endpoint.move(error.region, error.location)
             return signed != self.signed_for(credentials)
-
-    def _correct_clock(self, date):
-        """Go by the server's clock if it says *date* and ours is off by more than MAX_SKEW."""
-        ahead = date - self.now() if date else 0
-        if abs(ahead) > MAX_SKEW:
-            self.offset += ahead
-            self.report('warning', "this machine's clock is off by %s: going by the server's"
-                        % duration(abs(self.offset)))
 
     def learn_clock(self):
         """Ask the server what time it is, for a key that tells the time; no answer is no failure.
@@ -2967,40 +2869,37 @@ class Bucket:
 
     def _create(self, request, accept, key, dump_id, size, upload_id='', overwrite=False,
                 unique=False, watch=lambda request: None):
-        """Have an object created by *request*; the other arguments as for put_object()."""
-        def ours():
-            return self.is_ours(key, dump_id, size)
-
-        if not overwrite:
-            request.headers['if-none-match'] = '*'
-        watch(request)
-        try:                        # a completion isn't repeated before we looked
-            request.run(accept, lambda: upload_id and request.in_doubt and ours())
-        except (ResponseError, NetworkError, BadAnswer) as error:
-            self._look_into(error, request.in_doubt, ours, unique, key, upload_id)
-
-    def _look_into(self, error, in_doubt, look, unique, key, upload_id):
-        """Return if look() finds the object though its creation ended in *error*; else raise it.
+        """Have an object created by *request*; the other arguments as for put_object().
 
         If a name that nobody else can know is taken, a proxy may have repeated our request.  "No
         such upload", once an answer was lost, means that the completion is still going on.
         """
-        taken = getattr(error, 'status', 0) == 412
-        if not in_doubt and not taken:
-            raise error
-        ours, end, pause = look(), self.monotonic() + self.times.patience, 1
-        completing = upload_id and getattr(error, 'code', '') in ('NoSuchUpload', 'NotFound')
-        while completing and ours is False and self.monotonic() < end:
-            self.wait(self.connection(), pause)
-            ours, pause = look(), min(20, 2 * pause)
-        if ours or (ours is None and taken and unique and in_doubt):
-            return
-        if (ours is None and (in_doubt or unique)) or (in_doubt and completing):
-            error.hint = ''         # it claims to know the outcome
-            raise UnknownOutcome('%s; it is unknown whether the object was stored: see if %s is '
-                                 'there%s' % (error, quoted(key), upload_id and (
-                                     ', its upload id is ' + printable(upload_id))))
-        raise error
+        def ours():
+            return self.is_ours(key, dump_id, size)
+
+        def look():                 # a completion isn't repeated before that
+            if upload_id and request.in_doubt:
+                request.retries.transient = 'NoSuchUpload', 'NotFound'
+                return ours()
+
+        if not overwrite:
+            request.headers['if-none-match'] = '*'
+        watch(request)
+        try:
+            request.run(accept, look)
+        except (ResponseError, NetworkError, BadAnswer) as error:
+            in_doubt, taken = request.in_doubt, getattr(error, 'status', 0) == 412
+            there = ours() if in_doubt or taken else False
+            if there or (there is None and taken and unique and in_doubt):
+                return
+            if there is None and (in_doubt or unique) or (
+                    getattr(error, 'code', '') in request.retries.transient):
+                error.hint = ''     # it claims to know the outcome
+                raise UnknownOutcome(
+                    '%s; it is unknown whether the object was stored: see if %s is there%s' % (
+                        error, quoted(key), upload_id and ', its upload id is ' + printable(
+                            upload_id)))
+            raise
 
     def request_headers(self, operation):
         """Return the headers that the configuration has for a request: its creation can't know
@@ -3038,12 +2937,10 @@ class Bucket:
     def is_ours(self, key, dump_id, size):
         """Whether the object under *key* is the one that we wrote; None if we can't look."""
         try:
-            head = self.head_object(key, patience=LOOK_PATIENCE)
-        except ResponseError as error:
-            return False if error.status == 404 else None
-        except (NetworkError, BadAnswer):
+            head = self.exists(key, LOOK_PATIENCE)
+        except (ResponseError, NetworkError, BadAnswer):
             return None
-        return head.dump_id == dump_id and head.size == size
+        return head and (head.dump_id, head.size) == (dump_id, size)
 
     def head_object(self, key, part=None, patience=float('inf')):
         """Return the Head of an object, or of a *part* of it where the server can tell."""
@@ -3052,17 +2949,15 @@ class Bucket:
         return Request(self, 'HeadObject', 'HEAD', key, query, headers, patience=patience).run(
             lambda answer: Head(answer.headers))
 
-    def exists(self, key):
-        """Whether there is such an object; None if these credentials may not ask."""
+    def exists(self, key, patience=float('inf')):
+        """Return the Head of an object, False if there is none, and None if these credentials may
+        not ask."""
         try:
-            self.head_object(key)
+            return self.head_object(key, patience=patience)
         except ResponseError as error:
-            if error.status == 404:
-                return False
-            if error.status == 403:
-                return None
-            raise
-        return True
+            if error.status not in (403, 404):
+                raise
+            return False if error.status == 404 else None
 
     def get_object(self, key, view, first=0, head=None, watch=lambda block: None):
         """Fill *view* with the bytes of the object from *first* on; if an answer breaks off, the
@@ -3367,19 +3262,19 @@ class Upload:
             self._store(stream)
         except BaseException as error:
             # a request that was sent completely may still succeed: its answer gets a moment
-            self.workers.stop(lambda: any(volume.awaited for volume in volumes))
-            if volumes and not (isinstance(error, UnknownOutcome) and volumes[0].completing):
+            self.workers.stop(lambda: any(
+                volume.request and volume.request.awaited for volume in volumes))
+            if volumes and not (isinstance(error, UnknownOutcome) and volumes[0].there is None):
                 self._tidy_up()     # else the error tells what may be there
             raise
-        finally:
-            self.workers.stop()
+        self.workers.stop()
         return Stored(self.key, sum(volume.size for volume in volumes),
                       sum(volume.count for volume in volumes) or 1, len(volumes))
 
     def _store(self, stream):
         """Store the stream; _volumes shows how far that came."""
-        bucket, workers, volumes, completions = self.bucket, self.workers, self._volumes, []
-        part_size, count = bucket.part_size, bucket.part_size
+        bucket, workers, volumes = self.bucket, self.workers, self._volumes
+        part_size = count = bucket.part_size
         while count == part_size:   # less is the end; after it a terminal or tape might go on
             buffer = workers.buffer()
             with bucket.tally.waiting(self, 'the stream'):
@@ -3388,37 +3283,34 @@ class Upload:
             if not volumes and count < part_size:
                 volumes.append(Volume(self, self.key, buffer[:count]))
             elif count and (not volumes or volumes[-1].count == bucket.max_parts):
-                completions += self._finish_last()
+                self._finish_volume()
                 volumes.append(Volume(self, volume_key(self.key, len(volumes))))
                 workers.wait(workers.submit(volumes[-1].create))
             if volumes[-1].upload_id and count:
                 volumes[-1].add(buffer, count)
-        for task in completions + self._finish_last():
-            workers.wait(task)
+        self._finish_volume()
+        workers.drain()
         last = len(volumes) - 1
         if last or volumes[0].size == part_size * bucket.max_parts:
             volumes.append(Volume(self, end_key(self.key, last), b'', 'STANDARD'))
             workers.wait(workers.submit(volumes[-1].complete))
         workers.wait(workers.submit(volumes[0].complete))       # now the dump exists
 
-    def _finish_last(self):
-        """Wait for the parts of the last volume; returns the Tasks that complete it: none for the
-        first one, which is completed last of all."""
-        for volume in self._volumes[-1:]:
-            volume.wait_for_parts()
-        return [self.workers.submit(volume.complete) for volume in self._volumes[1:][-1:]]
+    def _finish_volume(self):
+        """Wait for the parts of the last volume, and have it completed."""
+        self.workers.drain()
+        if len(self._volumes) > 1:      # the first one's turn comes last of all
+            self.workers.submit(self._volumes[-1].complete)
 
     def _tidy_up(self):
         """Remove every trace of the dump, which failed, unless it proves to be whole; this takes
         TIDY_TIME at most, and neither the rate limit nor a signal delays it."""
         bucket, done = self.bucket.hasty(), []
-        thread = Thread(lambda: done.append(self._remove(bucket)))
         try:
-            thread.start()
-            thread.join(TIDY_TIME)
+            Thread(lambda: done.append(self._remove(bucket))).start()
         except RuntimeError:        # no thread to be had
             done.append(self._remove(bucket))
-        if not done:
+        if not wait_until(lambda: done, TIDY_TIME):
             self._volumes[0].left(bucket, 'something of ', 'no answer in time')
         bucket.report = lambda kind, text: None     # _remove() may go on
 
@@ -3446,31 +3338,21 @@ class Upload:
 class Volume:
     """An object of an Upload: a multipart upload, or with a *body* one PutObject.
 
-    Threads create and complete the object; meanwhile upload_id, _parts and _state are theirs.
-    When they have stopped, settle() and remove() talk to the server.
+    there: whether the object is there, None if unknown; upload_id: of an upload that isn't
+    finished, or ''.  Threads create and complete the object; meanwhile these and _parts are
+    theirs.  When they have stopped, settle() and remove() talk to the server.
     """
 
     def __init__(self, upload, key, body=None, storage_class=None):
-        self.key, self.upload_id = key, ''
+        self.key, self.there, self.upload_id = key, False, ''
         self.size, self.count = len(body or b''), 0     # of bytes, and of parts
         self._upload, self._body, self._storage_class = upload, body, storage_class
-        self._tasks, self._parts = collections.deque(), []
+        self._parts = []            # what upload_part() returned of each
         self._crc32 = 0 if upload.bucket.checksum else None
-        self._state = 'new'         # then open, completing, complete
-        self._request = None        # the Request that creates or completes the object
-
-    @property
-    def completing(self):
-        """Whether it is unknown if the object is there."""
-        return self._state == 'completing'
-
-    @property
-    def awaited(self):
-        """Whether an answer is awaited, or was lost, that tells what there is."""
-        return bool(self._request) and self._request.awaited
+        self.request = None         # the Request that creates or completes the object
 
     def _watch(self, request):
-        self._request = request
+        self.request = request
 
     def add(self, buffer, count):
         """Have the first *count* bytes of *buffer* sent as the next part, and *buffer* released.
@@ -3484,27 +3366,19 @@ class Volume:
         if self._crc32 is not None:
             crc32 = zlib.crc32(view)
             self._crc32 = crc32_combine(self._crc32, crc32, count)
-        self._tasks.append(self._upload.workers.submit(
-            self._upload.bucket.upload_part, self, self.count, view, crc32, frees=buffer))
-        while self._tasks and self._tasks[0].done:      # 10,000 would take 2 MiB
-            self._take_part()
-
-    def _take_part(self):
-        self._parts.append(self._upload.workers.wait(self._tasks.popleft()))
-
-    def wait_for_parts(self):
-        while self._tasks:
-            self._take_part()
-
-    # Called by the threads
+        self._parts.append(None)
+        self._upload.workers.submit(self._send, self.count, view, crc32, frees=buffer)
 
     def create(self):
         self.upload_id = self._upload.bucket.create_multipart_upload(
             self.key, self._upload.dump_id, self._watch)
-        self._state, self._request = 'open', None
+        self.request = None
+
+    def _send(self, number, view, crc32):
+        self._parts[number - 1] = self._upload.bucket.upload_part(self, number, view, crc32)
 
     def complete(self):
-        upload, before, self._state = self._upload, self._state, 'completing'
+        upload, self.there = self._upload, None
         terms = dict(dump_id=upload.dump_id, overwrite=upload.overwrite and self.key == upload.key,
                      unique=upload.unique, watch=self._watch)
         try:
@@ -3516,49 +3390,45 @@ class Volume:
                                          **terms)
         except Error as error:
             if not isinstance(error, UnknownOutcome):   # the object certainly isn't there
-                self._state, self._request = before, None
+                self.there, self.request = False, None
             raise
-        self._state, self._request, self._parts = 'complete', None, []
-
-    # Called when they have stopped
+        self.there, self.upload_id, self.request, self._parts = True, '', None, []
 
     def settle(self, bucket):
         """Find out whether the object is there; returns True, False, or None for unknown."""
-        if self.completing and not (self._request and self._request.in_doubt):
-            self._state = 'open' if self.upload_id else 'new'   # not all of the request was sent
-        if self.completing:
+        if self.there is None and not (self.request and self.request.in_doubt):
+            self.there = False      # not all of the request was sent
+        if self.there is None:
             aborted = refusal = None
             try:
                 aborted = self.upload_id and bucket.abort_multipart_upload(self)
             except (ResponseError, BadAnswer) as error:
                 refusal = error
             there = bucket.is_ours(self.key, self._upload.dump_id, self.size)
-            if there:
-                self._state = 'complete'
-            elif there is False and aborted:
-                self._state = 'new'     # else the server may be completing it just now
+            if there or (there is False and aborted):   # else it may be about to appear
+                self.there, self.upload_id = there, ''
             elif refusal:
                 self.left(bucket, 'an upload of ', refusal)
-        return None if self.completing else self._state == 'complete'
+        return self.there
 
     def remove(self, bucket):
         """Leave nothing behind, as far as the rights of the credentials allow."""
         there = self.settle(bucket)
         try:
-            if self._state == 'open':
-                bucket.abort_multipart_upload(self)
-            elif there or (there is None and self._upload.unique):
+            if there or (there is None and self._upload.unique):
                 bucket.delete_object(self.key)
             elif there is None:         # such a key may be somebody else's object
                 self.left(bucket)
+            elif self.upload_id:
+                bucket.abort_multipart_upload(self)
         except NetworkError:
             raise                       # nothing else will work either
         except Error as error:
-            self.left(bucket, 'an upload of ' * (self._state == 'open'), error)
+            self.left(bucket, 'an upload of ' * (there is False), error)
 
     def left(self, bucket, part='', reason=''):
         """Report what may be left behind: if it is the first object, perhaps the dump."""
-        bucket.report('doubt' if self.completing and self.key == self._upload.key else 'warning',
+        bucket.report('doubt' if self.there is None and self.key == self._upload.key else 'warning',
                       '%s%s may be left behind%s' % (part, quoted(self.key),
                                                      reason and ': %s' % reason))
 
@@ -3774,7 +3644,7 @@ def download(bucket, workers, keys, heads, write):
     ranges, pending, proofs = ranges_of(bucket, keys, heads), collections.deque(), set()
     following = next(ranges)
     while following or pending:
-        if following and len(pending) <= workers.jobs:
+        if following and workers.has_buffer():
             buffer = workers.buffer()
             pending.append((following, buffer, workers.submit(
                 fetch_range, bucket, following, buffer[:following.size])))

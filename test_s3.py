@@ -43,6 +43,7 @@ import http.client
 import io
 import itertools
 import json
+import mmap
 import os
 import random
 import re
@@ -5049,6 +5050,33 @@ class ConnectionTests(ClientTestCase):
             self.bucket(self.server(), endpoint='https' + url[4:]).put_object('key', b'')
         self.assertEqual(self.clock.now, 0)
 
+    def test_tls_that_was_damaged_on_its_way_is_tried_again_once_the_server_has_answered(self):
+        page, alert = b'HTTP/1.0 400 Bad Request\r\n\r\n', b'\x15\3\1\0\2\2\x46'
+        with certificate() as path:
+            server, pages = self.server(certfile=path), [page]
+            bucket = self.bucket(server)
+            bucket.put_object('key', b'')
+            bucket.close()
+
+            def interject(*_):          # in clear text, in place of a record
+                for connection in list(server.live):
+                    while pages:
+                        socket.socket.send(connection.socket, pages.pop())
+
+            def resolve(*_, **__):
+                return [(socket.AF_INET, socket.SOCK_STREAM, 6, '', ('127.0.0.1', ports.pop()))]
+
+            server.on('HeadObject', interject)
+            self.assertTrue(bucket.exists('key'))
+            self.assertEqual((pages, bucket.tally.retries), ([], 1))
+            for data in (page, alert):
+                bucket.close()
+                ports = [server.port, int(self.saying(data).rpartition(':')[2])]
+                with unittest.mock.patch.object(socket, 'getaddrinfo', resolve):
+                    self.assertTrue(bucket.exists('key'))
+                self.assertEqual(ports, [])
+            self.assertIn('TLS was damaged on its way; next try', str(self.reports))
+
 
 class ProxyClientTests(ClientTestCase):
     """HTTPS_PROXY, HTTP_PROXY and NO_PROXY."""
@@ -5211,6 +5239,26 @@ class WorkerTests(ClientTestCase):
         self.assertEqual(sum(each() is not None for each in mapped), 3)
         workers.release(kept)
         workers.stop()
+
+    def test_where_memory_has_no_room_for_all_buffers_fewer_do(self):
+        def scarce(*arguments, real=mmap.mmap):
+            if len(made) == room:
+                raise OSError(errno.ENOMEM, 'Cannot allocate memory')
+            made.append(None)
+            return real(*arguments)
+
+        server = self.server()
+        bucket = self.bucket(server, jobs=4)
+        with unittest.mock.patch.object(mmap, 'mmap', scarce):
+            for room in (1, 2, 4):
+                made = []
+                bucket.upload('%d' % room, io.BytesIO(pattern(20000)))
+                self.assertEqual((server.objects['%d' % room].data, len(made)),
+                                 (pattern(20000), room))
+                made = []
+                self.assertEqual(self.restored(bucket, '%d' % room)[0], pattern(20000))
+            room, made = 0, []
+            self.assertRaises(MemoryError, bucket.upload, 'key', io.BytesIO(b'data'))
 
     def test_what_waits_for_the_rate_limit_can_be_cancelled(self):
         bucket = self.bucket(self.server())
@@ -7454,11 +7502,12 @@ class DownloadTests(ClientTestCase):
         for number, size in ((1, 3500), (1, 2000), (3, 3500)):
             bucket = self.bucket(server, checksum='crc32', jobs='auto')
             upload = s3.Upload(bucket, 'key', False, True)
-            submit = upload.workers.submit
+            submit, parts = upload.workers.submit, []
 
             def spoil(function, *args, frees=None):
-                if function == bucket.upload_part and args[1] == number:
-                    args[2][7] ^= 1
+                parts.extend([frees] * (frees is not None))
+                if frees is not None and len(parts) == number:
+                    frees[7] ^= 1
                 return submit(function, *args, frees=frees)
 
             upload.workers.submit = spoil

@@ -3742,17 +3742,30 @@ class FaultTests(ProgramTestCase):
                                  [] if status else [size])
                 self.assertEqual(self.parts_left(), [])
 
+    def little_memory(self, more, *argv, **options):
+        """Run the program with so many MiB of memory more than --help needs."""
+        if not hasattr(self, 'least'):
+            self.least = next(mib for mib in range(8, 1000, 4) if self.run_program(
+                '--help', prefix=in_shell('ulimit -v %d; "$@" 2>&1 || exit 9' % (mib << 10),
+                                          PYTHON + [PROGRAM]), stdout=subprocess.DEVNULL
+            ).status == 0)
+        return self.run_program(*argv, prefix=in_shell('ulimit -v %d; exec "$@"' % (
+            self.least + more << 10), PYTHON + [PROGRAM]), **options)
+
+    def test_where_memory_has_no_room_for_all_buffers_a_dump_comes_and_goes(self):
+        self.configure(part_size='32m')
+        data = bytes((96 << 20) + 1)
+        result = self.little_memory(90, 'dump', '-k', 'key', data=data)
+        self.assertEqual((result.status, self.keys()), (0, ['key']), result.err)
+        result = self.little_memory(90, 'restore', '-k', 'key')
+        self.assertEqual((result.status, result.out == data), (0, True), result.err)
+
     def test_with_little_memory_it_ends_with_a_line(self):
         self.configure(part_size='5m')
-        least = next(mib for mib in range(8, 1000, 4) if self.run_program(
-            '--help', prefix=in_shell('ulimit -v %d; "$@" 2>&1 || exit 9' % (mib << 10),
-                                      PYTHON + [PROGRAM]), stdout=subprocess.DEVNULL).status == 0)
         data = bytes(2 * PART + 1)
-        for mib in range(least, least + 60, 6):
+        for mib in range(0, 60, 6):
             with self.subTest(mib):
-                result = self.run_program('dump', '-k', 'key%d' % mib, data=data,
-                                          prefix=in_shell('ulimit -v %d; exec "$@"' % (mib << 10),
-                                                          PYTHON + [PROGRAM]))
+                result = self.little_memory(mib, 'dump', '-k', 'key%d' % mib, data=data)
                 self.assertRegex(result.err, r'\A(s3dump: warning: [^\n]*\n)?s3dump: [^\n]*\n\Z')
                 self.assertEqual('key%d' % mib in self.keys(), result.status == 0)
                 if result.status:
