@@ -22,8 +22,11 @@ def explain(kind, error, place):
     if not issubclass(kind, (ImportError, MemoryError)):
         sys.__excepthook__(kind, error, place)
     elif sys.stderr:                # see s3.write_error(), which may not be there
-        os.write(2, b's3dump: out of memory, or not all of it is here: %s\n' % (
-            str(error or kind).encode('utf-8', 'backslashreplace')))
+        try:
+            os.write(2, b's3dump: out of memory, or not all of it is here: %s\n' % (
+                str(error or kind).encode('utf-8', 'backslashreplace')))
+        except OSError:
+            pass
 
 
 if __name__ == '__main__':
@@ -811,8 +814,7 @@ def dump(bucket, args):
 def refuse_existing(bucket, args, key):
     """Raise Error before the stream is read if its key is taken, as far as we may look."""
     if not args.overwrite and bucket.exists(key):
-        raise s3.Error('%s exists, and nothing was changed; --overwrite replaces it'
-                       % s3.quoted(key))
+        raise s3.Error('%s exists and was not changed; --overwrite replaces it' % s3.quoted(key))
     if collect(bucket, key, '.volume_', tolerant=True).entries:
         raise s3.Error('%s has volumes of an earlier dump: `delete -k` it first' % s3.quoted(key))
 
@@ -859,8 +861,7 @@ def thaw(bucket, args, found):
         if not archived:
             return
         if pause > 60 and not all(head.restoring for _, head in archived):
-            raise s3.Error('%s was asked for, but the server does not say that it is being made '
-                           'readable' % found)
+            raise s3.Error('%s was asked for, but the server does not make it readable' % found)
         for key, head in archived:
             if pause == 1 and not head.restoring:
                 bucket.restore_object(key, args.thaw if head.storage_class != 'INTELLIGENT_TIERING'
@@ -974,8 +975,7 @@ def delete(bucket, args):
         if len(dumps) > 1:
             for one in sorted(dumps, key=recency):
                 print_out('-k %s' % shell_word(one.key))
-            raise s3.Error('%d dumps match and none was deleted: choose one by -k KEY'
-                           % len(dumps))
+            raise s3.Error('%d dumps match and none was deleted: choose one by -k KEY' % len(dumps))
         found = dumps[0]
     what = '%s, %s' % (found, human(found.size))
     if locked(bucket, found) or not confirmed(args, 'Delete %s?' % what):

@@ -711,7 +711,7 @@ class ClockTests(ProgramTestCase):
             self.succeed('dump', '/fixed', '0', '--fixed-key', data=b'data')
             result = self.run_program('dump', '/fixed', '0', '--fixed-key', data=b'data')
             self.assertEqual(result.status, 1)
-            self.assertRegex(result.err, 'fixed:0:%s. exists, and nothing was changed' % date)
+            self.assertRegex(result.err, 'fixed:0:%s. exists and was not changed' % date)
             self.succeed('delete', '/fixed', '0')
 
 
