@@ -41,7 +41,6 @@ import functools  # noqa: E402
 import itertools  # noqa: E402
 import re  # noqa: E402
 import select  # noqa: E402
-import stat  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
 import warnings  # noqa: E402
@@ -505,12 +504,10 @@ class Signals:
     Their handler only notes them, and raises where the main thread waits for the outside and
     holds nothing: anywhere else an exception from nowhere could leave things half done.
     """
-
-    def __init__(self):
-        self.pending = None         # the number of one that came and hasn't ended us yet
-        self.came = False
-        self.before_end = lambda: None      # called before the program ends
-        self._waiting = False       # whether the handler may raise
+    pending = None                  # the number of one that came and hasn't ended us yet
+    came = False
+    before_end = staticmethod(lambda: None)     # called before the program ends
+    _waiting = False                # whether the handler may raise
 
     def catch(self):
         """Let signals end us, except ignored ones, as under nohup or in a job with &."""
@@ -580,12 +577,12 @@ class Source:
     readinto() raises rather than ends unless the stream is known to be whole.
     """
     unbuffered = True               # so its descriptor tells whether there is more
+    size = 0
+    total = 0                       # bytes, where it can be known
+    _process = _due = None          # _due: when the process must have ended
 
     def __init__(self, program, accepted, min_size):
         self._program, self._accepted, self._min_size = program, accepted, min_size
-        self._process, self._due = None, None       # _due: when the process must have ended
-        self.size = 0
-        self.total = None           # bytes, where it can be known
         if program:
             global subprocess       # here, for most dumps come through a pipe
             import subprocess
@@ -597,9 +594,8 @@ class Source:
             self._raw = self._process.stdout
         else:
             self._raw = open(0, 'rb', buffering=0, closefd=False)
-            found = os.fstat(0)
-            if stat.S_ISREG(found.st_mode):
-                self.total = found.st_size - self._raw.tell()
+            if self._raw.seekable():        # a file; of a device the size is 0
+                self.total = max(0, os.fstat(0).st_size - self._raw.tell())
         self.fileno = self._raw.fileno      # of what can be read when the stream goes on
         wide_pipe(self.fileno())
 
@@ -675,14 +671,14 @@ class Status:
     """
     CLEAR = '\r\x1b[J'
     live = False                    # whether others have to clear it, for it may come any moment
+    _recent = None                  # of a transfer: (when, bytes moved until then) once a second
 
     def __init__(self, bucket, quiet):
         self._bucket, self._quiet = bucket, quiet
-        self._recent = self._total = None
         self.resume()
 
     def begin(self, total):
-        """Show a transfer from now on.  total: bytes, or None if unknown."""
+        """Show a transfer from now on.  total: bytes, or 0 if unknown."""
         self._start, self._total = time.monotonic(), total
         self._before = self._bucket.limit.moved - self._bucket.tally.wasted
         self._recent = collections.deque([(self._start, 0)], 10)
@@ -1186,8 +1182,8 @@ def plan(dumps, last, counts):
 
 
 def clean(bucket, args):
-    """N are kept of each file system and level.  --keep-... keep more, or go alone,
-    without N."""
+    """N of each file system and level are kept, and those that --keep-... keep; N or
+    these may be left out."""
     prefix = '' if args.all else args.host + ':'
     dumps, orphans, _ = group(bucket.list_objects(prefix))
     if not dumps:
