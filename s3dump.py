@@ -72,7 +72,6 @@ class UsageError(Exception):
 
 
 def parse_key(key):
-    """Return the Labels in *key*, or None if it isn't the key of a dump."""
     match = KEY.match(key)
     return Labels(*match.groups()) if match and real_date(match.group(4)) else None
 
@@ -112,8 +111,7 @@ def check_labels(labels):
             raise UsageError('the %s is empty' % name)
         for c in label or '':
             if c in forbidden or ord(c) < 32 or 127 <= ord(c) < 160:
-                raise UsageError('%s %s: no %s may hold %s' % (
-                    name, s3.quoted(label), name, s3.quoted(c)))
+                raise UsageError('%s %s may not hold %s' % (name, s3.quoted(label), s3.quoted(c)))
     if labels.level is not None and not re.match(r'[+-]?[0-9]{1,100}\Z', labels.level):
         raise UsageError('LEVEL %s is not an integer' % s3.quoted(labels.level))
     if labels.date is not None and not real_date(labels.date):
@@ -227,11 +225,9 @@ class Dump:
 
     def look_closer(self, head, bucket):
         """Set apart objects that are named like volumes of this dump but belong to another: its
-        strays, which are only deleted with it.
-
-        Otherwise somebody who may only write could spoil a dump whose key can be guessed, as
-        could the remains of a refused dump.  head: the s3.Head of the first object.
-        """
+        strays, which are only deleted with it.  Otherwise somebody who may only write could spoil
+        a dump whose key can be guessed, as could the remains of a refused dump.  head: the s3.Head
+        of the first object."""
         self.volume_size = head.number('volume-size')
         heads = {entry: bucket.head_object(entry.key) for entry in self.entries[1:]}
         if not head.has_metadata:   # a copy; `aws s3 sync` keeps them with small objects only
@@ -258,11 +254,8 @@ def stamp_time(stamp, otherwise):
 
 
 def group(entries):
-    """Return the objects of a listing as (dumps, orphans, others).
-
-    orphans: Dumps of volumes without a first object, as a crash leaves them; others: entries of
-    objects that belong to no dump.
-    """
+    """Return the objects of a listing as (dumps, orphans, others): orphans are Dumps of volumes
+    without a first object, as a crash leaves them, others the entries that belong to no dump."""
     dumps, others = {}, []
     for entry in entries:
         key, layout, number = entry.key, '.volume_', 0
@@ -284,11 +277,9 @@ def group(entries):
 
 
 def sections(entries):
-    """Yield group() for each host and file system.
-
-    Listings come sorted by key, so only one section at a time is in memory; and those with a
-    slash at the end of FS, which older versions kept, until that without comes, or another host.
-    """
+    """Yield group() for each host and file system.  Listings come sorted by key, so only one
+    section at a time is in memory, and those with a slash at the end of FS, which older versions
+    kept, until that without comes, or another host."""
     for _, of_host in itertools.groupby(entries, lambda entry: entry.key.partition(':')[0]):
         slashed = collections.defaultdict(list)
         for place, section in itertools.groupby(of_host, lambda entry: entry.key.split(':', 2)[:2]):
@@ -301,8 +292,7 @@ def sections(entries):
 
 
 def recency(dump):
-    """Return what dumps are sorted by: the date label, then the time stored, in whole seconds,
-    then the key's stamp, and last the key, so that there is only one order."""
+    """Return what dumps are sorted by: the key last, so that there is only one order."""
     return dump.labels.date, dump.stored, dump.labels.stamp or '', dump.key
 
 
@@ -438,8 +428,7 @@ def lower_ones(one, dumps):
 
 
 def base_of(one, dumps):
-    """Return the Dump that *one* builds upon, or None: the newest before it of a lower level, as
-    with dump(8)."""
+    """Return the Dump that *one* builds upon, as with dump(8), or None if that is not here."""
     return max((other for other in lower_ones(one, dumps) if recency(other) < recency(one)),
                key=recency, default=None)
 
@@ -572,10 +561,8 @@ def wide_pipe(descriptor):
 
 
 class Source:
-    """Where a dump comes from: standard input, or the output of a program.
-
-    readinto() raises rather than ends unless the stream is known to be whole.
-    """
+    """Where a dump comes from: standard input, or the output of a program.  readinto() raises
+    rather than ends unless the stream is known to be whole."""
     unbuffered = True               # so its descriptor tells whether there is more
     size = 0
     total = 0                       # bytes, where it can be known
@@ -705,8 +692,7 @@ class Status:
                 Status.live = True          # and next time, when others know, the line is shown
 
     def _line(self, now):
-        """Return text: bytes of a transfer, rate over the last ten seconds, time, and what else
-        is known of it; and what is waited for."""
+        """Return what is known of a transfer, its rate over ten seconds, and what is waited for."""
         words, tally, waits = [], self._bucket.tally, self._waits(now)
         if self._recent:
             moved = max(0, self._bucket.limit.moved - tally.wasted - self._before)
@@ -745,8 +731,7 @@ class Status:
             self._thread, Status.live = None, False
 
     def summary(self, what, size, *facts):
-        """Print a line for a log: what was done, how much, how fast and how it was checked.
-        Return the seconds that it took."""
+        """Print a line for a log; returns the seconds that the transfer took."""
         self.close()
         seconds = max(0.001, time.monotonic() - self._start)
         if not self._quiet:
@@ -846,10 +831,8 @@ THAW_TIMES = {'expedited': '5 minutes', 'standard': '5 hours', 'bulk': '12 hours
 
 
 def thaw(bucket, args, found):
-    """Ask for an archived dump to be made readable; returns when it is readable.
-
-    Raises ArchivedError until then, unless --wait.
-    """
+    """Ask for an archived dump to be made readable; returns when it is readable, and raises
+    ArchivedError until then, unless --wait."""
     tier = args.tier or 'standard'
     for pause in itertools.chain((1, 2, 4, 8, 16, 32, 64, 128), itertools.repeat(300)):
         heads = ((key, bucket.head_object(key)) for key in found.keys)
@@ -931,8 +914,7 @@ def putacl(bucket, args):
 
 
 def remove(args, what, delete, parts):
-    """Delete *what* by delete(part) for each of its parts; returns False, after a line, if that
-    fails."""
+    """Delete *what*, part by part; returns False, after a line, if that fails."""
     try:
         for part in parts:
             delete(part)
@@ -1263,8 +1245,7 @@ def choose(bucket, args, groups):
 
 
 def min_ratio(args, level):
-    """Return the least ratio of the size of what is kept, or of the newest dump, to that of the
-    others; differences have any size."""
+    """Return the least ratio of a dump's size to those of others; differences have any size."""
     return args.min_ratio if args.min_ratio is not None else 0.5 if int(level) <= 0 else 0
 
 
@@ -1659,17 +1640,15 @@ def failure(args, error):
     if isinstance(error, ImportError) or type(error) is LookupError:    # of a codec
         return 1, '%s: out of memory, or this Python is not complete: %s' % (
             args.name, s3.printable(str(error)))
-    try:                            # without memory Python raises errors of any kind
-        scarce = isinstance(error, (MemoryError, SystemError)) or not bytearray(4 << 20)
-    except MemoryError:
-        scarce = True
-    if scarce:
-        return 1, '%s: out of memory; fewer jobs (-j) or a smaller part_size need less' % args.name
-    place = error.__traceback__
-    while place.tb_next:
-        place = place.tb_next
-    return 0, 'internal error, please report it: %s in line %d of %s' % (
-        type(error).__name__, place.tb_lineno, os.path.basename(place.tb_frame.f_code.co_filename))
+    with contextlib.suppress(MemoryError):      # without memory Python raises errors of any kind
+        if not isinstance(error, (MemoryError, SystemError)) and bytearray(4 << 20):
+            place = error.__traceback__
+            while place.tb_next:
+                place = place.tb_next
+            return 0, 'internal error, please report it: %s in line %d of %s' % (
+                type(error).__name__, place.tb_lineno,
+                os.path.basename(place.tb_frame.f_code.co_filename))
+    return 1, '%s: out of memory; fewer jobs (-j) or a smaller part_size need less' % args.name
 
 
 def main():
