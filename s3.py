@@ -315,7 +315,8 @@ SETTINGS = {
     'endpoint': parse_word, 'server': parse_word,
     'addressing': one_of('auto', 'path', 'virtual'), 'ca_bundle': home_path,
     'storage_class': parse_word, 'limit_rate': parse_rate,
-    'jobs': lambda text: text if text == 'auto' else count_of(64)(text),
+    'jobs': parser('auto|0*([1-9]|[1-5][0-9]|6[0-4])', 'a number from 1 to 64, or auto',
+                   lambda text: text if text == 'auto' else int(text)),
     'max_parts': count_of(MAX_PARTS),
     'part_size': parser(SIZE, 'a part size: 5m to 5g', bytes_of, MIN_PART_SIZE, MAX_PART_SIZE),
     'checksum': one_of('auto', 'crc32', 'none'), 'etag': one_of('auto', 'md5', 'opaque'),
@@ -3974,9 +3975,13 @@ class SelfTest:
 
 def main(argv):
     """The self-test: `s3.py [-f FILE]`; returns the exit status."""
-    if argv[:1] in (['-h'], ['--help']) or len(argv) not in (0, 2) or argv[:1] not in ([], ['-f']):
-        write_error('usage: s3.py [-f FILE]    tests this Python, and the bucket that FILE, '
-                    '~/.s3keys or /etc/s3_keys configures\n')
+    usage = ('usage: s3.py [-f FILE]\n\n'
+             'Test this Python, and the bucket of FILE, else of ~/.s3keys or /etc/s3_keys.')
+    if argv in (['-h'], ['--help']):
+        print(usage)
+        return 0
+    if argv and (len(argv) != 2 or argv[0] != '-f'):
+        write_error(usage + '\n')
         return 2
     load_network()
     test = SelfTest()

@@ -4038,7 +4038,8 @@ class ConfigurationTests(unittest.TestCase):
                 (b'[profile x]\nregion = x', '`profile NAME`'),
                 (b'\nregion', ':2: region: it has no value'),
                 (b'region a\nregion b', ':2: region: it is set twice'),
-                (b'jobs 0', ':1: jobs: '), (b'jobs many', ':1: jobs: '),
+                (b'jobs 0', ':1: jobs: '), (b'jobs 65', ':1: jobs: '),
+                (b'jobs many', ":1: jobs: 'many' is not a number from 1 to 64, or auto"),
                 (b'part_size 4m', ':1: part_size: '), (b'part_size 6g', ':1: part_size: '),
                 (b'max_parts 10001', ':1: max_parts: '), (b'limit_rate 0', ':1: limit_rate: '),
                 (b'limit_rate 1e3', ':1: limit_rate: '), (b'checksum sha1', ':1: checksum: '),
@@ -7838,13 +7839,13 @@ class SelfTestTests(ClientTestCase):
     """`python3 s3.py -f FILE`."""
     violations = ('payload hash does not match',)   # one of its checks
 
-    def run_selftest(self, *arguments):
+    def run_selftest(self, *arguments, stderr=subprocess.STDOUT):
         environ = {'PATH': os.environ.get('PATH', ''), 'HOME': '/nonexistent',
                    'S3DUMP_CONFIG': '/dev/null'}     # not a bucket of /etc/s3_keys
         path = os.path.join(os.path.dirname(os.path.abspath(__file__)), 's3.py')
         done = subprocess.run([sys.executable, '-W', 'error', '-bb', '-I', '-S', path]
                               + list(arguments), stdin=subprocess.DEVNULL, env=environ,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd='/')
+                              stdout=subprocess.PIPE, stderr=stderr, cwd='/')
         text = done.stdout.decode()
         self.assertNotIn('secretEXAMPLEkey', text)
         self.assertNotIn('Traceback', text)
@@ -8025,6 +8026,11 @@ class SelfTestTests(ClientTestCase):
         self.assertIn('no bucket was tested: no bucket: write `bucket_name NAME` into', text)
         self.assertRegex(text, r'\n3 passed, 0 failed, 0 skipped\n\Z')
         self.assertEqual(self.run_selftest('-x')[0], 2)
+        self.assertEqual(self.run_selftest('-x', stderr=subprocess.DEVNULL), (2, ''))
+        for option in ('-h', '--help'):
+            status, text = self.run_selftest(option, stderr=subprocess.DEVNULL)
+            self.assertEqual(status, 0)
+            self.assertRegex(text, r'\Ausage: s3.py \[-f FILE\]\n')
 
 
 # --- Soak --------------------------------------------------------------------

@@ -390,7 +390,8 @@ class RoundTripTests(ProgramTestCase):
         self.assertEqual(self.succeed('restore', '/home', '0', '-w', '2020-01-02').out, b'2')
         self.assertEqual(self.succeed('restore', '/home', '0', '-h', 'other').out, b'host')
         for command in ('restore', 'verify', 'url', 'getacl'):
-            self.must_fail(1, r"%s: no dump of '/home' level 0 of 2020-01-04" % command,
+            self.must_fail(1, r"%s: no dump of '/home' level 0 of 2020-01-04 .*; `s3dump.py list`"
+                           % command,
                            command, '/home', '0', '-w', '2020-01-04')
 
     def test_a_program_is_run_in_place_of_a_pipe(self):
@@ -434,9 +435,9 @@ class RoundTripTests(ProgramTestCase):
 
     def test_a_stream_shorter_than_min_size_stores_nothing(self):
         self.configure(part_size='5m')
-        for size, least in ((0, '1'), (1023, '1k'), (2 * PART + 1, '11m')):
+        for size, least in ((0, '1'), (1, '2'), (1023, '1k'), (2 * PART + 1, '11m')):
             with self.subTest(size=size):
-                self.must_fail(1, r'%d bytes, less than --min-size %s' % (size, r'\d+'),
+                self.must_fail(1, r'%d byte%s, less than --min-size \d+' % (size, 's'[size == 1:]),
                                '-j', '1', 'dump', '/home', '0', '--min-size', least,
                                data=bytes(size))
                 self.assertEqual((self.keys(), self.server.uploads), ([], {}))
@@ -609,10 +610,10 @@ class KeyTests(ProgramTestCase):
             self.assertNotIn('AccessDenied', self.succeed(command, *words).err)
 
     def test_a_literal_key_of_any_kind_is_taken_as_it_is(self):
-        for key in ('/a/b//c', 'a b+c%d~e ü', '-', 'x' * 1000):
+        for key in ('/a/b//c', 'a b+c%d~e ü', '-', '--', 'x' * 1000):
             with self.subTest(ascii(key)):
-                self.assertEqual(self.dump(b'data', '-k', key), key)
-                self.assertEqual(self.succeed('restore', '-k', key).out, b'data')
+                self.assertEqual(self.dump(b'data', '-k' + key), key)
+                self.assertEqual(self.succeed('restore', '-k' + key).out, b'data')
                 self.succeed('delete', '--key=' + key)
                 self.assertEqual(self.keys(), [])
 
@@ -710,7 +711,7 @@ class ClockTests(ProgramTestCase):
             self.succeed('dump', '/fixed', '0', '--fixed-key', data=b'data')
             result = self.run_program('dump', '/fixed', '0', '--fixed-key', data=b'data')
             self.assertEqual(result.status, 1)
-            self.assertRegex(result.err, 'fixed:0:%s. exists, and nothing was changed' % date)
+            self.assertRegex(result.err, 'fixed:0:%s. exists and was not changed' % date)
             self.succeed('delete', '/fixed', '0')
 
 
@@ -1130,7 +1131,10 @@ class UsageTests(ProgramTestCase):
                  dump + ['--storageclass', 'X']),
                 ("--completion: 'fish' is not one of bash, zsh", ['--completion', 'fish']),
                 ('unknown option --keep .did you mean --keep-daily or', ['clean', '--keep', '3']),
-                ('unknown option --bogus; see', dump + ['--bogus']),
+                ('unknown option --bogus; see', ['list', '--bogus']),
+                ('unknown option -c; a PROGRAM goes after --', dump + ['tar', '-cz']),
+                ('dump takes FS LEVEL .-- PROGRAM', dump + ['tar', 'cz']),
+                ("--limit-rate: '--' is not a rate", dump + ['--limit-rate=--']),
                 ('--json or --long, not both', ['list', '--json', '--long']),
                 ('unknown command', ['backup']),
                 ('unknown command', ['']),
@@ -1151,7 +1155,7 @@ class UsageTests(ProgramTestCase):
                 ("LEVEL 'x'", ['dump', '/home', 'x']),
                 ("LEVEL '1.5'", ['dump', '/home', '1.5']),
                 ('LEVEL', ['dump', '/home', '\u0663']),
-                ('LEVEL is empty', ['restore', '/home', '']),
+                ("LEVEL ''", ['restore', '/home', '']),
                 ("'2026-02-30'", dump + ['-w', '2026-02-30']),
                 ("'26-02-03'", dump + ['-w', '26-02-03']),
                 ("'today'", dump + ['--date', 'today']),
@@ -1174,13 +1178,17 @@ class UsageTests(ProgramTestCase):
                 ('--limit-rate', dump + ['-L', '1e3']),
                 ('--limit-rate', dump + ['-L', '\u0663']),
                 ('--limit-rate', dump + ['-L', '10\n']),
-                ('--jobs', dump + ['-j', '0']),
+                ("--jobs: '0' is not a number from 1 to 64, or auto", dump + ['-j', '0']),
                 ('--min-size', dump + ['--min-size', 'some']),
                 ('--accept-status', dump + ['--accept-status', '1,x', '--', 'true']),
                 ('--expires', ['url', '/', '0', '--expires', '8d']),
                 ('--expires', ['url', '/', '0', '--expires', '0s']),
                 ('--expires', ['url', '/', '0', '--expires', 'soon']),
                 ('restore takes no --overwrite', ['restore', '/', '0', '--overwrite']),
+                ('--overwrite needs -k KEY or --fixed-key', dump + ['--overwrite']),
+                ('--accept-status needs a PROGRAM', dump + ['--accept-status', '1']),
+                ('--retain-mode needs --retain', dump + ['--retain-mode', 'governance']),
+                ('--tier needs --thaw', ['verify', '/', '0', '--tier', 'standard']),
                 ('list takes no --yes', ['list', '-y']),
                 ('no program', dump + ['--']),
                 ('not UTF-8', [b'dump', b'/h\xff', b'0'])))
@@ -1277,6 +1285,10 @@ class UsageTests(ProgramTestCase):
         self.assertRegex(self.succeed('--version').out, rb'\As3dump \d+\.\d+\S*\n\Z')
         os.remove(self.config)
         self.succeed('--help')
+        for command in s3dump.COMMANDS:
+            text = self.succeed('--help', command).out.decode()
+            self.assertLess(max(map(len, text.splitlines())), 80)
+            self.assertIn('usage: s3dump.py %s ' % command, text)
 
 
 class CompletionTests(ProgramTestCase):
@@ -2192,7 +2204,7 @@ class CheckTests(ProgramTestCase):
         self.check(0, 'the newest dump is good; 100, 60 min old, ' + re.escape(key))
         self.server.objects.clear()
         self.ago(27)
-        self.check(1, 'is 27 h old, and may be 26 h')
+        self.check(1, 'is 27 h old, more than the 26 h allowed')
         self.check(0, 'good', '--max-age', '2d')
         for hours in range(48, 480, 24):
             self.ago(hours, 1000)
@@ -2382,8 +2394,8 @@ class DeleteAclUrlInitTests(ProgramTestCase):
 
     def test_delete_deletes_none_of_several(self):
         keys = sorted(self.place("/it's $HOME") for _ in range(3))
-        result = self.must_fail(1, '3 dumps match', 'delete', "/it's $HOME", '0',
-                                '-w', '2020-01-10')
+        result = self.must_fail(1, '3 dumps match and none was deleted: choose one by -k KEY',
+                                'delete', "/it's $HOME", '0', '-w', '2020-01-10')
         self.assertNotIn('DeleteObject', self.server.operations())
         lines = result.out.decode().splitlines()
         words = [shlex.split(line) for line in lines]
@@ -2447,9 +2459,9 @@ class DeleteAclUrlInitTests(ProgramTestCase):
         for region, bucket in (('us-east-1', 'one'), ('eu-west-1', 'two')):
             with S3Server(bucket, region=region, buckets=()) as server:
                 self.write_file(server.config())
-                for command, message in (('init', 'created'), ('initialize', 'is there')):
+                for command, message in (('init', 'was created: '), ('initialize', 'is there: ')):
                     self.assertRegex(self.succeed(command).err,
-                                     r'\As3dump: bucket %s %s' % (bucket, message))
+                                     r'\As3dump: the bucket %s %s' % (bucket, message))
                 self.assertEqual(server.objects, {})
                 self.assertEqual(server.violations, [])
                 server.add_user('WRITER', 'sesame', allow=WRITE_ONLY | {'HeadBucket'})
