@@ -6011,10 +6011,13 @@ class CredentialTests(ClientTestCase):
             workers.submit(bucket.put_object, '%d' % number, b'')
         self.until(lambda: self.services.log[-1].service == 'container'
                    and self.store.log)
-        started = time.monotonic()
+        started, asked = time.monotonic(), len(self.services.log)
         workers.stop()
         self.assertLess(time.monotonic() - started, 10)
+        for connection in list(self.services.live):     # which is waited for, for 5 s
+            connection.shut_down()
         self.until(lambda: not any(thread.alive for thread in workers._threads))
+        self.assertEqual(len(self.services.log), asked)
 
     def test_sts_that_is_busy_is_asked_again(self):
         for code in ('Throttling', 'IDPCommunicationError'):
