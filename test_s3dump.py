@@ -1235,39 +1235,10 @@ class UsageTests(ProgramTestCase):
         with self.subTest(argv=ascii(argv)):
             self.refused(message, self.run_program(*argv, **options))
 
-    # Runs the program in a child for each of many command lines, and says how each went.
-    MANY = """if True:
-        import ast, os, sys, tempfile
-        sys.path.insert(0, sys.argv[1])
-        import s3dump
-        results = []
-        for argv in ast.literal_eval(sys.stdin.read()):
-            files = [tempfile.TemporaryFile() for _ in range(3)]
-            files[0].write(b'data')
-            files[0].seek(0)
-            child = os.fork()
-            if not child:
-                for number, file in enumerate(files):
-                    os.dup2(file.fileno(), number)
-                    file.close()
-                sys.argv[1:] = map(os.fsdecode, argv)
-                sys.exit(s3dump.main())
-            status = os.waitpid(child, 0)[1] >> 8
-            for file in files:
-                file.seek(0)
-            results.append((status, files[1].read(), files[2].read()))
-            for file in files:
-                file.close()
-        print(results)"""
-
     def refuse_all(self, cases):
         """Run a table of (message, argv)."""
-        argvs = [[word if isinstance(word, bytes) else word.encode('utf-8') for word in argv]
-                 for _, argv in cases]
-        done = self.succeed(prefix=PYTHON + ['-c', self.MANY, HERE], data=repr(argvs).encode())
-        for (message, argv), (status, out, err) in zip(cases, ast.literal_eval(done.out.decode())):
-            with self.subTest(argv=ascii(argv)):
-                self.refused(message, Result(status, out, self.readable(out, err)))
+        for message, argv in cases:
+            self.refuse(message, *argv, data=b'data')
 
     def refused(self, message, result):
         self.assertEqual((result.status, result.out), (2, b''), result)
