@@ -6146,10 +6146,13 @@ class CredentialTests(ClientTestCase):
             workers.submit(bucket.put_object, '%d' % number, b'')
         self.until(lambda: self.services.log[-1].service == 'container'
                    and self.store.log)
-        started = time.monotonic()
+        started, asked = time.monotonic(), len(self.services.log)
         workers.stop()
         self.assertLess(time.monotonic() - started, 10)
+        for connection in list(self.services.live):     # which is waited for, for 5 s
+            connection.shut_down()
         self.until(lambda: not any(thread.alive for thread in workers._threads))
+        self.assertEqual(len(self.services.log), asked)
 
     def test_sts_that_is_busy_is_asked_again(self):
         for code in ('Throttling', 'IDPCommunicationError'):
@@ -7517,14 +7520,14 @@ class DownloadTests(ClientTestCase):
             self.assertEqual((dict(server.objects), dict(server.uploads)), ({}, {}))
 
     def test_objects_of_other_programs_are_checked_whatever_their_part_size(self):
-        data = pattern(19 << 20)
-        for parts, quirks in ((None, ()), (8 << 20, ()), (8 << 20, ('no-part-number',)),
-                              (5 << 20, ('no-part-number',)), (9 << 20, ()),
-                              (15 << 20, ('no-part-number',)), (19 << 20, ())):
+        for total, parts, quirks in ((19, None, ()), (19, 8, ()), (19, 8, ('no-part-number',)),
+                                     (11, 5, ('no-part-number',)), (19, 9, ()),
+                                     (16, 15, ('no-part-number',)), (19, 19, ())):
             with self.subTest(parts, quirks=quirks):
-                server = self.server(quirks=quirks)
-                server.put('key', data, parts=parts)
-                bucket = self.bucket(server, part_size=6 << 20)
+                unit = 1 << 20 if quirks else 1 << 10       # what has to be guessed is usual
+                server, data = self.server(quirks=quirks), pattern(total * unit)
+                server.put('key', data, parts=parts and parts * unit)
+                bucket = self.bucket(server, part_size=6 * unit)
                 got, proof = self.restored(bucket, 'key')
                 self.assertTrue(got == data)
                 self.assertEqual(proof, 'etag')
@@ -7533,9 +7536,9 @@ class DownloadTests(ClientTestCase):
                     self.restored(bucket, 'key')
 
     def test_an_empty_last_part_of_the_original_is_no_damage(self):
-        for parts, size in ((8 << 20, 8 << 20), (8 << 20, 16 << 20), (9 << 20, 9 << 20),
-                            (9 << 20, 18 << 20), (6 << 20, 18 << 20)):
-            for quirks in ((), ('no-part-number',)):
+        for count, total in ((8, 8), (8, 16), (9, 9), (9, 18), (6, 18)):
+            for quirks, unit in (((), 1 << 10), (('no-part-number',), 1 << 20)):
+                parts, size = count * unit, total * unit
                 with self.subTest(parts=parts, size=size, quirks=quirks):
                     server = self.server(quirks=quirks)
                     data = pattern(size)
@@ -7544,7 +7547,7 @@ class DownloadTests(ClientTestCase):
                     found.etag = multipart_etag(
                         [md5(data[start:start + parts]).hexdigest()
                          for start in range(0, size, parts)] + [md5(b'').hexdigest()])
-                    bucket = self.bucket(server, part_size=6 << 20)
+                    bucket = self.bucket(server, part_size=6 * unit)
                     got, proof = self.restored(bucket, 'key')
                     self.assertEqual((got == data, proof), (True, 'etag'))
                     server.fault('GetObject', 'flip', at=1000)
