@@ -197,18 +197,17 @@ class Dump:
     def problem(self):
         """Return why the dump can't be restored, as far as names and sizes tell, or ''."""
         if self.doubtful:
-            return 'its first object has lost its metadata, and those of the others do not ' \
-                'agree: it is unknown which belong together'
-        for number in range(max(1, len(self.pieces))):
-            if number not in self.pieces:
-                return '%s is missing' % s3.quoted(piece_key(self.key, self.layout, number))
+            return 'its first object has no metadata, and the others are not of one dump'
+        missing = set(range(len(self.pieces) or 1)) - set(self.pieces)
+        if missing:
+            return '%s is missing' % s3.quoted(piece_key(self.key, self.layout, min(missing)))
         last = len(self.pieces) - 1
         if self.layout == '.volume_' and (last or self.ends):
             if not self.ends:
                 return 'its end mark is missing, so further volumes may be'
             if list(self.ends) != [last]:
-                return 'its last volume has the number %d, but there is an end mark that says ' \
-                    '%d' % (last, next(end for end in self.ends if end != last))
+                return 'its last volume is number %d, but an end mark says %d' % (
+                    last, min(set(self.ends) - {last}))
             full = self.volume_size or self.pieces[0].size
             for number, entry in sorted(self.pieces.items()):
                 # The end mark of one object alone says that it is full
