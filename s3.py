@@ -1639,6 +1639,14 @@ def tls_context(ca_bundle):
 
 # --------------------------------------------------------------------------- Workers
 
+def wait_until(condition, seconds):
+    """Wait for a true *condition*(), *seconds* at most; returns its last value."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
+
+
 class Thread:
     """A thread that calls *function*, and doesn't keep the program from ending.
 
@@ -1662,18 +1670,14 @@ class Thread:
         finally:
             self.ended = True
 
+    def join(self, seconds):
+        """Wait for its end, *seconds* at most."""
+        wait_until(lambda: self.ended, seconds)
+
     @property
     def alive(self):
         """Whether it runs, or may still begin."""
         return not self.ended and (self.begun or time.monotonic() < self._due)
-
-
-def wait_until(condition, seconds):
-    """Wait for a true *condition*(), *seconds* at most; returns its last value."""
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.01)
-    return condition()
 
 
 def in_main_thread():
