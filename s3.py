@@ -57,6 +57,7 @@ import functools
 import hashlib
 import hmac
 import io
+import itertools
 import mmap
 import os
 import re
@@ -69,9 +70,10 @@ import urllib.parse
 import zlib
 
 __version__ = '2.0'
-__all__ = ['Bucket', 'load_config', 'volume_key', 'Head', 'ListEntry', 'NoSignals', 'RateLimit',
-           'Stored', 'Tally', 'Times', 'UploadEntry', 'Error', 'ArchivedError', 'BadAnswer',
-           'ConfigError', 'IntegrityError', 'NetworkError', 'ResponseError', 'UnknownOutcome']
+__all__ = ['Bucket', 'load_config', 'volume_key', 'Head', 'Key', 'ListEntry', 'NoSignals',
+           'RateLimit', 'Stored', 'Tally', 'Times', 'UploadEntry', 'Error', 'ArchivedError',
+           'BadAnswer', 'ConfigError', 'IntegrityError', 'NetworkError', 'ResponseError',
+           'UnknownOutcome']
 
 
 def load_network():
@@ -229,9 +231,11 @@ ACTIONS = {'CompleteMultipartUpload': 's3:PutObject', 'CreateMultipartUpload': '
            'GetBucketLifecycleConfiguration': 's3:GetLifecycleConfiguration',
            'GetObjectLockConfiguration': 's3:GetBucketObjectLockConfiguration',
            'HeadBucket': 's3:ListBucket', 'HeadObject': 's3:GetObject',
+           'HeadObjectVersion': 's3:GetObjectVersion',
            'ListMultipartUploads': 's3:ListBucketMultipartUploads',
+           'ListObjectVersions': 's3:ListBucketVersions',
            'ListObjectsV2': 's3:ListBucket', 'ListParts': 's3:ListMultipartUploadParts',
-           'UploadPart': 's3:PutObject'}
+           'RestoreObjectVersion': 's3:RestoreObject', 'UploadPart': 's3:PutObject'}
 
 
 def printable(text, limit=1000):
@@ -819,8 +823,9 @@ def sign_headers(credentials, region, service, now, method, target, query, heade
 def presign(credentials, region, service, now, method, authority, target, expires, headers=()):
     """Return the query string with which anybody may make this request for *expires* seconds.
 
-    headers: those that are said in the query, for whoever uses the URL sends none.  Source: Amazon
-    S3 API Reference, "Authenticating Requests: Using Query Parameters".
+    headers: those that are said in the query, for whoever uses the URL sends none, and what else
+    the query has.  Source: Amazon S3 API Reference, "Authenticating Requests: Using Query
+    Parameters".
     """
     timestamp, scope = credential_scope(now, region, service)
     query = dict(headers, **{
@@ -892,11 +897,11 @@ class Document:
     def all(self, path):
         """Yield, for each element at *path*, a dict of the texts of all elements in it.
 
-        path: names with slashes, from the root's child on.  A listing has a thousand elements
-        with six children: to find each by its name takes twice as long.
+        path: names with slashes, from the root's child on; * is any child.  A listing has a
+        thousand elements with six children: to find each by its name takes twice as long.
         """
         start = len(self._space)
-        path = '/'.join(self._space + name for name in path.split('/'))
+        path = path if path == '*' else '/'.join(self._space + name for name in path.split('/'))
         for element in self._root.iterfind(path):
             yield {child.tag[start:]: child.text or '' for child in element.iter()}
 
@@ -1019,9 +1024,25 @@ def require_empty(answer):
                         % quoted(answer.body[:60]))
 
 
-ListEntry = collections.namedtuple('ListEntry', 'key size modified storage_class etag restore')
+class Key(str):
+    """A key that names one version of its object, or a delete marker: that is what is read, or
+    deleted for ever, where it is taken for a key."""
+    __slots__ = 'version',          # its id
+
+    def __new__(cls, key, version):
+        self = str.__new__(cls, key)
+        self.version = version
+        return self
+
+
+ListEntry = collections.namedtuple(
+    'ListEntry', 'key size modified storage_class etag restore marker above')
+ListEntry.__new__.__defaults__ = '', False, ()
 ListEntry.__doc__ = """An object: its size in bytes; modified in seconds since the epoch; restore,
-    'ongoing' or 'done' for an archived one that was asked for, if the listing tells, else ''."""
+    'ongoing' or 'done' for an archived one that was asked for, if the listing tells, else ''.
+
+    Of a version the key is a Key; marker: whether it is a delete marker, which hides those below
+    it; above: the versions that lie on it, the newest first."""
 UploadEntry = collections.namedtuple('UploadEntry', 'key upload_id initiated')
 UploadEntry.__doc__ = 'An unfinished upload, initiated in seconds since the epoch.'
 
@@ -1053,9 +1074,9 @@ def next_page(listing, markers, decode):
             for name, text in told.items() if text}
 
 
-def list_entries(listing, decode):
-    """Yield the ListEntries of a page of ListObjectsV2."""
-    for texts in listing.all('Contents'):
+def list_entries(elements, decode):
+    """Yield the ListEntries of a page of ListObjectsV2; elements: the texts of each."""
+    for texts in elements:
         try:
             size = texts['Size']
             if not size.isdigit() or len(size) > 18:
@@ -1066,6 +1087,30 @@ def list_entries(listing, decode):
                             'done' if texts.get('RestoreExpiryDate') else '')
         except (KeyError, ValueError):
             raise BadAnswer('an entry of the listing lacks its key, size or time')
+
+
+def version_entries(listing, decode):
+    """Return the ListEntries of a page of ListObjectVersions: by key, and of each key the newest
+    first, as S3 has them; some servers put all delete markers last."""
+    found = [dict(texts, Size=texts.get('Size', '' if 'Version' in texts else '0'))
+             for texts in listing.all('*') if 'Version' in texts or 'DeleteMarker' in texts]
+    found.sort(reverse=True, key=lambda texts: (
+        texts.get('IsLatest') == 'true', texts.get('LastModified', '')))
+    entries = [entry._replace(key=Key(entry.key, texts.get('VersionId') or 'null'),
+                              marker='DeleteMarker' in texts)
+               for entry, texts in zip(list_entries(found, decode), found)]
+    return sorted(entries, key=lambda entry: entry.key)
+
+
+UNDELETED = 'undeleted'             # see Bucket.at
+
+
+def version_at(versions, at):
+    """Return the ListEntry of what was there at a time, or None; versions: all of one key, the
+    newest first; at: as Bucket.at, but for None."""
+    for number, version in enumerate(versions):
+        if not version.marker if at is UNDELETED else version.modified <= at:
+            return None if version.marker else version._replace(above=tuple(versions[:number]))
 
 
 def upload_entries(listing, decode):
@@ -2645,10 +2690,12 @@ class Request:
 
     def __init__(self, bucket, operation, method, key='', query=(), headers=(), body=b'',
                  timeout=None, patience=float('inf')):
-        self.label = operation + (' ' + quoted(key, 300) if key else '')    # for messages
         self.headers = dict(bucket.request_headers(operation), **dict(headers))
         self._bucket, self._connection = bucket, bucket.connection()
         self._method, self._key, self._query, self._body = method, key, dict(query), body
+        if isinstance(key, Key):
+            operation, self._query['versionId'] = operation + 'Version', key.version
+        self.label = operation + (' ' + quoted(key, 300) if key else '')    # for messages
         if PAYLOAD_HASH not in self.headers:
             self.headers[PAYLOAD_HASH] = sha256(body)
         self._timeout = timeout or bucket.times.timeout
@@ -2930,7 +2977,9 @@ class Bucket:
 
     Attributes of use to a caller: jobs, part_size and max_parts; times, a Times; limit, the
     RateLimit; tally, a Tally; retain, None or the mode and the days of an Object Lock for what
-    is stored; offset, the seconds that the server's clock is ahead of ours.
+    is stored; offset, the seconds that the server's clock is ahead of ours; at, None, or the time,
+    in seconds since the epoch, as at which list_objects() shows a bucket that keeps versions, or
+    UNDELETED: as if delete markers hid nothing.
     """
 
     def __init__(self, config, environ=None, report=lambda kind, text: None,
@@ -2947,7 +2996,7 @@ class Bucket:
         self.checksum = config.get('checksum', 'crc32' if self.endpoint.aws else 'none') == 'crc32'
         self.limit = RateLimit(config.get('limit_rate'), sharers=self.jobs)
         self.times, self.tally, self.retain = Times(), Tally(), None
-        self.report, self.signals, self.offset = report, signals, 0
+        self.report, self.signals, self.offset, self.at = report, signals, 0, None
         self._clock, self.monotonic, self.wait = clock, monotonic, wait
         self._environ = environ
         self.tls = functools.lru_cache(1)(      # one context for all connections
@@ -3259,14 +3308,29 @@ class Bucket:
 
     def list_objects(self, prefix=''):
         """Yield a ListEntry for each object whose key begins with *prefix*, in the order of
-        the server, page by page (ListObjectsV2)."""
+        the server, page by page (ListObjectsV2); with `at`, for each that was there then, by its
+        Key."""
+        if self.at is not None:
+            yield from filter(None, (version_at(versions, self.at)
+                                     for versions in self.list_object_versions(prefix)))
+            return
         query = {'list-type': '2', 'prefix': prefix, 'encoding-type': 'url'}
         headers = {}
         if self.endpoint.aws:       # to hear whether archived objects can be read
             headers['x-amz-optional-object-attributes'] = 'RestoreStatus'
         for page, decode in self._pages('ListObjectsV2', 'ListBucketResult', query,
                                         ('continuation-token', 'marker'), headers):
-            yield from list_entries(page, decode)
+            yield from list_entries(page.all('Contents'), decode)
+
+    def list_object_versions(self, prefix=''):
+        """Yield, for each key that begins with *prefix*, the ListEntries of all its versions and
+        delete markers, the newest first."""
+        query = {'versions': '', 'prefix': prefix, 'encoding-type': 'url'}
+        entries = (entry for page, decode in self._pages(
+            'ListObjectVersions', 'ListVersionsResult', query, ('key-marker', 'version-id-marker'))
+            for entry in version_entries(page, decode))
+        for _, versions in itertools.groupby(entries, lambda entry: entry.key):
+            yield list(versions)
 
     def list_multipart_uploads(self, prefix=''):
         """Yield an UploadEntry for each unfinished upload of a key that begins with prefix."""
@@ -3314,7 +3378,8 @@ class Bucket:
         target, authority = self.endpoint.target(key), self.endpoint.authority
         return '%s://%s%s?%s' % (self.endpoint.scheme, authority, target, presign(
             self.credentials.get(self), self.endpoint.region, self.endpoint.service, self.now(),
-            'GET', authority, target, expires, self.request_headers('GetObject')))
+            'GET', authority, target, expires, dict(self.request_headers('GetObject'), **(
+                {'versionId': key.version} if isinstance(key, Key) else {}))))
 
     # The bucket itself
 

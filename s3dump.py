@@ -471,7 +471,7 @@ def without_strays(bucket, dump, alone=False):
     single object, which may be all that was copied."""
     if dump.layout == '.volume_' and (len(dump.entries) > 1 or alone):
         with tolerating(403, 404):      # 404: somebody deletes it just now
-            dump.look_closer(bucket.head_object(dump.key), bucket)
+            dump.look_closer(bucket.head_object(dump.pieces[0].key), bucket)
     return dump
 
 
@@ -480,11 +480,12 @@ def find_by_key(bucket, key, may_list=True):
 
     may_list: False if credentials that may not list suffice for a dump without volumes.
     """
-    head = None
+    head, first = None, None if bucket.at is None else next(bucket.list_objects(key), None)
     with tolerating(404):
-        head = bucket.head_object(key)
+        if bucket.at is None or first and first.key == key:     # else there only are longer ones
+            head = bucket.head_object(first.key if first else key)
     if head:
-        first = s3.ListEntry(key, head.size, head.modified, head.storage_class, head.etag, '')
+        first = first or s3.ListEntry(key, head.size, head.modified, head.storage_class, head.etag)
         dump = collect(bucket, key, '.volume_', first, head.alone or not may_list)
         dump.look_closer(head, bucket)
         return dump
@@ -1200,7 +1201,10 @@ def row(args, one):
 
 
 def unfinished(bucket, prefix):
-    """Return the unfinished uploads, or none if credentials or server don't show them."""
+    """Return the unfinished uploads, or none if credentials or server don't show them, or it is the
+    past that is looked at, of which nothing tells."""
+    if bucket.at is not None:
+        return []
     with tolerating(400, 403, 404, 405, 501), contextlib.suppress(s3.BadAnswer):
         return list(bucket.list_multipart_uploads(prefix))
     return []
@@ -1374,10 +1378,10 @@ def check(bucket, args):
         reason = why_not(bucket, args, newest, dumps[1:11]) if newest else 'there is no dump'
         prefix = ':'.join([args.host, args.fs, args.level, ''])
         under_way = [upload.initiated for upload in unfinished(bucket, prefix)
-                     if upload.initiated > bucket.now() - args.max_age]
+                     if upload.initiated > seen_at(bucket) - args.max_age]
     except s3.Error as error:
         reason = 'the state of the dumps is unknown: %s' % error
-    now = bucket.now()
+    now = seen_at(bucket)
     line = '%s: %s level %s of %s: %s' % (
         'FAILED' if reason else 'OK', s3.printable(args.fs), args.level, s3.printable(args.host),
         reason or 'the newest dump is good')
@@ -1397,7 +1401,7 @@ def check(bucket, args):
 
 def why_not(bucket, args, newest, earlier):
     """Return what is wrong with the newest dump, or ''."""
-    problem, old = newest.problem(), bucket.now() - newest.stored
+    problem, old = newest.problem(), seen_at(bucket) - newest.stored
     if not problem and newest.layout == '.volume_':
         try:
             with tolerating(403):
@@ -1418,6 +1422,34 @@ def why_not(bucket, args, newest, earlier):
         return 'the newest dump has %s, less than %g times %s, the median of the %s before it' % (
             human(newest.size), ratio, human(median(earlier)), counted(len(earlier), 'dump'))
     return ''
+
+
+# -------------------------------------------------------------------------- Versions
+# A bucket that keeps versions only hides what is deleted or replaced.
+
+def parse_at(text):
+    """Return the last second of a day, or a moment, in local time, in seconds since the epoch; an
+    age is negative.  Raises ValueError."""
+    match = re.match(r'(\S{10})(?:[ T]([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?)?\Z', text)
+    day = real_date(match.group(1)) if match and text >= '2006' else None
+    if not day:
+        return -s3.parser(TIME, 'a time: 2009-12-31, 2009-12-31 06:00, or an age like 3d',
+                          seconds_of, 1)(text)
+    hours = tuple(map(int, match.groups('0')[1:])) if match.group(2) else (24, 0, -1)
+    return time.mktime((day.year, day.month, day.day) + hours + (0, 0, -1))
+
+
+def look_back(bucket, args):
+    """Let the bucket be seen as the command line asks."""
+    bucket.at = args.at
+    if args.at is not None and args.at < 0:
+        bucket.learn_clock()        # a rescue system's may be years behind
+        bucket.at += bucket.now()
+
+
+def seen_at(bucket):
+    """Return the time, in seconds since the epoch, as which the bucket is seen: not a later one."""
+    return min(bucket.now(), float('inf') if bucket.at is None else bucket.at)
 
 
 # ---------------------------------------------------------------------- Command line
@@ -1502,6 +1534,8 @@ OPTIONS = (
            s3.one_of('expedited', 'standard', 'bulk')),
     option('restore verify', '--wait', help='wait until the dump is readable'),
     option('list clean', '-a --all', help='all hosts, not just this one'),
+    option('list restore verify url check', '--at', 'TIME', 'the bucket as it was, if it keeps '
+           'versions', parse_at),
     option('list', '--long', help='a line per dump, for awk, sort and column'),
     option('list dump verify check', '--json', help='for machines'),
     option('delete clean', '-y --yes', help='do not ask'),
@@ -1726,6 +1760,7 @@ def run(argv):
         with open_bucket(args) as bucket, contextlib.closing(
                 Status(bucket, args.quiet)) as args.status:
             catch_rate_signals(bucket.limit)
+            look_back(bucket, args)
             return args.run(bucket, args) or 0
     except BrokenPipeError:         # of standard output: s3 has wrapped those of sockets
         return 128 + signal.SIGPIPE

@@ -1267,7 +1267,7 @@ class UsageTests(ProgramTestCase):
                 (['--help'], '--retain dump restore clean --limit-rate --host', ''),
                 (['dump', '--help'], '--retain --key --limit-rate', '--keep-daily --thaw'),
                 (['--help', 'initialize'], 'create the bucket', '--key restore'),
-                (['help', 'list'], '--long', '--key restore')):
+                (['help', 'list'], '--long', '--key --thaw')):
             result = self.succeed(*argv)
             text = result.out.decode()
             self.assertEqual(result.err, '')
@@ -2532,6 +2532,131 @@ class IntruderTests(ProgramTestCase):
         self.must_fail(1, 'AccessDenied', 'dump', '-k', fixed, '--overwrite', data=b'x')
         self.assertEqual({key: server.objects[key] for key in before}, before)
         server.violations.clear()        # what the thief did was not proper
+
+
+# --- Versions ----------------------------------------------------------------
+
+class VersionTestCase(ProgramTestCase):
+    """A bucket that keeps versions."""
+
+    def setUp(self):
+        ProgramTestCase.setUp(self)
+        self.server.versioning = 'Enabled'
+        self.addCleanup(vars(self.server).update, versioning='', offset=0)
+
+    def hours_pass(self, hours=1):
+        """Let all that is there become older."""
+        for key in set(self.server.objects) | set(self.server.objects.stacks):
+            for version in self.server.objects.versions(key):
+                version.modified -= 3600 * hours
+
+    def ago(self, hours):
+        """The time so many hours ago, as --at takes it."""
+        return time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(time.time() - 3600 * hours))
+
+
+class AtTests(VersionTestCase):
+    """What was there is listed, restored and checked, whatever became of it."""
+
+    def test_every_command_sees_the_bucket_as_it_was(self):
+        data = {key: self.dump(key.encode(), *key.split()) for key in ('/home 0', '/home 1')}
+        before = self.succeed('list').out
+        self.hours_pass(3)
+        self.dump(b'newer', '/home', '0')
+        self.hours_pass(1)
+        self.succeed('clean', '1', '--force')
+        self.succeed('delete', '-k', data['/home 1'])
+        then = self.ago(2)
+        for labels, key in data.items():
+            self.must_fail(1, 'no object', 'restore', '-k', key)
+            for argv in (labels.split(), ['-k', key]):
+                result = self.succeed('restore', *argv, '--at', then)
+                self.assertEqual(result.out.decode(), labels)
+                self.assertIn(key, result.err)
+                self.assertEqual(json.loads(self.succeed(
+                    'verify', '--json', *argv, '--at', then).out)['key'], key)
+                url, = self.succeed('url', *argv, '--at', then).out.decode().split()
+                with urlopen(url) as answer:
+                    self.assertEqual(answer.read().decode(), labels)
+        self.assertEqual(self.succeed('list', '--at', then).out, before)
+        self.assertEqual(self.succeed('restore', '/home', '0').out, b'newer')
+        self.assertEqual(self.succeed('restore', '/home', '0', '--at', self.ago(0.5)).out, b'newer')
+        self.must_fail(1, 'no dump of', 'restore', '/home', '0', '--at', '2009-12-31')
+        self.must_fail(1, 'there is no object', 'restore', '-k', 'x', '--at', then)
+
+    def test_an_age_goes_by_the_servers_clock(self):
+        self.server.offset = 9000 * DAY
+        key = self.dump(b'data', '/home', '0')
+        self.hours_pass(3)
+        self.succeed('delete', '-k', key)
+        self.assertEqual(self.run_program('verify', '/home', '0', '--at', '4h').status, 1)
+        self.assertEqual(self.succeed('restore', '/home', '0', '--at', '2h').out, b'data')
+
+    def test_volumes_and_the_chunks_of_older_versions_come_back_from_below(self):
+        self.configure(part_size='5m', max_parts='1')
+        data = some_bytes(2 * PART + 7)
+        key, old = self.dump(data, '/home', '0', '--fixed-key'), HOST + ':/old:0:2009-10-07'
+        for number in range(3):
+            self.server.put('%s/chunk_%06d' % (old, number), b'%d' % number)
+        before, then = self.keys(), self.ago(1)
+        self.hours_pass(2)
+        for each in before:
+            self.server.put(each, b'rubbish')
+            self.server.delete(each)
+        self.server.put(before[0], b'more')
+        for argv in (['/home', '0'], ['-k', key]):
+            self.assertEqual(self.succeed('restore', *argv, '--at', then).out, data)
+            self.assertEqual(len(self.succeed('url', *argv, '--at', then).out.split()), 3)
+        for argv in (['/old', '0'], ['-k', old]):
+            self.assertEqual(self.succeed('restore', *argv, '--at', then).out, b'012')
+
+    def test_what_lies_in_an_archive_is_thawed_by_its_version(self):
+        self.configure(storage_class='GLACIER')
+        key = self.dump(b'data', '/home', '0', '--fixed-key')
+        cold = self.server.objects[key]
+        self.hours_pass(2)
+        self.server.put(key, b'rubbish')
+        argv = ['/home', '0', '--at', '1h', '--thaw', '2']
+        self.assertEqual(self.run_program('restore', *argv).status, 3)
+        self.assertEqual((cold.restore, cold.restore_request), ('ongoing', (2, 'Standard')))
+        cold.restore = self.server.now() + DAY
+        self.assertEqual(self.succeed('restore', *argv).out, b'data')
+
+    def test_check_counts_ages_up_to_then(self):
+        self.place(stored=time.time() - 60 * 3600)
+        for status, ago, text in ((0, 40, '20 h old'), (1, 20, 'is 40 h old'),
+                                  (1, 61, 'there is no dump')):
+            result = self.run_program('check', '/home', '0', '--at', self.ago(ago))
+            self.assertEqual(result.status, status)
+            self.assertIn(text, result.out.decode())
+        self.dump(bytes(100), '/home', '0')
+        self.place_upload('id', HOST + ':/home:0:2020-01-10', 60)
+        tomorrow = time.strftime('%Y-%m-%d', time.localtime(time.time() + DAY))
+        self.assertIn(b', 0 s old', self.succeed('check', '/home', '0', '--at', tomorrow).out)
+        self.assertIn(b'Unfinished uploads: 1', self.succeed('list').out)
+        self.assertNotIn(b'Unfinished', self.succeed('list', '--at', tomorrow).out)
+
+    def test_a_time_is_a_day_a_moment_or_an_age(self):
+        self.addCleanup(time.tzset)
+        self.addCleanup(os.environ.update, TZ=os.environ.get('TZ', ''))
+        os.environ['TZ'] = 'CET-1CEST,M3.5.0,M10.5.0/3'
+        time.tzset()
+        for text, utc in (('2026-11-20', '2026-11-20 22:59:59'), ('2026-07-31 06:00', None),
+                          ('2026-07-31T06:00', '2026-07-31 04:00:00'),
+                          ('2026-11-20 06:00:07', '2026-11-20 05:00:07'),
+                          ('2026-03-29', '2026-03-29 21:59:59'),
+                          ('2026-10-25', '2026-10-25 22:59:59'),
+                          ('2027-12-31', '2027-12-31 22:59:59')):
+            if utc:
+                self.assertEqual(s3dump.parse_at(text), calendar.timegm(time.strptime(
+                    utc, '%Y-%m-%d %H:%M:%S')), text)
+        self.assertEqual([s3dump.parse_at(text) for text in ('3d', '1s')], [-3 * DAY, -1])
+        for text in ('', '2026', '2026-02-30', '2026-11-20 24:00', '2026-11-20 06:60',
+                     '2026-11-20 6:00', '2026-11-20 06:00 ', '1066-10-14', '0d', '3', 'now'):
+            with self.assertRaises(ValueError):
+                s3dump.parse_at(text)
+        self.must_fail(2, 'is not a time: 2009-12-31, ', 'list', '--at', 'yesterday')
+        self.must_fail(2, 'dump takes no --at', 'dump', '/home', '0', '--at', '3d')
 
 
 # --- Signals, pipes, terminals -----------------------------------------------
