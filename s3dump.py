@@ -971,19 +971,19 @@ def putacl(bucket, args):
         bucket.put_object_acl(key, acl)
 
 
-def remove(args, what, delete, parts):
+def remove(args, what, delete, parts, deed='delete', done='deleted'):
     """Delete *what* by delete(part) for each of its parts; returns False, after a line, if that
-    fails."""
+    fails.  deed, done: what this means."""
     try:
         for part in parts:
             delete(part)
     except s3.NetworkError:
         raise                       # the others would fail as well, each after its patience
     except s3.Error as error:
-        say('cannot delete %s: %s' % (what, error))
+        say('cannot %s %s: %s' % (deed, what, error))
         return False
     if not args.quiet:
-        say('deleted %s' % what)
+        say('%s %s' % (done, what))
     return True
 
 
@@ -1101,13 +1101,18 @@ def totals(dumps):
         for entry in entries]) / (1 << 30)
 
 
+def find_sections(bucket, args):
+    """Return the prefix that the command line means, and an iterator of group() of all below it:
+    of FS, of a host, or of all hosts."""
+    prefix = '' if args.all else args.host + ':'
+    if args.fs is None or args.all:
+        return prefix, sections(bucket.list_objects(prefix))
+    return prefix + args.fs + ':', iter([find_fs(bucket, args)])
+
+
 def list_dumps(bucket, args):
     """print the dumps of this host and their cost"""
-    prefix = '' if args.all else args.host + ':'
-    if args.fs is not None and not args.all:
-        prefix, found = prefix + args.fs + ':', iter([find_fs(bucket, args)])
-    else:
-        found = sections(bucket.list_objects(prefix))
+    prefix, found = find_sections(bucket, args)
     found = (([without_strays(bucket, one) for one in dumps if args.fs in (None, one.labels.fs)],
               orphans, [Dump(entry.key, '', None, entry) for entry in others if args.fs is None])
              for dumps, orphans, others in found)
@@ -1441,7 +1446,7 @@ def parse_at(text):
 
 def look_back(bucket, args):
     """Let the bucket be seen as the command line asks."""
-    bucket.at = args.at
+    bucket.at = s3.UNDELETED if args.at is None and args.name == 'undelete' else args.at
     if args.at is not None and args.at < 0:
         bucket.learn_clock()        # a rescue system's may be years behind
         bucket.at += bucket.now()
@@ -1450,6 +1455,52 @@ def look_back(bucket, args):
 def seen_at(bucket):
     """Return the time, in seconds since the epoch, as which the bucket is seen: not a later one."""
     return min(bucket.now(), float('inf') if bucket.at is None else bucket.at)
+
+
+def undelete(bucket, args):
+    """bring back what was deleted
+
+    In a bucket that keeps versions: the dumps that were there at TIME, or
+    without --at all that are hidden now.
+    """
+    dumps = [find_by_key(bucket, args.key)] if args.key is not None else [
+        one for found, _, _ in find_sections(bucket, args)[1] for one in found
+        if args.fs in (None, one.labels.fs) and args.level in (None, one.labels.level)
+        and args.date in (None, one.labels.date)]
+    going, failed = [], False
+    for one in dumps:
+        if any(entry.above for entry in one.entries):
+            reason, markers = find_markers(bucket, without_strays(bucket, one))
+            if reason:
+                say('%s is left alone: %s' % (one, reason))
+                failed = True
+            elif markers:
+                going.append(('%s, %s' % (one, human(one.size)), bucket.delete_object, markers))
+    names = [what for what, _, _ in going]
+    if args.dry_run:
+        for what in names:
+            print_out('would bring back ' + what)
+    elif going and not confirmed(args, '\n'.join(names + ['Bring back these?'])):
+        raise s3.Error('nothing was brought back')
+    elif not (going or failed or args.quiet):
+        say('there is nothing to bring back')
+    else:
+        failed |= not all([remove(args, *each, 'bring back', 'brought back') for each in going])
+    if failed:
+        raise s3.Error('not everything was brought back: see above')
+
+
+def find_markers(bucket, one):
+    """Return why removing delete markers can't bring a dump back, or '', and the keys of those that
+    hide it: of its first object last, for with that the dump is there."""
+    above = [version for entry in reversed(one.entries) if entry not in one.strays
+             for version in entry.above]
+    if above and one.problem():
+        return one.problem(), ()
+    if not all(version.marker for version in above):
+        return "something newer lies on it; `s3dump.py restore --at '%s' -k %s` reads it" % (
+            time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(bucket.at)), shell_word(one.key)), ()
+    return '', [version.key for version in above]
 
 
 # ---------------------------------------------------------------------- Command line
@@ -1461,6 +1512,7 @@ COMMANDS = {
     'verify': (verify, 'FS LEVEL'),
     'list': (list_dumps, '[FS]'),
     'delete': (delete, 'FS LEVEL'),
+    'undelete': (undelete, '[FS [LEVEL]]'),
     'clean': (clean, '[N]'),
     'check': (check, 'FS LEVEL'),
     'init': (init, ''),
@@ -1503,7 +1555,7 @@ def parse_text(word):
 
 
 ORIGINAL = 'dump restore delete list init clean getacl putacl'.split()  # took its options, all
-NAMING = 'dump restore verify delete url getacl putacl'     # commands that mean one dump
+NAMING = 'dump restore verify delete undelete url getacl putacl'    # commands that mean one dump
 OPTIONS = (
     option('', '-f --config', 'FILE', 'configuration file', str),
     option('', '-h --host', 'NAME', 'host label, else that of the configuration', parse_text),
@@ -1533,13 +1585,13 @@ OPTIONS = (
     option('restore verify', '--tier', 'TIER', 'how fast: expedited, standard or bulk',
            s3.one_of('expedited', 'standard', 'bulk')),
     option('restore verify', '--wait', help='wait until the dump is readable'),
-    option('list clean', '-a --all', help='all hosts, not just this one'),
-    option('list restore verify url check', '--at', 'TIME', 'the bucket as it was, if it keeps '
+    option('list clean undelete', '-a --all', help='all hosts, not just this one'),
+    option('list restore verify url check undelete', '--at', 'TIME', 'the bucket as it was, if it keeps '
            'versions', parse_at),
     option('list', '--long', help='a line per dump, for awk, sort and column'),
     option('list dump verify check', '--json', help='for machines'),
-    option('delete clean', '-y --yes', help='do not ask'),
-    option('delete clean', '-n --dry-run', help='say what would be deleted'),
+    option('delete undelete clean', '-y --yes', help='do not ask'),
+    option('delete undelete clean', '-n --dry-run', help='say what would be done'),
     option('clean', '--force', help='also where the sizes look wrong'),
     *(option('clean', '--keep-' + rule, 'N', 'keep the newest of N ' + periods, parse_positive, 0)
       for rule, periods in (('daily', 'days'), ('weekly', 'weeks'), ('monthly', 'months'),
@@ -1562,7 +1614,7 @@ def help_text(command=None):
     else:
         lines = ['usage: s3dump.py [options] COMMAND [arguments]', '',
                  (__doc__ or '').rpartition('\n\n')[0], '', 'commands:']
-        lines += ['  %-8s%-26s%s' % (name, usage, (function.__doc__ or name).partition('\n')[0])
+        lines += ['  %-9s%-25s%s' % (name, usage, (function.__doc__ or name).partition('\n')[0])
                   for name, (function, usage) in COMMANDS.items()]      # python -OO has no texts
     for commands, options in itertools.groupby(OPTIONS, lambda each: each.commands):
         if not command or not commands or command in commands:

@@ -17,6 +17,7 @@ import contextlib
 import datetime
 import errno
 import fcntl
+import hashlib
 import importlib.util
 import itertools
 import json
@@ -2660,6 +2661,350 @@ class AtTests(VersionTestCase):
         self.must_fail(2, 'dump takes no --at', 'dump', '/home', '0', '--at', '3d')
 
 
+class UndeleteTests(VersionTestCase):
+    """What was deleted comes back, if only delete markers hide it."""
+
+    def lose(self, *keys):
+        for key in keys:
+            self.server.delete(key)
+
+    def test_what_a_thief_of_read_write_credentials_did_is_undone(self):
+        server, data = self.server, {}
+        self.configure(part_size='5m', max_parts='1')
+        for fs, size, more in (('/', 9, []), ('/', 10, []), ('/home', PART + 1, []),
+                               ('/srv', 11, ['--fixed-key']), ('/set', 2 * PART, [])):
+            data[self.dump(some_bytes(size), fs, '0', *more)] = some_bytes(size)
+        other = self.dump(b'of another', '/', '0', '-h', 'other')
+        data[other] = b'of another'
+        old = HOST + ':/old:0:2009-10-07'
+        for number in range(3):
+            server.put('%s/chunk_%06d' % (old, number), b'%d' % number)
+        data[old], before = b'012', self.keys()
+        listed = self.succeed('list', '-a').out
+        self.hours_pass(2)
+        # readwrite.json of the README
+        server.add_user('THIEF', 'stolen', allow=WRITE_ONLY | {
+            'ListObjectsV2', 'ListMultipartUploads', 'GetObject', 'HeadObject', 'DeleteObject',
+            'AbortMultipartUpload', 'ListParts'})
+        thief = SigningClient(server, 'THIEF', 'stolen')
+        self.addCleanup(thief.close)
+        versions = {key: server.objects[key].version_id for key in before}
+        replaced = {key for key in data if key != old and (':/:' in key or ':/set:' in key)}
+        for key in before:
+            if key in replaced:
+                self.assertEqual(thief('PUT', url_path(key), b'rubbish').status, 200)
+            if key not in replaced or ':/set:' in key or key == other:
+                self.assertEqual(thief('DELETE', url_path(key)).status, 204)
+            answer = thief('DELETE', '%s?versionId=%s' % (url_path(key), versions[key]))
+            self.assertEqual(answer.status, 403)
+        self.assertEqual(thief('PUT', '/bucket?lifecycle=', b'<x/>').status, 501)
+        self.assertEqual(thief('PUT', '/bucket?versioning=', b'<x/>').status, 501)
+        self.configure(access_key_id='THIEF', secret_access_key='stolen')
+        self.assertEqual(self.run_program('undelete', '-a').status, 1)
+        self.configure(part_size='5m', max_parts='1')
+        for key in data:
+            if key not in replaced:
+                self.assertEqual(self.run_program('restore', '-k', key).status, 1)
+
+        planned = self.run_program('undelete', '-a', '-n', '--at', '1h')
+        result = self.run_program('undelete', '-a', '--at', '1h')
+        self.assertEqual((planned.status, result.status), (1, 1))
+        self.assertEqual(planned.out.decode().replace('would bring', 's3dump: brought'), ''.join(
+            line for line in result.err.splitlines(True) if 'brought back ' in line
+            and 'not everything' not in line))
+        told = dict(re.findall(r"s3dump: (\S+) is left alone: something newer lies on it; "
+                               r"`s3dump.py (restore .*)` reads it", result.err))
+        self.assertEqual(set(told), replaced)
+        for key in data:
+            command = shlex.split(told[key]) if key in told else ['restore', '-k', key]
+            self.assertEqual(self.succeed(*command).out, data[key], command)
+            if key in told and ':/set:' not in key:         # and it can take its place again
+                program = ' '.join(map(shlex.quote, COMPILED))
+                self.succeed('dump', '-k', key, '--overwrite', '--', 'sh', '-c',
+                             '%s %s' % (program, told[key]))
+                self.assertEqual(self.succeed('restore', '-k', key).out, data[key])
+        listed = [line for line in listed.splitlines() if b':' in line]
+        self.assertEqual([line for line in self.succeed('list', '-a', '--at', '1h').out.splitlines()
+                          if b':' in line], listed)
+        self.assertEqual(set(self.keys()), {key for key in before if ':/set:' not in key})
+
+    def test_what_is_asked_for_comes_back_and_nothing_else(self):
+        keys = {(host, fs, level, date): self.place(fs, level, date, host=host)
+                for host in (HOST, 'other') for fs in ('/', '/home')
+                for level in ('0', '1') for date in ('2020-01-01', '2020-01-02')}
+        there = self.place(date='2020-01-03')
+        for argv, wanted in (
+                ([], lambda host, fs, level, date: host == HOST),
+                (['/home'], lambda host, fs, level, date: host == HOST and fs == '/home'),
+                (['/home/', '1'], lambda *each: each[:3] == (HOST, '/home', '1')),
+                (['/', '0', '-w', '2020-01-02'],
+                 lambda *each: each == (HOST, '/', '0', '2020-01-02')),
+                (['-h', 'other'], lambda host, *_: host == 'other'),
+                (['-a', '/'], lambda host, fs, *_: fs == '/'), (['-a'], lambda *_: True),
+                (['-k', keys[HOST, '/', '1', '2020-01-01']],
+                 lambda *each: each == (HOST, '/', '1', '2020-01-01'))):
+            with self.subTest(argv):
+                self.lose(*keys.values())
+                expected = sorted([there] + [key for labels, key in keys.items()
+                                             if wanted(*labels)])
+                planned = self.succeed('undelete', '-n', *argv)
+                self.assertEqual((planned.err, self.keys()), ('', [there]))
+                result = self.succeed('undelete', *argv)
+                self.assertEqual(self.keys(), expected)
+                self.assertEqual(sorted(re.findall('brought back (.*), 100\n', result.err)
+                                        + [there]), expected)
+                self.assertEqual(planned.out.decode().count('\n'), len(expected) - 1)
+                self.assertEqual(self.succeed('undelete', '-q', *argv), (0, b'', ''))
+        self.assertEqual(self.succeed('undelete', '/none').err,
+                         's3dump: there is nothing to bring back\n')
+        self.must_fail(1, 'there is no object', 'undelete', '-k', 'x')
+
+    def test_any_object_comes_back_by_its_key(self):
+        self.dump(b'data', '-k', 'notes')
+        self.succeed('delete', '-k', 'notes')
+        self.succeed('undelete', '-a')
+        self.assertEqual(self.keys(), [])       # it is no dump
+        self.succeed('undelete', '-k', 'notes')
+        self.assertEqual(self.succeed('restore', '-k', 'notes').out, b'data')
+
+    def test_a_set_comes_back_whole_or_not_at_all(self):
+        self.configure(part_size='5m', max_parts='1')
+        key = self.dump(bytes(2 * PART + 1), '/home', '0')
+        self.succeed('delete', '/home', '0')
+        for skip in range(4):
+            fault = self.server.fault('DeleteObject', 'status', skip=skip, status=403,
+                                      code='AccessDenied')
+            result = self.run_program('undelete')
+            self.assertEqual(result.status, 1)
+            self.assertRegex(result.err, 'cannot bring back %s.*s3:DeleteObjectVersion is not '
+                             'allowed' % re.escape(key))
+            self.assertEqual(fault.hits, 1)
+            self.assertNotIn(key, self.server.objects)
+            self.succeed('delete', '-k', key) if skip else None
+        self.succeed('undelete')
+        self.succeed('verify', '/home', '0')
+        self.succeed('delete', '/home', '0')
+        volume, = [each for each in self.server.objects.stacks if 'volume_000001' in each]
+        self.server.objects.keep(volume, self.server.objects.versions(volume)[:-1])
+        result = self.run_program('undelete')
+        self.assertEqual(result.status, 1)
+        self.assertRegex(result.err, ' is left alone: .*volume_000001. is missing')
+        self.assertEqual(self.keys(), [])
+
+    def test_without_versions_there_is_nothing_to_bring_back(self):
+        self.server.versioning = ''
+        self.place()
+        self.succeed('clean', '1')
+        self.lose(self.place(date='2019-01-01'))
+        self.assertEqual(self.succeed('undelete').err, 's3dump: there is nothing to bring back\n')
+
+
+# What was done to a bucket: when, to which key, and what was put there (None: it was deleted), by
+# which dump.
+Event = collections.namedtuple('Event', 'when key data dump')
+
+
+class History:
+    """A random history of the dumps of a host: the model of a bucket that keeps versions.
+
+    It knows nothing of versions, only what was done, in order, and which objects each dump has.
+    """
+
+    FULL = 10                       # bytes of a volume
+
+    def __init__(self, chance, host):
+        self.chance, self.events, self.now = chance, [], 1577880000
+        self.members = {}           # the keys of each dump, by its number
+        self.families = {'%s:%s:%d:2020-01-0%d' % (
+            host, chance.choice(('/', '/home')), chance.randint(0, 1), number):
+            chance.choice(('one', 'set', 'set', '/chunk_%06d', ':%d')) for number in range(1, 4)}
+        for number in range(chance.randint(2, 9)):
+            self.now += chance.choice((0, 0, 1, 60, 3600))
+            deed = chance.choice((self.dump, self.delete, self.delete, self.delete_some,
+                                  self.overwrite)) if number else self.dump
+            deed(chance.choice(sorted(self.families)))
+
+    def put(self, key, size, dump):
+        self.events.append(Event(self.now, key, os.urandom(size), dump))
+        self.now += self.chance.choice((0, 0, 1))
+
+    def dump(self, key):
+        kind, count, dump = self.families[key], self.chance.randint(2, 4), len(self.members)
+        sizes = {key: self.chance.randint(1, self.FULL - 1)}
+        if kind == 'set':
+            sizes = {'%s.volume_%06d' % (key, number): self.FULL for number in range(1, count)}
+            sizes['%s.volume_%06d' % (key, count - 1)] = self.chance.randint(1, self.FULL)
+            sizes.update({'%s.end_%06d' % (key, count - 1): 0, key: self.FULL})
+        elif kind != 'one':
+            sizes = {key + kind % number: 5 for number in range(count)}
+        self.members[dump] = set(sizes)
+        for each, size in sizes.items():
+            self.put(each, size, dump)
+
+    def delete(self, key):
+        for each in sorted(self.state(self.now)):
+            if each.startswith(key):
+                self.events.append(Event(self.now, each, None, None))
+
+    def delete_some(self, key):
+        for each in sorted({event.key for event in self.events if event.key.startswith(key)}):
+            if self.chance.random() < 0.3:          # what is there, or was deleted already
+                self.events.append(Event(self.now, each, None, None))
+
+    def overwrite(self, key):
+        for each in sorted({event.key for event in self.events if event.key.startswith(key)}):
+            if self.chance.random() < 0.3:
+                self.members[len(self.members)] = {each}
+                self.put(each, 3, len(self.members) - 1)
+
+    def metadata(self, event):
+        """What is stored with an object, but older versions didn't."""
+        kind, = [kind for key, kind in self.families.items() if event.key.startswith(key)]
+        return {'x-amz-meta-dump-id': 'dump%d' % event.dump,
+                'x-amz-meta-volume-size': str(self.FULL)} if kind in ('one', 'set') else {}
+
+    def state(self, when):
+        """What was there: {key: Event}."""
+        there = {}
+        for event in self.events:
+            if event.when <= when:
+                there[event.key] = event
+        return {key: event for key, event in there.items() if event.data is not None}
+
+    def undeleted(self):
+        """What there would be if nothing had been deleted."""
+        return {event.key: event for event in self.events if event.data is not None}
+
+    def objects(self, key, there):
+        """The Events of the objects of a dump in this state, in order; None if it isn't whole."""
+        if self.families[key] in ('one', 'set'):
+            first = there.get(key)
+            if first and all(each in there and there[each].dump == first.dump
+                             for each in self.members[first.dump]):
+                return [there[each] for each in sorted(
+                    self.members[first.dump], key=lambda each: ('.end' in each, each))]
+            return None
+        found = [key + self.families[key] % number for number in range(9)]
+        found = [each in there for each in found]
+        count = sum(found)
+        return [there[key + self.families[key] % number] for number in range(count)] if (
+            count and all(found[:count])) else None
+
+    def undelete(self, then):
+        """What undelete must make of it, and whether it must leave a dump alone; then: the state
+        that it is to bring back."""
+        after, alone = self.state(self.now + 9), False
+        for key in self.families:
+            first = then.get(key)
+            counted = [event for event in then.values() if event.key.startswith(key) and (
+                self.families[key] not in ('one', 'set') or first and event.dump == first.dump)]
+            later = [event for old in counted for event in
+                     self.events[self.events.index(old) + 1:] if event.key == old.key]
+            whole = self.objects(key, then)
+            if later and (whole is None or any(event.data is not None for event in later)):
+                alone = True
+            elif later:
+                after.update((event.key, event) for event in whole)
+        return after, alone
+
+
+class HistoryTests(VersionTestCase):
+    """--at and undelete, held against the model in 500 random histories."""
+
+    def setUp(self):
+        VersionTestCase.setUp(self)
+        self.bucket = s3.Bucket(s3.load_config(self.config), environ={})
+        self.addCleanup(self.bucket.close)
+        self.errors = tempfile.TemporaryFile()
+        self.addCleanup(self.errors.close)
+        self.addCleanup(os.close, os.dup(2))
+        stderr = os.dup(2)
+        self.addCleanup(os.close, stderr)
+        self.addCleanup(os.dup2, stderr, 2)
+        os.dup2(self.errors.fileno(), 2)
+
+    def args(self, *argv):
+        return s3dump.parse([*argv, '-q'])
+
+    def histories(self, count):
+        for seed in range(count):
+            history = History(random.Random(seed), 'h%d' % seed)
+            for event in history.events:
+                if event.data is None:
+                    self.server.delete(event.key, event.when)
+                else:
+                    self.server.put(event.key, event.data, modified=event.when,
+                                    metadata=history.metadata(event))
+            yield seed, 'h%d' % seed, history
+
+    def same(self, there, found):
+        self.assertEqual({key: zlib.crc32(data) for key, data in found.items()},
+                         {key: zlib.crc32(event.data) for key, event in there.items()})
+
+    def test_what_was_there_is_seen(self):
+        for seed, host, history in self.histories(500):
+            with self.subTest(seed=seed):
+                when = history.chance.choice(history.events).when + history.chance.choice((-1, 0))
+                there, self.bucket.at = history.state(when), when
+                listed = list(self.bucket.list_objects(host + ':'))
+                self.assertEqual([(entry.key, entry.etag.strip('"'), entry.modified, entry.size)
+                                  for entry in listed],
+                                 [(key, hashlib.md5(event.data).hexdigest(), event.when,
+                                   len(event.data)) for key, event in sorted(there.items())])
+                self.restored(history, history.chance.choice(sorted(history.families)), there)
+
+    def restored(self, history, key, there):
+        """A dump is read back as it was, or refused if it wasn't whole."""
+        host, fs, level, date = key.split(':')
+        expected, pieces = history.objects(key, there), []
+        args = self.args('verify', fs, level, '-h', host, '-w', date)
+        try:
+            found = s3dump.find_whole(self.bucket, args)
+            self.bucket.download(found.keys, lambda view: pieces.append(bytes(view)),
+                                 ended=bool(found.ends))
+        except s3.Error:
+            self.assertIsNone(expected)
+        else:
+            self.assertEqual(b''.join(pieces), b''.join(event.data for event in expected))
+
+    def test_what_was_deleted_comes_back(self):
+        for seed, host, history in self.histories(500):
+            with self.subTest(seed=seed):
+                args = self.args('undelete', '-h', host, '-y')
+                then = history.undeleted()
+                if seed % 2:
+                    args.at = history.chance.choice(history.events).when
+                    then = history.state(args.at)
+                after, alone = history.undelete(then)
+                before = self.versions(host)
+                asked = len(self.server.log)
+                s3dump.look_back(self.bucket, args)
+                try:
+                    s3dump.undelete(self.bucket, args)
+                except s3.Error as error:
+                    self.assertIn('not everything was brought back', str(error))
+                    self.assertTrue(alone)
+                else:
+                    self.assertFalse(alone)
+                self.same(after, {key: found.data for key, found in self.server.objects.items()
+                                  if key.startswith(host + ':')})
+                self.assertEqual(self.versions(host), before)
+                self.in_order(history, [request.key for request in self.server.log[asked:]
+                                        if request.operation == 'DeleteObject'])
+
+    def versions(self, host):
+        return {key: [found.version_id for found in versions if not found.marker]
+                for key, versions in self.server.objects.stacks.items()
+                if key.startswith(host + ':')}
+
+    def in_order(self, history, deleted):
+        """The first object of a set came back last."""
+        for key in history.families:
+            of_set = [each for each in deleted if each.startswith(key)]
+            if key in of_set:
+                self.assertEqual(set(of_set[of_set.index(key):]), {key})
+
+
 # --- Signals, pipes, terminals -----------------------------------------------
 
 class SignalTests(ProgramTestCase):
@@ -3493,6 +3838,21 @@ class TerminalTests(ProgramTestCase):
             result = self.run_program('clean', '1', option, stdin=terminal.slave)
             self.assertEqual(result.status, 0)
             self.assertNotIn('?', result.err)
+
+    def test_undelete_asks_too(self):
+        self.server.versioning = 'Enabled'
+        self.addCleanup(setattr, self.server, 'versioning', '')
+        keys = [self.place(date='2020-01-0%d' % day) for day in (1, 2)]
+        for key in keys:
+            self.server.delete(key)
+        for typed, there in (('n\n', []), ('y\n', keys)):
+            terminal = self.open_terminal()
+            process = self.start('undelete', stdin=terminal.slave, stderr=terminal.slave)
+            self.assertEqual(terminal.read_until(r'N\] '), ''.join(
+                '%s, 100\r\n' % key for key in keys) + 'Bring back these? [y/N] ')
+            terminal.type(typed)
+            self.assertEqual(self.finish(process).status, 0 if there else 1)
+            self.assertEqual(self.keys(), there)
 
     def test_all_that_goes_is_named_before_somebody_is_asked(self):
         keys = [self.place(date='2020-01-0%d' % day, size=1 << 20) for day in (1, 2, 3)]
