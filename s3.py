@@ -1900,13 +1900,15 @@ class Workers:
         except OSError:
             raise MemoryError('no room for a part')
 
-    @contextlib.contextmanager
-    def all_at_once(self):
-        """A context in which as many tasks are under way as ever may be, if the rate is free."""
+    def map(self, function, items):
+        """Return [function(item)] for all items; as many calls are under way as ever may be, if the
+        rate is free: small requests are mostly waiting."""
         bucket, pace = self._bucket, self._pace
         self._pace = pace if bucket.limit.rate else Pace(bucket.most_jobs(), 0)
-        yield
+        tasks = [self.submit(function, item) for item in items]
+        values = [self.wait(task) for task in tasks]
         self._pace = pace
+        return values
 
     def release(self, buffer):
         self._free.append(buffer)
@@ -2979,7 +2981,7 @@ class Bucket:
     RateLimit; tally, a Tally; retain, None or the mode and the days of an Object Lock for what
     is stored; offset, the seconds that the server's clock is ahead of ours; at, None, or the time,
     in seconds since the epoch, as at which list_objects() shows a bucket that keeps versions, or
-    UNDELETED: as if delete markers hid nothing.
+    UNDELETED: as if delete markers hid nothing; hides, whether a deletion only hid an object.
     """
 
     def __init__(self, config, environ=None, report=lambda kind, text: None,
@@ -2996,7 +2998,8 @@ class Bucket:
         self.checksum = config.get('checksum', 'crc32' if self.endpoint.aws else 'none') == 'crc32'
         self.limit = RateLimit(config.get('limit_rate'), sharers=self.jobs)
         self.times, self.tally, self.retain = Times(), Tally(), None
-        self.report, self.signals, self.offset, self.at = report, signals, 0, None
+        self.report, self.signals, self.offset = report, signals, 0
+        self.at, self.hides = None, False
         self._clock, self.monotonic, self.wait = clock, monotonic, wait
         self._environ = environ
         self.tls = functools.lru_cache(1)(      # one context for all connections
@@ -3215,6 +3218,22 @@ class Bucket:
         return Request(self, 'HeadObject', 'HEAD', key, query, headers, patience=patience).run(
             lambda answer: Head(answer.headers))
 
+    def head_objects(self, keys):
+        """Return the Heads of objects, which are asked for side by side; None for what isn't there,
+        or can't be seen."""
+        def look(key):
+            try:
+                return self.head_object(key)
+            except ResponseError as error:
+                if error.status not in (403, 404):
+                    raise
+
+        workers = Workers(self)
+        try:
+            return workers.map(look, keys)
+        finally:
+            workers.stop()
+
     def exists(self, key):
         """Whether there is such an object; None if these credentials may not ask."""
         try:
@@ -3267,8 +3286,13 @@ class Bucket:
         """Delete an object, if it exists; *etag*: only one with this ETag, where the server knows
         this condition."""
         headers = {'if-match': etag} if etag else {}
+
+        def accept(answer):
+            require_empty(answer)
+            self.hides |= answer.headers.get('x-amz-delete-marker') == 'true'
+
         try:
-            Request(self, 'DeleteObject', 'DELETE', key, headers=headers).run(require_empty)
+            Request(self, 'DeleteObject', 'DELETE', key, headers=headers).run(accept)
         except ResponseError as error:
             if gone(error):         # by an attempt whose answer was lost, perhaps
                 return
@@ -3905,9 +3929,7 @@ def find_part_sizes(bucket, key, head, count):
 def look_at_all(bucket, workers, keys, ended):
     """Return the Heads of all objects, which prove to be of one dump and readable; nothing is
     written before that is known."""
-    with workers.all_at_once():     # a request for each of many small objects is mostly waiting
-        tasks = [workers.submit(bucket.head_whole, key, len(keys) > 1 or ended) for key in keys]
-        heads = [workers.wait(task) for task in tasks]
+    heads = workers.map(lambda key: bucket.head_whole(key, len(keys) > 1 or ended), keys)
     dump_id = heads[0].dump_id or max(head.dump_id for head in heads)
     for key, head in zip(keys, heads):
         # a copy may have lost the metadata, of large objects first

@@ -139,7 +139,7 @@ class Dump:
     ends: {number that it names: ListEntry} of its end marks; strays: see look_closer().
     """
     __slots__ = ('key', 'layout', 'labels', 'pieces', 'ends', 'strays', 'volume_size', 'bare',
-                 'doubtful', 'unreadable')      # a file system may have 90,000, by the hour
+                 'doubtful', 'unreadable', 'lock')  # a file system may have 90,000, by the hour
 
     def __init__(self, key, layout, labels=None, first=None):
         self.key, self.layout, self.labels = key, layout, labels
@@ -148,6 +148,7 @@ class Dump:
         self.bare = False           # whether its first object has none of our metadata
         self.doubtful = False       # whether the metadata of the others don't agree
         self.unreadable = False     # whether its first object is known to be archived
+        self.lock = 0               # see find_locks()
 
     def __str__(self):
         return s3.printable(self.key)
@@ -183,8 +184,17 @@ class Dump:
     def entries(self):
         """The entries of all its objects: the first one, whose loss ends the dump, comes first, and
         the others share its class unless somebody changed that."""
-        return [*(self.pieces[number] for number in sorted(self.pieces)), *self.ends.values(),
-                *self.strays]
+        return [*self.own, *self.strays]
+
+    @property
+    def own(self):
+        """The same without strays."""
+        return [*(self.pieces[number] for number in sorted(self.pieces)), *self.ends.values()]
+
+    @property
+    def deleted(self):
+        """When the first of its objects was hidden, in seconds since the epoch, or 0."""
+        return min((entry.above[-1].modified for entry in self.own if entry.above), default=0)
 
     @property
     def storage_class(self):
@@ -367,6 +377,11 @@ def clock(seconds):
 def utc(seconds):
     """Return a time as ISO 8601 text."""
     return time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(seconds))
+
+
+def local(seconds):
+    """Return a time as --at takes it."""
+    return time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(seconds))
 
 
 def counted(count, one, many=None):
@@ -1025,6 +1040,7 @@ def delete(bucket, args):
         print_out('would delete ' + what)
     elif not remove(args, what, bucket.delete_listed, found.entries):
         return 1
+    point_out_versions(bucket, args)
 
 
 def shell_word(text):
@@ -1113,15 +1129,25 @@ def find_sections(bucket, args):
 def list_dumps(bucket, args):
     """print the dumps of this host and their cost"""
     prefix, found = find_sections(bucket, args)
-    found = (([without_strays(bucket, one) for one in dumps if args.fs in (None, one.labels.fs)],
-              orphans, [Dump(entry.key, '', None, entry) for entry in others if args.fs is None])
-             for dumps, orphans, others in found)
+    found = shown(bucket, args, found)
     if args.json or args.long:
         for dumps, _, others in found:
             if dumps or others:
                 print_out('\n'.join(row(args, one) for one in dumps + others))
     elif not print_dumps(bucket, args, prefix, found):
         point_out_hosts(bucket, args)
+
+
+def shown(bucket, args, found):
+    """Yield what is printed of each group() of *found*; others are Dumps without labels."""
+    for dumps, orphans, others in found:
+        dumps = [without_strays(bucket, one) for one in dumps if args.fs in (None, one.labels.fs)
+                 and (one.deleted or not args.deleted)]
+        others = [Dump(entry.key, '', None, entry) for entry in others if args.fs is None
+                  and (entry.above or not args.deleted)]
+        if args.locks:
+            find_locks(bucket, dumps + others)
+        yield dumps, orphans if bucket.at is None else [], others
 
 
 def print_dumps(bucket, args, prefix, found):
@@ -1138,12 +1164,13 @@ def print_dumps(bucket, args, prefix, found):
                 host) if host == args.here else s3.printable(host)))
             shown = host
         if dumps:
-            print_out('\n'.join(section_lines(dumps)))
+            print_out('\n'.join(section_lines(args, dumps)))
     lines = ['']
     if args.all and total['others']:
         lines += ['Other objects, not dumps: %d, %s' % (
             total['others'], human(total['others_size'])), '']
-    lines.append('Total data stored: %s ($%.2f/month)' % (human(total['size']), total['dollars']))
+    lines.append('Total data %s: %s ($%.2f/month)' % (
+        'hidden' if args.deleted else 'stored', human(total['size']), total['dollars']))
     print_out('\n'.join(lines + unfinished_lines(bucket, unfinished(bucket, prefix), all_orphans)))
     return total['dumps']
 
@@ -1177,7 +1204,7 @@ def unfinished_lines(bucket, uploads, orphans):
                 '%Y-%m-%d', time.localtime(min(begun))), s3.duration(UNFINISHED_AGE))]
 
 
-def section_lines(dumps):
+def section_lines(args, dumps):
     """Return the lines for one file system of one host."""
     dumps.sort(key=lambda one: (int(one.labels.level), one.labels.level) + recency(one))
     days = collections.Counter(one.labels[2:4] for one in dumps)
@@ -1188,21 +1215,25 @@ def section_lines(dumps):
             when += time.strftime(' %H:%M:%S', time.localtime(
                 stamp_time(one.labels.stamp, one.stored)))
         line = 'Level %s %s:%9s%s' % (one.labels.level, when, human(one.size), one.state())
+        for name, text in remarks(args, one, local).items():
+            line += '  %s %s' % (name.replace('_', ' '), text) if text else '  not locked'
         problem = one.problem()
         lines.append(line + ('  (%s)' % problem if problem else ''))
     return lines
 
 
 def row(args, one):
-    """Return a line: JSON, or six fields of which only the last, the key, may hold blanks.  A Dump
+    """Return a line: JSON, or fields of which only the last, the key, may hold blanks.  A Dump
     without labels is another object."""
+    more = remarks(args, one, utc)
     if args.long:
-        return '%15d %s %3d %-12s %-6s %s' % (
+        return '%15d %s %3d %-12s %-6s %s%s' % (
             one.size, utc(one.stored), len(one.entries), s3.printable(one.storage_class),
-            'other' if not one.labels else 'broken' if one.problem() else 'whole', one)
+            'other' if not one.labels else 'broken' if one.problem() else 'whole',
+            ''.join('%-21s' % (text or '-') for text in more.values()), one)
     return to_json(**dict(zip(('host', 'fs', 'level', 'date'), one.labels or [None] * 4)),
                    key=one.key, stored=utc(one.stored), size=one.size,
-                   storage_class=one.storage_class, objects=len(one.entries))
+                   storage_class=one.storage_class, objects=len(one.entries), **more)
 
 
 def unfinished(bucket, prefix):
@@ -1270,6 +1301,7 @@ def clean(bucket, args):
             'there is no dump of host %s: ' % s3.printable(args.host))))
     else:
         failed |= not all([remove(args, *one) for one in going])
+    point_out_versions(bucket, args)
     if failed:
         raise s3.Error('not everything was done: see above')
 
@@ -1426,7 +1458,7 @@ def why_not(bucket, args, newest, earlier):
     if earlier and newest.size < ratio * median(earlier):
         return 'the newest dump has %s, less than %g times %s, the median of the %s before it' % (
             human(newest.size), ratio, human(median(earlier)), counted(len(earlier), 'dump'))
-    return ''
+    return lock_problem(bucket, args, newest)
 
 
 # -------------------------------------------------------------------------- Versions
@@ -1446,7 +1478,9 @@ def parse_at(text):
 
 def look_back(bucket, args):
     """Let the bucket be seen as the command line asks."""
-    bucket.at = s3.UNDELETED if args.at is None and args.name == 'undelete' else args.at
+    bucket.at = args.at
+    if args.deleted or (args.at is None and args.name == 'undelete'):
+        bucket.at = s3.UNDELETED
     if args.at is not None and args.at < 0:
         bucket.learn_clock()        # a rescue system's may be years behind
         bucket.at += bucket.now()
@@ -1469,7 +1503,7 @@ def undelete(bucket, args):
         and args.date in (None, one.labels.date)]
     going, failed = [], False
     for one in dumps:
-        if any(entry.above for entry in one.entries):
+        if one.deleted:
             reason, markers = find_markers(bucket, without_strays(bucket, one))
             if reason:
                 say('%s is left alone: %s' % (one, reason))
@@ -1493,14 +1527,50 @@ def undelete(bucket, args):
 def find_markers(bucket, one):
     """Return why removing delete markers can't bring a dump back, or '', and the keys of those that
     hide it: of its first object last, for with that the dump is there."""
-    above = [version for entry in reversed(one.entries) if entry not in one.strays
-             for version in entry.above]
+    above = [version for entry in reversed(one.own) for version in entry.above]
     if above and one.problem():
         return one.problem(), ()
     if not all(version.marker for version in above):
         return "something newer lies on it; `s3dump.py restore --at '%s' -k %s` reads it" % (
-            time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(bucket.at)), shell_word(one.key)), ()
+            local(bucket.at), shell_word(one.key)), ()
     return '', [version.key for version in above]
+
+
+def find_locks(bucket, dumps):
+    """Note until when all objects of each dump are locked, in seconds since the epoch: `lock`, 0
+    where one isn't, or that can't be seen."""
+    heads = iter(bucket.head_objects([entry.key for one in dumps for entry in one.own]))
+    for one in dumps:
+        one.lock = min(head.locked_until if head else 0
+                       for head in itertools.islice(heads, len(one.own)))
+        one.lock *= one.lock > bucket.now()
+
+
+def lock_problem(bucket, args, one):
+    """Return why a dump isn't locked for --locked TIME, or ''."""
+    if args.locked is None:
+        return ''
+    find_locks(bucket, [one])
+    return '' if one.lock >= seen_at(bucket) + args.locked else (
+        'the newest dump is locked until %s only' % utc(one.lock) if one.lock else
+        'the newest dump is not locked, or these credentials may not see its lock')
+
+
+def remarks(args, one, write):
+    """Return what --deleted and --locks tell of a dump, {name: text}; write: makes the text of a
+    time; of no lock there is none."""
+    found = {'deleted': write(one.deleted)} if args.deleted else {}
+    if args.locks:
+        found['locked_until'] = 'released' if one.lock == float('inf') else (
+            write(one.lock) if one.lock else None)
+    return found
+
+
+def point_out_versions(bucket, args):
+    """Say that what was deleted is only hidden, if it is."""
+    if bucket.hides and not args.quiet:
+        say('this bucket keeps versions: what is deleted is hidden, not freed; `list --deleted` '
+            'shows what that costs')
 
 
 # ---------------------------------------------------------------------- Command line
@@ -1586,9 +1656,11 @@ OPTIONS = (
            s3.one_of('expedited', 'standard', 'bulk')),
     option('restore verify', '--wait', help='wait until the dump is readable'),
     option('list clean undelete', '-a --all', help='all hosts, not just this one'),
-    option('list restore verify url check undelete', '--at', 'TIME', 'the bucket as it was, if it keeps '
-           'versions', parse_at),
+    option('list restore verify url check undelete', '--at', 'TIME',
+           'the bucket as it was, if it keeps versions', parse_at),
     option('list', '--long', help='a line per dump, for awk, sort and column'),
+    option('list', '--deleted', help='what is deleted but kept, and since when'),
+    option('list', '--locks', help='until when each dump is locked'),
     option('list dump verify check', '--json', help='for machines'),
     option('delete undelete clean', '-y --yes', help='do not ask'),
     option('delete undelete clean', '-n --dry-run', help='say what would be done'),
@@ -1598,6 +1670,7 @@ OPTIONS = (
                             ('yearly', 'years'))),
     option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h)', parse_time,
            26 * 3600),
+    option('check', '--locked', 'TIME', 'how long the newest dump must be locked', parse_time),
     option('check clean', '--min-ratio', 'R', 'of sizes, to those before (0.5; levels above 0: 0)',
            parse_ratio),
     option('url', '--expires', 'TIME', 'how long it holds: 30m, 12h, 7d (1h)', parse_expires,
@@ -1741,8 +1814,9 @@ def check_options(args):
             args.date = None
         if args.date is not None or args.fixed_key:
             raise UsageError('-k KEY takes neither --date nor --fixed-key')
-    if args.json and args.long:
-        raise UsageError('list takes --json or --long, not both')
+    for one, other in (('json', 'long'), ('at', 'deleted')):
+        if getattr(args, one) and getattr(args, other):
+            raise UsageError('list takes --%s or --%s, not both' % (one, other))
     for name, needed in (('retain_mode', 'retain'), ('tier', 'thaw'), ('wait', 'thaw')):
         if getattr(args, name) and not getattr(args, needed):
             raise UsageError('--%s needs --%s' % (name.replace('_', '-'), needed))

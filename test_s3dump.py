@@ -1133,6 +1133,9 @@ class UsageTests(ProgramTestCase):
                 ('unknown option --keep .did you mean --keep-daily or', ['clean', '--keep', '3']),
                 ('unknown option --bogus; see', dump + ['--bogus']),
                 ('--json or --long, not both', ['list', '--json', '--long']),
+                ('--at or --deleted, not both', ['list', '--at', '3d', '--deleted']),
+                ('verify takes no --deleted', ['verify', '/', '0', '--deleted']),
+                ('--locked', ['check', '/', '0', '--locked', 'long']),
                 ('unknown command', ['backup']),
                 ('unknown command', ['']),
                 ('unknown option -Z', ['-Z'] + dump),
@@ -2797,6 +2800,132 @@ class UndeleteTests(VersionTestCase):
         self.succeed('clean', '1')
         self.lose(self.place(date='2019-01-01'))
         self.assertEqual(self.succeed('undelete').err, 's3dump: there is nothing to bring back\n')
+
+
+class HiddenTests(VersionTestCase):
+    """list --deleted, and what deleting says of it."""
+
+    def test_what_is_deleted_is_listed_since_when_and_at_what_cost(self):
+        self.place(date='2020-01-03', size=7)
+        for date, host, size in (('2020-01-01', HOST, 1 << 30), ('2020-01-02', HOST, 1 << 30),
+                                 ('2020-01-01', HOST + 'x', 5)):
+            key = self.place(date=date, host=host, size=0)
+            self.server.objects[key].data = Zeros(size)
+            for day in ('2026-01-05', '2026-01-06'):
+                self.server.delete(key, self.noon(day))
+        self.server.put('notes', b'data')
+        self.server.delete('notes', self.noon('2026-01-05'))
+        for key in (HOST + ':/x:0:2019-01-01.volume_000001', 'kept'):   # an orphan
+            self.server.put(key, b'data')
+        noon = time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(self.noon('2026-01-05')))
+        dump = 'Level 0 2020-01-0%%d:     1.0G  deleted %s' % noon
+        lines = ['Dumps for this host (%s):' % HOST, '/home', dump % 1, dump % 2]
+        end = 'Total data hidden: 2.0G ($0.05/month)'
+        self.assertEqual(self.succeed('list', '--deleted').out.decode().splitlines(),
+                         lines + ['', end])
+        self.assertEqual(self.succeed('list', '--deleted', '/home').out.decode().splitlines(),
+                         lines + ['', end])
+        of_all = self.succeed('list', '--deleted', '-a').out.decode()
+        self.assertEqual(of_all.splitlines(), lines + [
+            '', 'Dumps for %sx:' % HOST, '/home', 'Level 0 2020-01-01:        5  deleted ' + noon,
+            '', 'Other objects, not dumps: 1, 4', '', end])
+        said = [json.loads(line) for line in
+                self.succeed('list', '--deleted', '--json').out.splitlines()]
+        self.assertEqual([each['deleted'] for each in said], ['2026-01-05T12:00:00Z'] * 2)
+        line, _ = self.succeed('list', '--deleted', '--long').out.decode().splitlines()
+        self.assertEqual(line.split()[:2] + line.split()[4:], [
+            str(1 << 30), '2020-01-01T12:00:00Z', 'whole', '2026-01-05T12:00:00Z', said[0]['key']])
+        self.assertEqual(self.succeed('list', '--deleted', '/none').out.decode().splitlines()[-1],
+                         'Total data hidden: 0 ($0.00/month)')
+
+    def test_a_set_is_hidden_since_its_first_object_went(self):
+        self.configure(part_size='5m', max_parts='1')
+        self.dump(bytes(PART + 1), '/home', '0')
+        for hour, key in enumerate(self.keys()):
+            self.server.delete(key, self.noon('2026-01-05') + 3600 * hour)
+        said = json.loads(self.succeed('list', '--deleted', '--json').out)
+        self.assertEqual((said['deleted'], said['objects'], said['size']),
+                         ('2026-01-05T12:00:00Z', 3, PART + 1))
+
+    def test_it_is_said_once_that_what_is_deleted_is_only_hidden(self):
+        said = 'this bucket keeps versions: what is deleted is hidden, not freed'
+        for versioning in ('', 'Enabled', 'Suspended'):
+            self.server.versioning = versioning
+            for argv in (['clean', '1'], ['delete', '/home', '0', '-w', '2020-01-03']):
+                for quiet in ([], ['-q']):
+                    self.server.objects.clear()
+                    for day in (1, 2, 3):
+                        self.place(date='2020-01-0%d' % day)
+                    planned = self.succeed(*argv, '-n', *quiet)
+                    result = self.succeed(*argv, *quiet)
+                    self.assertEqual(result.err.count(said), 1 if versioning and not quiet else 0)
+                    self.assertNotIn(said, planned.err)
+                    self.assertEqual(set(self.server.log[-1].query), set())
+
+
+class LockTests(ProgramTestCase):
+    """Until when dumps are locked is listed, and checked."""
+
+    def lock(self, key, days, **attributes):
+        found = self.server.objects[key]
+        found.lock_mode, found.lock_until = 'GOVERNANCE', int(time.time()) + days * DAY
+        vars(found).update(attributes)
+        return time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(found.lock_until))
+
+    def test_locks_are_listed(self):
+        keys = [self.place(date='2020-01-0%d' % day) for day in (1, 2, 3, 4)]
+        first, other = self.lock(keys[0], 9), self.place(host='other')
+        self.lock(keys[1], -1)
+        self.lock(keys[2], 1, legal_hold='ON')
+        self.assertNotIn('lock', self.succeed('list').out.decode())
+        self.assertEqual(self.asked('HeadObject'), [])
+        there = time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(
+            self.server.objects[keys[0]].lock_until))
+        self.assertEqual([line[28:] for line in
+                          self.succeed('list', '--locks').out.decode().splitlines()[2:6]],
+                         ['  locked until ' + there, '  not locked', '  locked until released',
+                          '  not locked'])
+        self.assertEqual(sorted(self.asked('HeadObject')), keys)
+        said = [json.loads(line) for line in
+                self.succeed('list', '-a', '--locks', '--json').out.splitlines()]
+        self.assertEqual({each['key']: each['locked_until'] for each in said}, dict(zip(
+            keys + [other], [first, None, 'released', None, None])))
+        self.assertEqual([line.split()[5] for line in
+                          self.succeed('list', '--locks', '--long').out.decode().splitlines()],
+                         [first, '-', 'released', '-'])
+        for status in (403, 404):
+            self.server.fault('HeadObject', 'status', status=status, code='', times=None)
+            self.assertEqual(self.succeed('list', '--locks').out.count(b'not locked'), 4)
+            self.server.clear_faults()
+        self.server.fault('HeadObject', 'status', status=400, code='Broken')
+        self.must_fail(1, 'HeadObject .*Bad Request', 'list', '--locks')
+
+    def test_a_dump_is_locked_as_long_as_all_of_its_objects_are(self):
+        self.configure(part_size='5m', max_parts='1')
+        self.dump(bytes(2 * PART), '/home', '0')
+        ends = [self.lock(key, days) for days, key in zip((30, 20, 10), self.keys())]
+        said = json.loads(self.succeed('list', '--locks', '--json').out)
+        self.assertEqual((said['locked_until'], said['objects']), (ends[2], 3))
+        key = self.keys()[0] + '.volume_000009'         # somebody else's
+        self.server.put(key, b'', metadata={'x-amz-meta-dump-id': 'x'})
+        said = json.loads(self.succeed('list', '--locks', '--json').out)
+        self.assertEqual((said['locked_until'], said['objects']), (ends[2], 4))
+
+    def test_check_wants_a_lock_that_lasts(self):
+        key = self.place(date='2020-01-10', stored=time.time() - 3600)
+        self.check(1, 'not locked, or these credentials may not see its lock', '30d')
+        until = self.lock(key, 30)
+        self.check(0, 'good', '29d')
+        self.check(1, 'is locked until %s only' % until, '31d')
+        self.lock(key, 30, legal_hold='ON')
+        self.check(0, 'good', '9999d')
+        self.server.fault('HeadObject', 'status', status=403, times=None)
+        self.check(1, 'may not see its lock', '1d')
+
+    def check(self, status, text, least):
+        result = self.run_program('check', '/home', '0', '--locked', least)
+        self.assertEqual((result.status, result.err), (status, ''))
+        self.assertIn(text, result.out.decode())
 
 
 # What was done to a bucket: when, to which key, and what was put there (None: it was deleted), by
