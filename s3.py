@@ -100,7 +100,7 @@ def load_network():
 MIN_PART_SIZE = 5 << 20             # of all parts of an upload but the last
 MAX_PART_SIZE = 5 << 30
 MAX_PARTS = 10000
-MAX_EXPIRES = 7 * 86400             # seconds that a presigned URL may hold
+MAX_EXPIRES = 7 * 86400             # seconds that a presigned URL may hold, and an outage last
 
 # What we choose:
 
@@ -304,6 +304,11 @@ def bytes_of(size):
     return int(float(number) * 1024 ** ' kmgt'.index(size[len(number):].lower() or ' '))
 
 
+def seconds_of(time):
+    """Return the seconds that a TIME means."""
+    return int(time[:-1]) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}[time[-1]]
+
+
 def parse_tags(text):
     """Return tags, K=V&K=V, as S3 wants them in a header; raises ValueError."""
     tags = dict(tag.partition('=')[::2] for tag in text.split('&'))
@@ -322,8 +327,10 @@ def home_path(path):
 
 
 SIZE = r'([0-9]{1,15}(\.[0-9]{0,9})?|\.[0-9]{1,9})[kmgtKMGT]?'
+TIME = '[0-9]{1,9}[smhd]'
 parse_size = parser(SIZE, 'a size (a number, then k, m, g or t if you like)', bytes_of)
 parse_rate = parser(SIZE, 'a rate like 300k or 1.5m, in bytes per second', bytes_of, 1)
+parse_week = parser(TIME, 'a time from 1s to 7d', seconds_of, 1, MAX_EXPIRES)
 parse_word = parser('[!-~]+', 'printable ASCII without blanks', secret=True)
 parse_secret = parser(str.isprintable, 'text that can be typed', secret=True)
 parse_label = parser('[^:/\0-\x1f\x7f-\x9f]+',
@@ -335,7 +342,7 @@ SETTINGS = {
     'profile': parse_secret,
     'endpoint': parse_word, 'server': parse_word,
     'addressing': one_of('auto', 'path', 'virtual'), 'ca_bundle': home_path,
-    'storage_class': parse_word, 'limit_rate': parse_rate,
+    'storage_class': parse_word, 'limit_rate': parse_rate, 'patience': parse_week,
     'jobs': auto_or(count_of(64)), 'max_parts': count_of(MAX_PARTS),
     'part_size': parser(SIZE, 'a part size: 5m to 5g', bytes_of, MIN_PART_SIZE, MAX_PART_SIZE),
     'checksum': one_of('auto', 'crc32', 'none'), 'etag': one_of('auto', 'md5', 'opaque'),
@@ -2027,9 +2034,9 @@ class Retries:
     """How often and how long one request is tried again.
 
     Pauses are random between nothing and a bound that doubles from 0.1 s (from 1 s where
-    the server asks for slower requests) to 20 s ("full jitter").  Attempts end after patience()
-    seconds without progress, or with the fifth answer that makes no sense or says that the data
-    were damaged on their way.
+    the server asks for slower requests) to 20 s ("full jitter"), and in an outage of hours to a
+    60th of that, 5 min at most.  Attempts end after patience() seconds without progress, or with
+    the fifth answer that makes no sense or says that the data were damaged on their way.
     """
 
     def __init__(self, patience, clock):
@@ -2037,6 +2044,7 @@ class Retries:
         self.attempts = 0
         self.lessons = 3            # how often a refusal may still teach us something
         self.moved = False          # whether bytes came that needn't come again
+        self.lasted = 0             # seconds without progress
         self._failures, self._wrong, self._since = 0, 0, None
 
     def pause(self, error, sent=0):
@@ -2050,11 +2058,13 @@ class Retries:
             self._since = now       # a long part on a slow link: bytes moved, if in vain
         most = most_tries(error)
         self._wrong += most < NO_END
-        left = self._since + self._patience() - now
+        self.lasted = now - self._since
+        left = self._patience() - self.lasted
         if left < 0.001 or self._wrong >= min(most, 5):
             return None
         self._failures += 1
-        bound = min(20, (1 if too_fast(error) else 0.1) * 2 ** min(self._failures - 1, 10))
+        bound = min(max(20, min(self.lasted / 60, 300)),
+                    (1 if too_fast(error) else 0.1) * 2 ** min(self._failures - 1, 12))
         pause = max(random.uniform(0, bound), getattr(error, 'retry_after', 0))
         return min(pause, left)
 
@@ -2831,6 +2841,10 @@ class Request:
         """Sleep for *pause* seconds, and say why."""
         bucket, connection = self._bucket, self._connection
         bucket.report('retry', '%s: %s; next try in %.1f s' % (self.label, brief(error), pause))
+        if self.retries.lasted >= 3600 and bucket.tally.hour_passed(bucket.monotonic()):
+            bucket.report('warning', '%s: nothing has moved for %s: %s; giving up after %s' % (
+                self.label, duration(self.retries.lasted), brief(error), duration(
+                    bucket.patience_now())))
         bucket.tally.add(retries=1)
         with bucket.tally.waiting(connection, brief(error), pause):
             bucket.wait(connection, pause)
@@ -2880,7 +2894,7 @@ class Tally:
     def __init__(self):
         self.retries = self.wasted = 0
         self.slowed = collections.deque(maxlen=MOST_JOBS)
-        self.waits, self._lock = {}, threading.Lock()
+        self.waits, self._told, self._lock = {}, 0, threading.Lock()
 
     @contextlib.contextmanager
     def waiting(self, who, what='', seconds=0):
@@ -2896,6 +2910,14 @@ class Tally:
         with self._lock:
             self.retries += retries
             self.wasted += wasted
+
+    def hour_passed(self, now):
+        """Whether an hour has passed, by the monotonic clock, since this was last true."""
+        with self._lock:
+            if self._told and now - self._told < 3600:
+                return False
+            self._told = now
+            return True
 
 
 Signed = collections.namedtuple('Signed', 'offset region scheme domain port credentials')
@@ -2997,7 +3019,8 @@ class Bucket:
         self.max_parts = config.get('max_parts', MAX_PARTS)
         self.checksum = config.get('checksum', 'crc32' if self.endpoint.aws else 'none') == 'crc32'
         self.limit = RateLimit(config.get('limit_rate'), sharers=self.jobs)
-        self.times, self.tally, self.retain = Times(), Tally(), None
+        self.times = Times(patience=config.get('patience', PATIENCE))
+        self.tally, self.retain = Tally(), None
         self.report, self.signals, self.offset = report, signals, 0
         self.at, self.hides = None, False
         self._clock, self.monotonic, self.wait = clock, monotonic, wait
@@ -3134,8 +3157,8 @@ class Bucket:
     def _create(self, request, accept, key, dump_id, size, upload_id='', overwrite=False,
                 unique=False, watch=lambda request: None):
         """Have an object created by *request*; the other arguments as for put_object()."""
-        def ours():
-            return self.is_ours(key, dump_id, size)
+        def ours(patience=LOOK_PATIENCE):
+            return self.is_ours(key, dump_id, size, patience)
 
         if not overwrite:
             request.headers['if-none-match'] = '*'
@@ -3154,11 +3177,13 @@ class Bucket:
         taken = getattr(error, 'status', 0) == 412
         if not in_doubt and not taken:
             raise error
-        ours, end, pause = look(), self.monotonic() + self.times.patience, 1
+        patience = LOOK_PATIENCE if isinstance(error, NetworkError) else float('inf')
+        ours, pause = look(patience), 1
+        end = self.monotonic() + min(self.times.patience, COMPLETE_TIMEOUT)
         completing = upload_id and getattr(error, 'code', '') in ('NoSuchUpload', 'NotFound')
         while completing and ours is False and self.monotonic() < end:
             self.wait(self.connection(), pause)
-            ours, pause = look(), min(20, 2 * pause)
+            ours, pause = look(patience), min(20, 2 * pause)
         if ours or (ours is None and taken and unique and in_doubt):
             return
         if (ours is None and (in_doubt or unique)) or (in_doubt and completing):
@@ -3201,10 +3226,10 @@ class Bucket:
             if self.endpoint.scheme == 'https':
                 headers[PAYLOAD_HASH] = UNSIGNED_PAYLOAD
 
-    def is_ours(self, key, dump_id, size):
+    def is_ours(self, key, dump_id, size, patience=LOOK_PATIENCE):
         """Whether the object under *key* is the one that we wrote; None if we can't look."""
         try:
-            head = self.head_object(key, patience=LOOK_PATIENCE)
+            head = self.head_object(key, patience=patience)
         except ResponseError as error:
             return False if error.status == 404 else None
         except (NetworkError, BadAnswer):

@@ -1470,8 +1470,8 @@ def parse_at(text):
     match = re.match(r'(\S{10})(?:[ T]([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?)?\Z', text)
     day = real_date(match.group(1)) if match and text >= '2006' else None
     if not day:
-        return -s3.parser(TIME, 'a time: 2009-12-31, 2009-12-31 06:00, or an age like 3d',
-                          seconds_of, 1)(text)
+        return -s3.parser(s3.TIME, 'a time: 2009-12-31, 2009-12-31 06:00, or an age like 3d',
+                          s3.seconds_of, 1)(text)
     hours = tuple(map(int, match.groups('0')[1:])) if match.group(2) else (24, 0, -1)
     return time.mktime((day.year, day.month, day.day) + hours + (0, 0, -1))
 
@@ -1601,14 +1601,7 @@ def option(commands, flags, metavar='', help='', convert=bool, default=None):
     return Option(commands.split(), flags.split(), metavar, help, convert, default)
 
 
-def seconds_of(time):
-    """Return the seconds that a TIME means."""
-    return int(time[:-1]) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}[time[-1]]
-
-
-TIME = '[0-9]{1,9}[smhd]'
-parse_time = s3.parser(TIME, 'a time: a number, then s, m, h or d', seconds_of)
-parse_expires = s3.parser(TIME, 'a time from 1s to 7d', seconds_of, 1, s3.MAX_EXPIRES)
+parse_time = s3.parser(s3.TIME, 'a time: a number, then s, m, h or d', s3.seconds_of)
 parse_positive = s3.count_of(99999)
 parse_count = s3.count_of(10**9 - 1)
 parse_ratio = s3.parser(r'[0-9]{1,9}(\.[0-9]{1,9})?', 'a ratio like 0.5', float)
@@ -1633,6 +1626,8 @@ OPTIONS = (
            s3.SETTINGS['limit_rate']),
     option('', '-j --jobs', 'N', 'parts in flight (auto: %d, and up to %d)' % (
         s3.JOBS, s3.MOST_JOBS), s3.SETTINGS['jobs']),
+    option('', '--patience', 'TIME', 'how long an outage may last (15m; up to 7d)',
+           s3.SETTINGS['patience']),
     option('', '-q --quiet', help='no status, only errors'),
     option('', '-v --verbose', help='a line per request and retry'),
     option('', '--completion', 'SHELL', 'print the completion for bash or zsh',
@@ -1673,7 +1668,7 @@ OPTIONS = (
     option('check', '--locked', 'TIME', 'how long the newest dump must be locked', parse_time),
     option('check clean', '--min-ratio', 'R', 'of sizes, to those before (0.5; levels above 0: 0)',
            parse_ratio),
-    option('url', '--expires', 'TIME', 'how long it holds: 30m, 12h, 7d (1h)', parse_expires,
+    option('url', '--expires', 'TIME', 'how long it holds: 30m, 12h, 7d (1h)', s3.parse_week,
            3600),
 )
 
@@ -1865,9 +1860,11 @@ def open_bucket(args):
     config = s3.load_config(args.config, warn=lambda text: args.quiet or report(
         'warning', text))
     settle_host(args, config)
-    for name in ('limit_rate', 'jobs', 'storage_class'):
+    for name in ('limit_rate', 'jobs', 'storage_class', 'patience'):
         if getattr(args, name) is not None:
             config[name] = getattr(args, name)
+    if args.name not in ('dump', 'restore', 'verify'):      # no monitoring hangs for days
+        config['patience'] = min(s3.PATIENCE, config.get('patience', s3.PATIENCE))
     return s3.Bucket(config, report=report, signals=SIGNALS)
 
 

@@ -4093,11 +4093,19 @@ class ClientTestCase(ServerTestCase):
             settings['ca_bundle'] = server.certfile
         settings.update(config)
         bucket = s3.Bucket(settings, environ=dict(NOWHERE, **dict(environ)), monotonic=self.clock,
-                           wait=lambda _, seconds: self.clock.sleep(seconds),
+                           wait=lambda _, seconds: self.clock.sleep(seconds), clock=self.now,
                            report=lambda kind, text: self.reports.append((kind, text)))
         bucket.times.timeout = bucket.times.complete_timeout = 10
         self.addCleanup(bucket.close)
         return bucket
+
+    def now(self):
+        """What a Bucket takes for the time of day."""
+        return time.time()
+
+    def warnings(self):
+        """Return what the user was told with -q, too."""
+        return [text for kind, text in self.reports if kind == 'warning']
 
     def restored(self, bucket, *keys, **options):
         pieces = []
@@ -6046,10 +6054,6 @@ class CredentialTests(ClientTestCase):
                 act()
         bucket.wait = pause
 
-    def warnings(self):
-        """Return what the user was told with -q, too."""
-        return [text for kind, text in self.reports if kind == 'warning']
-
     def told_to_wait(self):
         """Fail unless the user was told once that newer credentials are waited for."""
         text, = self.warnings()
@@ -7494,6 +7498,23 @@ class CompletionTests(ClientTestCase):
                 self.assertIsInstance(error, s3.UnknownOutcome)
                 self.assertGreater(self.clock.now, 600)
 
+    def test_a_completion_that_goes_on_is_waited_for_a_quarter_of_an_hour_at_most(self):
+        server = self.server()
+        server.fault('CompleteMultipartUpload', 'status', status=504, body=b'<html/>')
+        bucket = self.bucket(server, patience=7 * 86400)
+        down = []
+
+        def vanish(_, exchange):        # it will never appear, and an outage hides that for a while
+            if server.uploads:
+                server.uploads.clear()
+                server.fault('HeadObject', 'hangup', times=None, where=lambda _: down.append(
+                    self.clock.now) or down[0] + 20 < self.clock.now < down[0] + 50000)
+
+        server.on('HeadObject', vanish)
+        self.assertIsInstance(self.upload(bucket), s3.UnknownOutcome)
+        self.assertGreater(self.clock.now, 50000)
+        self.assertLess(self.clock.now, 52000)
+
     def test_a_write_whose_answer_a_gateway_lost_is_no_failure(self):
         for operation, size in (('PutObject', 500), ('CompleteMultipartUpload', 2500)):
             for status in (408, 409, 499, 500, 502, 504, 507, 520, 524, 599):
@@ -7926,6 +7947,163 @@ class DownloadFaultTests(ClientTestCase):
         bucket.times.patience = 30
         self.assertEqual(self.restored(bucket, 'key')[0], pattern(self.SIZE))
         self.assertGreater(self.clock.now, 1000)
+
+
+class OutageTests(ClientTestCase):
+    """Outages of hours and of days, in simulated time: in every phase of a dump and of a restore,
+    while the credentials expire again and again."""
+
+    WEEK, LIFETIME = 7 * 86400, 6 * 3600
+    DUMP = [(operation, size, when) for operation, size in (
+        ('PutObject', 500), ('CreateMultipartUpload', 2500), ('UploadPart', 2500),
+        ('CompleteMultipartUpload', 2500)) for when in ('start', 'reply', 'done')]
+    RESTORE = [('HeadObject', 0, dict(when='start')), ('GetObject', 0, dict(when='reply')),
+               ('GetObject', 1, dict(bytes=10)), ('GetObject', 2, dict(bytes=490))]
+
+    def now(self):
+        return time.time() + self.clock.now
+
+    def open(self, source=True, **config):
+        """Begin anew; returns a server, and a Bucket with credentials that live six hours."""
+        self.clock.now, ends = 0, {}
+        del self.reports[:]
+        self.services, self.store = self.start(CredentialServices()), self.server()
+        services, store = self.services, self.store
+        services.now = store.now = self.now
+
+        def issue(services, _):
+            name = 'KEY%d' % len(ends)
+            ends[name] = services.now() + self.LIFETIME
+            services.credentials[:] = [Issued(name, 'secretOFkey', 'tokenOFkey', self.LIFETIME)]
+            store.add_user(name, 'secretOFkey', session_token='tokenOFkey')
+
+        def expire(store, exchange):
+            if store.now() > ends[exchange.access_key]:
+                raise S3Error('ExpiredToken')
+
+        services.on('container', issue)
+        store.on('*', expire)
+        bucket = self.bucket(
+            store, {CredentialTests.CONTAINER: services.url + services.container_path},
+            access_key_id='', secret_access_key='', jobs=1, **config)
+        self.lock, self.begun, self.ends = threading.Lock(), [], ends
+        return store, bucket
+
+    def outage(self, bucket, seconds, operation, kind, skip=0, **fault):
+        """Let a request go wrong, not the first, and then nothing be reached for so long."""
+        list(bucket.list_objects())
+        self.store.fault(operation, kind, skip=skip,
+                         where=lambda _: self.begun.append(self.clock.now) or True, **fault)
+        self.store.fault('*', 'hangup', times=None, when='start', where=lambda _: self.begun)
+        servers, down = (self.store, self.services), []
+        del self.begun[:]
+
+        def wait(connection, pause):
+            with self.lock:
+                self.clock.sleep(pause)
+                over = self.clock.now - self.begun[-1] >= seconds if self.begun else False
+                if self.begun and not over and not down:
+                    down.extend(servers)
+                    for server in servers:
+                        server.stop()
+                if over:
+                    self.store.clear_faults()
+                while over and down:
+                    down.pop().start()
+
+        bucket.wait = wait
+
+    def hours_told(self, seconds):
+        """Once an hour, and after a pause of 5 min at most, it was said that nothing moves."""
+        told = [text for text in self.warnings() if 'nothing has moved for' in text]
+        self.assertLessEqual(len(told), seconds // 3600)
+        self.assertGreaterEqual(len(told), seconds * 0.9 // 3600)
+        for text in told:
+            self.assertRegex(self.one_line(text), r"\A\w+ 'key.*': nothing has moved for [0-9]+ "
+                             '(min|h|days): .*; giving up after 7 days')
+
+    def dump(self, seconds, operation, size, when):
+        store, bucket = self.open(patience=self.WEEK)
+        self.outage(bucket, seconds, operation, 'hangup', when=when)
+        bucket.upload('key', io.BytesIO(pattern(size)))
+        self.assertEqual(store.objects['key'].data, pattern(size))
+        self.assertEqual(store.objects.keys(), {'key'})
+        self.assertLessEqual(len(store.uploads), int(
+            (operation, when) == ('CreateMultipartUpload', 'done')))    # its id was lost
+        self.assertGreaterEqual(self.clock.now, seconds)
+        self.assertGreaterEqual(len(self.ends), seconds // self.LIFETIME and 2)
+        self.hours_told(seconds)
+
+    def restore(self, seconds, operation, skip, fault):
+        store, bucket = self.open(patience=self.WEEK, etag='opaque')
+        store.put('key', pattern(4500))
+        self.outage(bucket, seconds, operation, 'cut' if 'bytes' in fault else 'hangup', skip,
+                    **fault)
+        self.assertEqual(self.restored(bucket, 'key')[0], pattern(4500))
+        self.assertGreaterEqual(self.clock.now, seconds)
+        self.hours_told(seconds)
+
+    def test_an_outage_of_hours_is_survived_in_every_phase_of_a_dump(self):
+        for phase in self.DUMP:
+            with self.subTest(phase):
+                self.dump(8 * 3600, *phase)
+
+    def test_an_outage_of_hours_is_survived_in_every_phase_of_a_restore(self):
+        for phase in self.RESTORE:
+            with self.subTest(phase):
+                self.restore(8 * 3600, *phase)
+
+    def test_an_outage_of_days_is_survived(self):
+        self.dump(6.5 * 86400, 'UploadPart', 2500, 'body')
+        self.dump(2 * 86400, 'CompleteMultipartUpload', 2500, 'done')
+        self.restore(3 * 86400, 'GetObject', 2, dict(bytes=10))
+
+    def test_a_second_outage_is_told_of_too(self):
+        store, bucket = self.open(patience=self.WEEK)
+        for _ in range(2):
+            self.outage(bucket, 5400, 'PutObject', 'hangup')
+            bucket.put_object('key', b'', overwrite=True)
+        self.assertEqual(len(self.warnings()), 2)
+
+    def test_an_outage_that_lasts_too_long_fails(self):
+        for patience, seconds in ((30, 40), (900, 1000), (2 * 86400, 3 * 86400)):
+            store, bucket = self.open(patience=patience)
+            self.outage(bucket, seconds, 'UploadPart', 'hangup')
+            with self.assertRaisesRegex(s3.NetworkError, 'UploadPart .*(gave up after|no newer)'):
+                bucket.upload('key', io.BytesIO(pattern(2500)))
+            self.assertLess(abs(self.clock.now - patience), 30 + patience / 20)
+            self.assertEqual(dict(store.objects), {})
+
+    def test_patience_of_less_than_a_minute_goes_for_the_first_answer_too(self):
+        for patience, seconds in ((5, 5), (self.WEEK, s3.FIRST_PATIENCE)):
+            store, bucket = self.open(patience=patience)
+            store.stop()
+            with self.assertRaisesRegex(s3.NetworkError, 'gave up'):
+                bucket.put_object('key', b'')
+            self.assertAlmostEqual(self.clock.now, seconds, delta=1)
+
+    def test_newer_credentials_are_waited_for_as_long(self):
+        for hours in (30, 60):
+            store, bucket = self.open(patience=2 * 86400)
+            bucket.put_object('key', b'')
+            self.clock.now += self.LIFETIME
+            start, wait = self.clock.now, bucket.wait
+            fault = self.services.fail('container', status=404, times=None)
+
+            def pause(connection, seconds, wait=wait, start=start, hours=hours, fault=fault):
+                wait(connection, seconds)
+                if self.clock.now - start > hours * 3600:
+                    fault.times = 0
+            bucket.wait = pause
+            if hours == 30:
+                bucket.upload('other', io.BytesIO(pattern(2500)))
+                self.assertEqual(store.objects['other'].data, pattern(2500))
+            else:
+                with self.assertRaisesRegex(s3.NetworkError, 'there are no newer ones'):
+                    bucket.upload('other', io.BytesIO(pattern(2500)))
+                self.assertAlmostEqual(self.clock.now - start, 2 * 86400, delta=600)
+            self.assertIn('waiting up to 2 days for them', self.warnings()[0])
+            self.assertGreater(len(self.warnings()), 25)
 
 
 class QuirkTests(ClientTestCase):

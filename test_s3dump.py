@@ -1136,6 +1136,7 @@ class UsageTests(ProgramTestCase):
                 ('--at or --deleted, not both', ['list', '--at', '3d', '--deleted']),
                 ('verify takes no --deleted', ['verify', '/', '0', '--deleted']),
                 ('--locked', ['check', '/', '0', '--locked', 'long']),
+                ("--patience: '8d' is not a time from 1s to 7d", ['list', '--patience', '8d']),
                 ('unknown command', ['backup']),
                 ('unknown command', ['']),
                 ('unknown option -Z', ['-Z'] + dump),
@@ -1228,6 +1229,7 @@ class UsageTests(ProgramTestCase):
                 (':6: jobs', good + 'jobs many\n'),
                 (':6: addressing', good + 'addressing sideways\n'),
                 (':6: limit_rate', good + 'limit_rate 0\n'),
+                (":6: patience: '0s' is not a time", good + 'patience 0s\n'),
                 ('UTF-8', good.encode() + b'profile \xff\n'),
                 ('UTF-8|unknown setting', b'\x7fELF\0\0\xff'),
                 ('no bucket', good.replace('bucket_name', '#')),
@@ -3285,6 +3287,21 @@ class SignalTests(ProgramTestCase):
             self.assertEqual(process.stderr.read(1), b'\n')
             self.assertRegex(self.ended_soon(process), 's3dump: ended by signal 15')
 
+    def test_a_signal_in_an_outage_ends_it_soon_however_long_that_may_last(self):
+        self.configure(part_size='5m', patience='7d')
+        for operation, argv in (('UploadPart', ['dump', '/home', '0']),
+                                ('GetObject', ['restore', '/home', '0'])):
+            fault = self.server.fault(operation, 'status', times=None)
+            with tempfile.TemporaryFile() as file:
+                file.truncate(PART + 1)
+                process = self.start(*argv, '-v', stdin=file)
+            until(lambda: fault.hits > 5, 'it has tried again')
+            self.assertRegex(self.ended_soon(process), r'; next try in [0-9.]+ s\n(.*\n)*'
+                             's3dump: ended by signal 15')
+            self.assertEqual(self.parts_left(), [])
+            self.server.clear_faults()
+            self.dump(bytes(PART + 1), '/home', '0')
+
     def test_an_object_that_appears_after_a_signal_is_warned_of(self):
         working, finish = threading.Event(), threading.Event()
         self.server.on('PutObject', lambda *_: working.set() or finish.wait(PATIENCE))
@@ -4266,6 +4283,23 @@ class CronTests(ProgramTestCase):
         self.assertEqual(self.succeed('-q', 'dump', '/home', '0', data=b'data').err, '')
         self.server.fault('GetObject', 'cut', bytes=2)
         self.assertEqual(self.succeed('restore', '/home', '0').out, b'data')
+
+    def test_it_is_as_patient_as_it_is_told_to_be(self):
+        self.server.fault('PutObject', 'status', times=None)
+        for argv, more in ((['--patience', '1s'], {}), ([], {'patience': '1s'}),
+                           (['--patience', '1s'], {'patience': '7d'})):
+            self.configure(**more)
+            self.must_fail(1, r'gave up after [0-9]+ attempts', 'dump', '/home', '0', *argv,
+                           data=b'data')
+
+    def test_only_transfers_outlast_a_quarter_of_an_hour(self):
+        for name in ('dump /home 0', 'restore /home 0', 'verify /home 0', 'check /home 0', 'list'):
+            for patience, most in ((['--patience', '7d'], 7 * DAY), (['--patience', '5m'], 300),
+                                   ([], 900)):
+                args = s3dump.parse([*name.split(), '-f', self.config, *patience])
+                with s3dump.open_bucket(args) as bucket:
+                    self.assertEqual(bucket.times.patience, most if ' 0' in name
+                                     and 'check' not in name else min(900, most))
 
 
 # --- Faults ------------------------------------------------------------------
