@@ -231,11 +231,10 @@ ACTIONS = {'CompleteMultipartUpload': 's3:PutObject', 'CreateMultipartUpload': '
            'GetBucketLifecycleConfiguration': 's3:GetLifecycleConfiguration',
            'GetObjectLockConfiguration': 's3:GetBucketObjectLockConfiguration',
            'HeadBucket': 's3:ListBucket', 'HeadObject': 's3:GetObject',
-           'HeadObjectVersion': 's3:GetObjectVersion',
+           'HeadObjectVersion': 's3:GetObjectVersion', 'ListObjectsV2': 's3:ListBucket',
            'ListMultipartUploads': 's3:ListBucketMultipartUploads',
-           'ListObjectVersions': 's3:ListBucketVersions',
-           'ListObjectsV2': 's3:ListBucket', 'ListParts': 's3:ListMultipartUploadParts',
-           'RestoreObjectVersion': 's3:RestoreObject', 'UploadPart': 's3:PutObject'}
+           'ListObjectVersions': 's3:ListBucketVersions', 'UploadPart': 's3:PutObject',
+           'ListParts': 's3:ListMultipartUploadParts', 'RestoreObjectVersion': 's3:RestoreObject'}
 
 
 def printable(text, limit=1000):
@@ -830,9 +829,8 @@ def sign_headers(credentials, region, service, now, method, target, query, heade
 def presign(credentials, region, service, now, method, authority, target, expires, headers=()):
     """Return the query string with which anybody may make this request for *expires* seconds.
 
-    headers: those that are said in the query, for whoever uses the URL sends none, and what else
-    the query has.  Source: Amazon S3 API Reference, "Authenticating Requests: Using Query
-    Parameters".
+    headers: said in the query, for whoever uses the URL sends none, as is a versionId.  Source:
+    Amazon S3 API Reference, "Authenticating Requests: Using Query Parameters".
     """
     timestamp, scope = credential_scope(now, region, service)
     query = dict(headers, **{
@@ -2843,8 +2841,8 @@ class Request:
         bucket.report('retry', '%s: %s; next try in %.1f s' % (self.label, brief(error), pause))
         if self.retries.lasted >= 3600 and bucket.tally.hour_passed(bucket.monotonic()):
             bucket.report('warning', '%s: nothing has moved for %s: %s; giving up after %s' % (
-                self.label, duration(self.retries.lasted), brief(error), duration(
-                    bucket.patience_now())))
+                self.label, duration(self.retries.lasted), brief(error),
+                duration(bucket.patience_now())))
         bucket.tally.add(retries=1)
         with bucket.tally.waiting(connection, brief(error), pause):
             bucket.wait(connection, pause)
@@ -2894,7 +2892,7 @@ class Tally:
     def __init__(self):
         self.retries = self.wasted = 0
         self.slowed = collections.deque(maxlen=MOST_JOBS)
-        self.waits, self._told, self._lock = {}, 0, threading.Lock()
+        self.waits, self._told, self._lock = {}, float('-inf'), threading.Lock()
 
     @contextlib.contextmanager
     def waiting(self, who, what='', seconds=0):
@@ -2914,10 +2912,9 @@ class Tally:
     def hour_passed(self, now):
         """Whether an hour has passed, by the monotonic clock, since this was last true."""
         with self._lock:
-            if self._told and now - self._told < 3600:
-                return False
-            self._told = now
-            return True
+            passed = now - self._told >= 3600
+            self._told = now if passed else self._told
+            return passed
 
 
 Signed = collections.namedtuple('Signed', 'offset region scheme domain port credentials')
@@ -3177,10 +3174,10 @@ class Bucket:
         taken = getattr(error, 'status', 0) == 412
         if not in_doubt and not taken:
             raise error
-        patience = LOOK_PATIENCE if isinstance(error, NetworkError) else float('inf')
+        completing = upload_id and getattr(error, 'code', '') in ('NoSuchUpload', 'NotFound')
+        patience = float('inf') if completing else LOOK_PATIENCE
         ours, pause = look(patience), 1
         end = self.monotonic() + min(self.times.patience, COMPLETE_TIMEOUT)
-        completing = upload_id and getattr(error, 'code', '') in ('NoSuchUpload', 'NotFound')
         while completing and ours is False and self.monotonic() < end:
             self.wait(self.connection(), pause)
             ours, pause = look(patience), min(20, 2 * pause)

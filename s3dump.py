@@ -1237,12 +1237,10 @@ def row(args, one):
 
 
 def unfinished(bucket, prefix):
-    """Return the unfinished uploads, or none if credentials or server don't show them, or it is the
-    past that is looked at, of which nothing tells."""
-    if bucket.at is not None:
-        return []
+    """Return the unfinished uploads, or none if credentials or server don't show them; nobody shows
+    those of the past."""
     with tolerating(400, 403, 404, 405, 501), contextlib.suppress(s3.BadAnswer):
-        return list(bucket.list_multipart_uploads(prefix))
+        return list(bucket.list_multipart_uploads(prefix)) if bucket.at is None else []
     return []
 
 
@@ -1415,7 +1413,7 @@ def check(bucket, args):
         reason = why_not(bucket, args, newest, dumps[1:11]) if newest else 'there is no dump'
         prefix = ':'.join([args.host, args.fs, args.level, ''])
         under_way = [upload.initiated for upload in unfinished(bucket, prefix)
-                     if upload.initiated > seen_at(bucket) - args.max_age]
+                     if upload.initiated > bucket.now() - args.max_age]
     except s3.Error as error:
         reason = 'the state of the dumps is unknown: %s' % error
     now = seen_at(bucket)
@@ -1497,19 +1495,17 @@ def undelete(bucket, args):
     In a bucket that keeps versions: the dumps that were there at TIME, or
     without --at all that are hidden now.
     """
+    given, going, failed = (args.fs, args.level, args.date), [], False
     dumps = [find_by_key(bucket, args.key)] if args.key is not None else [
         one for found, _, _ in find_sections(bucket, args)[1] for one in found
-        if args.fs in (None, one.labels.fs) and args.level in (None, one.labels.level)
-        and args.date in (None, one.labels.date)]
-    going, failed = [], False
-    for one in dumps:
-        if one.deleted:
-            reason, markers = find_markers(bucket, without_strays(bucket, one))
-            if reason:
-                say('%s is left alone: %s' % (one, reason))
-                failed = True
-            elif markers:
-                going.append(('%s, %s' % (one, human(one.size)), bucket.delete_object, markers))
+        if all(label in (None, its) for label, its in zip(given, one.labels[1:]))]
+    for one in filter(lambda one: one.deleted, dumps):
+        reason, markers = find_markers(bucket, without_strays(bucket, one))
+        if reason:
+            say('%s is left alone: %s' % (one, reason))
+            failed = True
+        elif markers:
+            going.append(('%s, %s' % (one, human(one.size)), bucket.delete_object, markers))
     names = [what for what, _, _ in going]
     if args.dry_run:
         for what in names:
@@ -1559,11 +1555,9 @@ def lock_problem(bucket, args, one):
 def remarks(args, one, write):
     """Return what --deleted and --locks tell of a dump, {name: text}; write: makes the text of a
     time; of no lock there is none."""
-    found = {'deleted': write(one.deleted)} if args.deleted else {}
-    if args.locks:
-        found['locked_until'] = 'released' if one.lock == float('inf') else (
-            write(one.lock) if one.lock else None)
-    return found
+    lock = 'released' if one.lock == float('inf') else write(one.lock) if one.lock else None
+    return dict({'deleted': write(one.deleted)} if args.deleted else {},
+                **{'locked_until': lock} if args.locks else {})
 
 
 def point_out_versions(bucket, args):
