@@ -378,6 +378,7 @@ class Interop:
             self.check('aws s3 sync: the same is said of all', self.copy, [
                 self.tool('aws'), '--endpoint-url', self.url, 's3', 'sync', '--quiet',
                 's3://bucket', 's3://synced'], {}, self, 'synced', before, True)
+        self.check('dump by dump: the same is said of all', self.copy_each, before)
 
     def rclone_remote(self, name):
         """The environment variables by which rclone knows this server as *name*."""
@@ -409,6 +410,28 @@ class Interop:
             if before[what] != after[what]:
                 raise AssertionError('%s says\n%s\nand said\n%s' % (what, after[what],
                                                                     before[what]))
+
+    def copy_each(self, before):
+        """Copy each dump, and verify the copies, as README does."""
+        with open(os.path.join(HERE, 'README')) as file:
+            examples = file.read().partition('\nCOPIES\n')[2].partition('\nWHAT IS PROMISED\n')[0]
+        loop = re.search(r'(?ms)^    s3dump.py list -a.*?^    done$', examples).group(0)
+        pipe = re.search('(?m)^    s3dump.py .* -- s3dump.py .*', examples).group(0)
+        verify = re.search('s3dump.py -q .*', loop).group(0)
+        os.makedirs(self.path('bin'))
+        os.symlink(PROGRAM, self.path('bin/s3dump.py'))
+        self.configure('other', self.VOLUMES, bucket='other')
+        self.s3dump('other', 'init')
+        environment = dict(self.environment)
+        self.environment.update(S3DUMP_CONFIG=self.path('default'),
+                                PATH='%s:%s' % (self.path('bin'), os.environ['PATH']))
+        self.copy(['sh', '-ec', loop.replace(verify, pipe + ' </dev/null')], {}, self, 'other',
+                  before, False)
+        self.equal(self.run(['sh', '-ec', loop]), '')
+        self.aws(self.path('data.in'), 's3://other/' + json.loads(
+            self.s3dump('default', 'list', '--json').splitlines()[0])['key'])
+        self.equal(self.run(['sh', '-ec', loop]).count('BAD '), 1)
+        self.environment = environment
 
     def said_of_dumps(self, config, warnings):
         """What all commands say of the dumps of OLD: {command: output}; only warnings beside it,
