@@ -53,6 +53,7 @@ import functools
 import hashlib
 import hmac
 import io
+import itertools
 import mmap
 import os
 import re
@@ -65,9 +66,10 @@ import urllib.parse
 import zlib
 
 __version__ = '2.0'
-__all__ = ['Bucket', 'load_config', 'volume_key', 'Head', 'ListEntry', 'NoSignals', 'RateLimit',
-           'Stored', 'Tally', 'Times', 'UploadEntry', 'Error', 'ArchivedError', 'BadAnswer',
-           'ConfigError', 'IntegrityError', 'NetworkError', 'ResponseError', 'UnknownOutcome']
+__all__ = ['Bucket', 'load_config', 'volume_key', 'Head', 'Key', 'ListEntry', 'NoSignals',
+           'RateLimit', 'Stored', 'Tally', 'Times', 'UploadEntry', 'Error', 'ArchivedError',
+           'BadAnswer', 'ConfigError', 'IntegrityError', 'NetworkError', 'ResponseError',
+           'UnknownOutcome']
 
 
 def load_network():
@@ -94,7 +96,7 @@ def load_network():
 MIN_PART_SIZE = 5 << 20             # of all parts of an upload but the last
 MAX_PART_SIZE = 5 << 30
 MAX_PARTS = 10000
-MAX_EXPIRES = 7 * 86400             # seconds that a presigned URL may hold
+MAX_EXPIRES = 7 * 86400             # seconds that a presigned URL may hold, and an outage last
 
 # What we choose:
 
@@ -221,9 +223,10 @@ ACTIONS = {'CompleteMultipartUpload': 's3:PutObject', 'CreateMultipartUpload': '
            'GetBucketLifecycleConfiguration': 's3:GetLifecycleConfiguration',
            'GetObjectLockConfiguration': 's3:GetBucketObjectLockConfiguration',
            'HeadBucket': 's3:ListBucket', 'HeadObject': 's3:GetObject',
+           'HeadObjectVersion': 's3:GetObjectVersion', 'ListObjectsV2': 's3:ListBucket',
            'ListMultipartUploads': 's3:ListBucketMultipartUploads',
-           'ListObjectsV2': 's3:ListBucket', 'ListParts': 's3:ListMultipartUploadParts',
-           'UploadPart': 's3:PutObject'}
+           'ListObjectVersions': 's3:ListBucketVersions', 'UploadPart': 's3:PutObject',
+           'ListParts': 's3:ListMultipartUploadParts', 'RestoreObjectVersion': 's3:RestoreObject'}
 
 
 def printable(text, limit=1000):
@@ -283,6 +286,11 @@ def bytes_of(size):
     return int(float(number) * 1024 ** ' kmgt'.index(size[len(number):].lower() or ' '))
 
 
+def seconds_of(time):
+    """Return the seconds that a TIME means."""
+    return int(time[:-1]) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}[time[-1]]
+
+
 def parse_tags(text):
     """Return tags, K=V&K=V, as S3 wants them in a header; raises ValueError."""
     tags = dict(tag.partition('=')[::2] for tag in text.split('&'))
@@ -301,8 +309,10 @@ def home_path(path):
 
 
 SIZE = r'([0-9]{1,15}(\.[0-9]{0,9})?|\.[0-9]{1,9})[kmgtKMGT]?'
+TIME = '[0-9]{1,9}[smhd]'
 parse_size = parser(SIZE, 'a size (a number, then k, m, g or t if you like)', bytes_of)
 parse_rate = parser(SIZE, 'a rate like 300k or 1.5m, in bytes per second', bytes_of, 1)
+parse_week = parser(TIME, 'a time from 1s to 7d', seconds_of, 1, MAX_EXPIRES)
 parse_word = parser('[!-~]+', 'printable ASCII without blanks', secret=True)
 parse_secret = parser(str.isprintable, 'text that can be typed', secret=True)
 parse_label = parser('[^:/\0-\x1f\x7f-\x9f]+',
@@ -314,7 +324,7 @@ SETTINGS = {
     'profile': parse_secret,
     'endpoint': parse_word, 'server': parse_word,
     'addressing': one_of('auto', 'path', 'virtual'), 'ca_bundle': home_path,
-    'storage_class': parse_word, 'limit_rate': parse_rate,
+    'storage_class': parse_word, 'limit_rate': parse_rate, 'patience': parse_week,
     'jobs': parser('auto|0*([1-9]|[1-5][0-9]|6[0-4])', 'a number from 1 to 64, or auto',
                    lambda text: text if text == 'auto' else int(text)),
     'max_parts': count_of(MAX_PARTS),
@@ -775,8 +785,8 @@ def sign_headers(credentials, region, service, now, method, target, query, heade
 def presign(credentials, region, service, now, method, authority, target, expires, headers=()):
     """Return the query string with which anybody may make this request for *expires* seconds.
 
-    headers: those that are said in the query, for whoever uses the URL sends none.  Source: Amazon
-    S3 API Reference, "Authenticating Requests: Using Query Parameters".
+    headers: said in the query, for whoever uses the URL sends none, as is a versionId.  Source:
+    Amazon S3 API Reference, "Authenticating Requests: Using Query Parameters".
     """
     timestamp, scope = credential_scope(now, region, service)
     query = dict(headers, **{
@@ -847,11 +857,11 @@ class Document:
     def all(self, path):
         """Yield, for each element at *path*, a dict of the texts of all elements in it.
 
-        path: names with slashes, from the root's child on.  A listing has a thousand elements
-        with six children: to find each by its name takes twice as long.
+        path: names with slashes, from the root's child on; * is any child.  A listing has a
+        thousand elements with six children: to find each by its name takes twice as long.
         """
         start = len(self._space)
-        path = '/'.join(self._space + name for name in path.split('/'))
+        path = path if path == '*' else '/'.join(self._space + name for name in path.split('/'))
         for element in self._root.iterfind(path):
             yield {child.tag[start:]: child.text or '' for child in element.iter()}
 
@@ -965,9 +975,25 @@ def require_empty(answer):
                         % quoted(answer.body[:60]))
 
 
-ListEntry = collections.namedtuple('ListEntry', 'key size modified storage_class etag restore')
+class Key(str):
+    """A key that names one version of its object, or a delete marker: that is what is read, or
+    deleted for ever, where it is taken for a key."""
+    __slots__ = 'version',          # its id
+
+    def __new__(cls, key, version):
+        self = str.__new__(cls, key)
+        self.version = version
+        return self
+
+
+ListEntry = collections.namedtuple(
+    'ListEntry', 'key size modified storage_class etag restore marker above')
+ListEntry.__new__.__defaults__ = '', False, ()
 ListEntry.__doc__ = """An object: its size in bytes; modified in seconds since the epoch; restore,
-    'ongoing' or 'done' for an archived one that was asked for, if the listing tells, else ''."""
+    'ongoing' or 'done' for an archived one that was asked for, if the listing tells, else ''.
+
+    Of a version the key is a Key; marker: whether it is a delete marker, which hides those below
+    it; above: the versions that lie on it, the newest first."""
 UploadEntry = collections.namedtuple('UploadEntry', 'key upload_id initiated')
 UploadEntry.__doc__ = 'An unfinished upload, initiated in seconds since the epoch.'
 
@@ -992,9 +1018,9 @@ def next_page(listing, markers, decode):
             for name, text in told.items() if text}
 
 
-def list_entries(listing, decode):
-    """Yield the ListEntries of a page of ListObjectsV2."""
-    for texts in listing.all('Contents'):
+def list_entries(elements, decode):
+    """Yield the ListEntries of a page of ListObjectsV2; elements: the texts of each."""
+    for texts in elements:
         try:
             size = texts['Size']
             if not size.isdigit() or len(size) > 18:
@@ -1005,6 +1031,30 @@ def list_entries(listing, decode):
                             'done' if texts.get('RestoreExpiryDate') else '')
         except (KeyError, ValueError):
             raise BadAnswer('an entry of the listing lacks its key, size or time')
+
+
+def version_entries(listing, decode):
+    """Return the ListEntries of a page of ListObjectVersions: by key, and of each key the newest
+    first, as S3 has them; some servers put all delete markers last."""
+    found = [dict(texts, Size=texts.get('Size', '' if 'Version' in texts else '0'))
+             for texts in listing.all('*') if 'Version' in texts or 'DeleteMarker' in texts]
+    found.sort(reverse=True, key=lambda texts: (
+        texts.get('IsLatest') == 'true', texts.get('LastModified', '')))
+    entries = [entry._replace(key=Key(entry.key, texts.get('VersionId') or 'null'),
+                              marker='DeleteMarker' in texts)
+               for entry, texts in zip(list_entries(found, decode), found)]
+    return sorted(entries, key=lambda entry: entry.key)
+
+
+UNDELETED = 'undeleted'             # see Bucket.at
+
+
+def version_at(versions, at):
+    """Return the ListEntry of what was there at a time, or None; versions: all of one key, the
+    newest first; at: as Bucket.at, but for None."""
+    for number, version in enumerate(versions):
+        if not version.marker if at is UNDELETED else version.modified <= at:
+            return None if version.marker else version._replace(above=tuple(versions[:number]))
 
 
 # ----------------------------------------------------------------------------- Parts
@@ -1743,13 +1793,15 @@ class Workers:
                     raise MemoryError('no room for a part')
         return bool(self._free) and in_use <= self.jobs
 
-    @contextlib.contextmanager
-    def all_at_once(self):
-        """A context in which as many tasks are under way as ever may be, if the rate is free."""
+    def map(self, function, items):
+        """Return [function(item)] for all items; as many calls are under way as ever may be, if the
+        rate is free: small requests are mostly waiting."""
         bucket, pace = self._bucket, self._pace
         self._pace = pace if bucket.limit.rate else Pace(bucket.most_jobs(), 0)
-        yield
+        tasks = [self.submit(function, item) for item in items]
+        values = [self.wait(task) for task in tasks]
         self._pace = pace
+        return values
 
     def release(self, buffer):
         self._free.append(buffer)
@@ -1857,9 +1909,9 @@ class Retries:
     """How often and how long one request is tried again.
 
     Pauses are random between nothing and a bound that doubles from 0.1 s (from 1 s where
-    the server asks for slower requests) to 20 s ("full jitter").  Attempts end after patience()
-    seconds without progress, or with the fifth answer that makes no sense or says that the data
-    were damaged on their way.
+    the server asks for slower requests) to 20 s ("full jitter"), and in an outage of hours to a
+    60th of that, 5 min at most.  Attempts end after patience() seconds without progress, or with
+    the fifth answer that makes no sense or says that the data were damaged on their way.
     """
 
     def __init__(self, patience, clock):
@@ -1868,6 +1920,7 @@ class Retries:
         self.lessons = 3            # how often a refusal may still teach us something
         self.moved = False          # whether bytes came that needn't come again
         self.transient = ()         # more codes of refusals that may pass
+        self.lasted = 0             # seconds without progress
         self._failures, self._wrong, self._since = 0, 0, None
 
     def pause(self, error, sent=0):
@@ -1879,13 +1932,16 @@ class Retries:
             self._failures, self._since, self.moved = 0, now, False
         elif sent > SOCKET_BUFFER and self._failures < 100:     # but not for ever
             self._since = now       # a long part on a slow link: bytes moved, if in vain
-        most = NO_END if getattr(error, 'code', '') in self.transient else most_tries(error)
+        passing = getattr(error, 'code', '') in self.transient
+        most = NO_END if passing else most_tries(error)
         self._wrong += most < NO_END
-        left = self._since + self._patience() - now
+        self.lasted = now - self._since
+        left = min(self._patience(), COMPLETE_TIMEOUT if passing else NO_END) - self.lasted
         if left < 0.001 or self._wrong >= min(most, 5):
             return None
         self._failures += 1
-        bound = min(20, (1 if too_fast(error) else 0.1) * 2 ** min(self._failures - 1, 10))
+        bound = min(max(20, min(self.lasted / 60, 300)),
+                    (1 if too_fast(error) else 0.1) * 2 ** min(self._failures - 1, 12))
         pause = max(random.uniform(0, bound), getattr(error, 'retry_after', 0))
         return min(pause, left)
 
@@ -2454,10 +2510,12 @@ class Request:
 
     def __init__(self, bucket, operation, method, key='', query=(), headers=(), body=b'',
                  timeout=None, patience=float('inf')):
-        self.label = operation + (' ' + quoted(key, 300) if key else '')    # for messages
         self.headers = dict(bucket.request_headers(operation), **dict(headers))
         self._bucket, self._connection = bucket, bucket.connection()
         self._method, self._key, self._query, self._body = method, key, dict(query), body
+        if isinstance(key, Key):
+            operation, self._query['versionId'] = operation + 'Version', key.version
+        self.label = operation + (' ' + quoted(key, 300) if key else '')    # for messages
         if PAYLOAD_HASH not in self.headers:
             self.headers[PAYLOAD_HASH] = sha256(body)
         self._timeout = timeout or bucket.times.timeout
@@ -2593,6 +2651,10 @@ class Request:
         """Sleep for *pause* seconds, and say why."""
         bucket, connection = self._bucket, self._connection
         bucket.report('retry', '%s: %s; next try in %.1f s' % (self.label, brief(error), pause))
+        if self.retries.lasted >= 3600 and bucket.tally.hour_passed(bucket.monotonic()):
+            bucket.report('warning', '%s: nothing has moved for %s: %s; giving up after %s' % (
+                self.label, duration(self.retries.lasted), brief(error),
+                duration(bucket.patience_now())))
         bucket.tally.add(retries=1)
         with bucket.tally.waiting(connection, brief(error), pause):
             bucket.wait(connection, pause)
@@ -2641,7 +2703,7 @@ class Tally:
     def __init__(self):
         self.retries = self.wasted = 0
         self.slowed = collections.deque(maxlen=MOST_JOBS)
-        self.waits, self._lock = {}, threading.Lock()
+        self.waits, self._told, self._lock = {}, float('-inf'), threading.Lock()
 
     @contextlib.contextmanager
     def waiting(self, who, what='', seconds=0):
@@ -2657,6 +2719,13 @@ class Tally:
         with self._lock:
             self.retries += retries
             self.wasted += wasted
+
+    def hour_passed(self, now):
+        """Whether an hour has passed, by the monotonic clock, since this was last true."""
+        with self._lock:
+            passed = now - self._told >= 3600
+            self._told = now if passed else self._told
+            return passed
 
 
 Signed = collections.namedtuple('Signed', 'offset region scheme domain port credentials')
@@ -2737,7 +2806,9 @@ class Bucket:
 
     Attributes of use to a caller: jobs, part_size and max_parts; times, a Times; limit, the
     RateLimit; tally, a Tally; retain, None or the mode and the days of an Object Lock for what
-    is stored; offset, the seconds that the server's clock is ahead of ours.
+    is stored; offset, the seconds that the server's clock is ahead of ours; at, None, or the time,
+    in seconds since the epoch, as at which list_objects() shows a bucket that keeps versions, or
+    UNDELETED: as if delete markers hid nothing; hides, whether a deletion only hid an object.
     """
 
     def __init__(self, config, environ=None, report=lambda kind, text: None,
@@ -2755,8 +2826,10 @@ class Bucket:
         self.opaque_etags = config.get('etag') == 'opaque'      # whether they tell nothing
         self.ca_bundle = ca_bundle = config.get('ca_bundle')
         self.limit = RateLimit(config.get('limit_rate'), sharers=self.jobs)
-        self.times, self.tally, self.retain = Times(), Tally(), None
+        self.times = Times(patience=config.get('patience', PATIENCE))
+        self.tally, self.retain = Tally(), None
         self.report, self.signals, self.offset = report, signals, 0
+        self.at, self.hides = None, False
         self._clock, self.monotonic, self.wait = clock, monotonic, wait
         self._environ = environ
         self.tls = functools.lru_cache(1)(lambda: tls_context(ca_bundle))   # for all connections
@@ -2939,7 +3012,7 @@ class Bucket:
             if self.endpoint.scheme == 'https':
                 headers[PAYLOAD_HASH] = UNSIGNED_PAYLOAD
 
-    def is_ours(self, key, dump_id, size):
+    def is_ours(self, key, dump_id, size, patience=LOOK_PATIENCE):
         """Whether the object under *key* is the one that we wrote; None if we can't look."""
         try:
             head = self.exists(key, LOOK_PATIENCE)
@@ -2953,6 +3026,22 @@ class Bucket:
         query = {'partNumber': str(part)} if part else {}
         return Request(self, 'HeadObject', 'HEAD', key, query, headers, patience=patience).run(
             lambda answer: Head(answer.headers))
+
+    def head_objects(self, keys):
+        """Return the Heads of objects, which are asked for side by side; None for what isn't there,
+        or can't be seen."""
+        def look(key):
+            try:
+                return self.head_object(key)
+            except ResponseError as error:
+                if error.status not in (403, 404):
+                    raise
+
+        workers = Workers(self)
+        try:
+            return workers.map(look, keys)
+        finally:
+            workers.stop()
 
     def exists(self, key, patience=float('inf')):
         """Return the Head of an object, False if there is none, and None if these credentials may
@@ -3005,8 +3094,13 @@ class Bucket:
     def delete_object(self, key, etag=''):
         """Delete an object, if it exists; *etag*: only one that has this ETag."""
         headers = {'if-match': etag} if etag else {}
+
+        def accept(answer):
+            require_empty(answer)
+            self.hides |= answer.headers.get('x-amz-delete-marker') == 'true'
+
         try:
-            Request(self, 'DeleteObject', 'DELETE', key, headers=headers).run(require_empty)
+            Request(self, 'DeleteObject', 'DELETE', key, headers=headers).run(accept)
         except ResponseError as error:
             if not gone(error):     # by an attempt whose answer was lost, perhaps
                 raise
@@ -3044,14 +3138,29 @@ class Bucket:
 
     def list_objects(self, prefix=''):
         """Yield a ListEntry for each object whose key begins with *prefix*, in the order of
-        the server, page by page (ListObjectsV2)."""
+        the server, page by page (ListObjectsV2); with `at`, for each that was there then, by its
+        Key."""
+        if self.at is not None:
+            yield from filter(None, (version_at(versions, self.at)
+                                     for versions in self.list_object_versions(prefix)))
+            return
         query = {'list-type': '2', 'prefix': prefix, 'encoding-type': 'url'}
         headers = {}
         if self.endpoint.aws:       # to hear whether archived objects can be read
             headers['x-amz-optional-object-attributes'] = 'RestoreStatus'
         for page, decode in self._pages('ListObjectsV2', 'ListBucketResult', query,
                                         ('continuation-token', 'marker'), headers):
-            yield from list_entries(page, decode)
+            yield from list_entries(page.all('Contents'), decode)
+
+    def list_object_versions(self, prefix=''):
+        """Yield, for each key that begins with *prefix*, the ListEntries of all its versions and
+        delete markers, the newest first."""
+        query = {'versions': '', 'prefix': prefix, 'encoding-type': 'url'}
+        entries = (entry for page, decode in self._pages(
+            'ListObjectVersions', 'ListVersionsResult', query, ('key-marker', 'version-id-marker'))
+            for entry in version_entries(page, decode))
+        for _, versions in itertools.groupby(entries, lambda entry: entry.key):
+            yield list(versions)
 
     def list_multipart_uploads(self, prefix=''):
         """Yield an UploadEntry for each unfinished upload of a key that begins with prefix."""
@@ -3107,7 +3216,8 @@ class Bucket:
         target, authority = self.endpoint.target(key), self.endpoint.authority
         return '%s://%s%s?%s' % (self.endpoint.scheme, authority, target, presign(
             self.credentials.get(self), self.endpoint.region, self.endpoint.service, self.now(),
-            'GET', authority, target, expires, self.request_headers('GetObject')))
+            'GET', authority, target, expires, dict(self.request_headers('GetObject'), **(
+                {'versionId': key.version} if isinstance(key, Key) else {}))))
 
     # The bucket itself
 
@@ -3614,9 +3724,7 @@ def find_part_sizes(bucket, key, head, count):
 def look_at_all(bucket, workers, keys, ended):
     """Return the Heads of all objects, which prove to be of one dump and readable; nothing is
     written before that is known."""
-    with workers.all_at_once():     # a request for each of many small objects is mostly waiting
-        tasks = [workers.submit(bucket.head_whole, key, len(keys) > 1 or ended) for key in keys]
-        heads = [workers.wait(task) for task in tasks]
+    heads = workers.map(lambda key: bucket.head_whole(key, len(keys) > 1 or ended), keys)
     dump_id = heads[0].dump_id or max(head.dump_id for head in heads)
     for key, head in zip(keys, heads):
         # a copy may have lost the metadata, of large objects first

@@ -135,7 +135,7 @@ class Dump:
     ends: {number that it names: ListEntry} of its end marks; strays: see look_closer().
     """
     __slots__ = ('key', 'layout', 'labels', 'pieces', 'ends', 'strays', 'volume_size', 'bare',
-                 'doubtful', 'unreadable')      # a file system may have 90,000, by the hour
+                 'doubtful', 'unreadable', 'lock')  # a file system may have 90,000, by the hour
 
     def __init__(self, key, layout, labels=None, first=None):
         self.key, self.layout, self.labels = key, layout, labels
@@ -144,6 +144,7 @@ class Dump:
         self.bare = False           # whether its first object has none of our metadata
         self.doubtful = False       # whether the metadata of the others don't agree
         self.unreadable = False     # whether its first object is known to be archived
+        self.lock = 0               # see find_locks()
 
     def __str__(self):
         return s3.printable(self.key)
@@ -177,8 +178,17 @@ class Dump:
     def entries(self):
         """The entries of all its objects: the first one, whose loss ends the dump, comes first, and
         the others share its class unless somebody changed that."""
-        return [*(self.pieces[number] for number in sorted(self.pieces)), *self.ends.values(),
-                *self.strays]
+        return [*self.own, *self.strays]
+
+    @property
+    def own(self):
+        """The same without strays."""
+        return [*(self.pieces[number] for number in sorted(self.pieces)), *self.ends.values()]
+
+    @property
+    def deleted(self):
+        """When the first of its objects was hidden, in seconds since the epoch, or 0."""
+        return min((entry.above[-1].modified for entry in self.own if entry.above), default=0)
 
     @property
     def storage_class(self):
@@ -346,6 +356,11 @@ def utc(seconds):
     return time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(seconds))
 
 
+def local(seconds):
+    """Return a time as --at takes it."""
+    return time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(seconds))
+
+
 def counted(count, one, many=None):
     return '%d %s' % (count, one if count == 1 else many or one + 's')
 
@@ -443,18 +458,19 @@ def without_strays(bucket, dump, alone=False):
     single object, which may be all that was copied."""
     if dump.layout == '.volume_' and (len(dump.entries) > 1 or alone):
         with tolerating(403, 404):      # 404: somebody deletes it just now
-            dump.look_closer(bucket.head_object(dump.key), bucket)
+            dump.look_closer(bucket.head_object(dump.pieces[0].key), bucket)
     return dump
 
 
 def find_by_key(bucket, key, may_list=True):
     """Return the Dump under exactly this key, whatever its layout, or what is left of it;
     may_list: False if credentials that may not list suffice for a dump without volumes."""
-    head = None
+    head, first = None, None if bucket.at is None else next(bucket.list_objects(key), None)
     with tolerating(404):
-        head = bucket.head_object(key)
+        if bucket.at is None or first and first.key == key:     # else there only are longer ones
+            head = bucket.head_object(first.key if first else key)
     if head:
-        first = s3.ListEntry(key, head.size, head.modified, head.storage_class, head.etag, '')
+        first = first or s3.ListEntry(key, head.size, head.modified, head.storage_class, head.etag)
         dump = collect(bucket, key, '.volume_', first, head.alone or not may_list)
         dump.look_closer(head, bucket)
         return dump
@@ -911,18 +927,19 @@ def putacl(bucket, args):
         bucket.put_object_acl(key, acl)
 
 
-def remove(args, what, delete, parts):
-    """Delete *what*, part by part; returns False, after a line, if that fails."""
+def remove(args, what, delete, parts, deed='delete', done='deleted'):
+    """Delete *what*, part by part; returns False, after a line, if that fails.  deed, done: what
+    this means."""
     try:
         for part in parts:
             delete(part)
     except s3.NetworkError:
         raise                       # the others would fail as well, each after its patience
     except s3.Error as error:
-        say('cannot delete %s: %s' % (what, error))
+        say('cannot %s %s: %s' % (deed, what, error))
         return False
     if not args.quiet:
-        say('deleted %s' % what)
+        say('%s %s' % (done, what))
     return True
 
 
@@ -960,6 +977,7 @@ def delete(bucket, args):
         print_out('would delete ' + what)
     elif not remove(args, what, bucket.delete_listed, found.entries):
         return 1
+    point_out_versions(bucket, args)
 
 
 def shell_word(text):
@@ -1035,21 +1053,36 @@ def totals(dumps):
         for entry in entries]) / (1 << 30)
 
 
-def list_dumps(bucket, args):
+def find_sections(bucket, args):
+    """Return the prefix that the command line means, and an iterator of group() of all below it:
+    of FS, of a host, or of all hosts."""
     prefix = '' if args.all else args.host + ':'
-    if args.fs is not None and not args.all:
-        prefix, found = prefix + args.fs + ':', iter([find_fs(bucket, args)])
-    else:
-        found = sections(bucket.list_objects(prefix))
-    found = (([without_strays(bucket, one) for one in dumps if args.fs in (None, one.labels.fs)],
-              orphans, [Dump(entry.key, '', None, entry) for entry in others if args.fs is None])
-             for dumps, orphans, others in found)
+    if args.fs is None or args.all:
+        return prefix, sections(bucket.list_objects(prefix))
+    return prefix + args.fs + ':', iter([find_fs(bucket, args)])
+
+
+def list_dumps(bucket, args):
+    prefix, found = find_sections(bucket, args)
+    found = shown(bucket, args, found)
     if args.json or args.long:
         for dumps, _, others in found:
             if dumps or others:
                 print_out('\n'.join(row(args, one) for one in dumps + others))
     elif not print_dumps(bucket, args, prefix, found):
         point_out_hosts(bucket, args)
+
+
+def shown(bucket, args, found):
+    """Yield what is printed of each group() of *found*; others are Dumps without labels."""
+    for dumps, orphans, others in found:
+        dumps = [without_strays(bucket, one) for one in dumps if args.fs in (None, one.labels.fs)
+                 and (one.deleted or not args.deleted)]
+        others = [Dump(entry.key, '', None, entry) for entry in others if args.fs is None
+                  and (entry.above or not args.deleted)]
+        if args.locks:
+            find_locks(bucket, dumps + others)
+        yield dumps, orphans if bucket.at is None else [], others
 
 
 def print_dumps(bucket, args, prefix, found):
@@ -1066,12 +1099,13 @@ def print_dumps(bucket, args, prefix, found):
                 host) if host == args.here else s3.printable(host)))
             shown = host
         if dumps:
-            print_out('\n'.join(section_lines(dumps)))
+            print_out('\n'.join(section_lines(args, dumps)))
     lines = ['']
     if args.all and total['others']:
         lines += ['Other objects, not dumps: %d, %s' % (
             total['others'], human(total['others_size'])), '']
-    lines.append('Total data stored: %s ($%.2f/month)' % (human(total['size']), total['dollars']))
+    lines.append('Total data %s: %s ($%.2f/month)' % (
+        'hidden' if args.deleted else 'stored', human(total['size']), total['dollars']))
     print_out('\n'.join(lines + unfinished_lines(bucket, unfinished(bucket, prefix), all_orphans)))
     return total['dumps']
 
@@ -1104,7 +1138,7 @@ def unfinished_lines(bucket, uploads, orphans):
                 '%Y-%m-%d', time.localtime(min(begun))), s3.duration(UNFINISHED_AGE))]
 
 
-def section_lines(dumps):
+def section_lines(args, dumps):
     dumps.sort(key=lambda one: (int(one.labels.level), one.labels.level) + recency(one))
     days = collections.Counter(one.labels[2:4] for one in dumps)
     lines = [s3.printable(dumps[0].labels.fs)]
@@ -1114,27 +1148,32 @@ def section_lines(dumps):
             when += time.strftime(' %H:%M:%S', time.localtime(
                 stamp_time(one.labels.stamp, one.stored)))
         line = 'Level %s %s:%9s%s' % (one.labels.level, when, human(one.size), one.state())
+        for name, text in remarks(args, one, local).items():
+            line += '  %s %s' % (name.replace('_', ' '), text) if text else '  not locked'
         problem = one.problem()
         lines.append(line + ('  (%s)' % problem if problem else ''))
     return lines
 
 
 def row(args, one):
-    """Return a line: JSON, or six fields of which only the last, the key, may hold blanks.  A Dump
+    """Return a line: JSON, or fields of which only the last, the key, may hold blanks.  A Dump
     without labels is another object."""
+    more = remarks(args, one, utc)
     if args.long:
-        return '%15d %s %3d %-12s %-6s %s' % (
+        return '%15d %s %3d %-12s %-6s %s%s' % (
             one.size, utc(one.stored), len(one.entries), s3.printable(one.storage_class),
-            'other' if not one.labels else 'broken' if one.problem() else 'whole', one)
+            'other' if not one.labels else 'broken' if one.problem() else 'whole',
+            ''.join('%-21s' % (text or '-') for text in more.values()), one)
     return to_json(**dict(zip(('host', 'fs', 'level', 'date'), one.labels or [None] * 4)),
                    key=one.key, stored=utc(one.stored), size=one.size,
-                   storage_class=one.storage_class, objects=len(one.entries))
+                   storage_class=one.storage_class, objects=len(one.entries), **more)
 
 
 def unfinished(bucket, prefix):
-    """Return the unfinished uploads, or none if credentials or server don't show them."""
+    """Return the unfinished uploads, or none if credentials or server don't show them; nobody shows
+    those of the past."""
     with tolerating(400, 403, 404, 405, 501), contextlib.suppress(s3.BadAnswer):
-        return list(bucket.list_multipart_uploads(prefix))
+        return list(bucket.list_multipart_uploads(prefix)) if bucket.at is None else []
     return []
 
 
@@ -1189,6 +1228,7 @@ def clean(bucket, args):
             'there is no dump of host %s: ' % s3.printable(args.host))))
     else:
         failed |= not all([remove(args, *one) for one in going])
+    point_out_versions(bucket, args)
     if failed:
         raise s3.Error('not everything was done: see above')
 
@@ -1298,7 +1338,7 @@ def check(bucket, args):
                      if upload.initiated > bucket.now() - args.max_age]
     except s3.Error as error:
         reason = 'the state of the dumps is unknown: %s' % error
-    now = bucket.now()
+    now = seen_at(bucket)
     line = '%s: %s level %s of %s: %s' % (
         'FAILED' if reason else 'OK', s3.printable(args.fs), args.level, s3.printable(args.host),
         reason or 'the newest dump is good')
@@ -1318,7 +1358,7 @@ def check(bucket, args):
 
 def why_not(bucket, args, newest, earlier):
     """Return what is wrong with the newest dump, or ''."""
-    problem, old = newest.problem(), bucket.now() - newest.stored
+    problem, old = newest.problem(), seen_at(bucket) - newest.stored
     if not problem and newest.layout == '.volume_':
         try:
             with tolerating(403):
@@ -1338,7 +1378,115 @@ def why_not(bucket, args, newest, earlier):
     if earlier and newest.size < ratio * median(earlier):
         return 'the newest dump has %s, less than %g times %s, the median of the %s before it' % (
             human(newest.size), ratio, human(median(earlier)), counted(len(earlier), 'dump'))
-    return ''
+    return lock_problem(bucket, args, newest)
+
+
+# -------------------------------------------------------------------------- Versions
+# A bucket that keeps versions only hides what is deleted or replaced.
+
+def parse_at(text):
+    """Return the last second of a day, or a moment, in local time, in seconds since the epoch; an
+    age is negative.  Raises ValueError."""
+    match = re.match(r'(\S{10})(?:[ T]([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?)?\Z', text)
+    day = real_date(match.group(1)) if match and text >= '2006' else None
+    if not day:
+        return -s3.parser(s3.TIME, 'a time: 2009-12-31, 2009-12-31 06:00, or an age like 3d',
+                          s3.seconds_of, 1)(text)
+    hours = tuple(map(int, match.groups('0')[1:])) if match.group(2) else (24, 0, -1)
+    return time.mktime((day.year, day.month, day.day) + hours + (0, 0, -1))
+
+
+def look_back(bucket, args):
+    """Let the bucket be seen as the command line asks."""
+    bucket.at = args.at
+    if args.deleted or (args.at is None and args.name == 'undelete'):
+        bucket.at = s3.UNDELETED
+    if args.at is not None and args.at < 0:
+        bucket.learn_clock()        # a rescue system's may be years behind
+        bucket.at += bucket.now()
+
+
+def seen_at(bucket):
+    """Return the time, in seconds since the epoch, as which the bucket is seen: not a later one."""
+    return min(bucket.now(), float('inf') if bucket.at is None else bucket.at)
+
+
+def undelete(bucket, args):
+    """bring back what was deleted
+
+    In a bucket that keeps versions: the dumps that were there at TIME, or
+    without --at all that are hidden now.
+    """
+    given, going, failed = (args.fs, args.level, args.date), [], False
+    dumps = [find_by_key(bucket, args.key)] if args.key is not None else [
+        one for found, _, _ in find_sections(bucket, args)[1] for one in found
+        if all(label in (None, its) for label, its in zip(given, one.labels[1:]))]
+    for one in filter(lambda one: one.deleted, dumps):
+        reason, markers = find_markers(bucket, without_strays(bucket, one))
+        if reason:
+            say('%s is left alone: %s' % (one, reason))
+            failed = True
+        elif markers:
+            going.append(('%s, %s' % (one, human(one.size)), bucket.delete_object, markers))
+    names = [what for what, _, _ in going]
+    if args.dry_run:
+        for what in names:
+            print_out('would bring back ' + what)
+    elif going and not confirmed(args, '\n'.join(names + ['Bring back these?'])):
+        raise s3.Error('nothing was brought back')
+    elif not (going or failed or args.quiet):
+        say('there is nothing to bring back')
+    else:
+        failed |= not all([remove(args, *each, 'bring back', 'brought back') for each in going])
+    if failed:
+        raise s3.Error('not everything was brought back: see above')
+
+
+def find_markers(bucket, one):
+    """Return why removing delete markers can't bring a dump back, or '', and the keys of those that
+    hide it: of its first object last, for with that the dump is there."""
+    above = [version for entry in reversed(one.own) for version in entry.above]
+    if above and one.problem():
+        return one.problem(), ()
+    if not all(version.marker for version in above):
+        return "something newer lies on it; `s3dump.py restore --at '%s' -k %s` reads it" % (
+            local(bucket.at), shell_word(one.key)), ()
+    return '', [version.key for version in above]
+
+
+def find_locks(bucket, dumps):
+    """Note until when all objects of each dump are locked, in seconds since the epoch: `lock`, 0
+    where one isn't, or that can't be seen."""
+    heads = iter(bucket.head_objects([entry.key for one in dumps for entry in one.own]))
+    for one in dumps:
+        one.lock = min(head.locked_until if head else 0
+                       for head in itertools.islice(heads, len(one.own)))
+        one.lock *= one.lock > bucket.now()
+
+
+def lock_problem(bucket, args, one):
+    """Return why a dump isn't locked for --locked TIME, or ''."""
+    if args.locked is None:
+        return ''
+    find_locks(bucket, [one])
+    return '' if one.lock >= seen_at(bucket) + args.locked else (
+        'the newest dump is locked until %s only' % utc(one.lock) if one.lock else
+        'the newest dump is not locked, or these credentials may not see its lock')
+
+
+def remarks(args, one, write):
+    """Return what --deleted and --locks tell of a dump, {name: text}; write: makes the text of a
+    time; of no lock there is none."""
+    lock = 'released' if one.lock == float('inf') else write(one.lock) if one.lock else None
+    return dict({'deleted': write(one.deleted)} if args.deleted else {},
+                **{'locked_until': lock} if args.locks else {})
+
+
+def point_out_versions(bucket, args):
+    """Say that what was deleted is only hidden, if it is."""
+    if bucket.hides and not args.quiet:
+        say('this bucket keeps versions: what is deleted is hidden, not freed; `list --deleted` '
+            'shows what that costs')
 
 
 # ---------------------------------------------------------------------- Command line
@@ -1349,6 +1497,7 @@ COMMANDS = {                        # the function, the arguments, and what --he
     'verify': (verify, 'FS LEVEL', 'read the newest dump back, and check it'),
     'list': (list_dumps, '[FS]', 'print the dumps of this host and their cost'),
     'delete': (delete, 'FS LEVEL', 'delete the dump of today, or of -w DATE'),
+    'undelete': (undelete, '[FS [LEVEL]]', 'bring back what was deleted'),
     'clean': (clean, '[N]', 'delete all dumps but the newest N'),
     'check': (check, 'FS LEVEL', 'tell whether the newest dump is good'),
     'init': (init, '', 'create the bucket if need be, and try it'),
@@ -1358,7 +1507,7 @@ COMMANDS = {                        # the function, the arguments, and what --he
 }
 ALIASES = {'retrieve': 'restore', 'initialize': 'init'}
 ORIGINAL = 'dump restore delete list init clean getacl putacl'.split()  # took its options, all
-NAMING = 'dump restore verify delete url getacl putacl'     # commands that mean one dump
+NAMING = 'dump restore verify delete undelete url getacl putacl'     # commands that mean one dump
 
 # commands: those that take the option, none: all; metavar: the name of its value; convert: makes
 # the value of the text, and raises ValueError; default: the value without the option.
@@ -1377,8 +1526,7 @@ def parse_text(word):
         raise UsageError('%s is not UTF-8' % s3.quoted(os.fsencode(word)))
 
 
-parse_time = s3.parser('[0-9]{1,9}[smhd]', 'a time: a number, then s, m, h or d', lambda time: int(
-    time[:-1]) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}[time[-1]])
+parse_time = s3.parser(s3.TIME, 'a time: a number, then s, m, h or d', s3.seconds_of)
 parse_count, parse_days = s3.count_of(10**9 - 1), s3.count_of(99999)
 parse_ratio = s3.parser(r'[0-9]{1,9}(\.[0-9]{1,9})?', 'a ratio like 0.5', float)
 parse_statuses = s3.parser('[0-9]{1,3}(,[0-9]{1,3})*', 'numbers with commas between them',
@@ -1390,6 +1538,8 @@ OPTIONS = (
     option('', '-L --limit-rate', 'RATE', 'bytes per second: 300k, 1.5m', s3.parse_rate),
     option('', '-j --jobs', 'N', 'parts in flight (auto: %d, and up to %d)' % (
         s3.JOBS, s3.MOST_JOBS), s3.SETTINGS['jobs']),
+    option('', '--patience', 'TIME', 'how long an outage may last (15m; up to 7d)',
+           s3.parse_week),
     option('', '-q --quiet', help='no status, only warnings and errors'),
     option('', '-v --verbose', help='a line per request and retry'),
     option('', '--completion', 'SHELL', 'print the completion for bash or zsh',
@@ -1412,18 +1562,23 @@ OPTIONS = (
     option('restore verify', '--tier', 'TIER', 'how fast: expedited, standard or bulk',
            s3.one_of('expedited', 'standard', 'bulk')),
     option('restore verify', '--wait', help='wait until the dump is readable'),
-    option('list clean', '-a --all', help='all hosts, not just this one'),
+    option('list clean undelete', '-a --all', help='all hosts, not just this one'),
+    option('list restore verify url check undelete', '--at', 'TIME',
+           'the bucket as it was, if it keeps versions', parse_at),
     option('list', '--long', help='a line per dump, for awk, sort and column'),
+    option('list', '--deleted', help='what is deleted but kept, and since when'),
+    option('list', '--locks', help='until when each dump is locked'),
     option('list dump verify check', '--json', help='for machines'),
-    option('delete clean', '-y --yes', help='do not ask'),
-    option('delete clean', '-n --dry-run', help='say what would be deleted'),
+    option('delete undelete clean', '-y --yes', help='do not ask'),
+    option('delete undelete clean', '-n --dry-run', help='say what would be done'),
     option('clean', '--force', help='even if what is kept looks too small'),
     *(option('clean', '--keep-' + rule, 'N', 'keep N %s dumps' % rule, parse_count)
       for rule, _ in RULES),
     option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h)', parse_time, 93600),
+    option('check', '--locked', 'TIME', 'how long the newest dump must be locked', parse_time),
     option('check clean', '--min-ratio', 'R', 'too small: below R times the usual (0.5 at level 0)',
            parse_ratio),
-    option('url', '--expires', 'TIME', 'how long the URLs work: 30m, 12h, 7d (1h)', parse_time,
+    option('url', '--expires', 'TIME', 'how long the URLs work: 30m, 12h, 7d (1h)', s3.parse_week,
            3600),
 )
 
@@ -1445,7 +1600,7 @@ def help_text(name):
     else:
         lines = ['usage: s3dump.py [options] COMMAND [arguments]', '',
                  (__doc__ or '').rpartition('\n\n')[0], '', 'commands:']
-        lines += ['  %-8s%-26s%s' % (each, *more) for each, (_, *more) in COMMANDS.items()]
+        lines += ['  %-9s%-25s%s' % (each, *more) for each, (_, *more) in COMMANDS.items()]
     for commands, options in itertools.groupby(OPTIONS, lambda each: each.commands):
         if not name or not commands or name in commands:
             lines += ['', 'options of %s:' % (', '.join(commands) or 'all commands')]
@@ -1538,7 +1693,7 @@ def check_options(args, words):
             (args.tier and not args.thaw, '--tier needs --thaw'),
             (args.wait and not args.thaw, '--wait needs --thaw'),
             (args.json and args.long, 'list takes --json or --long, not both'),
-            (not 0 < args.expires <= s3.MAX_EXPIRES, '--expires: URLs work from 1s to 7d'),
+            (args.at and args.deleted, 'list takes --at or --deleted, not both'),
             (args.name == 'clean' and not (args.count or any(args.keep.values())),
              'clean takes the number of dumps to keep, at least 1, or --keep-...')):
         if wrong:
@@ -1594,9 +1749,11 @@ def open_bucket(args):
 
     config = s3.load_config(args.config, warn=lambda text: args.quiet or report('warning', text))
     settle_host(args, config)
-    for name in ('limit_rate', 'jobs', 'storage_class'):
+    for name in ('limit_rate', 'jobs', 'storage_class', 'patience'):
         if getattr(args, name) is not None:
             config[name] = getattr(args, name)
+    if args.name not in ('dump', 'restore', 'verify'):      # no monitoring hangs for days
+        config['patience'] = min(s3.PATIENCE, config.get('patience', s3.PATIENCE))
     return s3.Bucket(config, report=report, signals=SIGNALS)
 
 
@@ -1614,6 +1771,7 @@ def run(argv):
         with open_bucket(args) as bucket, contextlib.closing(
                 Status(bucket, args.quiet)) as args.status:
             catch_rate_signals(bucket.limit)
+            look_back(bucket, args)
             return COMMANDS[args.name][0](bucket, args) or 0
     except BrokenPipeError:         # of standard output: s3 has wrapped those of sockets
         return 128 + signal.SIGPIPE

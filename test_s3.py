@@ -217,6 +217,7 @@ OPERATIONS = (
     ('GET', 'bucket', 'uploads', 'ListMultipartUploads'),
     ('GET', 'bucket', 'location', 'GetBucketLocation'),
     ('GET', 'bucket', 'versioning', 'GetBucketVersioning'),
+    ('GET', 'bucket', 'versions', 'ListObjectVersions'),
     ('GET', 'bucket', 'object-lock', 'GetObjectLockConfiguration'),
     ('GET', 'bucket', 'lifecycle', 'GetBucketLifecycleConfiguration'),
     ('PUT', 'bucket', None, 'CreateBucket'),
@@ -315,6 +316,7 @@ ERRORS = {
     'NoSuchKey': (404, 'The specified key does not exist.'),
     'NoSuchLifecycleConfiguration': (404, 'The lifecycle configuration does not exist'),
     'NoSuchUpload': (404, 'The specified multipart upload does not exist'),
+    'NoSuchVersion': (404, 'The specified version does not exist.'),
     'NotImplemented': (501, 'A header or query you provided implies functionality that is not'
                             ' implemented'),
     'ObjectLockConfigurationNotFoundError': (404, 'Object Lock configuration does not exist for'
@@ -456,6 +458,8 @@ class Object:
         self.legal_hold = None          # 'ON', or there is none
         self.restore = None             # of an archived one: None, 'ongoing', epoch of its end
         self.restore_request = None     # (days, tier), as it was asked for
+        self.version_id = 'null'
+        self.marker = False             # whether this is a delete marker
         for name, value in attributes.items():
             if not hasattr(self, name):
                 raise TypeError('an object has no ' + name)
@@ -467,9 +471,29 @@ class Object:
 
 
 class Bucket(dict):
-    """Objects by key, and their keys in S3's order, sorted once until a key comes or goes."""
+    """Objects by key, and their keys in S3's order, sorted once until a key comes or goes.
+
+    An object is what is on top of its key's versions; those of a key that has only ever had one are
+    not kept apart.
+    """
 
     ordered = None
+
+    def __init__(self):
+        dict.__init__(self)
+        self.stacks = {}                # key: Objects, the newest first
+
+    def versions(self, key):
+        """Return all versions of a key, the newest first."""
+        return self.stacks.get(key) or ([self[key]] if key in self else [])
+
+    def keep(self, key, versions):
+        """Let these be the versions of a key."""
+        self.stacks[key] = versions
+        if versions and not versions[0].marker:
+            self[key] = versions[0]
+        else:
+            self.pop(key, None)
 
     def keys_in_order(self):
         # The order of UTF-8's bytes is that of the code points.
@@ -486,12 +510,17 @@ class Bucket(dict):
 
     __setitem__ = _forgetful(dict.__setitem__)
     __delitem__ = _forgetful(dict.__delitem__)
-    clear = _forgetful(dict.clear)
     pop = _forgetful(dict.pop)
     popitem = _forgetful(dict.popitem)
     setdefault = _forgetful(dict.setdefault)
     update = _forgetful(dict.update)
     del _forgetful
+
+    def clear(self):
+        """Forget all versions, too."""
+        self.ordered = None
+        self.stacks.clear()
+        dict.clear(self)
 
 
 Part = collections.namedtuple('Part', 'size etag data crc32')
@@ -632,6 +661,7 @@ QUIRKS = frozenset((
     'informational',            # 102 and 103 before every answer
     'wants-content-md5',        # of what is written, as with a default retention
     'class-is-a-label',         # what is in GLACIER can be read, and RestoreObject isn't known
+    'markers-last',             # on a page of versions, as in moto
 ))
 
 OWNER = tag('Owner', tag('ID', 'owner'), tag('DisplayName', 'owner'))
@@ -694,8 +724,33 @@ class Service:
         placed = Object(key, bytes(data), attributes.pop('etag', etag),
                         attributes.pop('modified', self.now()), **attributes)
         with self.lock:
-            self.buckets[bucket or self.bucket][key] = placed
+            self.lay(self.buckets[bucket or self.bucket], placed)
         return placed
+
+    def lay(self, bucket, placed):
+        """Lay an object, or a delete marker, on top of the versions of its key."""
+        if not self.versioning:
+            bucket[placed.key] = placed
+            return
+        below = bucket.versions(placed.key)
+        if self.versioning == 'Suspended':      # then there is one that is called null
+            below = [each for each in below if each.version_id != 'null']
+        else:
+            placed.version_id = os.urandom(16).hex()
+        bucket.keep(placed.key, [placed] + below)
+
+    def delete(self, key, modified=None):
+        """Delete an object as a request would; returns the delete marker, if there is one now."""
+        with self.lock:
+            return self.hide(self.objects, key, modified)
+
+    def hide(self, bucket, key, modified=None):
+        if not self.versioning:
+            bucket.pop(key, None)
+            return None
+        marker = Object(key, b'', '', self.now() if modified is None else modified, marker=True)
+        self.lay(bucket, marker)
+        return marker
 
     def thaw(self, key, days=1):
         """Finish the restoration of an archived object."""
@@ -828,7 +883,8 @@ class Service:
             for name in headers:
                 if name.startswith(('x-amz-checksum-', 'x-amz-sdk-')):
                     raise S3Error('InvalidArgument', "Unsupported header '%s'" % name)
-        if not user.may(operation, exchange.key, exchange.query.get('prefix')):
+        right = operation + 'Version' * ('versionId' in exchange.query)
+        if not user.may(right, exchange.key, exchange.query.get('prefix')):
             raise S3Error('AccessDenied')
         if (user.conditional and 'if-none-match' not in headers
                 and operation in ('PutObject', 'CompleteMultipartUpload')):
@@ -910,6 +966,10 @@ class Service:
     def check_lock(self, present):
         # A real bucket with locks has versions, and its DELETE adds a marker.
         # Without versions, a locked object simply stays.
+        if not self.versioning:
+            self.check_version_lock(present)
+
+    def check_version_lock(self, present):
         if present is not None and (present.legal_hold or (
                 present.lock_mode and present.lock_until > self.now())):
             raise S3Error('AccessDenied', 'Access Denied because object protected by object lock.')
@@ -954,11 +1014,13 @@ class Service:
 
     def store(self, exchange, data, etag, attributes):
         stored = Object(exchange.key, data, etag, self.now(), **attributes)
-        self.buckets[exchange.bucket][exchange.key] = stored
+        self.lay(self.buckets[exchange.bucket], stored)
         return stored
 
     def find(self, exchange):
         """Return the object; whoever may not list must not learn that it isn't there."""
+        if 'versionId' in exchange.query:
+            return self.find_version(exchange)
         present = self.buckets[exchange.bucket].get(exchange.key)
         if present is None:
             allow = exchange.user.allow
@@ -966,6 +1028,14 @@ class Service:
                 raise S3Error('AccessDenied')
             raise S3Error('NoSuchKey', Key=exchange.key)
         return present
+
+    def find_version(self, exchange):
+        for found in self.buckets[exchange.bucket].versions(exchange.key):
+            if found.version_id == exchange.query['versionId']:
+                if found.marker:
+                    raise S3Error('MethodNotAllowed')
+                return found
+        raise S3Error('NoSuchVersion', Key=exchange.key, VersionId=exchange.query['versionId'])
 
     def find_upload(self, exchange):
         upload = self.uploads.get(exchange.query['uploadId'])
@@ -1081,6 +1151,37 @@ class Service:
                      for key, common in found if common]
         return Reply(body=document('ListBucketResult', *elements))
 
+    def ListObjectVersions(self, exchange):
+        query, limit = exchange.query, self.page_limit(exchange, 'max-keys')
+        prefix, bucket = query.get('prefix', ''), self.buckets[exchange.bucket]
+        text, encoding = self.listing_text(exchange)
+        keys = {key for keys in (bucket, bucket.stacks) for key in keys
+                if key.startswith(prefix) and key >= query.get('key-marker', '')}
+        found = [(each, number == 0) for key in sorted(keys)
+                 for number, each in enumerate(bucket.versions(key))]
+        if query.get('key-marker'):     # without a version id all of that key are behind us
+            after = query.get('version-id-marker')
+            last = [number for number, (each, _) in enumerate(found) if (
+                each.key == query['key-marker'] and after in (None, each.version_id))]
+            if after is not None and not last:
+                raise S3Error('InvalidArgument', 'Invalid version id specified')
+            del found[:max(last, default=-1) + 1]
+        elif 'version-id-marker' in query:
+            raise S3Error('InvalidArgument', 'A version-id marker cannot be specified without a key'
+                                             ' marker.')
+        truncated = len(found) > limit
+        elements = [tag('Name', exchange.bucket), tag('Prefix', Markup(text(prefix))),
+                    tag('MaxKeys', limit), encoding,
+                    tag('IsTruncated', 'true' if truncated else 'false')]
+        del found[limit:]
+        if truncated:
+            elements += [tag('NextKeyMarker', Markup(text(found[-1][0].key))),
+                         tag('NextVersionIdMarker', found[-1][0].version_id)]
+        if 'markers-last' in self.quirks:
+            found.sort(key=lambda each: each[0].marker)
+        elements += [version_entry(each, text(each.key), latest) for each, latest in found]
+        return Reply(body=document('ListVersionsResult', *elements))
+
     def ListMultipartUploads(self, exchange):
         if 'no-uploads-list' in self.quirks:
             raise S3Error('NotImplemented')
@@ -1115,7 +1216,12 @@ class Service:
         if 'x-amz-checksum-crc32' in headers:
             attributes.update(crc32=base64_crc32(body.crc32), checksum_type='FULL_OBJECT')
         stored = self.store(exchange, body.data, etag_of(body, attributes['sse']), attributes)
-        return Reply(headers=dict(written_headers(stored), ETag='"%s"' % stored.etag))
+        return Reply(headers=dict(written_headers(stored), ETag='"%s"' % stored.etag,
+                                  **self.version_headers(stored)))
+
+    def version_headers(self, found):
+        """Return what an answer says of the version that it is about."""
+        return {'x-amz-version-id': found.version_id} if self.versioning else {}
 
     def HeadObject(self, exchange):
         found = self.find(exchange)
@@ -1123,7 +1229,8 @@ class Service:
         if 'x-amz-server-side-encryption' in headers:
             raise S3Error('InvalidArgument', 'x-amz-server-side-encryption is not valid here')
         self.check_if_match(exchange, found)
-        reply = Reply(headers=object_headers(found), content_type=found.content_type)
+        reply = Reply(headers=dict(object_headers(found), **self.version_headers(found)),
+                      content_type=found.content_type)
         none_match = headers.get('if-none-match')
         if none_match is not None and none_match.strip('"') in ('*', found.etag):
             reply.status = 304
@@ -1166,12 +1273,26 @@ class Service:
         return found.restore not in (None, 'ongoing') and found.restore > self.now()
 
     def DeleteObject(self, exchange):
-        present = self.buckets[exchange.bucket].get(exchange.key)
+        bucket = self.buckets[exchange.bucket]
+        if 'versionId' in exchange.query:
+            return self.delete_version(bucket, exchange.key, exchange.query['versionId'])
+        present = bucket.get(exchange.key)
         if present is not None:
             self.check_if_match(exchange, present)
             self.check_lock(present)
-            del self.buckets[exchange.bucket][exchange.key]
-        return Reply(204)
+        marker = self.hide(bucket, exchange.key)
+        return Reply(204, dict(self.version_headers(marker), **{
+            'x-amz-delete-marker': 'true'}) if marker else {})
+
+    def delete_version(self, bucket, key, version_id):
+        """Delete a version for ever, or a delete marker."""
+        versions, headers = bucket.versions(key), {'x-amz-version-id': version_id}
+        for found in [each for each in versions if each.version_id == version_id]:
+            self.check_version_lock(found)
+            bucket.keep(key, [each for each in versions if each is not found])
+            if found.marker:
+                headers['x-amz-delete-marker'] = 'true'
+        return Reply(204, headers)
 
     def RestoreObject(self, exchange):
         if 'class-is-a-label' in self.quirks:
@@ -1329,7 +1450,7 @@ class Service:
         if stored.crc32:
             elements += [tag('ChecksumCRC32', stored.crc32),
                          tag('ChecksumType', stored.checksum_type)]
-        return Reply(headers=written_headers(stored),
+        return Reply(headers=dict(written_headers(stored), **self.version_headers(stored)),
                      body=document('CompleteMultipartUploadResult', *elements))
 
     def listed_parts(self, upload, body):
@@ -1426,6 +1547,18 @@ def listing_entry(entry, key):
         '<Size>%d</Size><StorageClass>%s</StorageClass></Contents>'
         % (key, listing_date(int(entry.modified)), entry.etag, checksum, len(entry.data),
            entry.storage_class))
+
+
+def version_entry(entry, key, latest):
+    """Return the element of a version whose key is XML already."""
+    about = '' if entry.marker else (
+        '<ETag>&quot;%s&quot;</ETag><Size>%d</Size><StorageClass>%s</StorageClass>'
+        % (entry.etag, len(entry.data), entry.storage_class))
+    return tag('DeleteMarker' if entry.marker else 'Version', Markup(
+        '<Key>%s</Key><VersionId>%s</VersionId><IsLatest>%s</IsLatest>'
+        '<LastModified>%s</LastModified>%s' % (
+            key, entry.version_id, 'true' if latest else 'false',
+            listing_date(int(entry.modified)), about)), OWNER)
 
 
 def byte_range(header, size):
@@ -3149,6 +3282,89 @@ class ServerTests(ServerTestCase):
         self.refused(client('GET', '/bucket?list-type=2&continuation-token=junk!'),
                      'InvalidArgument')
 
+    def test_a_bucket_that_keeps_versions_hides_what_is_replaced_or_deleted(self):
+        server, client = self.serve()
+        server.put('key', b'old')
+        server.versioning = 'Enabled'
+        two = client('PUT', '/bucket/key', b'two').headers['x-amz-version-id']
+        gone = client('DELETE', '/bucket/key')
+        marker = gone.headers['x-amz-version-id']
+        self.assertEqual(gone.headers['x-amz-delete-marker'], 'true')
+        self.refused(client('GET', '/bucket/key'), 'NoSuchKey')
+        self.refused(client('GET', '/bucket/key?versionId=' + marker), 'MethodNotAllowed')
+        self.refused(client('GET', '/bucket/key?versionId=none'), 'NoSuchVersion')
+        self.refused(client('GET', '/bucket/other?versionId=' + two), 'NoSuchVersion')
+        for version, data in (('null', b'old'), (two, b'two')):
+            answer = client('GET', '/bucket/key?versionId=' + version)
+            self.assertEqual((answer.body, answer.headers['x-amz-version-id']), (data, version))
+        self.assertNotIn(b'<Key>', client('GET', '/bucket?list-type=2').body)
+        self.assertEqual(client('PUT', '/bucket/key', b'new', if_none_match='*').status, 200)
+        self.refused(client('PUT', '/bucket/key', b'new', if_none_match='*'), 'PreconditionFailed')
+        self.assertEqual(client('DELETE', '/bucket/key?versionId=' + two).headers[
+            'x-amz-delete-marker'], None)
+        new = server.objects['key'].version_id
+        self.assertEqual(client('DELETE', '/bucket/key?versionId=' + new).status, 204)
+        self.assertNotIn('key', server.objects)
+        self.assertEqual(client('DELETE', '/bucket/key?versionId=' + marker).headers[
+            'x-amz-delete-marker'], 'true')
+        self.assertEqual(client('GET', '/bucket/key').body, b'old')
+        server.versioning = 'Suspended'
+        for _ in range(2):
+            client('PUT', '/bucket/key', b'only')
+        self.assertEqual([each.version_id for each in server.objects.versions('key')], ['null'])
+
+    def test_a_lock_keeps_a_version_and_not_what_lies_on_top(self):
+        server, client = self.serve()
+        server.versioning = 'Enabled'
+        locked = server.put('key', b'data', lock_mode='GOVERNANCE', lock_until=time.time() + 60)
+        self.assertEqual(client('PUT', '/bucket/key', b'new').status, 200)
+        self.assertEqual(client('DELETE', '/bucket/key').status, 204)
+        self.refused(client('DELETE', '/bucket/key?versionId=' + locked.version_id),
+                     'AccessDenied')
+
+    def test_versions_are_rights_of_their_own(self):
+        server, client = self.serve()
+        server.versioning = 'Enabled'
+        version = '?versionId=' + server.put('key', b'data').version_id
+        for right, method, target, other in (
+                ('GetObject', 'GET', '/bucket/key', '/bucket/key' + version),
+                ('DeleteObject', 'DELETE', '/bucket/key', '/bucket/key' + version),
+                ('ListObjectsV2', 'GET', '/bucket?list-type=2', '/bucket?versions')):
+            server.users[server.access_key].allow = {right}
+            self.assertLess(client(method, target).status, 300)
+            self.refused(client(method, other), 'AccessDenied')
+
+    def test_versions_are_listed_in_pages(self):
+        for quirks in ((), ('markers-last',)):
+            server, client = self.serve(page_size=2, quirks=quirks)
+            server.versioning, expected = 'Enabled', []
+            for key in ('a b', 'c/\xe4'):
+                stack = [server.put(key, b'1'), server.delete(key), server.put(key, b'22')]
+                expected += [(key, each.version_id, each.marker) for each in reversed(stack)]
+            found, token, pages = [], '', 0
+            while token is not None:
+                answer = client('GET', '/bucket?versions&encoding-type=url' + token)
+                page = [(urllib.parse.unquote_plus(key), version, kind == 'DeleteMarker')
+                        for kind, key, version in re.findall(
+                            '<(Version|DeleteMarker)><Key>(.*?)</Key><VersionId>(.*?)</VersionId>',
+                            answer.body.decode())]
+                self.assertEqual(page if not quirks else sorted(
+                    page, key=lambda each: each[2]), page)
+                found, pages = found + page, pages + 1
+                token = None if b'<IsTruncated>false' in answer.body else (
+                    '&key-marker=%s&version-id-marker=%s' % (
+                        urllib.parse.quote(urllib.parse.unquote_plus(
+                            self.element(answer, 'NextKeyMarker')), safe=''),
+                        self.element(answer, 'NextVersionIdMarker')))
+            self.assertEqual((sorted(found), pages), (sorted(expected), 3))
+            if not quirks:
+                self.assertEqual(found, expected)
+            self.assertEqual(re.findall(b'<Size>(.)', client(
+                'GET', '/bucket?versions&key-marker=a%20b').body), [b'2'])
+            self.refused(client('GET', '/bucket?versions&version-id-marker=x'), 'InvalidArgument')
+            self.refused(client('GET', '/bucket?versions&key-marker=a%20b&version-id-marker=x'),
+                         'InvalidArgument')
+
     def test_the_host_may_name_the_bucket(self):
         server, client = self.serve()
         server.put('key', b'data')
@@ -3382,6 +3598,12 @@ class FaultTests(ServerTestCase):
         def put_twice(client):
             return [client('PUT', '/bucket/key', b'', if_none_match='*').status for _ in range(2)]
 
+        def versions(client):
+            client.server.versioning = 'Enabled'
+            client('DELETE', '/bucket/0')
+            return re.findall(b'<(Version|DeleteMarker)>', client(
+                'GET', '/bucket?versions&prefix=0').body)
+
         whole = md5(b'data').hexdigest().encode()
         usual = md5(md5(b'data').digest()).hexdigest().encode() + b'-1'
         checks = (
@@ -3433,6 +3655,8 @@ class FaultTests(ServerTestCase):
                     b'EncodingType|<Key>.*?</Key>', client(
                         'GET', '/bucket?uploads&encoding-type=url').body)),
              (200, [b'<Key>k%3A</Key>'])),
+            (None, versions, [b'DeleteMarker', b'Version']),
+            ('markers-last', versions, [b'Version', b'DeleteMarker']),
             ('one-region', lambda client: b'InvalidLocationConstraint' in client(
                 'PUT', '/other', b'<CreateBucketConfiguration><LocationConstraint>eu-west-1'
                 b'</LocationConstraint></CreateBucketConfiguration>').body, True),
@@ -3879,11 +4103,19 @@ class ClientTestCase(ServerTestCase):
             settings['ca_bundle'] = server.certfile
         settings.update(config)
         bucket = s3.Bucket(settings, environ=dict(NOWHERE, **dict(environ)), monotonic=self.clock,
-                           wait=lambda _, seconds: self.clock.sleep(seconds),
+                           wait=lambda _, seconds: self.clock.sleep(seconds), clock=self.now,
                            report=lambda kind, text: self.reports.append((kind, text)))
         bucket.times.timeout = bucket.times.complete_timeout = 10
         self.addCleanup(bucket.close)
         return bucket
+
+    def now(self):
+        """What a Bucket takes for the time of day."""
+        return time.time()
+
+    def warnings(self):
+        """Return what the user was told with -q, too."""
+        return [text for kind, text in self.reports if kind == 'warning']
 
     def restored(self, bucket, *keys, **options):
         pieces = []
@@ -4437,7 +4669,8 @@ class MessageTests(unittest.TestCase):
             entry % ('a', ''), entry % ('b', status % ('true', '')), entry % ('c', status % (
                 'false', '<RestoreExpiryDate>2020-02-01T00:00:00Z</RestoreExpiryDate>'))))
         self.assertEqual([(found.key, found.restore) for found in s3.list_entries(
-            s3.Document(body.encode()), str)], [('a', ''), ('b', 'ongoing'), ('c', 'done')])
+            s3.Document(body.encode()).all('Contents'), str)],
+            [('a', ''), ('b', 'ongoing'), ('c', 'done')])
 
     def test_times_are_read_from_listings_and_from_http(self):
         self.assertEqual(s3.parse_time('2009-10-12T17:50:30.000Z'), 1255369830)
@@ -5966,10 +6199,6 @@ class CredentialTests(ClientTestCase):
                 act()
         bucket.wait = pause
 
-    def warnings(self):
-        """Return what the user was told with -q, too."""
-        return [text for kind, text in self.reports if kind == 'warning']
-
     def told_to_wait(self):
         """Fail unless the user was told once that newer credentials are waited for."""
         text, = self.warnings()
@@ -6297,6 +6526,86 @@ class BucketTests(ClientTestCase):
                     self.assertEqual(answer.read(), key.encode())
                 bucket.delete_object(key)
         self.assertEqual(dict(server.objects), {})
+
+    def test_versions_of_every_key_are_listed_and_read_at_their_time(self):
+        for size, quirks in ((1, ()), (4, ('markers-last',)), (1000, ('no-encoding-type',))):
+            server = self.server(page_size=size, quirks=quirks)
+            server.versioning = 'Enabled'
+            bucket = self.bucket(server)
+            keys = [key for key in self.KEYS if size < 1000 or key.isprintable()]
+            for key in keys:
+                server.put(key, b'1' + key.encode(), modified=10)
+                server.put(key, b'2' + key.encode(), modified=10)
+                server.delete(key, modified=20)
+                server.delete(key, modified=30)
+                server.put(key, b'3' + key.encode(), modified=30)
+                server.put(key + '$', b'', modified=20)
+                server.delete(key + '$', modified=40)
+            for at, digit in ((9, b''), (10, b'2'), (20, b''), (29, b''), (30, b'3'),
+                              (s3.UNDELETED, b'3')):
+                bucket.at = at
+                found = {entry.key: entry for entry in bucket.list_objects()}
+                self.assertEqual({key for key in found if not key.endswith('$')},
+                                 set(keys) if digit else set())
+                self.assertEqual(any(key.endswith('$') for key in found),
+                                 at is s3.UNDELETED or at >= 20)
+                for key in keys[::5]:
+                    if digit:
+                        key = found[key].key
+                        self.assertEqual(self.restored(bucket, key)[0], digit + key.encode())
+                        with urlopen(bucket.presigned_url(key, 60)) as answer:
+                            self.assertEqual(answer.read(), digit + key.encode())
+            self.assertEqual({key: bytes(server.objects[key].data[:1]) for key in server.objects},
+                             dict.fromkeys(keys, b'3'))
+
+    def test_the_versions_of_a_page_are_put_in_order(self):
+        rows = (('Version', 'b', '1', 'false', '01'), ('Version', 'a', '1', 'false', '02'),
+                ('Version', 'a', '2', 'true', '01'), ('Version', 'a', '3', 'false', '01'),
+                ('DeleteMarker', 'b', '2', 'true', '01'), ('DeleteMarker', 'a', '4', 'false', '01'))
+        body = '<ListVersionsResult>%s</ListVersionsResult>' % ''.join(
+            '<%s><Key>%s</Key><VersionId>%s</VersionId><IsLatest>%s</IsLatest><LastModified>'
+            '2020-01-01T00:00:00.%s0Z</LastModified><Size>1</Size></%s>' % (row + row[:1])
+            for row in rows)
+        self.assertEqual([entry.key + entry.key.version for entry in s3.version_entries(
+            s3.Document(body.encode()), str)], ['a2', 'a1', 'a3', 'a4', 'b2', 'b1'])
+        with self.assertRaisesRegex(s3.BadAnswer, 'lacks its key, size or time'):
+            s3.version_entries(s3.Document(body.replace('<Size>1</Size>', '').encode()), str)
+
+    def test_a_bucket_without_versions_is_seen_as_it_is(self):
+        server = self.server()
+        server.put('key', b'data', modified=10)
+        bucket = self.bucket(server)
+        for at, found in ((9, []), (10, ['key']), (s3.UNDELETED, ['key'])):
+            bucket.at = at
+            self.assertEqual([entry.key for entry in bucket.list_objects()], found)
+        self.assertEqual(self.restored(bucket, *(entry.key for entry in bucket.list_objects()))[0],
+                         b'data')
+
+    def test_a_server_without_versions_is_told_in_a_line(self):
+        for body in (b'<ListBucketResult/>', b'<html>'):
+            server = self.server()
+            server.fault('ListObjectVersions', 'body', times=None, body=body)
+            bucket = self.bucket(server)
+            bucket.at = 1
+            with self.assertRaises(s3.BadAnswer) as caught:
+                list(bucket.list_objects())
+            self.assertIn('ListObjectVersions: the answer of the server is',
+                          self.one_line(caught.exception))
+
+    def test_the_rights_that_versions_need_are_named(self):
+        server = self.server()
+        server.versioning = 'Enabled'
+        bucket, marker = self.bucket(server), server.delete('key')
+        server.users[server.access_key].allow = ()
+        key = s3.Key('key', marker.version_id)
+        for right, call in (
+                ('ListBucketVersions', lambda: list(bucket.list_object_versions())),
+                ('GetObjectVersion', lambda: bucket.get_object(key, memoryview(bytearray(1)))),
+                ('GetObjectVersion', lambda: bucket.head_object(key)),
+                ('RestoreObject', lambda: bucket.restore_object(key, 1)),
+                ('DeleteObjectVersion', lambda: bucket.delete_object(key))):
+            with self.assertRaisesRegex(s3.ResponseError, r's3:%s\b' % right):
+                call()
 
     def test_virtual_hosted_style_signs_the_same_keys(self):
         server = self.server()
@@ -7332,6 +7641,23 @@ class CompletionTests(ClientTestCase):
                 self.assertIsInstance(error, s3.UnknownOutcome)
                 self.assertGreater(self.clock.now, 600)
 
+    def test_a_completion_that_goes_on_is_waited_for_a_quarter_of_an_hour_at_most(self):
+        server = self.server()
+        server.fault('CompleteMultipartUpload', 'status', status=504, body=b'<html/>')
+        bucket = self.bucket(server, patience=7 * 86400)
+        down = []
+
+        def vanish(_, exchange):        # it will never appear, and an outage hides that for a while
+            if server.uploads:
+                server.uploads.clear()
+                server.fault('HeadObject', 'hangup', times=None, where=lambda _: down.append(
+                    self.clock.now) or down[0] + 20 < self.clock.now < down[0] + 50000)
+
+        server.on('HeadObject', vanish)
+        self.assertIsInstance(self.upload(bucket), s3.UnknownOutcome)
+        self.assertGreater(self.clock.now, 50000)
+        self.assertLess(self.clock.now, 52000)
+
     def test_a_write_whose_answer_a_gateway_lost_is_no_failure(self):
         for operation, size in (('PutObject', 500), ('CompleteMultipartUpload', 2500)):
             for status in (408, 409, 499, 500, 502, 504, 507, 520, 524, 599):
@@ -7797,6 +8123,163 @@ class DownloadFaultTests(ClientTestCase):
         bucket.times.patience = 30
         self.assertEqual(self.restored(bucket, 'key')[0], pattern(self.SIZE))
         self.assertGreater(self.clock.now, 1000)
+
+
+class OutageTests(ClientTestCase):
+    """Outages of hours and of days, in simulated time: in every phase of a dump and of a restore,
+    while the credentials expire again and again."""
+
+    WEEK, LIFETIME = 7 * 86400, 6 * 3600
+    DUMP = [(operation, size, when) for operation, size in (
+        ('PutObject', 500), ('CreateMultipartUpload', 2500), ('UploadPart', 2500),
+        ('CompleteMultipartUpload', 2500)) for when in ('start', 'reply', 'done')]
+    RESTORE = [('HeadObject', 0, dict(when='start')), ('GetObject', 0, dict(when='reply')),
+               ('GetObject', 1, dict(bytes=10)), ('GetObject', 2, dict(bytes=490))]
+
+    def now(self):
+        return time.time() + self.clock.now
+
+    def open(self, source=True, **config):
+        """Begin anew; returns a server, and a Bucket with credentials that live six hours."""
+        self.clock.now, ends = 0, {}
+        del self.reports[:]
+        self.services, self.store = self.start(CredentialServices()), self.server()
+        services, store = self.services, self.store
+        services.now = store.now = self.now
+
+        def issue(services, _):
+            name = 'KEY%d' % len(ends)
+            ends[name] = services.now() + self.LIFETIME
+            services.credentials[:] = [Issued(name, 'secretOFkey', 'tokenOFkey', self.LIFETIME)]
+            store.add_user(name, 'secretOFkey', session_token='tokenOFkey')
+
+        def expire(store, exchange):
+            if store.now() > ends[exchange.access_key]:
+                raise S3Error('ExpiredToken')
+
+        services.on('container', issue)
+        store.on('*', expire)
+        bucket = self.bucket(
+            store, {CredentialTests.CONTAINER: services.url + services.container_path},
+            access_key_id='', secret_access_key='', jobs=1, **config)
+        self.lock, self.begun, self.ends = threading.Lock(), [], ends
+        return store, bucket
+
+    def outage(self, bucket, seconds, operation, kind, skip=0, **fault):
+        """Let a request go wrong, not the first, and then nothing be reached for so long."""
+        list(bucket.list_objects())
+        self.store.fault(operation, kind, skip=skip,
+                         where=lambda _: self.begun.append(self.clock.now) or True, **fault)
+        self.store.fault('*', 'hangup', times=None, when='start', where=lambda _: self.begun)
+        servers, down = (self.store, self.services), []
+        del self.begun[:]
+
+        def wait(connection, pause):
+            with self.lock:
+                self.clock.sleep(pause)
+                over = self.clock.now - self.begun[-1] >= seconds if self.begun else False
+                if self.begun and not over and not down:
+                    down.extend(servers)
+                    for server in servers:
+                        server.stop()
+                if over:
+                    self.store.clear_faults()
+                while over and down:
+                    down.pop().start()
+
+        bucket.wait = wait
+
+    def hours_told(self, seconds):
+        """Once an hour, and after a pause of 5 min at most, it was said that nothing moves."""
+        told = [text for text in self.warnings() if 'nothing has moved for' in text]
+        self.assertLessEqual(len(told), seconds // 3600)
+        self.assertGreaterEqual(len(told), seconds * 0.9 // 3600)
+        for text in told:
+            self.assertRegex(self.one_line(text), r"\A\w+ 'key.*': nothing has moved for [0-9]+ "
+                             '(min|h|days): .*; giving up after 7 days')
+
+    def dump(self, seconds, operation, size, when):
+        store, bucket = self.open(patience=self.WEEK)
+        self.outage(bucket, seconds, operation, 'hangup', when=when)
+        bucket.upload('key', io.BytesIO(pattern(size)))
+        self.assertEqual(store.objects['key'].data, pattern(size))
+        self.assertEqual(store.objects.keys(), {'key'})
+        self.assertLessEqual(len(store.uploads), int(
+            (operation, when) == ('CreateMultipartUpload', 'done')))    # its id was lost
+        self.assertGreaterEqual(self.clock.now, seconds)
+        self.assertGreaterEqual(len(self.ends), seconds // self.LIFETIME and 2)
+        self.hours_told(seconds)
+
+    def restore(self, seconds, operation, skip, fault):
+        store, bucket = self.open(patience=self.WEEK, etag='opaque')
+        store.put('key', pattern(4500))
+        self.outage(bucket, seconds, operation, 'cut' if 'bytes' in fault else 'hangup', skip,
+                    **fault)
+        self.assertEqual(self.restored(bucket, 'key')[0], pattern(4500))
+        self.assertGreaterEqual(self.clock.now, seconds)
+        self.hours_told(seconds)
+
+    def test_an_outage_of_hours_is_survived_in_every_phase_of_a_dump(self):
+        for phase in self.DUMP:
+            with self.subTest(phase):
+                self.dump(8 * 3600, *phase)
+
+    def test_an_outage_of_hours_is_survived_in_every_phase_of_a_restore(self):
+        for phase in self.RESTORE:
+            with self.subTest(phase):
+                self.restore(8 * 3600, *phase)
+
+    def test_an_outage_of_days_is_survived(self):
+        self.dump(6.5 * 86400, 'UploadPart', 2500, 'body')
+        self.dump(2 * 86400, 'CompleteMultipartUpload', 2500, 'done')
+        self.restore(3 * 86400, 'GetObject', 2, dict(bytes=10))
+
+    def test_a_second_outage_is_told_of_too(self):
+        store, bucket = self.open(patience=self.WEEK)
+        for _ in range(2):
+            self.outage(bucket, 5400, 'PutObject', 'hangup')
+            bucket.put_object('key', b'', overwrite=True)
+        self.assertEqual(len(self.warnings()), 2)
+
+    def test_an_outage_that_lasts_too_long_fails(self):
+        for patience, seconds in ((30, 40), (900, 1000), (2 * 86400, 3 * 86400)):
+            store, bucket = self.open(patience=patience)
+            self.outage(bucket, seconds, 'UploadPart', 'hangup')
+            with self.assertRaisesRegex(s3.NetworkError, 'UploadPart .*(gave up after|no newer)'):
+                bucket.upload('key', io.BytesIO(pattern(2500)))
+            self.assertLess(abs(self.clock.now - patience), 30 + patience / 20)
+            self.assertEqual(dict(store.objects), {})
+
+    def test_patience_of_less_than_a_minute_goes_for_the_first_answer_too(self):
+        for patience, seconds in ((5, 5), (self.WEEK, s3.FIRST_PATIENCE)):
+            store, bucket = self.open(patience=patience)
+            store.stop()
+            with self.assertRaisesRegex(s3.NetworkError, 'gave up'):
+                bucket.put_object('key', b'')
+            self.assertAlmostEqual(self.clock.now, seconds, delta=1)
+
+    def test_newer_credentials_are_waited_for_as_long(self):
+        for hours in (30, 60):
+            store, bucket = self.open(patience=2 * 86400)
+            bucket.put_object('key', b'')
+            self.clock.now += self.LIFETIME
+            start, wait = self.clock.now, bucket.wait
+            fault = self.services.fail('container', status=404, times=None)
+
+            def pause(connection, seconds, wait=wait, start=start, hours=hours, fault=fault):
+                wait(connection, seconds)
+                if self.clock.now - start > hours * 3600:
+                    fault.times = 0
+            bucket.wait = pause
+            if hours == 30:
+                bucket.upload('other', io.BytesIO(pattern(2500)))
+                self.assertEqual(store.objects['other'].data, pattern(2500))
+            else:
+                with self.assertRaisesRegex(s3.NetworkError, 'there are no newer ones'):
+                    bucket.upload('other', io.BytesIO(pattern(2500)))
+                self.assertAlmostEqual(self.clock.now - start, 2 * 86400, delta=600)
+            self.assertIn('waiting up to 2 days for them', self.warnings()[0])
+            self.assertGreater(len(self.warnings()), 25)
 
 
 class QuirkTests(ClientTestCase):

@@ -17,6 +17,7 @@ import contextlib
 import datetime
 import errno
 import fcntl
+import hashlib
 import importlib.util
 import itertools
 import json
@@ -1260,6 +1261,10 @@ class UsageTests(ProgramTestCase):
                 ('dump takes FS LEVEL .-- PROGRAM', dump + ['tar', 'cz']),
                 ("--limit-rate: '--' is not a rate", dump + ['--limit-rate=--']),
                 ('--json or --long, not both', ['list', '--json', '--long']),
+                ('--at or --deleted, not both', ['list', '--at', '3d', '--deleted']),
+                ('verify takes no --deleted', ['verify', '/', '0', '--deleted']),
+                ('--locked', ['check', '/', '0', '--locked', 'long']),
+                ("--patience: '8d' is not a time from 1s to 7d", ['list', '--patience', '8d']),
                 ('unknown command', ['backup']),
                 ('unknown command', ['']),
                 ('unknown option -Z', ['-Z'] + dump),
@@ -1356,6 +1361,7 @@ class UsageTests(ProgramTestCase):
                 (':6: jobs', good + 'jobs many\n'),
                 (':6: addressing', good + 'addressing sideways\n'),
                 (':6: limit_rate', good + 'limit_rate 0\n'),
+                (":6: patience: '0s' is not a time", good + 'patience 0s\n'),
                 ('UTF-8', good.encode() + b'profile \xff\n'),
                 ('UTF-8|unknown setting', b'\x7fELF\0\0\xff'),
                 ('no bucket', good.replace('bucket_name', '#')),
@@ -1399,7 +1405,7 @@ class UsageTests(ProgramTestCase):
                 (['--help'], '--retain dump restore clean --limit-rate --host', ''),
                 (['dump', '--help'], '--retain --key --limit-rate', '--keep-daily --thaw'),
                 (['--help', 'initialize'], 'create the bucket', '--key restore'),
-                (['help', 'list'], '--long', '--key restore')):
+                (['help', 'list'], '--long', '--key --thaw')):
             result = self.succeed(*argv)
             text = result.out.decode()
             self.assertEqual(result.err, '')
@@ -2670,6 +2676,602 @@ class IntruderTests(ProgramTestCase):
         server.violations.clear()        # what the thief did was not proper
 
 
+# --- Versions ----------------------------------------------------------------
+
+class VersionTestCase(ProgramTestCase):
+    """A bucket that keeps versions."""
+
+    def setUp(self):
+        ProgramTestCase.setUp(self)
+        self.server.versioning = 'Enabled'
+        self.addCleanup(vars(self.server).update, versioning='', offset=0)
+
+    def hours_pass(self, hours=1):
+        """Let all that is there become older."""
+        for key in set(self.server.objects) | set(self.server.objects.stacks):
+            for version in self.server.objects.versions(key):
+                version.modified -= 3600 * hours
+
+    def ago(self, hours):
+        """The time so many hours ago, as --at takes it."""
+        return time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(time.time() - 3600 * hours))
+
+
+class AtTests(VersionTestCase):
+    """What was there is listed, restored and checked, whatever became of it."""
+
+    def test_every_command_sees_the_bucket_as_it_was(self):
+        data = {key: self.dump(key.encode(), *key.split()) for key in ('/home 0', '/home 1')}
+        before = self.succeed('list').out
+        self.hours_pass(3)
+        self.dump(b'newer', '/home', '0')
+        self.hours_pass(1)
+        self.succeed('clean', '1', '--force')
+        self.succeed('delete', '-k', data['/home 1'])
+        then = self.ago(2)
+        for labels, key in data.items():
+            self.must_fail(1, 'no object', 'restore', '-k', key)
+            for argv in (labels.split(), ['-k', key]):
+                result = self.succeed('restore', *argv, '--at', then)
+                self.assertEqual(result.out.decode(), labels)
+                self.assertIn(key, result.err)
+                self.assertEqual(json.loads(self.succeed(
+                    'verify', '--json', *argv, '--at', then).out)['key'], key)
+                url, = self.succeed('url', *argv, '--at', then).out.decode().split()
+                with urlopen(url) as answer:
+                    self.assertEqual(answer.read().decode(), labels)
+        self.assertEqual(self.succeed('list', '--at', then).out, before)
+        self.assertEqual(self.succeed('restore', '/home', '0').out, b'newer')
+        self.assertEqual(self.succeed('restore', '/home', '0', '--at', self.ago(0.5)).out, b'newer')
+        self.must_fail(1, 'no dump of', 'restore', '/home', '0', '--at', '2009-12-31')
+        self.must_fail(1, 'there is no object', 'restore', '-k', 'x', '--at', then)
+
+    def test_an_age_goes_by_the_servers_clock(self):
+        self.server.offset = 9000 * DAY
+        key = self.dump(b'data', '/home', '0')
+        self.hours_pass(3)
+        self.succeed('delete', '-k', key)
+        self.assertEqual(self.run_program('verify', '/home', '0', '--at', '4h').status, 1)
+        self.assertEqual(self.succeed('restore', '/home', '0', '--at', '2h').out, b'data')
+
+    def test_volumes_and_the_chunks_of_older_versions_come_back_from_below(self):
+        self.configure(part_size='5m', max_parts='1')
+        data = some_bytes(2 * PART + 7)
+        key, old = self.dump(data, '/home', '0', '--fixed-key'), HOST + ':/old:0:2009-10-07'
+        for number in range(3):
+            self.server.put('%s/chunk_%06d' % (old, number), b'%d' % number)
+        before, then = self.keys(), self.ago(1)
+        self.hours_pass(2)
+        for each in before:
+            self.server.put(each, b'rubbish')
+            self.server.delete(each)
+        self.server.put(before[0], b'more')
+        for argv in (['/home', '0'], ['-k', key]):
+            self.assertEqual(self.succeed('restore', *argv, '--at', then).out, data)
+            self.assertEqual(len(self.succeed('url', *argv, '--at', then).out.split()), 3)
+        for argv in (['/old', '0'], ['-k', old]):
+            self.assertEqual(self.succeed('restore', *argv, '--at', then).out, b'012')
+
+    def test_what_lies_in_an_archive_is_thawed_by_its_version(self):
+        self.configure(storage_class='GLACIER')
+        key = self.dump(b'data', '/home', '0', '--fixed-key')
+        cold = self.server.objects[key]
+        self.hours_pass(2)
+        self.server.put(key, b'rubbish')
+        argv = ['/home', '0', '--at', '1h', '--thaw', '2']
+        self.assertEqual(self.run_program('restore', *argv).status, 3)
+        self.assertEqual((cold.restore, cold.restore_request), ('ongoing', (2, 'Standard')))
+        cold.restore = self.server.now() + DAY
+        self.assertEqual(self.succeed('restore', *argv).out, b'data')
+
+    def test_check_counts_ages_up_to_then(self):
+        self.place(stored=time.time() - 60 * 3600)
+        for status, ago, text in ((0, 40, '20 h old'), (1, 20, 'is 40 h old'),
+                                  (1, 61, 'there is no dump')):
+            result = self.run_program('check', '/home', '0', '--at', self.ago(ago))
+            self.assertEqual(result.status, status)
+            self.assertIn(text, result.out.decode())
+        self.dump(bytes(100), '/home', '0')
+        self.place_upload('id', HOST + ':/home:0:2020-01-10', 60)
+        tomorrow = time.strftime('%Y-%m-%d', time.localtime(time.time() + DAY))
+        self.assertRegex(self.succeed('check', '/home', '0', '--at', tomorrow).out,
+                         b', [0-9]+ s old')
+        self.assertIn(b'Unfinished uploads: 1', self.succeed('list').out)
+        self.assertNotIn(b'Unfinished', self.succeed('list', '--at', tomorrow).out)
+
+    def test_a_time_is_a_day_a_moment_or_an_age(self):
+        self.addCleanup(time.tzset)
+        self.addCleanup(os.environ.update, TZ=os.environ.get('TZ', ''))
+        os.environ['TZ'] = 'CET-1CEST,M3.5.0,M10.5.0/3'
+        time.tzset()
+        for text, utc in (('2026-11-20', '2026-11-20 22:59:59'), ('2026-07-31 06:00', None),
+                          ('2026-07-31T06:00', '2026-07-31 04:00:00'),
+                          ('2026-11-20 06:00:07', '2026-11-20 05:00:07'),
+                          ('2026-03-29', '2026-03-29 21:59:59'),
+                          ('2026-10-25', '2026-10-25 22:59:59'),
+                          ('2027-12-31', '2027-12-31 22:59:59')):
+            if utc:
+                self.assertEqual(s3dump.parse_at(text), calendar.timegm(time.strptime(
+                    utc, '%Y-%m-%d %H:%M:%S')), text)
+        self.assertEqual([s3dump.parse_at(text) for text in ('3d', '1s')], [-3 * DAY, -1])
+        for text in ('', '2026', '2026-02-30', '2026-11-20 24:00', '2026-11-20 06:60',
+                     '2026-11-20 6:00', '2026-11-20 06:00 ', '1066-10-14', '0d', '3', 'now'):
+            with self.assertRaises(ValueError):
+                s3dump.parse_at(text)
+        self.must_fail(2, 'is not a time: 2009-12-31, ', 'list', '--at', 'yesterday')
+        self.must_fail(2, 'dump takes no --at', 'dump', '/home', '0', '--at', '3d')
+
+
+class UndeleteTests(VersionTestCase):
+    """What was deleted comes back, if only delete markers hide it."""
+
+    def lose(self, *keys):
+        for key in keys:
+            self.server.delete(key)
+
+    def test_what_a_thief_of_read_write_credentials_did_is_undone(self):
+        server, data = self.server, {}
+        self.configure(part_size='5m', max_parts='1')
+        for fs, size, more in (('/', 9, []), ('/', 10, []), ('/home', PART + 1, []),
+                               ('/srv', 11, ['--fixed-key']), ('/set', 2 * PART, [])):
+            data[self.dump(some_bytes(size), fs, '0', *more)] = some_bytes(size)
+        other = self.dump(b'of another', '/', '0', '-h', 'other')
+        data[other] = b'of another'
+        old = HOST + ':/old:0:2009-10-07'
+        for number in range(3):
+            server.put('%s/chunk_%06d' % (old, number), b'%d' % number)
+        data[old], before = b'012', self.keys()
+        listed = self.succeed('list', '-a').out
+        self.hours_pass(2)
+        # readwrite.json of the README
+        server.add_user('THIEF', 'stolen', allow=WRITE_ONLY | {
+            'ListObjectsV2', 'ListMultipartUploads', 'GetObject', 'HeadObject', 'DeleteObject',
+            'AbortMultipartUpload', 'ListParts'})
+        thief = SigningClient(server, 'THIEF', 'stolen')
+        self.addCleanup(thief.close)
+        versions = {key: server.objects[key].version_id for key in before}
+        replaced = {key for key in data if key != old and (':/:' in key or ':/set:' in key)}
+        for key in before:
+            if key in replaced:
+                self.assertEqual(thief('PUT', url_path(key), b'rubbish').status, 200)
+            if key not in replaced or ':/set:' in key or key == other:
+                self.assertEqual(thief('DELETE', url_path(key)).status, 204)
+            answer = thief('DELETE', '%s?versionId=%s' % (url_path(key), versions[key]))
+            self.assertEqual(answer.status, 403)
+        self.assertEqual(thief('PUT', '/bucket?lifecycle=', b'<x/>').status, 501)
+        self.assertEqual(thief('PUT', '/bucket?versioning=', b'<x/>').status, 501)
+        self.configure(access_key_id='THIEF', secret_access_key='stolen')
+        self.assertEqual(self.run_program('undelete', '-a').status, 1)
+        self.configure(part_size='5m', max_parts='1')
+        for key in data:
+            if key not in replaced:
+                self.assertEqual(self.run_program('restore', '-k', key).status, 1)
+
+        planned = self.run_program('undelete', '-a', '-n', '--at', '1h')
+        result = self.run_program('undelete', '-a', '--at', '1h')
+        self.assertEqual((planned.status, result.status), (1, 1))
+        self.assertEqual(planned.out.decode().replace('would bring', 's3dump: brought'), ''.join(
+            line for line in result.err.splitlines(True) if 'brought back ' in line
+            and 'not everything' not in line))
+        told = dict(re.findall(r"s3dump: (\S+) is left alone: something newer lies on it; "
+                               r"`s3dump.py (restore .*)` reads it", result.err))
+        self.assertEqual(set(told), replaced)
+        for key in data:
+            command = shlex.split(told[key]) if key in told else ['restore', '-k', key]
+            self.assertEqual(self.succeed(*command).out, data[key], command)
+            if key in told and ':/set:' not in key:         # and it can take its place again
+                program = ' '.join(map(shlex.quote, COMPILED))
+                self.succeed('dump', '-k', key, '--overwrite', '--', 'sh', '-c',
+                             '%s %s' % (program, told[key]))
+                self.assertEqual(self.succeed('restore', '-k', key).out, data[key])
+        listed = [line for line in listed.splitlines() if b':' in line]
+        self.assertEqual([line for line in self.succeed('list', '-a', '--at', '1h').out.splitlines()
+                          if b':' in line], listed)
+        self.assertEqual(set(self.keys()), {key for key in before if ':/set:' not in key})
+
+    def test_what_is_asked_for_comes_back_and_nothing_else(self):
+        keys = {(host, fs, level, date): self.place(fs, level, date, host=host)
+                for host in (HOST, 'other') for fs in ('/', '/home')
+                for level in ('0', '1') for date in ('2020-01-01', '2020-01-02')}
+        there = self.place(date='2020-01-03')
+        for argv, wanted in (
+                ([], lambda host, fs, level, date: host == HOST),
+                (['/home'], lambda host, fs, level, date: host == HOST and fs == '/home'),
+                (['/home/', '1'], lambda *each: each[:3] == (HOST, '/home', '1')),
+                (['/', '0', '-w', '2020-01-02'],
+                 lambda *each: each == (HOST, '/', '0', '2020-01-02')),
+                (['-h', 'other'], lambda host, *_: host == 'other'),
+                (['-a', '/'], lambda host, fs, *_: fs == '/'), (['-a'], lambda *_: True),
+                (['-k', keys[HOST, '/', '1', '2020-01-01']],
+                 lambda *each: each == (HOST, '/', '1', '2020-01-01'))):
+            with self.subTest(argv):
+                self.lose(*keys.values())
+                expected = sorted([there] + [key for labels, key in keys.items()
+                                             if wanted(*labels)])
+                planned = self.succeed('undelete', '-n', *argv)
+                self.assertEqual((planned.err, self.keys()), ('', [there]))
+                result = self.succeed('undelete', *argv)
+                self.assertEqual(self.keys(), expected)
+                self.assertEqual(sorted(re.findall('brought back (.*), 100\n', result.err)
+                                        + [there]), expected)
+                self.assertEqual(planned.out.decode().count('\n'), len(expected) - 1)
+                self.assertEqual(self.succeed('undelete', '-q', *argv), (0, b'', ''))
+        self.assertEqual(self.succeed('undelete', '/none').err,
+                         's3dump: there is nothing to bring back\n')
+        self.must_fail(1, 'there is no object', 'undelete', '-k', 'x')
+
+    def test_any_object_comes_back_by_its_key(self):
+        self.dump(b'data', '-k', 'notes')
+        self.succeed('delete', '-k', 'notes')
+        self.succeed('undelete', '-a')
+        self.assertEqual(self.keys(), [])       # it is no dump
+        self.succeed('undelete', '-k', 'notes')
+        self.assertEqual(self.succeed('restore', '-k', 'notes').out, b'data')
+
+    def test_a_set_comes_back_whole_or_not_at_all(self):
+        self.configure(part_size='5m', max_parts='1')
+        key = self.dump(bytes(2 * PART + 1), '/home', '0')
+        self.succeed('delete', '/home', '0')
+        for skip in range(4):
+            fault = self.server.fault('DeleteObject', 'status', skip=skip, status=403,
+                                      code='AccessDenied')
+            result = self.run_program('undelete')
+            self.assertEqual(result.status, 1)
+            self.assertRegex(result.err, 'cannot bring back %s.*s3:DeleteObjectVersion is not '
+                             'allowed' % re.escape(key))
+            self.assertEqual(fault.hits, 1)
+            self.assertNotIn(key, self.server.objects)
+            self.succeed('delete', '-k', key) if skip else None
+        self.succeed('undelete')
+        self.succeed('verify', '/home', '0')
+        self.succeed('delete', '/home', '0')
+        volume, = [each for each in self.server.objects.stacks if 'volume_000001' in each]
+        self.server.objects.keep(volume, self.server.objects.versions(volume)[:-1])
+        result = self.run_program('undelete')
+        self.assertEqual(result.status, 1)
+        self.assertRegex(result.err, ' is left alone: .*volume_000001. is missing')
+        self.assertEqual(self.keys(), [])
+
+    def test_without_versions_there_is_nothing_to_bring_back(self):
+        self.server.versioning = ''
+        self.place()
+        self.succeed('clean', '1')
+        self.lose(self.place(date='2019-01-01'))
+        self.assertEqual(self.succeed('undelete').err, 's3dump: there is nothing to bring back\n')
+
+
+class HiddenTests(VersionTestCase):
+    """list --deleted, and what deleting says of it."""
+
+    def test_what_is_deleted_is_listed_since_when_and_at_what_cost(self):
+        self.place(date='2020-01-03', size=7)
+        for date, host, size in (('2020-01-01', HOST, 1 << 30), ('2020-01-02', HOST, 1 << 30),
+                                 ('2020-01-01', HOST + 'x', 5)):
+            key = self.place(date=date, host=host, size=0)
+            self.server.objects[key].data = Zeros(size)
+            for day in ('2026-01-05', '2026-01-06'):
+                self.server.delete(key, self.noon(day))
+        self.server.put('notes', b'data')
+        self.server.delete('notes', self.noon('2026-01-05'))
+        for key in (HOST + ':/x:0:2019-01-01.volume_000001', 'kept'):   # an orphan
+            self.server.put(key, b'data')
+        noon = time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(self.noon('2026-01-05')))
+        dump = 'Level 0 2020-01-0%%d:     1.0G  deleted %s' % noon
+        lines = ['Dumps for this host (%s):' % HOST, '/home', dump % 1, dump % 2]
+        end = 'Total data hidden: 2.0G ($0.05/month)'
+        self.assertEqual(self.succeed('list', '--deleted').out.decode().splitlines(),
+                         lines + ['', end])
+        self.assertEqual(self.succeed('list', '--deleted', '/home').out.decode().splitlines(),
+                         lines + ['', end])
+        of_all = self.succeed('list', '--deleted', '-a').out.decode()
+        self.assertEqual(of_all.splitlines(), lines + [
+            '', 'Dumps for %sx:' % HOST, '/home', 'Level 0 2020-01-01:        5  deleted ' + noon,
+            '', 'Other objects, not dumps: 1, 4', '', end])
+        said = [json.loads(line) for line in
+                self.succeed('list', '--deleted', '--json').out.splitlines()]
+        self.assertEqual([each['deleted'] for each in said], ['2026-01-05T12:00:00Z'] * 2)
+        line, _ = self.succeed('list', '--deleted', '--long').out.decode().splitlines()
+        self.assertEqual(line.split()[:2] + line.split()[4:], [
+            str(1 << 30), '2020-01-01T12:00:00Z', 'whole', '2026-01-05T12:00:00Z', said[0]['key']])
+        self.assertEqual(self.succeed('list', '--deleted', '/none').out.decode().splitlines()[-1],
+                         'Total data hidden: 0 ($0.00/month)')
+
+    def test_a_set_is_hidden_since_its_first_object_went(self):
+        self.configure(part_size='5m', max_parts='1')
+        self.dump(bytes(PART + 1), '/home', '0')
+        for hour, key in enumerate(self.keys()):
+            self.server.delete(key, self.noon('2026-01-05') + 3600 * hour)
+        said = json.loads(self.succeed('list', '--deleted', '--json').out)
+        self.assertEqual((said['deleted'], said['objects'], said['size']),
+                         ('2026-01-05T12:00:00Z', 3, PART + 1))
+
+    def test_it_is_said_once_that_what_is_deleted_is_only_hidden(self):
+        said = 'this bucket keeps versions: what is deleted is hidden, not freed'
+        for versioning in ('', 'Enabled', 'Suspended'):
+            self.server.versioning = versioning
+            for argv in (['clean', '1'], ['delete', '/home', '0', '-w', '2020-01-03']):
+                for quiet in ([], ['-q']):
+                    self.server.objects.clear()
+                    for day in (1, 2, 3):
+                        self.place(date='2020-01-0%d' % day)
+                    planned = self.succeed(*argv, '-n', *quiet)
+                    result = self.succeed(*argv, *quiet)
+                    self.assertEqual(result.err.count(said), 1 if versioning and not quiet else 0)
+                    self.assertNotIn(said, planned.err)
+                    self.assertEqual(set(self.server.log[-1].query), set())
+
+
+class LockTests(ProgramTestCase):
+    """Until when dumps are locked is listed, and checked."""
+
+    def lock(self, key, days, **attributes):
+        found = self.server.objects[key]
+        found.lock_mode, found.lock_until = 'GOVERNANCE', int(time.time()) + days * DAY
+        vars(found).update(attributes)
+        return time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(found.lock_until))
+
+    def test_locks_are_listed(self):
+        keys = [self.place(date='2020-01-0%d' % day) for day in (1, 2, 3, 4)]
+        first, other = self.lock(keys[0], 9), self.place(host='other')
+        self.lock(keys[1], -1)
+        self.lock(keys[2], 1, legal_hold='ON')
+        self.assertNotIn('lock', self.succeed('list').out.decode())
+        self.assertEqual(self.asked('HeadObject'), [])
+        there = time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(
+            self.server.objects[keys[0]].lock_until))
+        self.assertEqual([line[28:] for line in
+                          self.succeed('list', '--locks').out.decode().splitlines()[2:6]],
+                         ['  locked until ' + there, '  not locked', '  locked until released',
+                          '  not locked'])
+        self.assertEqual(sorted(self.asked('HeadObject')), keys)
+        said = [json.loads(line) for line in
+                self.succeed('list', '-a', '--locks', '--json').out.splitlines()]
+        self.assertEqual({each['key']: each['locked_until'] for each in said}, dict(zip(
+            keys + [other], [first, None, 'released', None, None])))
+        self.assertEqual([line.split()[5] for line in
+                          self.succeed('list', '--locks', '--long').out.decode().splitlines()],
+                         [first, '-', 'released', '-'])
+        for status in (403, 404):
+            self.server.fault('HeadObject', 'status', status=status, code='', times=None)
+            self.assertEqual(self.succeed('list', '--locks').out.count(b'not locked'), 4)
+            self.server.clear_faults()
+        self.server.fault('HeadObject', 'status', status=400, code='Broken')
+        self.must_fail(1, 'HeadObject .*Bad Request', 'list', '--locks')
+
+    def test_a_dump_is_locked_as_long_as_all_of_its_objects_are(self):
+        self.configure(part_size='5m', max_parts='1')
+        self.dump(bytes(2 * PART), '/home', '0')
+        ends = [self.lock(key, days) for days, key in zip((30, 20, 10), self.keys())]
+        said = json.loads(self.succeed('list', '--locks', '--json').out)
+        self.assertEqual((said['locked_until'], said['objects']), (ends[2], 3))
+        key = self.keys()[0] + '.volume_000009'         # somebody else's
+        self.server.put(key, b'', metadata={'x-amz-meta-dump-id': 'x'})
+        said = json.loads(self.succeed('list', '--locks', '--json').out)
+        self.assertEqual((said['locked_until'], said['objects']), (ends[2], 4))
+
+    def test_check_wants_a_lock_that_lasts(self):
+        key = self.place(date='2020-01-10', stored=time.time() - 3600)
+        self.check(1, 'not locked, or these credentials may not see its lock', '30d')
+        until = self.lock(key, 30)
+        self.check(0, 'good', '29d')
+        self.check(1, 'is locked until %s only' % until, '31d')
+        self.lock(key, 30, legal_hold='ON')
+        self.check(0, 'good', '9999d')
+        self.server.fault('HeadObject', 'status', status=403, times=None)
+        self.check(1, 'may not see its lock', '1d')
+
+    def check(self, status, text, least):
+        result = self.run_program('check', '/home', '0', '--locked', least)
+        self.assertEqual((result.status, result.err), (status, ''))
+        self.assertIn(text, result.out.decode())
+
+
+# What was done to a bucket: when, to which key, and what was put there (None: it was deleted), by
+# which dump.
+Event = collections.namedtuple('Event', 'when key data dump')
+
+
+class History:
+    """A random history of the dumps of a host: the model of a bucket that keeps versions.
+
+    It knows nothing of versions, only what was done, in order, and which objects each dump has.
+    """
+
+    FULL = 10                       # bytes of a volume
+
+    def __init__(self, chance, host):
+        self.chance, self.events, self.now = chance, [], 1577880000
+        self.members = {}           # the keys of each dump, by its number
+        self.families = {'%s:%s:%d:2020-01-0%d' % (
+            host, chance.choice(('/', '/home')), chance.randint(0, 1), number):
+            chance.choice(('one', 'set', 'set', '/chunk_%06d', ':%d')) for number in range(1, 4)}
+        for number in range(chance.randint(2, 9)):
+            self.now += chance.choice((0, 0, 1, 60, 3600))
+            deed = chance.choice((self.dump, self.delete, self.delete, self.delete_some,
+                                  self.overwrite)) if number else self.dump
+            deed(chance.choice(sorted(self.families)))
+
+    def put(self, key, size, dump):
+        self.events.append(Event(self.now, key, os.urandom(size), dump))
+        self.now += self.chance.choice((0, 0, 1))
+
+    def dump(self, key):
+        kind, count, dump = self.families[key], self.chance.randint(2, 4), len(self.members)
+        sizes = {key: self.chance.randint(1, self.FULL - 1)}
+        if kind == 'set':
+            sizes = {'%s.volume_%06d' % (key, number): self.FULL for number in range(1, count)}
+            sizes['%s.volume_%06d' % (key, count - 1)] = self.chance.randint(1, self.FULL)
+            sizes.update({'%s.end_%06d' % (key, count - 1): 0, key: self.FULL})
+        elif kind != 'one':
+            sizes = {key + kind % number: 5 for number in range(count)}
+        self.members[dump] = set(sizes)
+        for each, size in sizes.items():
+            self.put(each, size, dump)
+
+    def delete(self, key):
+        for each in sorted(self.state(self.now)):
+            if each.startswith(key):
+                self.events.append(Event(self.now, each, None, None))
+
+    def delete_some(self, key):
+        for each in sorted({event.key for event in self.events if event.key.startswith(key)}):
+            if self.chance.random() < 0.3:          # what is there, or was deleted already
+                self.events.append(Event(self.now, each, None, None))
+
+    def overwrite(self, key):
+        for each in sorted({event.key for event in self.events if event.key.startswith(key)}):
+            if self.chance.random() < 0.3:
+                self.members[len(self.members)] = {each}
+                self.put(each, 3, len(self.members) - 1)
+
+    def metadata(self, event):
+        """What is stored with an object, but older versions didn't."""
+        kind, = [kind for key, kind in self.families.items() if event.key.startswith(key)]
+        return {'x-amz-meta-dump-id': 'dump%d' % event.dump,
+                'x-amz-meta-volume-size': str(self.FULL)} if kind in ('one', 'set') else {}
+
+    def state(self, when):
+        """What was there: {key: Event}."""
+        there = {}
+        for event in self.events:
+            if event.when <= when:
+                there[event.key] = event
+        return {key: event for key, event in there.items() if event.data is not None}
+
+    def undeleted(self):
+        """What there would be if nothing had been deleted."""
+        return {event.key: event for event in self.events if event.data is not None}
+
+    def objects(self, key, there):
+        """The Events of the objects of a dump in this state, in order; None if it isn't whole."""
+        if self.families[key] in ('one', 'set'):
+            first = there.get(key)
+            if first and all(each in there and there[each].dump == first.dump
+                             for each in self.members[first.dump]):
+                return [there[each] for each in sorted(
+                    self.members[first.dump], key=lambda each: ('.end' in each, each))]
+            return None
+        found = [key + self.families[key] % number for number in range(9)]
+        found = [each in there for each in found]
+        count = sum(found)
+        return [there[key + self.families[key] % number] for number in range(count)] if (
+            count and all(found[:count])) else None
+
+    def undelete(self, then):
+        """What undelete must make of it, and whether it must leave a dump alone; then: the state
+        that it is to bring back."""
+        after, alone = self.state(self.now + 9), False
+        for key in self.families:
+            first = then.get(key)
+            counted = [event for event in then.values() if event.key.startswith(key) and (
+                self.families[key] not in ('one', 'set') or first and event.dump == first.dump)]
+            later = [event for old in counted for event in
+                     self.events[self.events.index(old) + 1:] if event.key == old.key]
+            whole = self.objects(key, then)
+            if later and (whole is None or any(event.data is not None for event in later)):
+                alone = True
+            elif later:
+                after.update((event.key, event) for event in whole)
+        return after, alone
+
+
+class HistoryTests(VersionTestCase):
+    """--at and undelete, held against the model in 500 random histories."""
+
+    def setUp(self):
+        VersionTestCase.setUp(self)
+        self.bucket = s3.Bucket(s3.load_config(self.config), environ={})
+        self.addCleanup(self.bucket.close)
+        self.errors = tempfile.TemporaryFile()
+        self.addCleanup(self.errors.close)
+        self.addCleanup(os.close, os.dup(2))
+        stderr = os.dup(2)
+        self.addCleanup(os.close, stderr)
+        self.addCleanup(os.dup2, stderr, 2)
+        os.dup2(self.errors.fileno(), 2)
+
+    def args(self, *argv):
+        return s3dump.parse([*argv, '-q'])
+
+    def histories(self, count):
+        for seed in range(count):
+            history = History(random.Random(seed), 'h%d' % seed)
+            for event in history.events:
+                if event.data is None:
+                    self.server.delete(event.key, event.when)
+                else:
+                    self.server.put(event.key, event.data, modified=event.when,
+                                    metadata=history.metadata(event))
+            yield seed, 'h%d' % seed, history
+
+    def same(self, there, found):
+        self.assertEqual({key: zlib.crc32(data) for key, data in found.items()},
+                         {key: zlib.crc32(event.data) for key, event in there.items()})
+
+    def test_what_was_there_is_seen(self):
+        for seed, host, history in self.histories(500):
+            with self.subTest(seed=seed):
+                when = history.chance.choice(history.events).when + history.chance.choice((-1, 0))
+                there, self.bucket.at = history.state(when), when
+                listed = list(self.bucket.list_objects(host + ':'))
+                self.assertEqual([(entry.key, entry.etag.strip('"'), entry.modified, entry.size)
+                                  for entry in listed],
+                                 [(key, hashlib.md5(event.data).hexdigest(), event.when,
+                                   len(event.data)) for key, event in sorted(there.items())])
+                self.restored(history, history.chance.choice(sorted(history.families)), there)
+
+    def restored(self, history, key, there):
+        """A dump is read back as it was, or refused if it wasn't whole."""
+        host, fs, level, date = key.split(':')
+        expected, pieces = history.objects(key, there), []
+        args = self.args('verify', fs, level, '-h', host, '-w', date)
+        try:
+            found = s3dump.find_whole(self.bucket, args)
+            self.bucket.download(found.keys, lambda view: pieces.append(bytes(view)),
+                                 ended=bool(found.ends))
+        except s3.Error:
+            self.assertIsNone(expected)
+        else:
+            self.assertEqual(b''.join(pieces), b''.join(event.data for event in expected))
+
+    def test_what_was_deleted_comes_back(self):
+        for seed, host, history in self.histories(500):
+            with self.subTest(seed=seed):
+                args = self.args('undelete', '-h', host, '-y')
+                then = history.undeleted()
+                if seed % 2:
+                    args.at = history.chance.choice(history.events).when
+                    then = history.state(args.at)
+                after, alone = history.undelete(then)
+                before = self.versions(host)
+                asked = len(self.server.log)
+                s3dump.look_back(self.bucket, args)
+                try:
+                    s3dump.undelete(self.bucket, args)
+                except s3.Error as error:
+                    self.assertIn('not everything was brought back', str(error))
+                    self.assertTrue(alone)
+                else:
+                    self.assertFalse(alone)
+                self.same(after, {key: found.data for key, found in self.server.objects.items()
+                                  if key.startswith(host + ':')})
+                self.assertEqual(self.versions(host), before)
+                self.in_order(history, [request.key for request in self.server.log[asked:]
+                                        if request.operation == 'DeleteObject'])
+
+    def versions(self, host):
+        return {key: [found.version_id for found in versions if not found.marker]
+                for key, versions in self.server.objects.stacks.items()
+                if key.startswith(host + ':')}
+
+    def in_order(self, history, deleted):
+        """The first object of a set came back last."""
+        for key in history.families:
+            of_set = [each for each in deleted if each.startswith(key)]
+            if key in of_set:
+                self.assertEqual(set(of_set[of_set.index(key):]), {key})
+
+
 # --- Signals, pipes, terminals -----------------------------------------------
 
 class SignalTests(ProgramTestCase):
@@ -2824,6 +3426,21 @@ class SignalTests(ProgramTestCase):
             process = self.start(*argv, env={'AWS_CONFIG_FILE': aws})
             self.assertEqual(process.stderr.read(1), b'\n')
             self.assertRegex(self.ended_soon(process), 's3dump: ended by signal 15')
+
+    def test_a_signal_in_an_outage_ends_it_soon_however_long_that_may_last(self):
+        self.configure(part_size='5m', patience='7d')
+        for operation, argv in (('UploadPart', ['dump', '/home', '0']),
+                                ('GetObject', ['restore', '/home', '0'])):
+            fault = self.server.fault(operation, 'status', times=None)
+            with tempfile.TemporaryFile() as file:
+                file.truncate(PART + 1)
+                process = self.start(*argv, '-v', stdin=file)
+            until(lambda: fault.hits > 5, 'it has tried again')
+            self.assertRegex(self.ended_soon(process), r'; next try in [0-9.]+ s\n(.*\n)*'
+                             's3dump: ended by signal 15')
+            self.assertEqual(self.parts_left(), [])
+            self.server.clear_faults()
+            self.dump(bytes(PART + 1), '/home', '0')
 
     def test_an_object_that_appears_after_a_signal_is_warned_of(self):
         working, finish = threading.Event(), threading.Event()
@@ -3509,6 +4126,21 @@ class TerminalTests(ProgramTestCase):
             self.assertEqual(result.status, 0)
             self.assertNotIn('?', result.err)
 
+    def test_undelete_asks_too(self):
+        self.server.versioning = 'Enabled'
+        self.addCleanup(setattr, self.server, 'versioning', '')
+        keys = [self.place(date='2020-01-0%d' % day) for day in (1, 2)]
+        for key in keys:
+            self.server.delete(key)
+        for typed, there in (('n\n', []), ('y\n', keys)):
+            terminal = self.open_terminal()
+            process = self.start('undelete', stdin=terminal.slave, stderr=terminal.slave)
+            self.assertEqual(terminal.read_until(r'N\] '), ''.join(
+                '%s, 100\r\n' % key for key in keys) + 'Bring back these? [y/N] ')
+            terminal.type(typed)
+            self.assertEqual(self.finish(process).status, 0 if there else 1)
+            self.assertEqual(self.keys(), there)
+
     def test_all_that_goes_is_named_before_somebody_is_asked(self):
         keys = [self.place(date='2020-01-0%d' % day, size=1 << 20) for day in (1, 2, 3)]
         orphan = HOST + ':/x:0:2020-01-01'
@@ -3792,6 +4424,23 @@ class CronTests(ProgramTestCase):
         self.assertEqual(self.succeed('-q', 'dump', '/home', '0', data=b'data').err, '')
         self.server.fault('GetObject', 'cut', bytes=2)
         self.assertEqual(self.succeed('restore', '/home', '0').out, b'data')
+
+    def test_it_is_as_patient_as_it_is_told_to_be(self):
+        self.server.fault('PutObject', 'status', times=None)
+        for argv, more in ((['--patience', '1s'], {}), ([], {'patience': '1s'}),
+                           (['--patience', '1s'], {'patience': '7d'})):
+            self.configure(**more)
+            self.must_fail(1, r'gave up after [0-9]+ attempts', 'dump', '/home', '0', *argv,
+                           data=b'data')
+
+    def test_only_transfers_outlast_a_quarter_of_an_hour(self):
+        for name in ('dump /home 0', 'restore /home 0', 'verify /home 0', 'check /home 0', 'list'):
+            for patience, most in ((['--patience', '7d'], 7 * DAY), (['--patience', '5m'], 300),
+                                   ([], 900)):
+                args = s3dump.parse([*name.split(), '-f', self.config, *patience])
+                with s3dump.open_bucket(args) as bucket:
+                    self.assertEqual(bucket.times.patience, most if ' 0' in name
+                                     and 'check' not in name else min(900, most))
 
 
 # --- Faults ------------------------------------------------------------------
