@@ -1412,9 +1412,7 @@ def seen_at(bucket):
 
 
 def undelete(bucket, args):
-    """bring back what was deleted
-
-    In a bucket that keeps versions: the dumps that were there at TIME, or
+    """In a bucket that keeps versions: the dumps that were there at TIME, or
     without --at all that are hidden now.
     """
     given, going, failed = (args.fs, args.level, args.date), [], False

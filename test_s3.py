@@ -7650,7 +7650,7 @@ class CompletionTests(ClientTestCase):
         def vanish(_, exchange):        # it will never appear, and an outage hides that for a while
             if server.uploads:
                 server.uploads.clear()
-                server.fault('HeadObject', 'hangup', times=None, where=lambda _: down.append(
+                server.fault('*', 'hangup', times=None, where=lambda _: down.append(
                     self.clock.now) or down[0] + 20 < self.clock.now < down[0] + 50000)
 
         server.on('HeadObject', vanish)
