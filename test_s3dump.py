@@ -2794,7 +2794,12 @@ class UndeleteTests(VersionTestCase):
         result = self.run_program('undelete')
         self.assertEqual(result.status, 1)
         self.assertRegex(result.err, ' is left alone: .*volume_000001. is missing')
-        self.assertEqual(self.keys(), [])
+        for each in list(self.server.objects.stacks):
+            if each != key:
+                self.server.objects.keep(each, [])
+        result = self.run_program('undelete', '/home')
+        self.assertRegex(result.err, ' is left alone: it is not whole: as large as a volume can be')
+        self.assertEqual((result.status, self.keys()), (1, []))
 
     def test_without_versions_there_is_nothing_to_bring_back(self):
         self.server.versioning = ''
