@@ -6158,7 +6158,7 @@ class CredentialTests(ClientTestCase):
             for thread in threads:
                 thread.join()
             with self.subTest(die, jobs=jobs, delay=delay):
-                self.assertEqual(found, jobs * [True])
+                self.assertEqual(list(map(bool, found)), jobs * [True])
                 self.assertEqual(self.store.log[-1].user, 'NEW')
                 self.assertEqual(len(self.warnings()), bool(delay))
 

@@ -3041,7 +3041,7 @@ class LockTests(ProgramTestCase):
             self.assertEqual(self.succeed('list', '--locks').out.count(b'not locked'), 4)
             self.server.clear_faults()
         self.server.fault('HeadObject', 'status', status=400, code='Broken')
-        self.must_fail(1, 'HeadObject .*Bad Request', 'list', '--locks')
+        self.must_fail(1, 'HeadObject .*BadRequest', 'list', '--locks')
 
     def test_a_dump_is_locked_as_long_as_all_of_its_objects_are(self):
         self.configure(part_size='5m', max_parts='1')
