@@ -1445,12 +1445,8 @@ class Connection:
         self._alarm = threading.Lock()      # held until cancel(), which thus ends pause()
         self._alarm.acquire()
 
-    @property
-    def cancelled(self):
-        return not self._alarm.locked()
-
     def go_home_if_cancelled(self):
-        if self.cancelled:
+        if not self._alarm.locked():
             raise Cancelled()
 
     def _open(self, timeout):
