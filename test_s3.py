@@ -6153,7 +6153,7 @@ class CredentialTests(ClientTestCase):
                 self.key_file('new')
             for _ in range(jobs):
                 threads.append(threading.Thread(target=lambda bucket=bucket, found=found: (
-                    found.append(bucket.exists('key')), bucket.close())))
+                    found.append(bool(bucket.exists('key'))), bucket.close())))
                 threads[-1].start()
             for thread in threads:
                 thread.join()
