@@ -158,6 +158,11 @@ class Dump:
         (self.ends if layout == '.end_' else self.pieces)[number] = entry
 
     @property
+    def depth(self):
+        """Its level, 0 if it is a full dump."""
+        return max(0, int(self.labels.level))
+
+    @property
     def size(self):
         """Bytes of its data."""
         return sum([entry.size for entry in self.pieces.values()])
@@ -325,6 +330,18 @@ def recency(dump):
     return dump.labels.date, dump.stored, dump.labels.stamp or '', dump.key
 
 
+def chains(dumps):
+    """Yield the list of what it takes to restore a dump, in that order and with itself at its end,
+    for each of *dumps*; don't keep the list, it changes.  As with dump(8), each of them builds upon
+    the one before it: the newest that is older, and of a lower level."""
+    chain = []
+    for one in sorted(dumps, key=lambda one: (one.labels[:2], recency(one))):
+        while chain and (chain[0].labels[:2] != one.labels[:2] or chain[-1].depth >= one.depth):
+            chain.pop()
+        chain.append(one)
+        yield chain
+
+
 # ------------------------------------------------------------------- What is printed
 
 def tell(text):
@@ -415,9 +432,10 @@ def find_fs(bucket, args):
 
 
 def meant(args, dumps):
-    """Return those of *dumps* with the labels of the command line."""
-    return [one for one in dumps if one.labels[:3] == (args.host, args.fs, args.level)
-            and args.date in (None, one.labels.date)]
+    """Return those of *dumps* with the labels that the command line gives."""
+    given = None if args.all else args.host, args.fs, args.level, args.date
+    return [one for one in dumps if all(
+        label in (None, its) for label, its in zip(given, one.labels))]
 
 
 def find_all(bucket, args):
@@ -428,8 +446,9 @@ def find_all(bucket, args):
 
 def no_dump(args, hint=''):
     """Return the Error that there is no dump with the labels of the command line."""
-    return s3.Error('no dump of %s level %s%s for host %s%s' % (
-        s3.quoted(args.fs), args.level, ' of ' + args.date if args.date else '',
+    return s3.Error('no dump of %s%s%s for host %s%s' % (
+        s3.quoted(args.fs), ' level ' + args.level if args.level else '',
+        '%s of %s' % (' up to that' * args.chain, args.date) if args.date else '',
         s3.printable(args.host), hint))
 
 
@@ -449,29 +468,30 @@ def find(bucket, args):
     return without_strays(bucket, newest, alone=True)
 
 
+def find_chain(bucket, args):
+    """Return the Dumps that it takes to restore the newest one of FS, up to the date of the command
+    line, in that order; raises Error if they don't begin with a full one."""
+    dumps = [one for one in find_fs(bucket, args)[0]
+             if one.labels.date <= (args.date or one.labels.date)]
+    *_, chain = ([], *chains(well_dated(dumps) or dumps))
+    if not chain:
+        raise no_dump(args)
+    if chain[0].depth:
+        raise s3.Error('%s builds upon a dump of level 0, and none is here' % chain[0])
+    return [check_whole(without_strays(bucket, one, alone=True)) for one in chain]
+
+
 def tell_base(one, section, quiet):
     """Say which dump this one builds upon, and warn of a newer one of a lower level: after that,
     `tar -g /dev/null` would delete files."""
-    section = [other for other in section if not other.misdated()]
-    base = base_of(one, section)
-    newest = max(lower_ones(one, section), key=recency, default=None)
+    section = [other for other in section if other is one or not other.misdated()]
+    base = next(chain[-2:-1] for chain in chains(section) if chain[-1] is one)
+    *_, chain = chains(section)
+    newest = [other for other in chain if other.depth < one.depth][-1:]
     if not quiet:
-        say('%s builds upon %s' % (one, base or 'no dump that is here'))
-    if newest is not base:
-        say('warning: %s is newer, and %s does not build upon it' % (newest, one))
-
-
-def lower_ones(one, dumps):
-    """Return those of *dumps* with the host and file system of *one*, and a lower level."""
-    return [other for other in dumps if other.labels[:2] == one.labels[:2]
-            and int(other.labels.level) < int(one.labels.level)]
-
-
-def base_of(one, dumps):
-    """Return the Dump that *one* builds upon, or None: the newest before it of a lower level, as
-    with dump(8)."""
-    return max((other for other in lower_ones(one, dumps) if recency(other) < recency(one)),
-               key=recency, default=None)
+        say('%s builds upon %s' % (one, *(base or ['no dump that is here'])))
+    if newest != base:
+        say('warning: %s is newer, and %s does not build upon it' % (*newest, one))
 
 
 def well_dated(dumps):
@@ -542,13 +562,14 @@ class Signals:
         self.pending = None         # the number of one that came and hasn't ended us yet
         self.came = False
         self.before_end = lambda: None      # called before the program ends
+        self.second = signal.SIG_DFL        # what is done about another one
         self._waiting = False       # whether the handler may raise
 
     def catch(self):
         """Let signals end us, except ignored ones, as under nohup or in a job with &."""
         def stop(number, frame):
             for each in caught:
-                signal.signal(each, signal.SIG_DFL)
+                signal.signal(each, self.second)
             self.pending, self.came = number, True
             if self._waiting:
                 raise Stopped(number)
@@ -606,6 +627,37 @@ def wide_pipe(descriptor):
             fcntl.fcntl(descriptor, 1031, 1 << 20)      # F_SETPIPE_SZ
 
 
+def start(program, reading=None):
+    """Return the subprocess.Popen of a program whose output comes through a pipe, or which reads
+    from a descriptor, in a session of its own, so that all of it can be ended."""
+    global subprocess               # here, for most dumps come through a pipe
+    import subprocess
+    try:
+        return subprocess.Popen(program, bufsize=0, stdin=reading, start_new_session=bool(reading),
+                                stdout=None if reading else subprocess.PIPE)
+    except (OSError, ValueError) as error:
+        raise s3.Error('cannot start %s: %s' % (
+            s3.printable(program[0]), getattr(error, 'strerror', None) or error))
+
+
+def ended(process, accepted, outcome):
+    """Whether a program has ended; raises Error, that ends with *outcome*, if not with status 0 or
+    one that is accepted."""
+    name = s3.printable(process.args[0])
+    try:
+        status = s3.exit_status(process)
+    except ChildProcessError:
+        raise s3.Error('how %s ended is not known%s' % (name, outcome))
+    if status is None:
+        return False
+    SIGNALS.poll()                  # a signal may be why it failed
+    if status < 0:
+        raise s3.Error('%s was ended by signal %d%s' % (name, -status, outcome))
+    if status and status not in accepted:
+        raise s3.Error('%s ended with exit status %d%s' % (name, status, outcome))
+    return True
+
+
 class Source:
     """Where a dump comes from: standard input, or the output of a program.
 
@@ -614,18 +666,12 @@ class Source:
     unbuffered = True               # so its descriptor tells whether there is more
 
     def __init__(self, program, accepted, min_size):
-        self._program, self._accepted, self._min_size = program, accepted, min_size
+        self._accepted, self._min_size = accepted, min_size
         self._process, self._due = None, None       # _due: when the process must have ended
         self.size = 0
         self.total = None           # bytes, where it can be known
         if program:
-            global subprocess       # here, for most dumps come through a pipe
-            import subprocess
-            try:
-                self._process = subprocess.Popen(program, stdout=subprocess.PIPE, bufsize=0)
-            except (OSError, ValueError) as error:
-                raise s3.Error('cannot start %s: %s' % (
-                    s3.printable(program[0]), getattr(error, 'strerror', None) or error))
+            self._process = start(program)
             self._raw = self._process.stdout
         else:
             self._raw = open(0, 'rb', buffering=0, closefd=False)
@@ -648,20 +694,8 @@ class Source:
 
     def _ended(self):
         """Whether this is the end of a whole stream; False while the program runs on."""
-        if self._process:
-            name = s3.printable(self._program[0])
-            try:
-                status = s3.exit_status(self._process)
-            except ChildProcessError:
-                raise s3.Error('how %s ended is not known: nothing is stored' % name)
-            if status is None:
-                return False
-            SIGNALS.poll()          # a signal may be why the program failed
-            if status < 0:
-                raise s3.Error('%s was ended by signal %d: nothing is stored' % (name, -status))
-            if status and status not in self._accepted:
-                raise s3.Error('%s ended with exit status %d: nothing is stored'
-                               % (name, status))
+        if self._process and not ended(self._process, self._accepted, ': nothing is stored'):
+            return False
         if self.size < self._min_size:
             raise s3.Error('the stream has %d bytes, less than --min-size %d: nothing is stored'
                            % (self.size, self._min_size))
@@ -685,12 +719,68 @@ class Source:
                 self._process.wait()
 
 
-def write_out(view):
-    """Write all of *view* to standard output, even if somebody made it not block."""
+class Sink:
+    """Where a dump goes to: standard output, or a program, which sees the end of it in finish()."""
+
+    def __init__(self, program, accepted, found):
+        self._accepted, self._outcome = accepted, ': %s is not restored' % found
+        self._process, self._to = None, 1
+        if program:
+            self._from, self._to = os.pipe()    # we keep both, to see what it leaves unread
+            self._process = start(program, self._from)
+            os.set_blocking(self._to, False)
+            SIGNALS.second = signal.SIG_IGN     # that would show the program an end
+        wide_pipe(self._to)
+
+    def write(self, view):
+        write_out(view, self._to, self._ended)
+
+    def _ended(self, closed=False):
+        """Whether the program has ended; raises Error if it failed, or has not read all."""
+        if not self._process or not ended(self._process, self._accepted, self._outcome):
+            return False
+        if not closed or os.read(self._from, 1):
+            raise s3.Error('%s ended before it had read all%s' % (
+                s3.printable(self._process.args[0]), self._outcome))
+        return True
+
+    def finish(self):
+        """Show that this is the end; returns when the reader is done with it, and did well."""
+        if not self._process:
+            return os.close(os.dup(1))  # some file systems tell only now that they are full
+        os.close(self._to)
+        while not self._ended(closed=True):
+            with SIGNALS:
+                time.sleep(0.05)
+        os.close(self._from)
+        self._process = None
+
+    def close(self):
+        """End the program and all its group, unless it did well, before they see an end."""
+        if not self._process:
+            return
+        due = time.monotonic() + 2
+        with contextlib.suppress(OSError):      # nobody is left
+            os.killpg(self._process.pid, signal.SIGTERM)
+            while time.monotonic() < due:
+                self._process.poll()
+                os.killpg(self._process.pid, 0)
+                time.sleep(0.02)
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        if self._process.poll() is None:
+            say('warning: %s can not be ended, and may take what it has for a whole dump'
+                % s3.printable(self._process.args[0]))
+
+
+def write_out(view, descriptor=1, look=lambda: None):
+    """Write all of *view*, to standard output if no other, even if somebody made it not block; call
+    look() while nobody reads."""
     while len(view):
         with SIGNALS, contextlib.suppress(BlockingIOError):
-            select.select([], [1], [])
-            view = view[os.write(1, view):]
+            while not select.select([], [descriptor], [], 0.25)[1]:
+                look()
+            view = view[os.write(descriptor, view):]
 
 
 def read_in():
@@ -719,6 +809,8 @@ class Status:
 
     def begin(self, total):
         """Show a transfer from now on.  total: bytes, or None if unknown."""
+        if not self._thread:
+            self.resume()           # after the one before it
         self._start, self._total = time.monotonic(), total
         self._before = self._bucket.limit.moved - self._bucket.tally.wasted
         self._recent = collections.deque([(self._start, 0)], 10)
@@ -864,7 +956,11 @@ def refuse_existing(bucket, args, key):
 
 def find_whole(bucket, args):
     """Return the Dump that the command line means; raises IntegrityError if it isn't whole."""
-    found = find(bucket, args)
+    return check_whole(find(bucket, args))
+
+
+def check_whole(found):
+    """Return the Dump; raises IntegrityError if it isn't whole, as far as names and sizes tell."""
     problem = found.problem()
     if problem:
         raise s3.IntegrityError('%s: %s' % (s3.quoted(found.key), problem))
@@ -874,17 +970,23 @@ def find_whole(bucket, args):
     return found
 
 
-def read_back(bucket, args, write):
-    """Download the Dump to *write*(view); returns it, and how it was checked."""
-    found = find_whole(bucket, args)
-    if args.thaw:
-        thaw(bucket, args, found)
+def check_readable(bucket, found):
+    """Raise IntegrityError or ArchivedError if not all of the Dump can be read now."""
+    for key in found.keys:
+        bucket.head_whole(key, bool(found.ends))
+
+
+def read_back(bucket, args, found, write, finish=lambda: None):
+    """Download the Dump to *write*(view), and call finish() if it is good; returns how it was
+    checked."""
     args.status.begin(found.size)
     proof = bucket.download(found.keys, write, ended=bool(found.ends))
+    with bucket.tally.waiting(found, 'the reader'):
+        finish()
     args.status.summary('%s %s' % (args.name, found), found.size, counted(
         len(found.pieces), 'volume' if found.layout == '.volume_' else 'chunk'),
         'checked: ' + proof)
-    return found, proof
+    return proof
 
 
 # How long Amazon takes.  Source: Amazon S3 User Guide, "Understanding archive retrieval options".
@@ -892,27 +994,27 @@ THAW_TIMES = {'expedited': '5 minutes', 'standard': '5 hours', 'bulk': '12 hours
               'DEEP_ARCHIVE standard': '12 hours', 'DEEP_ARCHIVE bulk': '48 hours'}
 
 
-def thaw(bucket, args, found):
-    """Ask for an archived dump to be made readable; returns when it is readable.
+def thaw(bucket, args, dumps):
+    """Ask for archived dumps to be made readable; returns when they are readable.
 
     Raises ArchivedError until then, unless --wait.
     """
-    pause, asked = 1, set()
+    pause, asked, keys = 1, set(), [key for one in dumps for key in one.keys]
     while True:
-        heads = ((key, bucket.head_object(key)) for key in found.keys)
+        heads = ((key, bucket.head_object(key)) for key in keys)
         archived = [(key, head) for key, head in heads if not bucket.readable(key, head)]
         if not archived:
             return
         if pause > 60 and not all(head.restoring for _, head in archived):
             raise s3.Error('%s was asked for, but the server does not say that it is being made '
-                           'readable' % found)
+                           'readable' % s3.quoted(archived[0][0]))
         for key, head in archived:
             if not head.restoring and key not in asked:
                 bucket.restore_object(key, args.thaw if head.storage_class != 'INTELLIGENT_TIERING'
                                       else None, args.tier.capitalize())
                 asked.add(key)
         text = '%s was asked for (%s): %d of its %s cannot be read yet; that takes up to %s' % (
-            found, args.tier, len(archived), counted(len(found.pieces), 'object'),
+            ' with '.join(map(str, dumps)), args.tier, len(archived), counted(len(keys), 'object'),
             THAW_TIMES.get('%s %s' % (head.storage_class, args.tier), THAW_TIMES[args.tier]))
         if not args.wait:
             raise s3.ArchivedError(text + '; repeat the command then')
@@ -924,17 +1026,34 @@ def thaw(bucket, args, found):
 
 
 def restore(bucket, args):
-    """write the newest dump to standard output"""
-    if os.isatty(1):
+    """write the newest dump to standard output
+
+    Or into PROGRAM, which sees the end of it only if the dump is good.  With
+    --chain FS it runs once for each dump that is needed, in order: the newest of
+    level 0, and what builds upon it.
+    """
+    plan_only = args.dry_run or (args.chain and not args.program)
+    if not (args.program or plan_only) and os.isatty(1):
         raise UsageError('restore writes a stream: pipe it into a program or a file')
-    wide_pipe(1)
-    read_back(bucket, args, write_out)
-    os.close(os.dup(1))             # some file systems tell only now that they are full
+    dumps = find_chain(bucket, args) if args.chain else [find_whole(bucket, args)]
+    if plan_only:
+        return print_out('\n'.join('would restore %s, %s' % (one, human(one.size))
+                                   for one in dumps))
+    if args.thaw:
+        thaw(bucket, args, dumps)
+    for one in dumps[1:]:           # before anything is restored
+        check_readable(bucket, one)
+    for one in dumps:
+        with contextlib.closing(Sink(args.program, args.accept_status, one)) as sink:
+            read_back(bucket, args, one, sink.write, sink.finish)
 
 
 def verify(bucket, args):
     """read the newest dump back, and check it"""
-    found, proof = read_back(bucket, args, lambda view: None)
+    found = find_whole(bucket, args)
+    if args.thaw:
+        thaw(bucket, args, [found])
+    proof = read_back(bucket, args, found, lambda view: None)
     if args.json:
         print_out(to_json(key=found.key, size=found.size, verified=proof))
 
@@ -950,8 +1069,7 @@ CURL = ('with these lines in the file urls, and room for the largest object in t
 def url(bucket, args):
     """print URLs of the newest dump, for curl"""
     found = find_whole(bucket, args)
-    for key in found.keys:
-        bucket.head_whole(key, bool(found.ends))
+    check_readable(bucket, found)
     expires = bucket.credentials.get(bucket).expires
     if expires is not None and expires < bucket.now() + args.expires:
         say('warning: the URLs end with the credentials that sign them, at %s' % utc(expires))
@@ -1271,18 +1389,18 @@ def plan(dumps, last, counts):
 def clean(bucket, args):
     """delete all but the newest N dumps of each
 
-    Of each file system and level, that is; --keep-... keep more of them, or do in
-    place of N.
+    Of each file system and level, that is, or of FS and LEVEL; --keep-... keep more
+    of them, or do in place of N.  What a dump that stays builds upon stays, too.
     """
-    prefix = '' if args.all else args.host + ':'
-    dumps, orphans, _ = group(bucket.list_objects(prefix))
+    prefix, found = find_sections(bucket, args)
+    found = list(found)
+    dumps = [one for each, _, _ in found for one in each if args.fs in (None, one.labels.fs)]
+    orphans = meant(args, [one for _, each, _ in found for one in each])
     if not dumps:
         point_out_hosts(bucket, args)
-    groups = whole_ones(bucket, dumps)
-    doomed, failed = choose(bucket, args, groups)
+    doomed, failed = choose(bucket, args, whole_ones(bucket, dumps))
     if not args.quiet:
         point_out_minimums(bucket, doomed)
-        point_out_bases(groups, doomed)
     going = [('%s, %s' % (one, human(one.size)), bucket.delete_listed, one.entries)
              for one in doomed]
     going += unfinished_things(bucket, args, prefix, orphans)
@@ -1296,7 +1414,8 @@ def clean(bucket, args):
         raise s3.Error('nothing was deleted')
     elif not (going or failed or args.quiet):
         say('%snothing to delete' % ('' if dumps or args.all else (
-            'there is no dump of host %s: ' % s3.printable(args.host))))
+            'there is no dump of %shost %s: ' % (s3.printable(args.fs) + ' of ' if args.fs else '',
+                                                s3.printable(args.host)))))
     else:
         failed |= not all([remove(args, *one) for one in going])
     point_out_versions(bucket, args)
@@ -1311,7 +1430,7 @@ def unfinished_things(bucket, args, prefix, orphans):
         if one.youngest < before and not locked(bucket, one, args.quiet):
             yield 'the orphans of %s' % one, bucket.delete_listed, one.entries
     for upload in unfinished(bucket, prefix):
-        if upload.initiated <= before and not group([upload])[2]:
+        if upload.initiated <= before and meant(args, itertools.chain(*group([upload])[:2])):
             yield ('an unfinished upload of %s' % s3.printable(upload.key),
                    bucket.abort_multipart_upload, [upload])
 
@@ -1329,28 +1448,51 @@ def whole_ones(bucket, dumps):
 
 
 def choose(bucket, args, groups):
-    """Return the dumps that go, and whether some stay against the rules because their sizes look
-    wrong; report those."""
-    doomed, suspicious = [], False
-    for labels, members in sorted(groups.items()):
-        planned = plan(members, args.count or 0, args.keep)
-        kept = [one for one, reasons in planned if reasons]
-        going = [one for one, reasons in planned if not reasons]
-        ratio = 0 if args.force else min_ratio(args, labels[2])
-        if going and median(kept) < ratio * weighted_median(going):
-            say('%s %s level %s is left alone: what would be kept is less than %g times as large '
-                'as what would go; --force deletes it' % (
-                    s3.printable(labels[0]), s3.printable(labels[1]), labels[2], ratio))
-            suspicious = True
-            continue
-        for one, reasons in planned:
-            if not reasons and locked(bucket, one, args.quiet):
-                reasons.append('locked')
-            if args.dry_run:
-                print_out('%-4s %s  %8s  %s' % ('keep' if reasons else 'go', one,
-                                                human(one.size), ', '.join(reasons)))
-        doomed += [one for one, reasons in planned if not reasons]
+    """Return the dumps that go, those of the highest levels first, and whether some stay against
+    the rules because their sizes look wrong."""
+    bases = {chain[-1]: chain[-2:-1] for chain in chains(
+        itertools.chain.from_iterable(groups.values()))}
+    doomed, suspicious, builders = [], False, {}
+    for labels, members in sorted(groups.items(), key=lambda item: (
+            item[0][:2], -int(item[0][2]), item[0])):
+        going, wrong = choose_of_level(bucket, args, labels, members, builders)
+        doomed += going
+        suspicious |= wrong
+        for one in sorted(set(members).difference(going), key=recency):
+            builders.update((base, one) for base in bases[one])
+            if one.depth and not bases[one] and not args.quiet:
+                say('%s is kept, but there is no older dump of a lower level' % one)
     return doomed, suspicious
+
+
+def choose_of_level(bucket, args, labels, members, builders):
+    """Do the same for the dumps of one level; report what stays against the rules.
+
+    builders: {a dump that others build upon which stay: the newest of those}.
+    """
+    if args.level not in (None, labels[2]):
+        return [], False
+    planned = plan(members, args.count or 0, args.keep)
+    kept = [one for one, reasons in planned if reasons]     # bases aside: a thief can choose them
+    going = [one for one, reasons in planned if not reasons and (args.force or one not in builders)]
+    ratio = 0 if args.force else min_ratio(args, labels[2])
+    if going and median(kept) < ratio * weighted_median(going):
+        say('%s %s level %s is left alone: what would be kept is less than %g times as large '
+            'as what would go; --force deletes it' % (
+                s3.printable(labels[0]), s3.printable(labels[1]), labels[2], ratio))
+        return [], True
+    for one, reasons in planned:
+        if not reasons and one in builders:
+            if not args.quiet:
+                say('%s %s: %s builds upon it' % (
+                    one, 'goes all the same' if args.force else 'is kept', builders[one]))
+            reasons += ['base'] * (not args.force)
+        if not reasons and locked(bucket, one, args.quiet):
+            reasons.append('locked')
+        if args.dry_run:
+            print_out('%-4s %s  %8s  %s' % ('keep' if reasons else 'go', one,
+                                            human(one.size), ', '.join(reasons)))
+    return [one for one, reasons in planned if not reasons], False
 
 
 def min_ratio(args, level):
@@ -1366,18 +1508,6 @@ def point_out_minimums(bucket, doomed):
         if until > bucket.now():
             say('%s is billed until %s all the same, as the class %s has it' % (
                 one, utc(until)[:10], s3.printable(one.storage_class)))
-
-
-def point_out_bases(groups, doomed):
-    """Say which incremental dumps that are kept lack the dump that they build upon."""
-    gone, dumps = set(doomed), list(itertools.chain.from_iterable(groups.values()))
-    for one in sorted(dumps, key=lambda one: (one.labels[:3], recency(one))):
-        if int(one.labels.level) <= 0 or one in gone:
-            continue
-        base = base_of(one, dumps)
-        if base is None or base in gone:
-            say('%s is kept, but %s' % (one, 'its base goes: %s' % base if base else
-                                        'there is no older dump of a lower level'))
 
 
 def median(dumps):
@@ -1495,10 +1625,9 @@ def undelete(bucket, args):
     In a bucket that keeps versions: the dumps that were there at TIME, or
     without --at all that are hidden now.
     """
-    given, going, failed = (args.fs, args.level, args.date), [], False
+    going, failed = [], False
     dumps = [find_by_key(bucket, args.key)] if args.key is not None else [
-        one for found, _, _ in find_sections(bucket, args)[1] for one in found
-        if all(label in (None, its) for label, its in zip(given, one.labels[1:]))]
+        one for found, _, _ in find_sections(bucket, args)[1] for one in meant(args, found)]
     for one in filter(lambda one: one.deleted, dumps):
         reason, markers = find_markers(bucket, without_strays(bucket, one))
         if reason:
@@ -1572,12 +1701,12 @@ def point_out_versions(bucket, args):
 # name: (function, usage of its arguments)
 COMMANDS = {
     'dump': (dump, 'FS LEVEL [-- PROGRAM...]'),
-    'restore': (restore, 'FS LEVEL'),
+    'restore': (restore, 'FS LEVEL [-- PROGRAM...]'),
     'verify': (verify, 'FS LEVEL'),
     'list': (list_dumps, '[FS]'),
     'delete': (delete, 'FS LEVEL'),
     'undelete': (undelete, '[FS [LEVEL]]'),
-    'clean': (clean, '[N]'),
+    'clean': (clean, '[N] [FS [LEVEL]]'),
     'check': (check, 'FS LEVEL'),
     'init': (init, ''),
     'url': (url, 'FS LEVEL'),
@@ -1633,13 +1762,14 @@ OPTIONS = (
     option('dump', '-i --infrequent-access', help='storage class STANDARD_IA'),
     option('dump', '--storage-class', 'CLASS', 'any storage class', s3.SETTINGS['storage_class']),
     option('dump', '--min-size', 'SIZE', 'fail if the stream is shorter', s3.parse_size, 0),
-    option('dump', '--accept-status', 'N,N', 'exit statuses, besides 0, that store the dump',
-           parse_statuses, ()),
     option('dump', '--fixed-key', help='store as HOST:FS:LEVEL:DATE'),
     option('dump', '--overwrite', help='-k KEY and --fixed-key may replace an object'),
     option('dump', '--retain', 'DAYS', 'lock the dump for so long (Object Lock)', parse_positive),
     option('dump', '--retain-mode', 'MODE', 'governance (the default) or compliance',
            s3.one_of('governance', 'compliance')),
+    option('dump restore', '--accept-status', 'N,N', 'exit statuses of PROGRAM, besides 0, that '
+           'will do', parse_statuses, ()),
+    option('restore', '--chain', help='FS alone: all dumps that are needed, in order'),
     option('restore verify', '--thaw', 'DAYS', 'make an archived dump readable', parse_positive),
     option('restore verify', '--tier', 'TIER', 'how fast: expedited, standard or bulk',
            s3.one_of('expedited', 'standard', 'bulk')),
@@ -1652,8 +1782,8 @@ OPTIONS = (
     option('list', '--locks', help='until when each dump is locked'),
     option('list dump verify check', '--json', help='for machines'),
     option('delete undelete clean', '-y --yes', help='do not ask'),
-    option('delete undelete clean', '-n --dry-run', help='say what would be done'),
-    option('clean', '--force', help='also where the sizes look wrong'),
+    option('delete undelete clean restore', '-n --dry-run', help='say what would be done'),
+    option('clean', '--force', help='also where the sizes look wrong, and bases'),
     *(option('clean', '--keep-' + rule, 'N', 'keep the newest of N ' + periods, parse_positive, 0)
       for rule, periods in (('daily', 'days'), ('weekly', 'weeks'), ('monthly', 'months'),
                             ('yearly', 'years'))),
@@ -1713,7 +1843,7 @@ def parse(argv):
     convert_options(args)
     args.text = args.completion and completion(args.completion)
     if not args.text:
-        if program is not None and name != 'dump':
+        if program is not None and name not in ('dump', 'restore'):
             words, program = words + [parse_text(word) for word in program], None
         elif program == []:
             raise UsageError('no program after --')
@@ -1786,7 +1916,12 @@ def value(what, convert, text):
 def parse_words(args, usage, words):
     """Set fs, level and count from the words after the command, as its usage calls them."""
     names = re.findall(r'\b(?:FS|LEVEL|N)\b', usage)
-    if args.key is not None:
+    args.keep = {rule: getattr(args, 'keep_' + rule) for rule, _ in RULES}
+    if any(args.keep.values()) and not re.match('0*[1-9][0-9]*\\Z', ''.join(words[:1])):
+        names.remove('N')
+    if args.chain:
+        names, usage = ['FS'], '--chain FS [-- PROGRAM...]'
+    elif args.key is not None:
         names, usage = [], '-k KEY, or %s, not both' % usage
     if not (0 if usage.startswith('[') else len(names)) <= len(words) <= len(names):
         raise UsageError('%s takes %s' % (args.name, usage or 'no arguments'))
@@ -1811,7 +1946,6 @@ def check_options(args):
             raise UsageError('--%s needs --%s' % (name.replace('_', '-'), needed))
     check_labels(Labels(args.host, args.fs, args.level, args.date, None))
     args.fs = args.fs and without_slash(args.fs)
-    args.keep = {rule: getattr(args, 'keep_' + rule) for rule, _ in RULES}
     if args.name == 'clean' and not args.count and not any(args.keep.values()):
         raise UsageError('clean takes the number of dumps to keep, at least 1, or --keep-...')
     args.retain_mode, args.tier = args.retain_mode or 'governance', args.tier or 'standard'

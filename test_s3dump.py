@@ -1171,7 +1171,7 @@ class UsageTests(ProgramTestCase):
                 ("N: '-1' is not a number from 1", ['clean', '-1']),
                 ("N: 'all' is not a number from 1", ['clean', 'all']),
                 ('clean takes', ['clean']),
-                ('clean takes', ['clean', '1', '2']),
+                ('clean takes', ['clean', '1', '/', '0', '2']),
                 ('--limit-rate', dump + ['-L', '0']),
                 ('--limit-rate', dump + ['-L', '-1']),
                 ('--limit-rate', dump + ['-L', 'abc']),
