@@ -1041,8 +1041,8 @@ def restore(bucket, args):
                                    for one in dumps))
     if args.thaw:
         thaw(bucket, args, dumps)
-    for one in dumps[1:]:           # before anything is restored
-        check_readable(bucket, one)
+    for one in dumps if args.program else ():
+        check_readable(bucket, one)     # before any of them is restored
     for one in dumps:
         with contextlib.closing(Sink(args.program, args.accept_status, one)) as sink:
             read_back(bucket, args, one, sink.write, sink.finish)
