@@ -1050,6 +1050,7 @@ ListEntry.__doc__ = """An object: its size in bytes; modified in seconds since t
     it; above: the versions that lie on it, the newest first."""
 UploadEntry = collections.namedtuple('UploadEntry', 'key upload_id initiated')
 UploadEntry.__doc__ = 'An unfinished upload, initiated in seconds since the epoch.'
+UNDELETED = 'undeleted'             # see Bucket.at
 
 
 def decoder(listing, prefix):
@@ -1105,9 +1106,6 @@ def version_entries(listing, decode):
                               marker='DeleteMarker' in texts)
                for entry, texts in zip(list_entries(found, decode), found)]
     return sorted(entries, key=lambda entry: entry.key)
-
-
-UNDELETED = 'undeleted'             # see Bucket.at
 
 
 def version_at(versions, at):
@@ -3308,13 +3306,9 @@ class Bucket:
         """Delete an object, if it exists; *etag*: only one with this ETag, where the server knows
         this condition."""
         headers = {'if-match': etag} if etag else {}
-
-        def accept(answer):
-            require_empty(answer)
-            self.hides |= answer.headers.get('x-amz-delete-marker') == 'true'
-
         try:
-            Request(self, 'DeleteObject', 'DELETE', key, headers=headers).run(accept)
+            self.hides |= 'true' == Request(self, 'DeleteObject', 'DELETE', key, (), headers).run(
+                lambda answer: require_empty(answer) or answer.headers.get('x-amz-delete-marker'))
         except ResponseError as error:
             if gone(error):         # by an attempt whose answer was lost, perhaps
                 return

@@ -224,7 +224,11 @@ class Dump:
             if number not in self.pieces:
                 return '%s is missing' % s3.quoted(piece_key(self.key, self.layout, number))
         last = len(self.pieces) - 1
-        if self.layout == '.volume_' and (last or self.ends):
+        if self.layout == '.volume_' and not (last or self.ends):
+            if 0 < self.volume_size <= self.size:
+                return 'it is not whole: as large as a volume can be, and neither a further one ' \
+                    'nor an end mark is there'
+        elif self.layout == '.volume_':
             if not self.ends:
                 return 'its end mark is missing, so further volumes may be'
             if list(self.ends) != [last]:
@@ -1629,7 +1633,7 @@ def undelete(bucket, args):
     dumps = [find_by_key(bucket, args.key)] if args.key is not None else [
         one for found, _, _ in find_sections(bucket, args)[1] for one in meant(args, found)]
     for one in filter(lambda one: one.deleted, dumps):
-        reason, markers = find_markers(bucket, without_strays(bucket, one))
+        reason, markers = find_markers(bucket, without_strays(bucket, one, alone=True))
         if reason:
             say('%s is left alone: %s' % (one, reason))
             failed = True

@@ -3596,6 +3596,12 @@ class FaultTests(ServerTestCase):
         def put_twice(client):
             return [client('PUT', '/bucket/key', b'', if_none_match='*').status for _ in range(2)]
 
+        def versions(client):
+            client.server.versioning = 'Enabled'
+            client('DELETE', '/bucket/0')
+            return re.findall(b'<(Version|DeleteMarker)>', client(
+                'GET', '/bucket?versions&prefix=0').body)
+
         whole = md5(b'data').hexdigest().encode()
         usual = md5(md5(b'data').digest()).hexdigest().encode() + b'-1'
         checks = (
@@ -3647,6 +3653,8 @@ class FaultTests(ServerTestCase):
                     b'EncodingType|<Key>.*?</Key>', client(
                         'GET', '/bucket?uploads&encoding-type=url').body)),
              (200, [b'<Key>k%3A</Key>'])),
+            (None, versions, [b'DeleteMarker', b'Version']),
+            ('markers-last', versions, [b'Version', b'DeleteMarker']),
             ('one-region', lambda client: b'InvalidLocationConstraint' in client(
                 'PUT', '/other', b'<CreateBucketConfiguration><LocationConstraint>eu-west-1'
                 b'</LocationConstraint></CreateBucketConfiguration>').body, True),

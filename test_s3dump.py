@@ -2873,7 +2873,12 @@ class UndeleteTests(VersionTestCase):
         result = self.run_program('undelete')
         self.assertEqual(result.status, 1)
         self.assertRegex(result.err, ' is left alone: .*volume_000001. is missing')
-        self.assertEqual(self.keys(), [])
+        for each in list(self.server.objects.stacks):
+            if each != key:
+                self.server.objects.keep(each, [])
+        result = self.run_program('undelete', '/home')
+        self.assertRegex(result.err, ' is left alone: it is not whole: as large as a volume can be')
+        self.assertEqual((result.status, self.keys()), (1, []))
 
     def test_without_versions_there_is_nothing_to_bring_back(self):
         self.server.versioning = ''
@@ -4768,6 +4773,24 @@ class CronTests(ProgramTestCase):
             self.configure(**more)
             self.must_fail(1, r'gave up after [0-9]+ attempts', 'dump', '/home', '0', *argv,
                            data=b'data')
+
+    # What runs the program where time passes only while it waits to try again
+    WAITING = in_python('import sys; sys.path.insert(0, %r); import s3; now = [0]\n'
+                        'init = s3.Bucket.__init__\n'
+                        's3.Bucket.__init__ = lambda *args, **more: init(\n'
+                        '    *args, **more, monotonic=lambda: now[0],\n'
+                        '    wait=lambda _, seconds: now.append(now.pop() + seconds))' % HERE)
+
+    def test_an_outage_of_hours_is_told_of_once_an_hour_though_it_is_to_be_quiet(self):
+        self.server.fault('PutObject', 'status', times=None)
+        result = self.run_program('-q', 'dump', '/home', '0', '--patience', '5h', data=b'data',
+                                  prefix=self.WAITING)
+        self.assertEqual(result.status, 1)
+        lines = result.err.splitlines()
+        self.assertEqual([re.sub('.*(nothing has moved.*)', r'\1', line) for line in lines[:-1]], [
+            'nothing has moved for %s: SlowDown (503); giving up after 5 h' % hours
+            for hours in ('60 min', '2 h', '3 h', '4 h')])
+        self.assertRegex(lines[-1], 'gave up after [0-9]+ attempts')
 
     def test_only_transfers_outlast_a_quarter_of_an_hour(self):
         for name in ('dump /home 0', 'restore /home 0', 'verify /home 0', 'check /home 0', 'list'):
