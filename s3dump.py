@@ -158,11 +158,6 @@ class Dump:
         (self.ends if layout == '.end_' else self.pieces)[number] = entry
 
     @property
-    def depth(self):
-        """Its level, 0 if it is a full dump."""
-        return max(0, int(self.labels.level))
-
-    @property
     def size(self):
         """Bytes of its data."""
         return sum([entry.size for entry in self.pieces.values()])
@@ -335,12 +330,13 @@ def recency(dump):
 
 
 def chains(dumps):
-    """Yield the list of what it takes to restore a dump, in that order and with itself at its end,
-    for each of *dumps*; don't keep the list, it changes.  As with dump(8), each of them builds upon
-    the one before it: the newest that is older, and of a lower level."""
+    """Yield, for each of *dumps*, the list of those that it takes to restore it, in order, itself
+    at the end.  As with dump(8), a dump builds upon the newest before it of a lower level.  It is
+    always the same list."""
     chain = []
     for one in sorted(dumps, key=lambda one: (one.labels[:2], recency(one))):
-        while chain and (chain[0].labels[:2] != one.labels[:2] or chain[-1].depth >= one.depth):
+        while chain and (chain[-1].labels[:2] != one.labels[:2]
+                         or int(chain[-1].labels.level) >= int(one.labels.level)):
             chain.pop()
         chain.append(one)
         yield chain
@@ -452,7 +448,7 @@ def no_dump(args, hint=''):
     """Return the Error that there is no dump with the labels of the command line."""
     return s3.Error('no dump of %s%s%s for host %s%s' % (
         s3.quoted(args.fs), ' level ' + args.level if args.level else '',
-        '%s of %s' % (' up to that' * args.chain, args.date) if args.date else '',
+        (' up to ' if args.chain else ' of ') + args.date if args.date else '',
         s3.printable(args.host), hint))
 
 
@@ -480,7 +476,7 @@ def find_chain(bucket, args):
     *_, chain = ([], *chains(well_dated(dumps) or dumps))
     if not chain:
         raise no_dump(args)
-    if chain[0].depth:
+    if int(chain[0].labels.level) > 0:
         raise s3.Error('%s builds upon a dump of level 0, and none is here' % chain[0])
     return [check_whole(without_strays(bucket, one, alone=True)) for one in chain]
 
@@ -491,7 +487,7 @@ def tell_base(one, section, quiet):
     section = [other for other in section if other is one or not other.misdated()]
     base = next(chain[-2:-1] for chain in chains(section) if chain[-1] is one)
     *_, chain = chains(section)
-    newest = [other for other in chain if other.depth < one.depth][-1:]
+    newest = [lower for lower in chain if int(lower.labels.level) < int(one.labels.level)][-1:]
     if not quiet:
         say('%s builds upon %s' % (one, *(base or ['no dump that is here'])))
     if newest != base:
@@ -645,8 +641,8 @@ def start(program, reading=None):
 
 
 def ended(process, accepted, outcome):
-    """Whether a program has ended; raises Error, that ends with *outcome*, if not with status 0 or
-    one that is accepted."""
+    """Whether a program has ended; raises Error, which ends with *outcome*, unless its status is 0
+    or accepted."""
     name = s3.printable(process.args[0])
     try:
         status = s3.exit_status(process)
@@ -655,10 +651,9 @@ def ended(process, accepted, outcome):
     if status is None:
         return False
     SIGNALS.poll()                  # a signal may be why it failed
-    if status < 0:
-        raise s3.Error('%s was ended by signal %d%s' % (name, -status, outcome))
     if status and status not in accepted:
-        raise s3.Error('%s ended with exit status %d%s' % (name, status, outcome))
+        raise s3.Error('%s %s %d%s' % (name, 'ended with exit status' if status > 0 else
+                                       'was ended by signal', abs(status), outcome))
     return True
 
 
@@ -778,8 +773,7 @@ class Sink:
 
 
 def write_out(view, descriptor=1, look=lambda: None):
-    """Write all of *view*, to standard output if no other, even if somebody made it not block; call
-    look() while nobody reads."""
+    """Write all of *view*, even if the descriptor doesn't block; call look() while nobody reads."""
     while len(view):
         with SIGNALS, contextlib.suppress(BlockingIOError):
             while not select.select([], [descriptor], [], 0.25)[1]:
@@ -1464,7 +1458,7 @@ def choose(bucket, args, groups):
         suspicious |= wrong
         for one in sorted(set(members).difference(going), key=recency):
             builders.update((base, one) for base in bases[one])
-            if one.depth and not bases[one] and not args.quiet:
+            if int(labels[2]) > 0 and not bases[one] and not args.quiet:
                 say('%s is kept, but there is no older dump of a lower level' % one)
     return doomed, suspicious
 

@@ -1760,8 +1760,8 @@ class CleanTests(ProgramTestCase):
 
     def test_a_file_system_without_dumps_is_told_so(self):
         self.place()
-        self.assertEqual(self.clean('1', '/hme').err, 's3dump: there is no dump of /hme of host %s: '
-                         'nothing to delete\n' % HOST)
+        self.assertEqual(self.clean('1', '/hme').err, 's3dump: there is no dump of /hme of host '
+                         '%s: nothing to delete\n' % HOST)
 
     def test_what_a_crash_left_goes_where_it_was_asked_for(self):
         for fs in ('/home', '/x'):
@@ -3232,8 +3232,8 @@ class Nights:
 
     SCHEMES = (lambda night: (0, 3, 2, 5, 4, 7, 6, 9, 8, 9)[night % 10],        # Tower of Hanoi
                lambda night: (0, 4, 3, 4, 2, 4, 3, 4, 1, 4, 3, 4, 2, 4, 3, 4)[night % 16],
-               lambda night: 0 if night % 14 == 0 else 1 if night % 7 == 0 else 2,  # a difference
-               lambda night: 0 if night % 14 == 0 else 1 + night % 7)           # upon the day before
+               lambda night: 0 if night % 14 == 0 else 1 if night % 7 == 0 else 2,
+               lambda night: 0 if night % 14 == 0 else 1 + night % 7)   # upon the night before
 
     def __init__(self, seed):
         self.chance = chance = random.Random(seed)
@@ -3958,9 +3958,9 @@ class IntoProgramTests(ProgramTestCase):
                 result = self.finish(self.into('echo said; ' + self.KEEP, *argv))
                 self.assertEqual((result.status, result.out), (0, b'said\n'), result.err)
                 self.assertTrue(self.whole() == data)
-                self.assertRegex(result.err, r'\A\Z' if argv else
-                                 r'\As3dump: restore %s: [^\n]*\(%d bytes?\)[^\n]*\n\Z' % (key, size))
-        self.succeed('retrieve', '/home', '0', '--', 'cmp', '-', os.path.join(self.folder, 'whole'))
+                self.assertRegex(result.err, r'\A\Z' if argv else r'\As3dump: restore %s: [^\n]*'
+                                 r'\(%d bytes?\)[^\n]*\n\Z' % (key, size))
+        self.succeed('retrieve', '/home', '0', '--', 'cmp', '-', self.folder + '/whole')
 
     def test_a_damaged_dump_never_ends(self):
         for size in (100, 3 << 20):
@@ -4130,15 +4130,15 @@ class ChainOfDumpsTests(ProgramTestCase):
         result = self.run_program('restore', '--chain', '/home', '--', 'sh', '-c',
                                   'grep -v tuesday || exit 7')
         self.assertEqual((result.status, result.out), (1, b'full \n'))
-        self.assertRegex(result.err, r'\As3dump: restore %s: [^\n]*\ns3dump: restore: sh ended with '
-                         r'exit status 7: %s is not restored\n\Z' % (self.full, self.tuesday))
+        self.assertRegex(result.err, r'\As3dump: restore %s: [^\n]*\ns3dump: restore: sh ended '
+                         r'with exit status 7: %s is not restored\n\Z' % (self.full, self.tuesday))
 
     def test_what_can_not_be_restored_at_all_is_not_begun(self):
         def refuse(status, message, *argv):
             self.assertEqual(self.must_fail(status, message, 'restore', '--chain', '/home', *argv,
                                             '--', 'echo', 'begun').out, b'')
 
-        refuse(1, "no dump of '/home' up to that of 2020-01-04 for host", '-w', '2020-01-04')
+        refuse(1, "no dump of '/home' up to 2020-01-04 for host", '-w', '2020-01-04')
         self.server.objects[self.tuesday].storage_class = 'GLACIER'
         self.server.objects[self.wednesday].storage_class = 'GLACIER'
         refuse(3, 'archived in GLACIER')
