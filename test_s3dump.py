@@ -4546,6 +4546,12 @@ class ReadmeTests(ProgramTestCase):
                 self.assertEqual(self.cron(command, environment), (0, b''))
         self.assertEqual(sorted(key.split(':')[1:3] for key in self.keys()), [
             ['/home', '0'], ['/home', '1'], ['pg', '0']])
+        back = tempfile.mkdtemp(dir=self.home)
+        with open(os.path.join(HERE, 'README'), encoding='utf-8') as file:
+            line = re.search('(?m)^    (s3dump.py restore --chain /home -- .*) -C /$', file.read())
+        status, said = self.cron('%s -C %s' % (line.group(1), back), environment)
+        self.assertEqual((status, said.count(b'\n')), (0, 2), said)
+        subprocess.check_call(['diff', '-r', os.path.join(tree, 'home'), back + '/home'])
         self.write_file('#!/bin/sh\nexit 1\n', dumper, 0o755)       # a producer that fails
         status, said = self.cron([one for one in commands if '$PG' in one][0], environment)
         self.assertEqual((status, len(self.keys())), (1, 3))
