@@ -3963,16 +3963,16 @@ class IntoProgramTests(ProgramTestCase):
         self.succeed('retrieve', '/home', '0', '--', 'cmp', '-', self.folder + '/whole')
 
     def test_a_damaged_dump_never_ends(self):
-        for size in (100, 3 << 20):
+        for size, script in (
+                (100, self.KEEP), (3 << 20, self.KEEP), (3 << 20, 'cat | { %s; }' % self.KEEP),
+                (3 << 20, 'trap "" TERM; ' + self.KEEP),
+                # one that goes on when the first of them has ended
+                (3 << 20, 'exec 3<&0; (trap "" TERM; %s) <&3 & wait' % self.KEEP)):
             key = self.place(size=size)
-            for script in (self.KEEP, 'cat | { %s; }' % self.KEEP,
-                           # none that goes on when the first of them has ended
-                           'exec 3<&0; (trap "" TERM; %s) <&3 & trap "" TERM; wait' % self.KEEP,
-                           'exec 3<&0; (trap "" TERM; %s) <&3 & wait' % self.KEEP):
-                with self.subTest(script, size=size):
-                    self.server.fault('GetObject', 'flip', at=5)
-                    self.refuse(re.escape(key) + '.*data are damaged', script)
-                    self.assertIsNone(self.whole())
+            with self.subTest(script, size=size):
+                self.server.fault('GetObject', 'flip', at=5)
+                self.refuse(re.escape(key) + '.*data are damaged', script)
+                self.assertIsNone(self.whole())
 
     def test_a_program_has_two_seconds_to_tidy_up(self):
         self.place(size=3 << 20)    # so that it runs when the last byte comes
@@ -4021,29 +4021,29 @@ class IntoProgramTests(ProgramTestCase):
 
     def test_a_signal_ends_the_program_too(self):
         self.place(size=100)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            for stall, script in ((True, self.KEEP), (False, 'cat > part; touch read; sleep 99'),
-                                  (True, 'trap "" TERM; touch read; ' + self.KEEP)):
-                with self.subTest(script, number=number):
-                    self.server.clear_faults()
-                    fault = self.server.fault('GetObject', 'stall', bytes=50)
-                    if not stall:
-                        fault.release.set()
-                    process = self.into(script)
-                    self.assertTrue(fault.event.wait(PATIENCE))
-                    read = os.path.join(self.folder, 'read')
-                    until(lambda: 'read' not in script or os.path.exists(read), 'it runs')
-                    start = time.monotonic()
-                    process.send_signal(number)
-                    if 'trap' in script:        # one more, while that is waited for
-                        process.send_signal(signal.SIGTERM)
-                    result = self.finish(process)       # when none has its standard error
-                    self.assertLess(time.monotonic() - start, 5)
-                    self.assertIn(result.status, (128 + number, 128 + signal.SIGTERM))
-                    self.assertRegex(result.err, r'\As3dump: ended by signal \d+\n\Z')
-                    self.assertIsNone(self.whole())
-                    if 'read' in script:
-                        os.remove(read)
+        for stall, number, script in (
+                (True, signal.SIGINT, self.KEEP), (True, signal.SIGHUP, self.KEEP),
+                (False, signal.SIGTERM, 'cat > part; touch read; sleep 99'),
+                (True, signal.SIGINT, 'trap "" TERM; touch read; ' + self.KEEP)):
+            with self.subTest(script, number=number):
+                fault = self.server.fault('GetObject', 'stall', bytes=50)
+                if not stall:
+                    fault.release.set()
+                process = self.into(script)
+                self.assertTrue(fault.event.wait(PATIENCE))
+                read = os.path.join(self.folder, 'read')
+                until(lambda: 'read' not in script or os.path.exists(read), 'it runs')
+                start = time.monotonic()
+                process.send_signal(number)
+                if 'trap' in script:            # one more, while that is waited for
+                    process.send_signal(signal.SIGTERM)
+                result = self.finish(process)   # when none has its standard error any more
+                self.assertLess(time.monotonic() - start, 5)
+                self.assertIn(result.status, (128 + number, 128 + signal.SIGTERM))
+                self.assertRegex(result.err, r'\As3dump: ended by signal \d+\n\Z')
+                self.assertIsNone(self.whole())
+                if 'read' in script:
+                    os.remove(read)
 
     def test_a_program_that_can_not_be_ended_is_warned_of(self):
         key = self.place(size=100)
