@@ -1726,6 +1726,12 @@ class CleanTests(ProgramTestCase):
         self.assertIn('level 0 is left alone', self.clean('2', status=1).err)
         self.assertLessEqual(set(real), set(self.keys()))
 
+    def test_bases_that_stay_are_none_that_would_go(self):
+        base = self.place(date='2020-01-01', size=1000)
+        kept = [self.place(level='1', date='2020-01-02'), self.place(date='2020-01-03')]
+        self.assertIn('%s is kept: %s' % (base, kept[0]), self.clean('1').err)
+        self.assertEqual(self.keys(), sorted([base] + kept))
+
     def test_a_base_that_is_missing_is_pointed_out(self):
         orphan = self.place(level='2', fs='/x', date='2020-01-05')
         self.place(fs='/x', date='2020-01-06')
@@ -3977,8 +3983,9 @@ class IntoProgramTests(ProgramTestCase):
     def test_a_program_has_two_seconds_to_tidy_up(self):
         self.place(size=3 << 20)    # so that it runs when the last byte comes
         self.server.fault('GetObject', 'flip', at=5)
-        self.refuse('damaged', 'trap "touch tidied; exit" TERM; exec 3<&0; cat <&3 >part & wait')
-        self.assertTrue(os.path.exists(os.path.join(self.folder, 'tidied')))
+        self.refuse('damaged', 'exec 3<&0; (trap "touch child; exit" TERM; cat <&3 >part & wait) & '
+                    'trap "touch parent; wait; exit" TERM; wait')
+        self.assertEqual(sorted(os.listdir(self.folder)), ['child', 'parent', 'part'])
 
     def test_nothing_is_started_for_what_can_not_be_restored(self):
         self.refuse('no dump of', 'touch whole')
@@ -4111,6 +4118,14 @@ class ChainOfDumpsTests(ProgramTestCase):
                 self.full, self.tuesday, self.wednesday])
         self.assertEqual(self.succeed('-q', 'restore', '--chain', '/home', '--', 'cat'),
                          (0, b'full tuesday wednesday ', ''))
+
+    def test_the_status_of_each_is_shown(self):
+        terminal = Terminal()
+        self.addCleanup(terminal.close)
+        self.server.fault('GetObject', 'stall', bytes=3,
+                          where=lambda exchange: exchange.key == self.tuesday)
+        self.start('restore', '--chain', '/home', '--', 'cat', stderr=terminal.slave)
+        terminal.read_until(r's3dump: restore [^\n]*\n[^\n]*  no answer for [2-9] s\r')
 
     def test_the_plan_is_printed_and_nothing_is_run(self):
         plan = [self.full, self.tuesday, self.wednesday]
