@@ -308,6 +308,19 @@ def recency(dump):
     return dump.labels.date, dump.stored, dump.labels.stamp or '', dump.key
 
 
+def chains(dumps):
+    """Yield, for each of *dumps*, the list of those that it takes to restore it, in order, itself
+    at the end.  As with dump(8), a dump builds upon the newest before it of a lower level.  It is
+    always the same list."""
+    chain = []
+    for one in sorted(dumps, key=lambda one: (one.labels[:2], recency(one))):
+        while chain and (chain[-1].labels[:2] != one.labels[:2]
+                         or int(chain[-1].labels.level) >= int(one.labels.level)):
+            chain.pop()
+        chain.append(one)
+        yield chain
+
+
 # ------------------------------------------------------------------- What is printed
 
 def tell(text):
@@ -394,9 +407,10 @@ def find_fs(bucket, args):
 
 
 def meant(args, dumps):
-    """Return those of *dumps* with the labels of the command line."""
-    return [one for one in dumps if one.labels[:3] == (args.host, args.fs, args.level)
-            and args.date in (None, one.labels.date)]
+    """Return those of *dumps* with the labels that the command line gives."""
+    given = None if args.all else args.host, args.fs, args.level, args.date
+    return [one for one in dumps if all(
+        label in (None, its) for label, its in zip(given, one.labels))]
 
 
 def find_all(bucket, args):
@@ -406,8 +420,9 @@ def find_all(bucket, args):
 
 
 def no_dump(args, hint='; `s3dump.py list` shows what is there'):
-    return s3.Error('no dump of %s level %s%s for host %s%s' % (
-        s3.quoted(args.fs), args.level, ' of ' + args.date if args.date else '',
+    return s3.Error('no dump of %s%s%s for host %s%s' % (
+        s3.quoted(args.fs), ' level ' + args.level if args.level else '',
+        (' up to ' if args.chain else ' of ') + args.date if args.date else '',
         s3.printable(args.host), hint))
 
 
@@ -427,27 +442,30 @@ def find(bucket, args):
     return without_strays(bucket, newest, alone=True)
 
 
+def find_chain(bucket, args):
+    """Return the Dumps that it takes to restore the newest one of FS, up to the date of the command
+    line, in that order; raises Error if they don't begin with a full one."""
+    dumps = [one for one in find_fs(bucket, args)[0]
+             if one.labels.date <= (args.date or one.labels.date)]
+    *_, chain = ([], *chains(well_dated(dumps) or dumps))
+    if not chain:
+        raise no_dump(args)
+    if int(chain[0].labels.level) > 0:
+        raise s3.Error('%s builds upon a dump of level 0, and none is here' % chain[0])
+    return [check_whole(without_strays(bucket, one, alone=True)) for one in chain]
+
+
 def tell_base(one, section, quiet):
     """Say which dump this one builds upon, and warn of a newer one of a lower level: after that,
     `tar -g /dev/null` would delete files."""
-    section = [other for other in section if not other.misdated()]
-    base = base_of(one, section)
-    newest = max(lower_ones(one, section), key=recency, default=None)
+    section = [other for other in section if other is one or not other.misdated()]
+    base = next(chain[-2:-1] for chain in chains(section) if chain[-1] is one)
+    *_, chain = chains(section)
+    newest = [lower for lower in chain if int(lower.labels.level) < int(one.labels.level)][-1:]
     if not quiet:
-        say('%s builds upon %s' % (one, base or 'no dump that is here'))
-    if newest is not base:
-        say('warning: %s is newer, and %s does not build upon it' % (newest, one))
-
-
-def lower_ones(one, dumps):
-    return [other for other in dumps if other.labels[:2] == one.labels[:2]
-            and int(other.labels.level) < int(one.labels.level)]
-
-
-def base_of(one, dumps):
-    """Return the Dump that *one* builds upon, as with dump(8), or None if that is not here."""
-    return max((other for other in lower_ones(one, dumps) if recency(other) < recency(one)),
-               key=recency, default=None)
+        say('%s builds upon %s' % (one, *(base or ['no dump that is here'])))
+    if newest != base:
+        say('warning: %s is newer, and %s does not build upon it' % (*newest, one))
 
 
 def well_dated(dumps):
@@ -514,13 +532,14 @@ class Signals:
     pending = None                  # the number of one that came and hasn't ended us yet
     came = False
     before_end = staticmethod(lambda: None)     # called before the program ends
+    second = signal.SIG_DFL         # what is done about another one
     _waiting = False                # whether the handler may raise
 
     def catch(self):
         """Let signals end us, except ignored ones, as under nohup or in a job with &."""
         def stop(number, frame):
             for each in caught:
-                signal.signal(each, signal.SIG_DFL)
+                signal.signal(each, self.second)
             self.pending, self.came = number, True
             if self._waiting:
                 raise Stopped(number)
@@ -578,6 +597,36 @@ def wide_pipe(descriptor):
             fcntl.fcntl(descriptor, 1031, 1 << 20)      # F_SETPIPE_SZ
 
 
+def start(program, reading=None):
+    """Return the subprocess.Popen of a program whose output comes through a pipe, or which reads
+    from a descriptor, in a session of its own, so that all of it can be ended."""
+    global subprocess               # here, for most dumps come through a pipe
+    import subprocess
+    try:
+        return subprocess.Popen(program, bufsize=0, stdin=reading, start_new_session=bool(reading),
+                                stdout=None if reading else subprocess.PIPE)
+    except (OSError, ValueError) as error:
+        raise s3.Error('cannot start %s: %s' % (
+            s3.printable(program[0]), getattr(error, 'strerror', None) or error))
+
+
+def ended(process, accepted, outcome):
+    """Whether a program has ended; raises Error, which ends with *outcome*, unless its status is 0
+    or accepted."""
+    name = s3.printable(process.args[0])
+    try:
+        status = s3.exit_status(process)
+    except ChildProcessError:
+        raise s3.Error('how %s ended is not known%s' % (name, outcome))
+    if status is None:
+        return False
+    SIGNALS.poll()                  # a signal may be why it failed
+    if status and status not in accepted:
+        raise s3.Error('%s %s %d%s' % (name, 'ended with exit status' if status > 0 else
+                                       'was ended by signal', abs(status), outcome))
+    return True
+
+
 class Source:
     """Where a dump comes from: standard input, or the output of a program.  readinto() raises
     rather than ends unless the stream is known to be whole."""
@@ -587,15 +636,9 @@ class Source:
     _process = _due = None          # _due: when the process must have ended
 
     def __init__(self, program, accepted, min_size):
-        self._program, self._accepted, self._min_size = program, accepted, min_size
+        self._accepted, self._min_size = accepted, min_size
         if program:
-            global subprocess       # here, for most dumps come through a pipe
-            import subprocess
-            try:
-                self._process = subprocess.Popen(program, stdout=subprocess.PIPE, bufsize=0)
-            except (OSError, ValueError) as error:
-                raise s3.Error('cannot start %s: %s' % (
-                    s3.printable(program[0]), getattr(error, 'strerror', None) or error))
+            self._process = start(program)
             self._raw = self._process.stdout
         else:
             self._raw = open(0, 'rb', buffering=0, closefd=False)
@@ -616,19 +659,8 @@ class Source:
 
     def _ended(self):
         """Whether this is the end of a whole stream; False while the program runs on."""
-        if self._process:
-            name = s3.printable(self._program[0])
-            try:
-                status = s3.exit_status(self._process)
-            except ChildProcessError:
-                raise s3.Error('how %s ended is not known: nothing is stored' % name)
-            if status is None:
-                return False
-            SIGNALS.poll()          # a signal may be why the program failed
-            if status < 0:
-                raise s3.Error('%s was ended by signal %d: nothing is stored' % (name, -status))
-            if status and status not in self._accepted:
-                raise s3.Error('%s ended with exit status %d: nothing is stored' % (name, status))
+        if self._process and not ended(self._process, self._accepted, ': nothing is stored'):
+            return False
         if self.size < self._min_size:
             raise s3.Error('the stream has %s, less than --min-size %d: nothing is stored'
                            % (counted(self.size, 'byte'), self._min_size))
@@ -652,12 +684,67 @@ class Source:
                 self._process.wait()
 
 
-def write_out(view):
-    """Write all of *view* to standard output, even if somebody made it not block."""
+class Sink:
+    """Where a dump goes to: standard output, or a program, which sees the end of it in finish()."""
+
+    def __init__(self, program, accepted, found):
+        self._accepted, self._outcome = accepted, ': %s is not restored' % found
+        self._process, self._to = None, 1
+        if program:
+            self._from, self._to = os.pipe()    # we keep both, to see what it leaves unread
+            self._process = start(program, self._from)
+            os.set_blocking(self._to, False)
+            SIGNALS.second = signal.SIG_IGN     # that would show the program an end
+        wide_pipe(self._to)
+
+    def write(self, view):
+        write_out(view, self._to, self._ended)
+
+    def _ended(self, closed=False):
+        """Whether the program has ended; raises Error if it failed, or has not read all."""
+        if not self._process or not ended(self._process, self._accepted, self._outcome):
+            return False
+        if not closed or os.read(self._from, 1):
+            raise s3.Error('%s ended before it had read all%s' % (
+                s3.printable(self._process.args[0]), self._outcome))
+        return True
+
+    def finish(self):
+        """Show that this is the end; returns when the reader is done with it, and did well."""
+        if not self._process:
+            return os.close(os.dup(1))  # some file systems tell only now that they are full
+        os.close(self._to)
+        while not self._ended(closed=True):
+            with SIGNALS:
+                time.sleep(0.05)
+        os.close(self._from)
+        self._process = None
+
+    def close(self):
+        """End the program and all its group, unless it did well, before they see an end."""
+        if not self._process:
+            return
+        due = time.monotonic() + 2
+        with contextlib.suppress(OSError):      # nobody is left
+            os.killpg(self._process.pid, signal.SIGTERM)
+            while time.monotonic() < due:
+                self._process.poll()
+                os.killpg(self._process.pid, 0)
+                time.sleep(0.02)
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        if self._process.poll() is None:
+            say('warning: %s can not be ended, and may take what it has for a whole dump'
+                % s3.printable(self._process.args[0]))
+
+
+def write_out(view, descriptor=1, look=lambda: None):
+    """Write all of *view*, even if the descriptor doesn't block; call look() while nobody reads."""
     while len(view):
         with SIGNALS, contextlib.suppress(BlockingIOError):
-            select.select([], [1], [])
-            view = view[os.write(1, view):]
+            while not select.select([], [descriptor], [], 0.25)[1]:
+                look()
+            view = view[os.write(descriptor, view):]
 
 
 def read_in():
@@ -684,6 +771,8 @@ class Status:
 
     def begin(self, total):
         """Show a transfer from now on.  total: bytes, or 0 if unknown."""
+        if not self._thread:
+            self.resume()           # after the one before it
         self._start, self._total = time.monotonic(), total
         self._before = self._bucket.limit.moved - self._bucket.tally.wasted
         self._recent = collections.deque([(self._start, 0)], 10)
@@ -820,7 +909,11 @@ def refuse_existing(bucket, args, key):
 
 def find_whole(bucket, args):
     """Return the Dump that the command line means; raises IntegrityError if it isn't whole."""
-    found = find(bucket, args)
+    return check_whole(find(bucket, args))
+
+
+def check_whole(found):
+    """Return the Dump; raises IntegrityError if it isn't whole, as far as names and sizes tell."""
     problem = found.problem()
     if problem:
         raise s3.IntegrityError('%s: %s' % (s3.quoted(found.key), problem))
@@ -830,17 +923,23 @@ def find_whole(bucket, args):
     return found
 
 
-def read_back(bucket, args, write):
-    """Download the Dump to *write*(view); returns it, and how it was checked."""
-    found = find_whole(bucket, args)
-    if args.thaw:
-        thaw(bucket, args, found)
+def check_readable(bucket, found):
+    """Raise IntegrityError or ArchivedError if not all of the Dump can be read now."""
+    for key in found.keys:
+        bucket.head_whole(key, bool(found.ends))
+
+
+def read_back(bucket, args, found, write, finish=lambda: None):
+    """Download the Dump to *write*(view), and call finish() if it is good; returns how it was
+    checked."""
     args.status.begin(found.size)
     proof = bucket.download(found.keys, write, ended=bool(found.ends))
+    with bucket.tally.waiting(found, 'the reader'):
+        finish()
     args.status.summary('%s %s' % (args.name, found), found.size, counted(
         len(found.pieces), 'volume' if found.layout == '.volume_' else 'chunk'),
         'checked: ' + proof)
-    return found, proof
+    return proof
 
 
 # How long Amazon takes.  Source: Amazon S3 User Guide, "Understanding archive retrieval options".
@@ -848,23 +947,24 @@ THAW_TIMES = {'expedited': '5 minutes', 'standard': '5 hours', 'bulk': '12 hours
               'DEEP_ARCHIVE standard': '12 hours', 'DEEP_ARCHIVE bulk': '48 hours'}
 
 
-def thaw(bucket, args, found):
-    """Ask for an archived dump to be made readable; returns when it is readable, and raises
+def thaw(bucket, args, dumps):
+    """Ask for archived dumps to be made readable; returns when they are readable, and raises
     ArchivedError until then, unless --wait."""
-    tier = args.tier or 'standard'
+    tier, keys = args.tier or 'standard', [key for one in dumps for key in one.keys]
     for pause in itertools.chain((1, 2, 4, 8, 16, 32, 64, 128), itertools.repeat(300)):
-        heads = ((key, bucket.head_object(key)) for key in found.keys)
+        heads = ((key, bucket.head_object(key)) for key in keys)
         archived = [(key, head) for key, head in heads if not bucket.readable(key, head)]
         if not archived:
             return
         if pause > 60 and not all(head.restoring for _, head in archived):
-            raise s3.Error('%s was asked for, but the server does not make it readable' % found)
+            raise s3.Error('%s was asked for, but the server does not make it readable'
+                           % s3.quoted(archived[0][0]))
         for key, head in archived:
             if pause == 1 and not head.restoring:
                 bucket.restore_object(key, args.thaw if head.storage_class != 'INTELLIGENT_TIERING'
                                       else None, tier.capitalize())
         text = '%s was asked for (%s): %d of its %s cannot be read yet; that takes up to %s' % (
-            found, tier, len(archived), counted(len(found.pieces), 'object'),
+            ' with '.join(map(str, dumps)), tier, len(archived), counted(len(keys), 'object'),
             THAW_TIMES.get('%s %s' % (head.storage_class, tier), THAW_TIMES[tier]))
         if not args.wait:
             raise s3.ArchivedError(text + '; repeat the command then')
@@ -875,15 +975,30 @@ def thaw(bucket, args, found):
 
 
 def restore(bucket, args):
-    if os.isatty(1):
+    """Or into PROGRAM, which sees the end of it only if the dump is good.  With
+    --chain FS it runs once for each dump that is needed, in order: the newest of
+    level 0, and what builds upon it."""
+    plan_only = args.dry_run or (args.chain and not args.program)
+    if not (args.program or plan_only) and os.isatty(1):
         raise UsageError('restore writes a stream: pipe it into a program or a file')
-    wide_pipe(1)
-    read_back(bucket, args, write_out)
-    os.close(os.dup(1))             # some file systems tell only now that they are full
+    dumps = find_chain(bucket, args) if args.chain else [find_whole(bucket, args)]
+    if plan_only:
+        return print_out('\n'.join('would restore %s, %s' % (one, human(one.size))
+                                   for one in dumps))
+    if args.thaw:
+        thaw(bucket, args, dumps)
+    for one in dumps if args.program else ():
+        check_readable(bucket, one)     # before any of them is restored
+    for one in dumps:
+        with contextlib.closing(Sink(args.program, args.accept_status, one)) as sink:
+            read_back(bucket, args, one, sink.write, sink.finish)
 
 
 def verify(bucket, args):
-    found, proof = read_back(bucket, args, lambda view: None)
+    found = find_whole(bucket, args)
+    if args.thaw:
+        thaw(bucket, args, [found])
+    proof = read_back(bucket, args, found, lambda view: None)
     if args.json:
         print_out(to_json(key=found.key, size=found.size, verified=proof))
 
@@ -898,8 +1013,7 @@ CURL = ('with these lines in the file urls, and room for the largest object in t
 
 def url(bucket, args):
     found = find_whole(bucket, args)
-    for key in found.keys:
-        bucket.head_whole(key, bool(found.ends))
+    check_readable(bucket, found)
     expires = bucket.credentials.get(bucket).expires
     if expires is not None and expires < bucket.now() + args.expires:
         say('warning: the URLs end with the credentials that sign them, at %s' % utc(expires))
@@ -1205,17 +1319,18 @@ def plan(dumps, last, counts):
 
 
 def clean(bucket, args):
-    """N of each file system and level are kept, and those that --keep-... keep; N or
-    these may be left out."""
-    prefix = '' if args.all else args.host + ':'
-    dumps, orphans, _ = group(bucket.list_objects(prefix))
+    """N of each file system and level are kept, or of FS and LEVEL, and those that
+    --keep-... keep; N or these may be left out.  What a dump that stays builds
+    upon stays, too."""
+    prefix, found = find_sections(bucket, args)
+    found = list(found)
+    dumps = [one for each, _, _ in found for one in each if args.fs in (None, one.labels.fs)]
+    orphans = meant(args, [one for _, each, _ in found for one in each])
     if not dumps:
         point_out_hosts(bucket, args)
-    groups = whole_ones(bucket, dumps)
-    doomed, failed = choose(bucket, args, groups)
+    doomed, failed = choose(bucket, args, whole_ones(bucket, dumps))
     if not args.quiet:
         point_out_minimums(bucket, doomed)
-        point_out_bases(groups, doomed)
     going = [('%s, %s' % (one, human(one.size)), bucket.delete_listed, one.entries)
              for one in doomed]
     going += unfinished_things(bucket, args, prefix, orphans)
@@ -1229,7 +1344,8 @@ def clean(bucket, args):
         raise s3.Error('nothing was deleted')
     elif not (going or failed or args.quiet):
         say('%snothing to delete' % ('' if dumps or args.all else (
-            'there is no dump of host %s: ' % s3.printable(args.host))))
+            'there is no dump of %shost %s: ' % (s3.printable(args.fs) + ' of ' if args.fs else '',
+                                                s3.printable(args.host)))))
     else:
         failed |= not all([remove(args, *one) for one in going])
     point_out_versions(bucket, args)
@@ -1244,7 +1360,7 @@ def unfinished_things(bucket, args, prefix, orphans):
         if one.youngest < before and not locked(bucket, one, args.quiet):
             yield 'the orphans of %s' % one, bucket.delete_listed, one.entries
     for upload in unfinished(bucket, prefix):
-        if upload.initiated <= before and not group([upload])[2]:
+        if upload.initiated <= before and meant(args, itertools.chain(*group([upload])[:2])):
             yield ('an unfinished upload of %s' % s3.printable(upload.key),
                    bucket.abort_multipart_upload, [upload])
 
@@ -1262,28 +1378,51 @@ def whole_ones(bucket, dumps):
 
 
 def choose(bucket, args, groups):
-    """Return the dumps that go, and whether some stay against the rules because their sizes look
-    wrong; report those."""
-    doomed, suspicious = [], False
-    for labels, members in sorted(groups.items()):
-        planned = plan(members, args.count or 0, args.keep)
-        kept = [one for one, reasons in planned if reasons]
-        going = [one for one, reasons in planned if not reasons]
-        ratio = 0 if args.force else min_ratio(args, labels[2])
-        if going and median(kept) < ratio * weighted_median(going):
-            say('%s %s level %s is left alone: what would be kept is less than %g times as large '
-                'as what would go; --force deletes it' % (
-                    s3.printable(labels[0]), s3.printable(labels[1]), labels[2], ratio))
-            suspicious = True
-            continue
-        for one, reasons in planned:
-            if not reasons and locked(bucket, one, args.quiet):
-                reasons.append('locked')
-            if args.dry_run:
-                print_out('%-4s %s  %8s  %s' % ('keep' if reasons else 'go', one,
-                                                human(one.size), ', '.join(reasons)))
-        doomed += [one for one, reasons in planned if not reasons]
+    """Return the dumps that go, those of the highest levels first, and whether some stay against
+    the rules because their sizes look wrong."""
+    bases = {chain[-1]: chain[-2:-1] for chain in chains(
+        itertools.chain.from_iterable(groups.values()))}
+    doomed, suspicious, builders = [], False, {}
+    for labels, members in sorted(groups.items(), key=lambda item: (
+            item[0][:2], -int(item[0][2]), item[0])):
+        going, wrong = choose_of_level(bucket, args, labels, members, builders)
+        doomed += going
+        suspicious |= wrong
+        for one in sorted(set(members).difference(going), key=recency):
+            builders.update((base, one) for base in bases[one])
+            if int(labels[2]) > 0 and not bases[one] and not args.quiet:
+                say('%s is kept, but there is no older dump of a lower level' % one)
     return doomed, suspicious
+
+
+def choose_of_level(bucket, args, labels, members, builders):
+    """Do the same for the dumps of one level; report what stays against the rules.
+
+    builders: {a dump that others build upon which stay: the newest of those}.
+    """
+    if args.level not in (None, labels[2]):
+        return [], False
+    planned = plan(members, args.count or 0, args.keep)
+    kept = [one for one, reasons in planned if reasons]     # bases aside: a thief can choose them
+    going = [one for one, reasons in planned if not reasons and (args.force or one not in builders)]
+    ratio = 0 if args.force else min_ratio(args, labels[2])
+    if going and median(kept) < ratio * weighted_median(going):
+        say('%s %s level %s is left alone: what would be kept is less than %g times as large '
+            'as what would go; --force deletes it' % (
+                s3.printable(labels[0]), s3.printable(labels[1]), labels[2], ratio))
+        return [], True
+    for one, reasons in planned:
+        if not reasons and one in builders:
+            if not args.quiet:
+                say('%s %s: %s builds upon it' % (
+                    one, 'goes all the same' if args.force else 'is kept', builders[one]))
+            reasons += ['base'] * (not args.force)
+        if not reasons and locked(bucket, one, args.quiet):
+            reasons.append('locked')
+        if args.dry_run:
+            print_out('%-4s %s  %8s  %s' % ('keep' if reasons else 'go', one,
+                                            human(one.size), ', '.join(reasons)))
+    return [one for one, reasons in planned if not reasons], False
 
 
 def min_ratio(args, level):
@@ -1298,18 +1437,6 @@ def point_out_minimums(bucket, doomed):
         if until > bucket.now():
             say('%s is billed until %s all the same, as the class %s has it' % (
                 one, utc(until)[:10], s3.printable(one.storage_class)))
-
-
-def point_out_bases(groups, doomed):
-    """Say which incremental dumps that are kept lack the dump that they build upon."""
-    gone, dumps = set(doomed), list(itertools.chain.from_iterable(groups.values()))
-    for one in sorted(dumps, key=lambda one: (one.labels[:3], recency(one))):
-        if int(one.labels.level) <= 0 or one in gone:
-            continue
-        base = base_of(one, dumps)
-        if base is None or base in gone:
-            say('%s is kept, but %s' % (one, 'its base goes: %s' % base if base else
-                                        'there is no older dump of a lower level'))
 
 
 def median(dumps):
@@ -1419,10 +1546,9 @@ def undelete(bucket, args):
     """In a bucket that keeps versions: the dumps that were there at TIME, or
     without --at all that are hidden now.
     """
-    given, going, failed = (args.fs, args.level, args.date), [], False
+    going, failed = [], False
     dumps = [find_by_key(bucket, args.key)] if args.key is not None else [
-        one for found, _, _ in find_sections(bucket, args)[1] for one in found
-        if all(label in (None, its) for label, its in zip(given, one.labels[1:]))]
+        one for found, _, _ in find_sections(bucket, args)[1] for one in meant(args, found)]
     for one in filter(lambda one: one.deleted, dumps):
         reason, markers = find_markers(bucket, without_strays(bucket, one, alone=True))
         if reason:
@@ -1495,12 +1621,12 @@ def point_out_versions(bucket, args):
 
 COMMANDS = {                        # the function, the arguments, and what --help says
     'dump': (dump, 'FS LEVEL [-- PROGRAM...]', 'store a stream, or the output of PROGRAM'),
-    'restore': (restore, 'FS LEVEL', 'write the newest dump to standard output'),
+    'restore': (restore, 'FS LEVEL [-- PROGRAM...]', 'write the newest dump to standard output'),
     'verify': (verify, 'FS LEVEL', 'read the newest dump back, and check it'),
     'list': (list_dumps, '[FS]', 'print the dumps of this host and their cost'),
     'delete': (delete, 'FS LEVEL', 'delete the dump of today, or of -w DATE'),
     'undelete': (undelete, '[FS [LEVEL]]', 'bring back what was deleted'),
-    'clean': (clean, '[N]', 'delete all dumps but the newest N'),
+    'clean': (clean, '[N] [FS [LEVEL]]', 'delete all dumps but the newest N'),
     'check': (check, 'FS LEVEL', 'tell whether the newest dump is good'),
     'init': (init, '', 'create the bucket if need be, and try it'),
     'url': (url, 'FS LEVEL', 'print URLs of the newest dump, for curl'),
@@ -1553,13 +1679,14 @@ OPTIONS = (
     option('dump', '-i --infrequent-access', help='storage class STANDARD_IA'),
     option('dump', '--storage-class', 'CLASS', 'any storage class', s3.parse_word),
     option('dump', '--min-size', 'SIZE', 'fail if the stream is shorter', s3.parse_size, 0),
-    option('dump', '--accept-status', 'N,N', 'exit statuses of PROGRAM, besides 0, that will do',
-           parse_statuses, ()),
     option('dump', '--fixed-key', help='store as HOST:FS:LEVEL:DATE'),
     option('dump', '--overwrite', help='let -k KEY or --fixed-key replace an object'),
     option('dump', '--retain', 'DAYS', 'lock the dump for so long (Object Lock)', parse_days),
     option('dump', '--retain-mode', 'MODE', 'governance (the default) or compliance',
            s3.one_of('governance', 'compliance')),
+    option('dump restore', '--accept-status', 'N,N', 'exit statuses of PROGRAM, besides 0, that '
+           'will do', parse_statuses, ()),
+    option('restore', '--chain', help='FS alone: all dumps that are needed, in order'),
     option('restore verify', '--thaw', 'DAYS', 'make an archived dump readable', parse_days),
     option('restore verify', '--tier', 'TIER', 'how fast: expedited, standard or bulk',
            s3.one_of('expedited', 'standard', 'bulk')),
@@ -1572,8 +1699,8 @@ OPTIONS = (
     option('list', '--locks', help='until when each dump is locked'),
     option('list dump verify check', '--json', help='for machines'),
     option('delete undelete clean', '-y --yes', help='do not ask'),
-    option('delete undelete clean', '-n --dry-run', help='say what would be done'),
-    option('clean', '--force', help='even if what is kept looks too small'),
+    option('delete undelete clean restore', '-n --dry-run', help='say what would be done'),
+    option('clean', '--force', help='also what is needed, or looks too large to go'),
     *(option('clean', '--keep-' + rule, 'N', 'keep N %s dumps' % rule, parse_count)
       for rule, _ in RULES),
     option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h)', parse_time, 93600),
@@ -1634,7 +1761,7 @@ def parse(argv):
         if not words:
             raise UsageError('no command: ' + ', '.join(COMMANDS))
         args.program = argv[len(before) + 1:]
-        if args.name != 'dump':
+        if args.name not in ('dump', 'restore'):
             words += map(parse_text, args.program)
         elif argv == [*before, '--']:
             raise UsageError('no program after --')
@@ -1683,7 +1810,6 @@ def check_options(args, words):
                 raise UsageError('%s takes no %s' % (args.name, each.flags[-1]))
             setattr(args, name, None)
     check_words(args, words)
-    args.keep = {rule: getattr(args, 'keep_' + rule) for rule, _ in RULES}
     for wrong, text in (
             (args.key == '', 'the key is empty'),
             (args.key and (args.fixed_key or args.date and args.name not in ORIGINAL),
@@ -1694,6 +1820,7 @@ def check_options(args, words):
             (args.retain_mode and not args.retain, '--retain-mode needs --retain'),
             (args.tier and not args.thaw, '--tier needs --thaw'),
             (args.wait and not args.thaw, '--wait needs --thaw'),
+            (args.chain and args.key is not None, '--chain takes FS, not -k KEY'),
             (args.json and args.long, 'list takes --json or --long, not both'),
             (args.at and args.deleted, 'list takes --at or --deleted, not both'),
             (args.name == 'clean' and not (args.count or any(args.keep.values())),
@@ -1710,7 +1837,12 @@ def check_words(args, words):
     """Set fs, level and count from the words after the command."""
     usage = COMMANDS[args.name][1]
     names = re.findall(r'\b(?:FS|LEVEL|N)\b', usage)
-    if args.key is not None:
+    args.keep = {rule: getattr(args, 'keep_' + rule) for rule, _ in RULES}
+    if any(args.keep.values()) and not re.match('0*[1-9][0-9]*\\Z', ''.join(words[:1])):
+        names.remove('N')
+    if args.chain:
+        names, usage = ['FS'], '--chain FS [-- PROGRAM...]'
+    elif args.key is not None:
         names, usage = [], '-k KEY, or %s, not both' % usage
     if not (0 if usage.startswith('[') else len(names)) <= len(words) <= len(names):
         raise UsageError('%s takes %s' % (args.name, usage or 'no arguments'))
