@@ -3006,7 +3006,7 @@ class Bucket:
             if self.endpoint.scheme == 'https':
                 headers[PAYLOAD_HASH] = UNSIGNED_PAYLOAD
 
-    def is_ours(self, key, dump_id, size, patience=LOOK_PATIENCE):
+    def is_ours(self, key, dump_id, size):
         """Whether the object under *key* is the one that we wrote; None if we can't look."""
         try:
             head = self.exists(key, LOOK_PATIENCE)
