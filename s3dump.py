@@ -219,6 +219,10 @@ class Dump:
             if number not in self.pieces:
                 return '%s is missing' % s3.quoted(piece_key(self.key, self.layout, number))
         last = len(self.pieces) - 1
+        if self.layout == '.volume_' and not (last or self.ends) and (
+                0 < self.volume_size <= self.size):
+            return 'it is as large as its volume can be, and neither a further volume nor an end ' \
+                'mark is there'
         if self.layout == '.volume_' and (last or self.ends):
             if not self.ends:
                 return 'its end mark is missing, so further volumes may be'
@@ -867,7 +871,7 @@ def find_whole(bucket, args):
     found = find(bucket, args)
     problem = found.problem()
     if problem:
-        raise s3.IntegrityError('%s: %s' % (s3.quoted(found.key), problem))
+        raise s3.IntegrityError('%s is not whole: %s' % (s3.quoted(found.key), problem))
     if found.bare and (len(found.entries) > 1 or (found.labels and found.labels.stamp)):
         say('warning: %s has no metadata, as if copied without: it is taken for whole by the '
             'names and sizes of its objects' % found)
@@ -1401,64 +1405,223 @@ def weighted_median(dumps):
 
 # ------------------------------------------------------------------------ Monitoring
 
+SHORTEST_LIMIT = 26 * 3600          # seconds: what runs every night may begin late, or take long
+Verdict = collections.namedtuple('Verdict', 'labels newest earlier limit due severity reason')
+Verdict.__new__.__defaults__ = None, (), None, None, 2, 'there is no dump'
+Verdict.__doc__ = """On a group: the dumps with the same labels, (host, fs, level).
+
+    newest: a Dump, or None; earlier: up to ten before it; limit: how old it may be, in seconds, or
+    None; due: when it will be too old, in seconds since the epoch, or None; severity: 0, 1, 2 or 3,
+    as with Nagios, and None for a retired group; reason: what is wrong, or ''."""
+
+
 def check(bucket, args):
     """tell whether the newest dump is good
 
-    That is whole, not older than --max-age, and not much smaller than those before it.
+    That is whole, not older than --max-age, and not much smaller than those before
+    it.  Without LEVEL all dumps of this host are checked, and with -a those of all
+    hosts: each file system and level by its own rhythm.
     """
-    newest, under_way = None, []
+    alone = not (args.all or args.expect or args.level is None)
+    of_all = Verdict((None if args.all else args.host, args.fs, args.level))
+    if alone:
+        args.expect = {of_all.labels: SHORTEST_LIMIT if args.max_age is None else args.max_age}
+    begun = ()
     try:
-        dumps = find_all(bucket, args)
-        dumps = well_dated(dumps) or dumps
-        dumps.sort(key=lambda one: (one.stored, recency(one)), reverse=True)
-        newest = without_strays(bucket, dumps[0]) if dumps else None
-        reason = why_not(bucket, args, newest, dumps[1:11]) if newest else 'there is no dump'
-        prefix = ':'.join([args.host, args.fs, args.level, ''])
-        under_way = [upload.initiated for upload in unfinished(bucket, prefix)
-                     if upload.initiated > seen_at(bucket) - args.max_age]
+        verdicts = find_verdicts(bucket, args, alone) or [of_all]
+        if any(each.severity for each in verdicts):
+            begun = unfinished(bucket, ':'.join([*of_all.labels, '']) if alone else '')
     except s3.Error as error:
-        reason = 'the state of the dumps is unknown: %s' % error
-    now = seen_at(bucket)
-    line = '%s: %s level %s of %s: %s' % (
-        'FAILED' if reason else 'OK', s3.printable(args.fs), args.level, s3.printable(args.host),
-        reason or 'the newest dump is good')
+        if args.metrics or args.nagios:
+            raise
+        verdicts = [of_all._replace(
+            severity=3, reason='the state of the dumps is unknown: %s' % error)]
+    many = not alone and verdicts[0].labels[2] is not None
+    return print_verdicts(bucket, args, verdicts, many, begun)
+
+
+def find_verdicts(bucket, args, alone):
+    """Return the Verdicts on all groups that the command line means; alone: on one."""
+    def wanted(labels):
+        return args.fs in (None, labels[1]) and args.level in (None, labels[2])
+
+    expected = {labels: args.max_age if age is None else age
+                for labels, age in args.expect.items() if wanted(labels)}
+    hosts = {args.host, *(labels[0] for labels in expected if not args.all)}
+    found = [find_all(bucket, args)] if alone else (
+        dumps for host in sorted(hosts) for dumps, _, _ in find_sections(
+            bucket, argparse.Namespace(**dict(vars(args), host=host)))[1])
+    verdicts = [each for dumps in found for each in assess(
+        args, dumps, expected, seen_at(bucket)) if wanted(each.labels)]
+    verdicts += map(Verdict, set(expected).difference(each.labels for each in verdicts))
+    verdicts.sort(key=lambda each: (each.labels[:2], int(each.labels[2]), each.labels))
+    look_at(bucket, args, [each.newest for each in verdicts if each.severity == 0], alone)
+    return [fault(bucket, args, each) if each.severity == 0 else each for each in verdicts]
+
+
+def assess(args, dumps, expected, now):
+    """Yield a Verdict on each group of *dumps*, all of one file system: retired, or no fault yet.
+
+    expected: {labels: how old the newest may be, or None} of the groups that do not retire.
+    """
+    dated, groups = well_dated(dumps), collections.defaultdict(list)
+    for one in dumps:
+        groups[one.labels[:3]].append(one)
+    for labels, members in groups.items():
+        # with a wrong server clock none is well dated: take all
+        members = sorted(set(members).intersection(dated) or members, reverse=True,
+                         key=lambda one: (one.stored, recency(one)))
+        times, limit = [one.stored for one in members], expected.get(labels, args.max_age)
+        if limit is None and len(times) > 2:
+            limit = max(SHORTEST_LIMIT, 2 * usual_interval(times))
+        # a full dump replaces a difference, for a while
+        due = limit and limit + max(
+            times[:1] + [one.stored for one in lower_ones(members[0], dated)])
+        retired = labels not in expected and now - times[0] > max(args.retired, limit or 0)
+        yield Verdict(labels, members[0], members[1:11], limit, due, None if retired else 0, '')
+
+
+def usual_interval(times):
+    """Return the usual seconds between *times*, the newest of which come first.
+
+    That is the median of the newest five intervals, as rotation thins out what is older; or three
+    quarters of what comes again among ten, if that is longer, like weekends: of the second longest
+    that rotation can't have made.  The dumps of half a day count as one.
+    """
+    spaced = times[:1]
+    for each in times:
+        if spaced[-1] - each >= SHORTEST_LIMIT / 2:
+            spaced.append(each)
+    gaps = [later - earlier for later, earlier in zip(spaced[:10], spaced[1:])] or [0]
+    middle = sorted(gaps[:5])[len(gaps[:5]) // 2]
+    longest = sorted(gap for gap in gaps if gap <= 3.5 * middle)[-2:]
+    return max(middle, 0.75 * longest[0])
+
+
+def look_at(bucket, args, dumps, closely):
+    """Ask, side by side, for what the listing doesn't tell of *dumps*: whether objects behind the
+    first one belong to it, or are lost, and until when all are locked."""
+    # what can be a full volume is of whole parts, whose sizes are multiples of the least one
+    doubtful = [one for one in dumps if one.layout == '.volume_' and (
+        closely or len(one.entries) > 1 or one.size % s3.MIN_PART_SIZE == 0 < one.size)]
+    for one, head in zip(doubtful, bucket.head_objects([one.keys[0] for one in doubtful])):
+        if head:
+            one.volume_size = head.number('volume-size')
+            if closely or one.problem():
+                with tolerating(403, 404):
+                    one.look_closer(head, bucket)
+            one.unreadable = closely and not bucket.readable(one.keys[0], head)
+    if args.locked is not None:
+        find_locks(bucket, dumps)
+
+
+def fault(bucket, args, verdict):
+    """Return the Verdict on a dump with its severity and its reason, both of the worst fault."""
+    newest, earlier, now = verdict.newest, verdict.earlier, seen_at(bucket)
+    problem, ratio = newest.problem(), min_ratio(args, verdict.labels[2])
+    found = (
+        (2, problem and 'is not whole: %s' % problem),
+        (2, not newest.size and 'is empty'),
+        (2, verdict.due is not None and now > verdict.due and 'is %s old, and may be %s' % (
+            s3.duration(now - newest.stored), s3.duration(verdict.limit))),
+        (1, earlier and newest.size < ratio * median(earlier) and (
+            'has %s, less than %g times %s, the median of the %s before it' % (
+                human(newest.size), ratio, human(median(earlier)),
+                counted(len(earlier), 'dump')))),
+        (1, args.locked and newest.lock < now + args.locked and (
+            'is locked until %s only' % utc(newest.lock) if newest.lock else
+            'is not locked, or these credentials may not see its lock')))
+    return next((verdict._replace(severity=severity, reason='the newest dump ' + reason)
+                 for severity, reason in found if reason), verdict)
+
+
+def verdict_text(bucket, verdict, begun):
+    """Return what a line says of a group; begun: unfinished uploads."""
+    (host, fs, level), newest, now = verdict.labels, verdict.newest, seen_at(bucket)
+    text = '%s%s of %s: %s' % (
+        s3.printable(fs or 'all'), ' level %s' % level if level else '',
+        s3.printable(host or 'all hosts'), verdict.reason or 'the newest dump is good')
     if newest:
-        line += '; %s, %s old, %s%s' % (human(newest.size), s3.duration(
+        text += '; %s, %s old, %s%s' % (human(newest.size), s3.duration(
             max(0, now - newest.stored)), newest, newest.state())
-    if reason and under_way:
-        line += '; an upload is under way or was broken off, begun %s' % utc(max(under_way))
-    if args.json:
-        print_out(to_json(key=newest and newest.key, ok=not reason, reason=reason,
-                          age_seconds=newest and max(0, int(now - newest.stored)),
-                          size=newest and newest.size))
-    elif reason or not args.quiet:
-        print_out(line)
-    return 1 if reason else 0
+    for upload in begun:
+        if upload.key.startswith('%s:%s:%s:' % verdict.labels) and (
+                upload.initiated > now - (verdict.limit or SHORTEST_LIMIT)):
+            text += '; an upload is under way or was broken off, begun ' + utc(upload.initiated)
+    return text
 
 
-def why_not(bucket, args, newest, earlier):
-    """Return what is wrong with the newest dump, or ''."""
-    problem, old = newest.problem(), seen_at(bucket) - newest.stored
-    if not problem and newest.layout == '.volume_':
-        try:
-            with tolerating(403):
-                bucket.head_whole(newest.key, len(newest.pieces) > 1 or bool(newest.ends))
-        except s3.ArchivedError:
-            newest.unreadable = True        # the line says so, but the dump is whole
-        except s3.IntegrityError as error:
-            problem = str(error)
-    if problem:
-        return 'the newest dump is not whole: %s' % problem
-    if not newest.size:
-        return 'the newest dump is empty'
-    if old > args.max_age:
-        return 'the newest dump is %s old, and may be %s' % (
-            s3.duration(old), s3.duration(args.max_age))
-    ratio = min_ratio(args, args.level)
-    if earlier and newest.size < ratio * median(earlier):
-        return 'the newest dump has %s, less than %g times %s, the median of the %s before it' % (
-            human(newest.size), ratio, human(median(earlier)), counted(len(earlier), 'dump'))
-    return lock_problem(bucket, args, newest)
+def print_verdicts(bucket, args, verdicts, many, begun):
+    """Print Verdicts in one of the formats; returns the exit status.  many: whether bad ones and a
+    count do; begun: unfinished uploads."""
+    living = [each for each in verdicts if each.severity is not None]
+    bad = sorted((each for each in living if each.severity), key=lambda each: -each.severity)
+    count = '%s%s of %s%s' % (
+        '%d of ' % len(bad) if bad else '', counted(len(living), 'group'),
+        counted(len({each.labels[0] for each in living}), 'host'),
+        ', %d retired' % (len(verdicts) - len(living)) if living != verdicts else '')
+    if args.metrics:
+        print_out(metrics(args, living))
+        return 0
+    if args.nagios:
+        status, dumps = bad[0].severity if bad else 0, [one.newest for one in living if one.newest]
+        texts = [count] * many + [verdict_text(bucket, each, begun)
+                                  for each in (bad[:9] if many else verdicts)]
+        print_out('S3DUMP %s: %s | groups=%d;;;0 failed=%d;;;0 age=%ds;;;0 size=%dB;;;0' % (
+            ('OK', 'WARNING', 'CRITICAL')[status], '; '.join(texts).replace('|', r'\x7c'),
+            len(living), len(bad), max([seen_at(bucket) - one.stored for one in dumps], default=0),
+            sum(one.size for one in dumps)))
+        return status
+    for each in bad if args.quiet or (many and not args.json) else verdicts:
+        newest = each.newest
+        print_out(to_json(
+            **dict(zip(('host', 'fs', 'level'), each.labels)), key=newest and newest.key,
+            ok=not each.severity, reason=each.reason, size=newest and newest.size,
+            age_seconds=newest and max(0, int(seen_at(bucket) - newest.stored))) if args.json else
+            ('FAILED: ' if each.severity else 'OK: ') + verdict_text(bucket, each, begun))
+    if many and not args.json and (bad or not args.quiet):
+        print_out(('FAILED: ' if bad else 'OK: ') + count)
+    return 1 if bad else 0
+
+
+def metrics(args, verdicts):
+    """Return text for Prometheus: numbers about each group."""
+    lines = collections.defaultdict(list)
+    for each in verdicts:
+        newest = each.newest
+        numbers = [('ok', int(not each.severity)), ('due_timestamp_seconds', each.due)]
+        if newest:
+            numbers += [('stored_timestamp_seconds', newest.stored), ('size_bytes', newest.size),
+                        ('objects', len(newest.entries)), ('whole', int(not newest.problem())),
+                        ('locked_until_timestamp_seconds',
+                         None if args.locked is None else newest.lock)]
+        labels = tuple(s3.printable(label or '').replace('\\', '\\\\').replace('"', '\\"')
+                       for label in each.labels)
+        for name, number in numbers:
+            if number is not None:
+                lines['s3dump_' + name].append('s3dump_%s{host="%s",fs="%s",level="%s"} %s' % (
+                    (name,) + labels + (str(number).replace('inf', '+Inf'),)))
+    return '\n'.join(line for name, samples in lines.items()
+                     for line in ['# TYPE %s gauge' % name] + samples)
+
+
+def read_expected(path):
+    """Return {(host, fs, level): how old its newest dump may be, in seconds, or None} of the lines
+    HOST FS LEVEL [MAX-AGE] in a file; raises ValueError."""
+    import shlex
+    expected = {}
+    try:
+        with open(path, encoding='utf-8') as file:
+            for number, line in enumerate(file, 1):
+                words = shlex.split(line, comments=True)
+                if words:
+                    host, fs, level, age = words + [None] * (len(words) == 3)
+                    check_labels(Labels(host, fs, level, None, None))
+                    expected[host, without_slash(fs), level] = age and parse_time(age)
+    except (UsageError, ValueError) as error:
+        raise ValueError('line %d of %s is not HOST FS LEVEL [MAX-AGE]: %s' % (
+            number, path, error))
+    return expected
 
 
 # -------------------------------------------------------------------------- Versions
@@ -1546,16 +1709,6 @@ def find_locks(bucket, dumps):
         one.lock *= one.lock > bucket.now()
 
 
-def lock_problem(bucket, args, one):
-    """Return why a dump isn't locked for --locked TIME, or ''."""
-    if args.locked is None:
-        return ''
-    find_locks(bucket, [one])
-    return '' if one.lock >= seen_at(bucket) + args.locked else (
-        'the newest dump is locked until %s only' % utc(one.lock) if one.lock else
-        'the newest dump is not locked, or these credentials may not see its lock')
-
-
 def remarks(args, one, write):
     """Return what --deleted and --locks tell of a dump, {name: text}; write: makes the text of a
     time; of no lock there is none."""
@@ -1584,7 +1737,7 @@ COMMANDS = {
     'delete': (delete, 'FS LEVEL'),
     'undelete': (undelete, '[FS [LEVEL]]'),
     'clean': (clean, '[N]'),
-    'check': (check, 'FS LEVEL'),
+    'check': (check, '[FS [LEVEL]]'),
     'init': (init, ''),
     'url': (url, 'FS LEVEL'),
     'getacl': (getacl, 'FS LEVEL'),
@@ -1650,7 +1803,7 @@ OPTIONS = (
     option('restore verify', '--tier', 'TIER', 'how fast: expedited, standard or bulk',
            s3.one_of('expedited', 'standard', 'bulk')),
     option('restore verify', '--wait', help='wait until the dump is readable'),
-    option('list clean undelete', '-a --all', help='all hosts, not just this one'),
+    option('list clean undelete check', '-a --all', help='all hosts, not just this one'),
     option('list restore verify url check undelete', '--at', 'TIME',
            'the bucket as it was, if it keeps versions', parse_at),
     option('list', '--long', help='a line per dump, for awk, sort and column'),
@@ -1663,9 +1816,15 @@ OPTIONS = (
     *(option('clean', '--keep-' + rule, 'N', 'keep the newest of N ' + periods, parse_positive, 0)
       for rule, periods in (('daily', 'days'), ('weekly', 'weeks'), ('monthly', 'months'),
                             ('yearly', 'years'))),
-    option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h)', parse_time,
-           26 * 3600),
+    option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h, or as usual)',
+           parse_time),
     option('check', '--locked', 'TIME', 'how long the newest dump must be locked', parse_time),
+    option('check', '--retired', 'TIME', 'what is silent for longer is only counted (90d)',
+           parse_time, 90 * 86400),
+    option('check', '--expect', 'FILE', 'what there must be: HOST FS LEVEL [MAX-AGE]',
+           read_expected, {}),
+    option('check', '--metrics', help='for the textfile collector of Prometheus'),
+    option('check', '--nagios', help='as a plugin of Nagios'),
     option('check clean', '--min-ratio', 'R', 'of sizes, to those before (0.5; levels above 0: 0)',
            parse_ratio),
     option('url', '--expires', 'TIME', 'how long it holds: 30m, 12h, 7d (1h)', s3.parse_week,
@@ -1785,7 +1944,7 @@ def value(what, convert, text):
     """Return convert(text); raises UsageError."""
     try:
         return convert(text)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise UsageError('%s: %s' % (what, s3.printable(str(error))))
 
 
@@ -1809,9 +1968,10 @@ def check_options(args):
             args.date = None
         if args.date is not None or args.fixed_key:
             raise UsageError('-k KEY takes neither --date nor --fixed-key')
-    for one, other in (('json', 'long'), ('at', 'deleted')):
+    for one, other in (('json', 'long'), ('at', 'deleted'), ('json', 'metrics'),
+                       ('json', 'nagios'), ('metrics', 'nagios')):
         if getattr(args, one) and getattr(args, other):
-            raise UsageError('list takes --%s or --%s, not both' % (one, other))
+            raise UsageError('%s takes --%s or --%s, not both' % (args.name, one, other))
     for name, needed in (('retain_mode', 'retain'), ('tier', 'thaw'), ('wait', 'thaw')):
         if getattr(args, name) and not getattr(args, needed):
             raise UsageError('--%s needs --%s' % (name.replace('_', '-'), needed))
@@ -1889,6 +2049,10 @@ def run(argv):
         return 128 + signal.SIGPIPE
     except Exception as error:
         status, text = failure(args, error)
+        if '--nagios' in itertools.takewhile(lambda word: word != '--', argv):
+            with contextlib.suppress(OSError):
+                print_out('S3DUMP UNKNOWN: ' + text)
+            return 3
         say(text)
         if not status and args.verbose:
             raise

@@ -1206,8 +1206,10 @@ class UsageTests(ProgramTestCase):
 
     def test_options_of_ours_are_strict(self):
         self.refuse_all([('%s takes no --%s' % (command, long), [command, '/', '0', option, 'x'])
-                         for command in ('verify', 'check', 'url')
-                         for option, long in (('-i', 'infrequent-access'), ('-a', 'all'))] + [
+                         for command, option, long in (
+                             ('verify', '-i', 'infrequent-access'), ('verify', '-a', 'all'),
+                             ('check', '-i', 'infrequent-access'), ('url', '-a', 'all'),
+                             ('url', '-i', 'infrequent-access'))] + [
             ('check takes no --key', ['check', '-k', 'x', '/', '0']),
             ('check takes no --date', ['check', '-w', '2009-12-31', '/', '0']),
             ('-k KEY takes neither', ['url', '-k', 'x', '-w', '2009-12-31']),
@@ -2277,11 +2279,13 @@ class CheckTests(ProgramTestCase):
         self.assertEqual(self.succeed('check', '/home', '0', '-q'), (0, b'', ''))
         said = json.loads(self.succeed('check', '/home', '0', '--json').out)
         self.assertAlmostEqual(said.pop('age_seconds'), 3600, delta=60)
-        self.assertEqual(said, {'key': key, 'ok': True, 'reason': '', 'size': 100})
+        labels = {'host': HOST, 'fs': '/home', 'level': '0'}
+        self.assertEqual(said, dict(labels, key=key, ok=True, reason='', size=100))
+        self.assertEqual(self.succeed('check', '/home', '0', '--json', '-q'), (0, b'', ''))
         result = self.run_program('check', '/none', '0', '--json')
-        self.assertEqual((result.status, json.loads(result.out)), (1, {
-            'key': None, 'ok': False, 'reason': 'there is no dump', 'age_seconds': None,
-            'size': None}))
+        self.assertEqual((result.status, json.loads(result.out)), (1, dict(
+            labels, fs='/none', key=None, ok=False, reason='there is no dump', age_seconds=None,
+            size=None)))
         result = self.run_program('check', '/none', '0', '-q')
         self.assertEqual((result.status, result.err), (1, ''))
         self.assertIn(b'FAILED', result.out)
