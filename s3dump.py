@@ -1471,31 +1471,39 @@ def assess(args, dumps, expected, now):
         # with a wrong server clock none is well dated: take all
         members = sorted(set(members).intersection(dated) or members, reverse=True,
                          key=lambda one: (one.stored, recency(one)))
-        times, limit = [one.stored for one in members], expected.get(labels, args.max_age)
-        if limit is None and len(times) > 2:
-            limit = max(SHORTEST_LIMIT, 2 * usual_interval(times))
+        newest, limit = members[0], expected.get(labels, args.max_age)
+        if limit is None and len(members) > 2:
+            limit = usual_limit(members)
         # a full dump replaces a difference, for a while
         due = limit and limit + max(
-            times[:1] + [one.stored for one in lower_ones(members[0], dated)])
-        retired = labels not in expected and now - times[0] > max(args.retired, limit or 0)
-        yield Verdict(labels, members[0], members[1:11], limit, due, None if retired else 0, '')
+            one.stored for one in [newest] + lower_ones(newest, dated))
+        retired = labels not in expected and now - newest.stored > max(args.retired, limit or 0)
+        yield Verdict(labels, newest, members[1:11], limit, due, None if retired else 0, '')
 
 
-def usual_interval(times):
-    """Return the usual seconds between *times*, the newest of which come first.
+def usual_limit(dumps):
+    """Return how old, in seconds, the first and newest of *dumps* may be by their own rhythm.
 
-    That is the median of the newest five intervals, as rotation thins out what is older; or three
-    quarters of what comes again among ten, if that is longer, like weekends: of the second longest
-    that rotation can't have made.  The dumps of half a day count as one.
+    That is twice the median of the newest three intervals, for rotation thins out what is older.
+    Unless most days have several, what was dumped by hand is left out: beside the hour of most,
+    and within half a day of another.  What rests at weekends may do so at a long one.
     """
-    spaced = times[:1]
-    for each in times:
-        if spaced[-1] - each >= SHORTEST_LIMIT / 2:
-            spaced.append(each)
-    gaps = [later - earlier for later, earlier in zip(spaced[:10], spaced[1:])] or [0]
-    middle = sorted(gaps[:5])[len(gaps[:5]) // 2]
-    longest = sorted(gap for gap in gaps if gap <= 3.5 * middle)[-2:]
-    return max(middle, 0.75 * longest[0])
+    times = [one.stored for one in dumps]
+    a_day = sorted(collections.Counter(each // 86400 for each in times[:10]).values())
+    if a_day[(len(a_day) - 1) // 2] == 1:
+        hour, count = collections.Counter((each // 3600 + shift) % 24 for each in times
+                                          for shift in (-1, 0, 1)).most_common(1)[0]
+        regular = [each for each in times if 2 * count <= len(times)
+                   or (each // 3600 - hour + 1) % 24 < 3]
+        times = regular[:1]
+        for each in regular:
+            if times[-1] - each >= SHORTEST_LIMIT / 2:
+                times.append(each)
+    gaps = sorted(later - earlier for later, earlier in zip(times[:3], times[1:])) or [0]
+    limit = max(SHORTEST_LIMIT, 2 * gaps[len(gaps) // 2])
+    weekdays = {real_date(one.labels.date).weekday() for one in dumps[:10]}
+    rests = len(dumps) > 5 and (weekdays.isdisjoint({4, 5}) or weekdays.isdisjoint({5, 6}))
+    return limit + 3 * 86400 if rests and limit < 4 * 86400 else limit
 
 
 def look_at(bucket, args, dumps, closely):
@@ -1552,8 +1560,8 @@ def verdict_text(bucket, verdict, begun):
 
 
 def print_verdicts(bucket, args, verdicts, many, begun):
-    """Print Verdicts in one of the formats; returns the exit status.  many: whether bad ones and a
-    count do; begun: unfinished uploads."""
+    """Print Verdicts in one of the formats; returns the exit status.  many: whether only what is
+    wrong is printed, and a count; begun: unfinished uploads."""
     living = [each for each in verdicts if each.severity is not None]
     bad = sorted((each for each in living if each.severity), key=lambda each: -each.severity)
     count = '%s%s of %s%s' % (
@@ -1565,8 +1573,7 @@ def print_verdicts(bucket, args, verdicts, many, begun):
         return 0
     if args.nagios:
         status, dumps = bad[0].severity if bad else 0, [one.newest for one in living if one.newest]
-        texts = [count] * many + [verdict_text(bucket, each, begun)
-                                  for each in (bad[:9] if many else verdicts)]
+        texts = [count] + [verdict_text(bucket, each, begun) for each in bad[:9]]
         print_out('S3DUMP %s: %s | groups=%d;;;0 failed=%d;;;0 age=%ds;;;0 size=%dB;;;0' % (
             ('OK', 'WARNING', 'CRITICAL')[status], '; '.join(texts).replace('|', r'\x7c'),
             len(living), len(bad), max([seen_at(bucket) - one.stored for one in dumps], default=0),
