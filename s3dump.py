@@ -41,7 +41,6 @@ import functools  # noqa: E402
 import itertools  # noqa: E402
 import re  # noqa: E402
 import select  # noqa: E402
-import stat  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
 import warnings  # noqa: E402
@@ -73,7 +72,6 @@ class UsageError(Exception):
 
 
 def parse_key(key):
-    """Return the Labels in *key*, or None if it isn't the key of a dump."""
     match = KEY.match(key)
     return Labels(*match.groups()) if match and real_date(match.group(4)) else None
 
@@ -108,14 +106,12 @@ def without_slash(fs):
 
 def check_labels(labels):
     """Raise UsageError for a label that a key can't hold (None is not given)."""
-    for name, label, forbidden in (('host label', labels.host, ':/'), ('FS', labels.fs, ':'),
-                                   ('LEVEL', labels.level, ':'), ('date', labels.date, ':/')):
+    for name, label, forbidden in (('host label', labels.host, ':/'), ('FS', labels.fs, ':')):
         if label == '':
             raise UsageError('the %s is empty' % name)
         for c in label or '':
             if c in forbidden or ord(c) < 32 or 127 <= ord(c) < 160:
-                raise UsageError('%s %s: no %s may hold %s' % (
-                    name, s3.quoted(label), name, s3.quoted(c)))
+                raise UsageError('%s %s may not hold %s' % (name, s3.quoted(label), s3.quoted(c)))
     if labels.level is not None and not re.match(r'[+-]?[0-9]{1,100}\Z', labels.level):
         raise UsageError('LEVEL %s is not an integer' % s3.quoted(labels.level))
     if labels.date is not None and not real_date(labels.date):
@@ -159,7 +155,6 @@ class Dump:
 
     @property
     def size(self):
-        """Bytes of its data."""
         return sum([entry.size for entry in self.pieces.values()])
 
     @property
@@ -177,7 +172,6 @@ class Dump:
 
     @property
     def keys(self):
-        """The keys of its data, in order."""
         return [self.pieces[number].key for number in sorted(self.pieces)]
 
     @property
@@ -213,22 +207,21 @@ class Dump:
     def problem(self):
         """Return why the dump can't be restored, as far as names and sizes tell, or ''."""
         if self.doubtful:
-            return 'its first object has lost its metadata, and those of the others do not ' \
-                'agree: it is unknown which belong together'
-        for number in range(max(1, len(self.pieces))):
-            if number not in self.pieces:
-                return '%s is missing' % s3.quoted(piece_key(self.key, self.layout, number))
+            return 'its first object has no metadata, and the others are not of one dump'
+        missing = set(range(len(self.pieces) or 1)) - set(self.pieces)
+        if missing:
+            return '%s is missing' % s3.quoted(piece_key(self.key, self.layout, min(missing)))
         last = len(self.pieces) - 1
-        if self.layout == '.volume_' and not (last or self.ends) and (
-                0 < self.volume_size <= self.size):
-            return 'it is as large as its volume can be, and neither a further volume nor an end ' \
-                'mark is there'
-        if self.layout == '.volume_' and (last or self.ends):
+        if self.layout == '.volume_' and not (last or self.ends):
+            if 0 < self.volume_size <= self.size:
+                return 'it is as large as a volume can be, and neither a further one nor an end ' \
+                    'mark is there'
+        elif self.layout == '.volume_':
             if not self.ends:
                 return 'its end mark is missing, so further volumes may be'
             if list(self.ends) != [last]:
-                return 'its last volume has the number %d, but there is an end mark that says ' \
-                    '%d' % (last, next(end for end in self.ends if end != last))
+                return 'its last volume is number %d, but an end mark says %d' % (
+                    last, min(set(self.ends) - {last}))
             full = self.volume_size or self.pieces[0].size
             for number, entry in sorted(self.pieces.items()):
                 # The end mark of one object alone says that it is full
@@ -239,20 +232,15 @@ class Dump:
         return ''
 
     def misdated(self):
-        """Whether its date label is later than the UTC day after the one when it was stored.
-
-        An honest dump's isn't, but that of a thief who may only write, and wants his to be taken
-        for the newest.
-        """
+        """Whether its date label is later than the UTC day after the one when it was stored, as
+        a thief's who may only write, and wants his dump to be taken for the newest."""
         return self.labels.date > time.strftime('%Y-%m-%d', time.gmtime(self.stored + 86400))
 
     def look_closer(self, head, bucket):
         """Set apart objects that are named like volumes of this dump but belong to another: its
-        strays, which are only deleted with it.
-
-        Otherwise somebody who may only write could spoil a dump whose key can be guessed, as
-        could the remains of a refused dump.  head: the s3.Head of the first object.
-        """
+        strays, which are only deleted with it.  Otherwise somebody who may only write could spoil
+        a dump whose key can be guessed, as could the remains of a refused dump.  head: the s3.Head
+        of the first object."""
         self.volume_size = head.number('volume-size')
         heads = {entry: bucket.head_object(entry.key) for entry in self.entries[1:]}
         if not head.has_metadata:   # a copy; `aws s3 sync` keeps them with small objects only
@@ -271,19 +259,15 @@ class Dump:
 def stamp_time(stamp, otherwise):
     """Return the seconds since the epoch of a key's stamp, *otherwise* if it can't be true."""
     try:
-        seconds = s3.parse_day('%s-%s-%s' % (stamp[:4], stamp[4:6], stamp[6:8])) + 3600 * int(
-            stamp[9:11]) + 60 * int(stamp[11:13]) + int(stamp[13:15])
-    except (TypeError, ValueError):     # none, or somebody made this key by hand
+        seconds = s3.parse_time(stamp)
+    except (AttributeError, ValueError):    # none, or somebody made this key by hand
         return otherwise
     return seconds if seconds > s3.BIRTH_OF_S3 else otherwise
 
 
 def group(entries):
-    """Return the objects of a listing as (dumps, orphans, others).
-
-    orphans: Dumps of volumes without a first object, as a crash leaves them; others: entries of
-    objects that belong to no dump.
-    """
+    """Return the objects of a listing as (dumps, orphans, others): orphans are Dumps of volumes
+    without a first object, as a crash leaves them, others the entries that belong to no dump."""
     dumps, others = {}, []
     for entry in entries:
         key, layout, number = entry.key, '.volume_', 0
@@ -305,28 +289,36 @@ def group(entries):
 
 
 def sections(entries):
-    """Yield group() for each host and file system.
-
-    Listings come sorted by key, so only one section at a time is in memory; and those with a
-    slash at the end of FS, which older versions kept, until that without comes, or another host.
-    """
-    slashed, host = {}, None
-    for place, section in itertools.groupby(entries, lambda entry: entry.key.split(':', 2)[:2]):
-        if place[0] != host:
-            yield from map(group, slashed.values())
-            slashed, host = {}, place[0]
-        fs = without_slash(place[-1])
-        if fs == place[-1]:
-            yield group(itertools.chain(slashed.pop(fs, ()), section))
-        else:
-            slashed[fs] = slashed.get(fs, []) + list(section)
-    yield from map(group, slashed.values())
+    """Yield group() for each host and file system.  Listings come sorted by key, so only one
+    section at a time is in memory, and those with a slash at the end of FS, which older versions
+    kept, until that without comes, or another host."""
+    for _, of_host in itertools.groupby(entries, lambda entry: entry.key.partition(':')[0]):
+        slashed = collections.defaultdict(list)
+        for place, section in itertools.groupby(of_host, lambda entry: entry.key.split(':', 2)[:2]):
+            fs = without_slash(place[-1])
+            if fs == place[-1]:
+                yield group(itertools.chain(slashed.pop(fs, ()), section))
+            else:
+                slashed[fs] += section
+        yield from map(group, slashed.values())
 
 
 def recency(dump):
-    """Return what dumps are sorted by: the date label, then the time stored, in whole seconds,
-    then the key's stamp, and last the key, so that there is only one order."""
+    """Return what dumps are sorted by: the key last, so that there is only one order."""
     return dump.labels.date, dump.stored, dump.labels.stamp or '', dump.key
+
+
+def chains(dumps):
+    """Yield, for each of *dumps*, the list of those that it takes to restore it, in order, itself
+    at the end.  As with dump(8), a dump builds upon the newest before it of a lower level.  It is
+    always the same list."""
+    chain = []
+    for one in sorted(dumps, key=lambda one: (one.labels[:2], recency(one))):
+        while chain and (chain[-1].labels[:2] != one.labels[:2]
+                         or int(chain[-1].labels.level) >= int(one.labels.level)):
+            chain.pop()
+        chain.append(one)
+        yield chain
 
 
 # ------------------------------------------------------------------- What is printed
@@ -355,7 +347,6 @@ def print_out(text):
 
 
 def to_json(**fields):
-    """Return a JSON document, on one line."""
     import json
     return json.dumps(fields)
 
@@ -379,7 +370,6 @@ def clock(seconds):
 
 
 def utc(seconds):
-    """Return a time as ISO 8601 text."""
     return time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(seconds))
 
 
@@ -389,7 +379,6 @@ def local(seconds):
 
 
 def counted(count, one, many=None):
-    """Return text like 1 part or 3 parts."""
     return '%d %s' % (count, one if count == 1 else many or one + 's')
 
 
@@ -414,14 +403,14 @@ def list_fs(bucket, args, *more):
 
 
 def find_fs(bucket, args):
-    """Return group() of all objects of the command line's host and FS."""
     return group(itertools.chain.from_iterable(list_fs(bucket, args, '')))
 
 
 def meant(args, dumps):
-    """Return those of *dumps* with the labels of the command line."""
-    return [one for one in dumps if one.labels[:3] == (args.host, args.fs, args.level)
-            and args.date in (None, one.labels.date)]
+    """Return those of *dumps* with the labels that the command line gives."""
+    given = None if args.all else args.host, args.fs, args.level, args.date
+    return [one for one in dumps if all(
+        label in (None, its) for label, its in zip(given, one.labels))]
 
 
 def find_all(bucket, args):
@@ -430,10 +419,10 @@ def find_all(bucket, args):
             for one in meant(args, group(listing)[0])]
 
 
-def no_dump(args, hint=''):
-    """Return the Error that there is no dump with the labels of the command line."""
-    return s3.Error('no dump of %s level %s%s for host %s%s' % (
-        s3.quoted(args.fs), args.level, ' of ' + args.date if args.date else '',
+def no_dump(args, hint='; `s3dump.py list` shows what is there'):
+    return s3.Error('no dump of %s%s%s for host %s%s' % (
+        s3.quoted(args.fs), ' level ' + args.level if args.level else '',
+        (' up to ' if args.chain else ' of ') + args.date if args.date else '',
         s3.printable(args.host), hint))
 
 
@@ -453,29 +442,30 @@ def find(bucket, args):
     return without_strays(bucket, newest, alone=True)
 
 
+def find_chain(bucket, args):
+    """Return the Dumps that it takes to restore the newest one of FS, up to the date of the command
+    line, in that order; raises Error if they don't begin with a full one."""
+    dumps = [one for one in find_fs(bucket, args)[0]
+             if one.labels.date <= (args.date or one.labels.date)]
+    *_, chain = ([], *chains(well_dated(dumps) or dumps))
+    if not chain:
+        raise no_dump(args)
+    if int(chain[0].labels.level) > 0:
+        raise s3.Error('%s builds upon a dump of level 0, and none is here' % chain[0])
+    return [check_whole(without_strays(bucket, one, alone=True)) for one in chain]
+
+
 def tell_base(one, section, quiet):
     """Say which dump this one builds upon, and warn of a newer one of a lower level: after that,
     `tar -g /dev/null` would delete files."""
-    section = [other for other in section if not other.misdated()]
-    base = base_of(one, section)
-    newest = max(lower_ones(one, section), key=recency, default=None)
+    section = [other for other in section if other is one or not other.misdated()]
+    base = next(chain[-2:-1] for chain in chains(section) if chain[-1] is one)
+    *_, chain = chains(section)
+    newest = [lower for lower in chain if int(lower.labels.level) < int(one.labels.level)][-1:]
     if not quiet:
-        say('%s builds upon %s' % (one, base or 'no dump that is here'))
-    if newest is not base:
-        say('warning: %s is newer, and %s does not build upon it' % (newest, one))
-
-
-def lower_ones(one, dumps):
-    """Return those of *dumps* with the host and file system of *one*, and a lower level."""
-    return [other for other in dumps if other.labels[:2] == one.labels[:2]
-            and int(other.labels.level) < int(one.labels.level)]
-
-
-def base_of(one, dumps):
-    """Return the Dump that *one* builds upon, or None: the newest before it of a lower level, as
-    with dump(8)."""
-    return max((other for other in lower_ones(one, dumps) if recency(other) < recency(one)),
-               key=recency, default=None)
+        say('%s builds upon %s' % (one, *(base or ['no dump that is here'])))
+    if newest != base:
+        say('warning: %s is newer, and %s does not build upon it' % (*newest, one))
 
 
 def well_dated(dumps):
@@ -495,10 +485,8 @@ def without_strays(bucket, dump, alone=False):
 
 
 def find_by_key(bucket, key, may_list=True):
-    """Return the Dump under exactly this key, whatever its layout, or what is left of it.
-
-    may_list: False if credentials that may not list suffice for a dump without volumes.
-    """
+    """Return the Dump under exactly this key, whatever its layout, or what is left of it;
+    may_list: False if credentials that may not list suffice for a dump without volumes."""
     head, first = None, None if bucket.at is None else next(bucket.list_objects(key), None)
     with tolerating(404):
         if bucket.at is None or first and first.key == key:     # else there only are longer ones
@@ -541,18 +529,17 @@ class Signals:
     Their handler only notes them, and raises where the main thread waits for the outside and
     holds nothing: anywhere else an exception from nowhere could leave things half done.
     """
-
-    def __init__(self):
-        self.pending = None         # the number of one that came and hasn't ended us yet
-        self.came = False
-        self.before_end = lambda: None      # called before the program ends
-        self._waiting = False       # whether the handler may raise
+    pending = None                  # the number of one that came and hasn't ended us yet
+    came = False
+    before_end = staticmethod(lambda: None)     # called before the program ends
+    second = signal.SIG_DFL         # what is done about another one
+    _waiting = False                # whether the handler may raise
 
     def catch(self):
         """Let signals end us, except ignored ones, as under nohup or in a job with &."""
         def stop(number, frame):
             for each in caught:
-                signal.signal(each, signal.SIG_DFL)
+                signal.signal(each, self.second)
             self.pending, self.came = number, True
             if self._waiting:
                 raise Stopped(number)
@@ -610,37 +597,57 @@ def wide_pipe(descriptor):
             fcntl.fcntl(descriptor, 1031, 1 << 20)      # F_SETPIPE_SZ
 
 
-class Source:
-    """Where a dump comes from: standard input, or the output of a program.
+def start(program, reading=None):
+    """Return the subprocess.Popen of a program whose output comes through a pipe, or which reads
+    from a descriptor, in a session of its own, so that all of it can be ended."""
+    global subprocess               # here, for most dumps come through a pipe
+    import subprocess
+    try:
+        return subprocess.Popen(program, bufsize=0, stdin=reading, start_new_session=bool(reading),
+                                stdout=None if reading else subprocess.PIPE)
+    except (OSError, ValueError) as error:
+        raise s3.Error('cannot start %s: %s' % (
+            s3.printable(program[0]), getattr(error, 'strerror', None) or error))
 
-    readinto() raises rather than ends unless the stream is known to be whole.
-    """
+
+def ended(process, accepted, outcome):
+    """Whether a program has ended; raises Error, which ends with *outcome*, unless its status is 0
+    or accepted."""
+    name = s3.printable(process.args[0])
+    try:
+        status = s3.exit_status(process)
+    except ChildProcessError:
+        raise s3.Error('how %s ended is not known%s' % (name, outcome))
+    if status is None:
+        return False
+    SIGNALS.poll()                  # a signal may be why it failed
+    if status and status not in accepted:
+        raise s3.Error('%s %s %d%s' % (name, 'ended with exit status' if status > 0 else
+                                       'was ended by signal', abs(status), outcome))
+    return True
+
+
+class Source:
+    """Where a dump comes from: standard input, or the output of a program.  readinto() raises
+    rather than ends unless the stream is known to be whole."""
     unbuffered = True               # so its descriptor tells whether there is more
+    size = 0
+    total = 0                       # bytes, where it can be known
+    _process = _due = None          # _due: when the process must have ended
 
     def __init__(self, program, accepted, min_size):
-        self._program, self._accepted, self._min_size = program, accepted, min_size
-        self._process, self._due = None, None       # _due: when the process must have ended
-        self.size = 0
-        self.total = None           # bytes, where it can be known
+        self._accepted, self._min_size = accepted, min_size
         if program:
-            global subprocess       # here, for most dumps come through a pipe
-            import subprocess
-            try:
-                self._process = subprocess.Popen(program, stdout=subprocess.PIPE, bufsize=0)
-            except (OSError, ValueError) as error:
-                raise s3.Error('cannot start %s: %s' % (
-                    s3.printable(program[0]), getattr(error, 'strerror', None) or error))
+            self._process = start(program)
             self._raw = self._process.stdout
         else:
             self._raw = open(0, 'rb', buffering=0, closefd=False)
-            found = os.fstat(0)
-            if stat.S_ISREG(found.st_mode):
-                self.total = found.st_size - self._raw.tell()
+            if self._raw.seekable():        # a file; of a device the size is 0
+                self.total = max(0, os.fstat(0).st_size - self._raw.tell())
         self.fileno = self._raw.fileno      # of what can be read when the stream goes on
         wide_pipe(self.fileno())
 
     def readinto(self, view):
-        """Fill *view*, as any stream does."""
         try:
             count = self._raw.readinto(view)
         except OSError as error:
@@ -652,23 +659,11 @@ class Source:
 
     def _ended(self):
         """Whether this is the end of a whole stream; False while the program runs on."""
-        if self._process:
-            name = s3.printable(self._program[0])
-            try:
-                status = s3.exit_status(self._process)
-            except ChildProcessError:
-                raise s3.Error('how %s ended is not known: nothing is stored' % name)
-            if status is None:
-                return False
-            SIGNALS.poll()          # a signal may be why the program failed
-            if status < 0:
-                raise s3.Error('%s was ended by signal %d: nothing is stored' % (name, -status))
-            if status and status not in self._accepted:
-                raise s3.Error('%s ended with exit status %d: nothing is stored'
-                               % (name, status))
+        if self._process and not ended(self._process, self._accepted, ': nothing is stored'):
+            return False
         if self.size < self._min_size:
-            raise s3.Error('the stream has %d bytes, less than --min-size %d: nothing is stored'
-                           % (self.size, self._min_size))
+            raise s3.Error('the stream has %s, less than --min-size %d: nothing is stored'
+                           % (counted(self.size, 'byte'), self._min_size))
         return True
 
     def terminate(self):
@@ -689,12 +684,67 @@ class Source:
                 self._process.wait()
 
 
-def write_out(view):
-    """Write all of *view* to standard output, even if somebody made it not block."""
+class Sink:
+    """Where a dump goes to: standard output, or a program, which sees the end of it in finish()."""
+
+    def __init__(self, program, accepted, found):
+        self._accepted, self._outcome = accepted, ': %s is not restored' % found
+        self._process, self._to = None, 1
+        if program:
+            self._from, self._to = os.pipe()    # we keep both, to see what it leaves unread
+            self._process = start(program, self._from)
+            os.set_blocking(self._to, False)
+            SIGNALS.second = signal.SIG_IGN     # that would show the program an end
+        wide_pipe(self._to)
+
+    def write(self, view):
+        write_out(view, self._to, self._ended)
+
+    def _ended(self, closed=False):
+        """Whether the program has ended; raises Error if it failed, or has not read all."""
+        if not self._process or not ended(self._process, self._accepted, self._outcome):
+            return False
+        if not closed or os.read(self._from, 1):
+            raise s3.Error('%s ended before it had read all%s' % (
+                s3.printable(self._process.args[0]), self._outcome))
+        return True
+
+    def finish(self):
+        """Show that this is the end; returns when the reader is done with it, and did well."""
+        if not self._process:
+            return os.close(os.dup(1))  # some file systems tell only now that they are full
+        os.close(self._to)
+        while not self._ended(closed=True):
+            with SIGNALS:
+                time.sleep(0.05)
+        os.close(self._from)
+        self._process = None
+
+    def close(self):
+        """End the program and all its group, unless it did well, before they see an end."""
+        if not self._process:
+            return
+        due = time.monotonic() + 2
+        with contextlib.suppress(OSError):      # nobody is left
+            os.killpg(self._process.pid, signal.SIGTERM)
+            while time.monotonic() < due:
+                self._process.poll()
+                os.killpg(self._process.pid, 0)
+                time.sleep(0.02)
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        if self._process.poll() is None:
+            say('warning: %s can not be ended, and may take what it has for a whole dump'
+                % s3.printable(self._process.args[0]))
+
+
+def write_out(view, descriptor=1, look=lambda: None):
+    """Write all of *view*, even if the descriptor doesn't block; call look() while nobody reads."""
     while len(view):
         with SIGNALS, contextlib.suppress(BlockingIOError):
-            select.select([], [1], [])
-            view = view[os.write(1, view):]
+            while not select.select([], [descriptor], [], 0.25)[1]:
+                look()
+            view = view[os.write(descriptor, view):]
 
 
 def read_in():
@@ -709,20 +759,20 @@ class Status:
 
     A thread rewrites it every second from what others count: of a transfer all that is known, of
     any other command only what it has been waiting for.  Elsewhere, and with -q, there is none.
-
-    The cursor waits at the beginning of the line: whatever a resize makes of the line, all from
-    there on is cleared.
+    The cursor waits at its beginning: whatever a resize makes of it, all from there is cleared.
     """
     CLEAR = '\r\x1b[J'
     live = False                    # whether others have to clear it, for it may come any moment
+    _recent = None                  # of a transfer: (when, bytes moved until then) once a second
 
     def __init__(self, bucket, quiet):
         self._bucket, self._quiet = bucket, quiet
-        self._recent = self._total = None
         self.resume()
 
     def begin(self, total):
-        """Show a transfer from now on.  total: bytes, or None if unknown."""
+        """Show a transfer from now on.  total: bytes, or 0 if unknown."""
+        if not self._thread:
+            self.resume()           # after the one before it
         self._start, self._total = time.monotonic(), total
         self._before = self._bucket.limit.moved - self._bucket.tally.wasted
         self._recent = collections.deque([(self._start, 0)], 10)
@@ -749,8 +799,7 @@ class Status:
                 Status.live = True          # and next time, when others know, the line is shown
 
     def _line(self, now):
-        """Return text: bytes of a transfer, rate over the last ten seconds, time, and what else
-        is known of it; and what is waited for."""
+        """Return what is known of a transfer, its rate over ten seconds, and what is waited for."""
         words, tally, waits = [], self._bucket.tally, self._waits(now)
         if self._recent:
             moved = max(0, self._bucket.limit.moved - tally.wasted - self._before)
@@ -772,7 +821,7 @@ class Status:
         pauses = [(since + seconds, why) for why, since, seconds in waits if seconds]
         if pauses:
             again, why = min(pauses)
-            return ['%s, next try in %d s' % (why, max(0, again - now) + 0.9)]
+            return ['%s, next try in %d s' % (why, max(1, again - now + 0.9))]
         asked = min((since for what, since, _ in waits if not what), default=now)
         silent = now - max(asked, self._bucket.limit.moved_at)
         if silent > 1.5:
@@ -789,8 +838,7 @@ class Status:
             self._thread, Status.live = None, False
 
     def summary(self, what, size, *facts):
-        """Print a line for a log: what was done, how much, how fast and how it was checked.
-        Return the seconds that it took."""
+        """Print a line for a log; returns the seconds that the transfer took."""
         self.close()
         seconds = max(0.001, time.monotonic() - self._start)
         if not self._quiet:
@@ -815,10 +863,7 @@ def confirmed(args, question):
 # -------------------------------------------------------------------------- Commands
 
 def dump(bucket, args):
-    """store a stream, or the output of PROGRAM
-
-    Nothing is stored unless the stream comes to its end, and PROGRAM succeeds.
-    """
+    """Nothing is stored unless the stream comes to its end, and PROGRAM succeeds."""
     if not args.program and os.isatty(0):
         raise UsageError('dump reads a stream: pipe one into it, or give a program after --')
     Stopped.outcome = ': nothing is stored'
@@ -830,15 +875,12 @@ def dump(bucket, args):
     if not unique:
         refuse_existing(bucket, args, key)
     if args.retain:
-        bucket.retain = args.retain_mode.upper(), args.retain
+        bucket.retain = (args.retain_mode or 'governance').upper(), args.retain
     source = Source(args.program, args.accept_status, args.min_size)
     SIGNALS.before_end = source.terminate       # tidying up gives it a while
     args.status.begin(source.total)
-    try:
+    with contextlib.closing(source), contextlib.closing(args.status):
         stored = bucket.upload(key, source, overwrite=args.overwrite, unique=unique)
-    finally:
-        args.status.close()
-        source.close()
     ignore_signals()
     SIGNALS.pending = None          # a signal came too late
     if not stored.size:
@@ -860,15 +902,18 @@ def dump(bucket, args):
 def refuse_existing(bucket, args, key):
     """Raise Error before the stream is read if its key is taken, as far as we may look."""
     if not args.overwrite and bucket.exists(key):
-        raise s3.Error('%s exists, and nothing was changed; --overwrite replaces it'
-                       % s3.quoted(key))
+        raise s3.Error('%s exists and was not changed; --overwrite replaces it' % s3.quoted(key))
     if collect(bucket, key, '.volume_', tolerant=True).entries:
         raise s3.Error('%s has volumes of an earlier dump: `delete -k` it first' % s3.quoted(key))
 
 
 def find_whole(bucket, args):
     """Return the Dump that the command line means; raises IntegrityError if it isn't whole."""
-    found = find(bucket, args)
+    return check_whole(find(bucket, args))
+
+
+def check_whole(found):
+    """Return the Dump; raises IntegrityError if it isn't whole, as far as names and sizes tell."""
     problem = found.problem()
     if problem:
         raise s3.IntegrityError('%s is not whole: %s' % (s3.quoted(found.key), problem))
@@ -878,17 +923,23 @@ def find_whole(bucket, args):
     return found
 
 
-def read_back(bucket, args, write):
-    """Download the Dump to *write*(view); returns it, and how it was checked."""
-    found = find_whole(bucket, args)
-    if args.thaw:
-        thaw(bucket, args, found)
+def check_readable(bucket, found):
+    """Raise IntegrityError or ArchivedError if not all of the Dump can be read now."""
+    for key in found.keys:
+        bucket.head_whole(key, bool(found.ends))
+
+
+def read_back(bucket, args, found, write, finish=lambda: None):
+    """Download the Dump to *write*(view), and call finish() if it is good; returns how it was
+    checked."""
     args.status.begin(found.size)
     proof = bucket.download(found.keys, write, ended=bool(found.ends))
+    with bucket.tally.waiting(found, 'the reader'):
+        finish()
     args.status.summary('%s %s' % (args.name, found), found.size, counted(
         len(found.pieces), 'volume' if found.layout == '.volume_' else 'chunk'),
         'checked: ' + proof)
-    return found, proof
+    return proof
 
 
 # How long Amazon takes.  Source: Amazon S3 User Guide, "Understanding archive retrieval options".
@@ -896,49 +947,58 @@ THAW_TIMES = {'expedited': '5 minutes', 'standard': '5 hours', 'bulk': '12 hours
               'DEEP_ARCHIVE standard': '12 hours', 'DEEP_ARCHIVE bulk': '48 hours'}
 
 
-def thaw(bucket, args, found):
-    """Ask for an archived dump to be made readable; returns when it is readable.
-
-    Raises ArchivedError until then, unless --wait.
-    """
-    pause, asked = 1, set()
-    while True:
-        heads = ((key, bucket.head_object(key)) for key in found.keys)
+def thaw(bucket, args, dumps):
+    """Ask for archived dumps to be made readable; returns when they are readable, and raises
+    ArchivedError until then, unless --wait."""
+    tier, keys = args.tier or 'standard', [key for one in dumps for key in one.keys]
+    for pause in itertools.chain((1, 2, 4, 8, 16, 32, 64, 128), itertools.repeat(300)):
+        heads = ((key, bucket.head_object(key)) for key in keys)
         archived = [(key, head) for key, head in heads if not bucket.readable(key, head)]
         if not archived:
             return
         if pause > 60 and not all(head.restoring for _, head in archived):
-            raise s3.Error('%s was asked for, but the server does not say that it is being made '
-                           'readable' % found)
+            raise s3.Error('%s was asked for, but the server does not make it readable'
+                           % s3.quoted(archived[0][0]))
         for key, head in archived:
-            if not head.restoring and key not in asked:
+            if pause == 1 and not head.restoring:
                 bucket.restore_object(key, args.thaw if head.storage_class != 'INTELLIGENT_TIERING'
-                                      else None, args.tier.capitalize())
-                asked.add(key)
+                                      else None, tier.capitalize())
         text = '%s was asked for (%s): %d of its %s cannot be read yet; that takes up to %s' % (
-            found, args.tier, len(archived), counted(len(found.pieces), 'object'),
-            THAW_TIMES.get('%s %s' % (head.storage_class, args.tier), THAW_TIMES[args.tier]))
+            ' with '.join(map(str, dumps)), tier, len(archived), counted(len(keys), 'object'),
+            THAW_TIMES.get('%s %s' % (head.storage_class, tier), THAW_TIMES[tier]))
         if not args.wait:
             raise s3.ArchivedError(text + '; repeat the command then')
         if pause == 1 and not args.quiet:
             say(text)
         with SIGNALS:
             time.sleep(pause)
-        pause = min(300, 2 * pause)
 
 
 def restore(bucket, args):
-    """write the newest dump to standard output"""
-    if os.isatty(1):
+    """Or into PROGRAM, which sees the end of it only if the dump is good.  With
+    --chain FS it runs once for each dump that is needed, in order: the newest of
+    level 0, and what builds upon it."""
+    plan_only = args.dry_run or (args.chain and not args.program)
+    if not (args.program or plan_only) and os.isatty(1):
         raise UsageError('restore writes a stream: pipe it into a program or a file')
-    wide_pipe(1)
-    read_back(bucket, args, write_out)
-    os.close(os.dup(1))             # some file systems tell only now that they are full
+    dumps = find_chain(bucket, args) if args.chain else [find_whole(bucket, args)]
+    if plan_only:
+        return print_out('\n'.join('would restore %s, %s' % (one, human(one.size))
+                                   for one in dumps))
+    if args.thaw:
+        thaw(bucket, args, dumps)
+    for one in dumps if args.program else ():
+        check_readable(bucket, one)     # before any of them is restored
+    for one in dumps:
+        with contextlib.closing(Sink(args.program, args.accept_status, one)) as sink:
+            read_back(bucket, args, one, sink.write, sink.finish)
 
 
 def verify(bucket, args):
-    """read the newest dump back, and check it"""
-    found, proof = read_back(bucket, args, lambda view: None)
+    found = find_whole(bucket, args)
+    if args.thaw:
+        thaw(bucket, args, [found])
+    proof = read_back(bucket, args, found, lambda view: None)
     if args.json:
         print_out(to_json(key=found.key, size=found.size, verified=proof))
 
@@ -952,10 +1012,8 @@ CURL = ('with these lines in the file urls, and room for the largest object in t
 
 
 def url(bucket, args):
-    """print URLs of the newest dump, for curl"""
     found = find_whole(bucket, args)
-    for key in found.keys:
-        bucket.head_whole(key, bool(found.ends))
+    check_readable(bucket, found)
     expires = bucket.credentials.get(bucket).expires
     if expires is not None and expires < bucket.now() + args.expires:
         say('warning: the URLs end with the credentials that sign them, at %s' % utc(expires))
@@ -966,17 +1024,14 @@ def url(bucket, args):
 
 
 def getacl(bucket, args):
-    """write the ACL of a dump, XML
-
-    It is that of its first object.
-    """
+    """The access control list is that of the dump's first object."""
     acl = bucket.get_object_acl(find_whole(bucket, args).keys[0])
     args.status.close()
     write_out(memoryview(acl))
 
 
 def putacl(bucket, args):
-    """set the ACL of a dump from standard input"""
+    """The XML comes through standard input, as getacl prints it."""
     if os.isatty(0):
         raise UsageError('putacl reads XML as getacl writes it: pipe it in')
     found = find_whole(bucket, args)
@@ -991,8 +1046,8 @@ def putacl(bucket, args):
 
 
 def remove(args, what, delete, parts, deed='delete', done='deleted'):
-    """Delete *what* by delete(part) for each of its parts; returns False, after a line, if that
-    fails.  deed, done: what this means."""
+    """Delete *what*, part by part; returns False, after a line, if that fails.  deed, done: what
+    this means."""
     try:
         for part in parts:
             delete(part)
@@ -1019,10 +1074,7 @@ def locked(bucket, one, quiet=False):
 
 
 def delete(bucket, args):
-    """delete the dump of a day, today if no other
-
-    Where a day has several it deletes none, and prints their keys.
-    """
+    """If that day has several, none is deleted, and their keys are printed for -k."""
     if args.key is not None:
         found = find_by_key(bucket, args.key)
     else:
@@ -1034,8 +1086,7 @@ def delete(bucket, args):
         if len(dumps) > 1:
             for one in sorted(dumps, key=recency):
                 print_out('-k %s' % shell_word(one.key))
-            raise s3.Error('%d dumps match and none was deleted: choose one by its key'
-                           % len(dumps))
+            raise s3.Error('%d dumps match and none was deleted: choose one by -k KEY' % len(dumps))
         found = dumps[0]
     what = '%s, %s' % (found, human(found.size))
     if locked(bucket, found) or not confirmed(args, 'Delete %s?' % what):
@@ -1056,7 +1107,6 @@ def shell_word(text):
 
 
 def init(bucket, args):
-    """create the bucket if need be, and try it"""
     created = False
     try:
         bucket.head_bucket()
@@ -1087,8 +1137,8 @@ def init(bucket, args):
     if failure:
         raise failure
     if not args.quiet:
-        say('bucket %s %s: it can be written, read and deleted from' % (
-            bucket.endpoint.bucket, 'created' if created else 'is there'))
+        say('the bucket %s %s: it can be written, read and deleted from' % (
+            bucket.endpoint.bucket, 'was created' if created else 'is there'))
 
 
 def is_listed(bucket, key):
@@ -1131,7 +1181,6 @@ def find_sections(bucket, args):
 
 
 def list_dumps(bucket, args):
-    """print the dumps of this host and their cost"""
     prefix, found = find_sections(bucket, args)
     found = shown(bucket, args, found)
     if args.json or args.long:
@@ -1194,7 +1243,6 @@ def point_out_hosts(bucket, args):
 
 
 def unfinished_lines(bucket, uploads, orphans):
-    """Return the line, if any, about unfinished uploads and orphans."""
     begun = [one.youngest for one in orphans] + [upload.initiated for upload in uploads]
     if not begun:
         return []
@@ -1209,7 +1257,6 @@ def unfinished_lines(bucket, uploads, orphans):
 
 
 def section_lines(args, dumps):
-    """Return the lines for one file system of one host."""
     dumps.sort(key=lambda one: (int(one.labels.level), one.labels.level) + recency(one))
     days = collections.Counter(one.labels[2:4] for one in dumps)
     lines = [s3.printable(dumps[0].labels.fs)]
@@ -1241,12 +1288,10 @@ def row(args, one):
 
 
 def unfinished(bucket, prefix):
-    """Return the unfinished uploads, or none if credentials or server don't show them, or it is the
-    past that is looked at, of which nothing tells."""
-    if bucket.at is not None:
-        return []
+    """Return the unfinished uploads, or none if credentials or server don't show them; nobody shows
+    those of the past."""
     with tolerating(400, 403, 404, 405, 501), contextlib.suppress(s3.BadAnswer):
-        return list(bucket.list_multipart_uploads(prefix))
+        return list(bucket.list_multipart_uploads(prefix)) if bucket.at is None else []
     return []
 
 
@@ -1259,9 +1304,8 @@ RULES = (('daily', lambda date: date), ('weekly', lambda date: real_date(date).i
 def plan(dumps, last, counts):
     """Return [(Dump, the rules that keep it)] for *dumps* of one level, the newest first.
 
-    last: how many of the newest are kept; counts: {rule: how many it keeps}.  Periods without
-    a dump don't count, and a rule that isn't used up keeps the oldest dump too: the meaning
-    that the users of restic's `forget` know.
+    last: how many of the newest are kept; counts: {rule: how many it keeps}.  As with restic's
+    `forget`, periods without a dump don't count, and a rule that isn't used up keeps the oldest.
     """
     dumps = sorted(dumps, key=recency, reverse=True)
     planned = [(one, ['last'] if number < last else []) for number, one in enumerate(dumps)]
@@ -1275,20 +1319,18 @@ def plan(dumps, last, counts):
 
 
 def clean(bucket, args):
-    """delete all but the newest N dumps of each
-
-    Of each file system and level, that is; --keep-... keep more of them, or do in
-    place of N.
-    """
-    prefix = '' if args.all else args.host + ':'
-    dumps, orphans, _ = group(bucket.list_objects(prefix))
+    """N of each file system and level are kept, or of FS and LEVEL, and those that
+    --keep-... keep; N or these may be left out.  What a dump that stays builds
+    upon stays, too."""
+    prefix, found = find_sections(bucket, args)
+    found = list(found)
+    dumps = [one for each, _, _ in found for one in each if args.fs in (None, one.labels.fs)]
+    orphans = meant(args, [one for _, each, _ in found for one in each])
     if not dumps:
         point_out_hosts(bucket, args)
-    groups = whole_ones(bucket, dumps)
-    doomed, failed = choose(bucket, args, groups)
+    doomed, failed = choose(bucket, args, whole_ones(bucket, dumps))
     if not args.quiet:
         point_out_minimums(bucket, doomed)
-        point_out_bases(groups, doomed)
     going = [('%s, %s' % (one, human(one.size)), bucket.delete_listed, one.entries)
              for one in doomed]
     going += unfinished_things(bucket, args, prefix, orphans)
@@ -1302,7 +1344,8 @@ def clean(bucket, args):
         raise s3.Error('nothing was deleted')
     elif not (going or failed or args.quiet):
         say('%snothing to delete' % ('' if dumps or args.all else (
-            'there is no dump of host %s: ' % s3.printable(args.host))))
+            'there is no dump of %shost %s: ' % (s3.printable(args.fs) + ' of ' if args.fs else '',
+                                                s3.printable(args.host)))))
     else:
         failed |= not all([remove(args, *one) for one in going])
     point_out_versions(bucket, args)
@@ -1317,7 +1360,7 @@ def unfinished_things(bucket, args, prefix, orphans):
         if one.youngest < before and not locked(bucket, one, args.quiet):
             yield 'the orphans of %s' % one, bucket.delete_listed, one.entries
     for upload in unfinished(bucket, prefix):
-        if upload.initiated <= before and not group([upload])[2]:
+        if upload.initiated <= before and meant(args, itertools.chain(*group([upload])[:2])):
             yield ('an unfinished upload of %s' % s3.printable(upload.key),
                    bucket.abort_multipart_upload, [upload])
 
@@ -1335,33 +1378,55 @@ def whole_ones(bucket, dumps):
 
 
 def choose(bucket, args, groups):
-    """Return the dumps that go, and whether some stay against the rules because their sizes look
-    wrong; report those."""
-    doomed, suspicious = [], False
-    for labels, members in sorted(groups.items()):
-        planned = plan(members, args.count or 0, args.keep)
-        kept = [one for one, reasons in planned if reasons]
-        going = [one for one, reasons in planned if not reasons]
-        ratio = 0 if args.force else min_ratio(args, labels[2])
-        if going and median(kept) < ratio * weighted_median(going):
-            say('%s %s level %s is left alone: what would be kept is less than %g times as large '
-                'as what would go; --force deletes it' % (
-                    s3.printable(labels[0]), s3.printable(labels[1]), labels[2], ratio))
-            suspicious = True
-            continue
-        for one, reasons in planned:
-            if not reasons and locked(bucket, one, args.quiet):
-                reasons.append('locked')
-            if args.dry_run:
-                print_out('%-4s %s  %8s  %s' % ('keep' if reasons else 'go', one,
-                                                human(one.size), ', '.join(reasons)))
-        doomed += [one for one, reasons in planned if not reasons]
+    """Return the dumps that go, those of the highest levels first, and whether some stay against
+    the rules because their sizes look wrong."""
+    bases = {chain[-1]: chain[-2:-1] for chain in chains(
+        itertools.chain.from_iterable(groups.values()))}
+    doomed, suspicious, builders = [], False, {}
+    for labels, members in sorted(groups.items(), key=lambda item: (
+            item[0][:2], -int(item[0][2]), item[0])):
+        going, wrong = choose_of_level(bucket, args, labels, members, builders)
+        doomed += going
+        suspicious |= wrong
+        for one in sorted(set(members).difference(going), key=recency):
+            builders.update((base, one) for base in bases[one])
+            if int(labels[2]) > 0 and not bases[one] and not args.quiet:
+                say('%s is kept, but there is no older dump of a lower level' % one)
     return doomed, suspicious
 
 
+def choose_of_level(bucket, args, labels, members, builders):
+    """Do the same for the dumps of one level; report what stays against the rules.
+
+    builders: {a dump that others build upon which stay: the newest of those}.
+    """
+    if args.level not in (None, labels[2]):
+        return [], False
+    planned = plan(members, args.count or 0, args.keep)
+    kept = [one for one, reasons in planned if reasons]     # bases aside: a thief can choose them
+    going = [one for one, reasons in planned if not reasons and (args.force or one not in builders)]
+    ratio = 0 if args.force else min_ratio(args, labels[2])
+    if going and median(kept) < ratio * weighted_median(going):
+        say('%s %s level %s is left alone: what would be kept is less than %g times as large '
+            'as what would go; --force deletes it' % (
+                s3.printable(labels[0]), s3.printable(labels[1]), labels[2], ratio))
+        return [], True
+    for one, reasons in planned:
+        if not reasons and one in builders:
+            if not args.quiet:
+                say('%s %s: %s builds upon it' % (
+                    one, 'goes all the same' if args.force else 'is kept', builders[one]))
+            reasons += ['base'] * (not args.force)
+        if not reasons and locked(bucket, one, args.quiet):
+            reasons.append('locked')
+        if args.dry_run:
+            print_out('%-4s %s  %8s  %s' % ('keep' if reasons else 'go', one,
+                                            human(one.size), ', '.join(reasons)))
+    return [one for one, reasons in planned if not reasons], False
+
+
 def min_ratio(args, level):
-    """Return the least ratio of the size of what is kept, or of the newest dump, to that of the
-    others; differences have any size."""
+    """Return the least ratio of a dump's size to those of others; differences have any size."""
     return args.min_ratio if args.min_ratio is not None else 0.5 if int(level) <= 0 else 0
 
 
@@ -1374,30 +1439,14 @@ def point_out_minimums(bucket, doomed):
                 one, utc(until)[:10], s3.printable(one.storage_class)))
 
 
-def point_out_bases(groups, doomed):
-    """Say which incremental dumps that are kept lack the dump that they build upon."""
-    gone, dumps = set(doomed), list(itertools.chain.from_iterable(groups.values()))
-    for one in sorted(dumps, key=lambda one: (one.labels[:3], recency(one))):
-        if int(one.labels.level) <= 0 or one in gone:
-            continue
-        base = base_of(one, dumps)
-        if base is None or base in gone:
-            say('%s is kept, but %s' % (one, 'its base goes: %s' % base if base else
-                                        'there is no older dump of a lower level'))
-
-
 def median(dumps):
-    """Return the median of the sizes, in bytes."""
     ordered = sorted(one.size for one in dumps)
     return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
 def weighted_median(dumps):
-    """Return the size, in bytes, such that dumps up to it hold half of all bytes.
-
-    For dumps of one size it is the median; but a thief can't move it by storing a thousand tiny
-    ones to hide how large those are that would go.
-    """
+    """Return the size such that dumps up to it hold half of all bytes: a thousand tiny ones of a
+    thief don't move it, as they do the median, to hide how large those are that would go."""
     ordered = sorted(one.size for one in dumps)
     total = list(itertools.accumulate(ordered))
     return next(size for size, so_far in zip(ordered, total) if 2 * so_far >= total[-1])
@@ -1416,12 +1465,9 @@ Verdict.__doc__ = """On a group: the dumps with the same labels, (host, fs, leve
 
 
 def check(bucket, args):
-    """tell whether the newest dump is good
-
-    That is whole, not older than --max-age, and not much smaller than those before
-    it.  Without LEVEL all dumps of this host are checked, and with -a those of all
-    hosts: each file system and level by its own rhythm.
-    """
+    """One is good if it is whole, not older than --max-age, and not much smaller than
+    those before it.  Without LEVEL, or with -a, each file system and level of this
+    host, or of all, goes by its own rhythm."""
     alone = not (args.all or args.expect or args.level is None)
     of_all = Verdict((None if args.all else args.host, args.fs, args.level))
     if alone:
@@ -1475,8 +1521,8 @@ def assess(args, dumps, expected, now):
         if limit is None and len(members) > 2:
             limit = usual_limit(members)
         # a full dump replaces a difference, for a while
-        due = limit and limit + max(
-            one.stored for one in [newest] + lower_ones(newest, dated))
+        due = limit and limit + max([newest.stored] + [
+            one.stored for one in dated if int(one.labels.level) < int(newest.labels.level)])
         retired = labels not in expected and now - newest.stored > max(args.retired, limit or 0)
         yield Verdict(labels, newest, members[1:11], limit, due, None if retired else 0, '')
 
@@ -1530,8 +1576,9 @@ def fault(bucket, args, verdict):
     found = (
         (2, problem and 'is not whole: %s' % problem),
         (2, not newest.size and 'is empty'),
-        (2, verdict.due is not None and now > verdict.due and 'is %s old, and may be %s' % (
-            s3.duration(now - newest.stored), s3.duration(verdict.limit))),
+        (2, verdict.due is not None and now > verdict.due and (
+            'is %s old, more than the %s allowed' % (
+                s3.duration(now - newest.stored), s3.duration(verdict.limit)))),
         (1, earlier and newest.size < ratio * median(earlier) and (
             'has %s, less than %g times %s, the median of the %s before it' % (
                 human(newest.size), ratio, human(median(earlier)),
@@ -1662,24 +1709,19 @@ def seen_at(bucket):
 
 
 def undelete(bucket, args):
-    """bring back what was deleted
-
-    In a bucket that keeps versions: the dumps that were there at TIME, or
+    """In a bucket that keeps versions: the dumps that were there at TIME, or
     without --at all that are hidden now.
     """
-    dumps = [find_by_key(bucket, args.key)] if args.key is not None else [
-        one for found, _, _ in find_sections(bucket, args)[1] for one in found
-        if args.fs in (None, one.labels.fs) and args.level in (None, one.labels.level)
-        and args.date in (None, one.labels.date)]
     going, failed = [], False
-    for one in dumps:
-        if one.deleted:
-            reason, markers = find_markers(bucket, without_strays(bucket, one))
-            if reason:
-                say('%s is left alone: %s' % (one, reason))
-                failed = True
-            elif markers:
-                going.append(('%s, %s' % (one, human(one.size)), bucket.delete_object, markers))
+    dumps = [find_by_key(bucket, args.key)] if args.key is not None else [
+        one for found, _, _ in find_sections(bucket, args)[1] for one in meant(args, found)]
+    for one in filter(lambda one: one.deleted, dumps):
+        reason, markers = find_markers(bucket, without_strays(bucket, one, alone=True))
+        if reason:
+            say('%s is left alone: %s' % (one, reason))
+            failed = True
+        elif markers:
+            going.append(('%s, %s' % (one, human(one.size)), bucket.delete_object, markers))
     names = [what for what, _, _ in going]
     if args.dry_run:
         for what in names:
@@ -1719,11 +1761,9 @@ def find_locks(bucket, dumps):
 def remarks(args, one, write):
     """Return what --deleted and --locks tell of a dump, {name: text}; write: makes the text of a
     time; of no lock there is none."""
-    found = {'deleted': write(one.deleted)} if args.deleted else {}
-    if args.locks:
-        found['locked_until'] = 'released' if one.lock == float('inf') else (
-            write(one.lock) if one.lock else None)
-    return found
+    lock = 'released' if one.lock == float('inf') else write(one.lock) if one.lock else None
+    return dict({'deleted': write(one.deleted)} if args.deleted else {},
+                **{'locked_until': lock} if args.locks else {})
 
 
 def point_out_versions(bucket, args):
@@ -1735,22 +1775,23 @@ def point_out_versions(bucket, args):
 
 # ---------------------------------------------------------------------- Command line
 
-# name: (function, usage of its arguments)
-COMMANDS = {
-    'dump': (dump, 'FS LEVEL [-- PROGRAM...]'),
-    'restore': (restore, 'FS LEVEL'),
-    'verify': (verify, 'FS LEVEL'),
-    'list': (list_dumps, '[FS]'),
-    'delete': (delete, 'FS LEVEL'),
-    'undelete': (undelete, '[FS [LEVEL]]'),
-    'clean': (clean, '[N]'),
-    'check': (check, '[FS [LEVEL]]'),
-    'init': (init, ''),
-    'url': (url, 'FS LEVEL'),
-    'getacl': (getacl, 'FS LEVEL'),
-    'putacl': (putacl, 'FS LEVEL'),
+COMMANDS = {                        # the function, the arguments, and what --help says
+    'dump': (dump, 'FS LEVEL [-- PROGRAM...]', 'store a stream, or the output of PROGRAM'),
+    'restore': (restore, 'FS LEVEL [-- PROGRAM...]', 'write the newest dump to standard output'),
+    'verify': (verify, 'FS LEVEL', 'read the newest dump back, and check it'),
+    'list': (list_dumps, '[FS]', 'print the dumps of this host and their cost'),
+    'delete': (delete, 'FS LEVEL', 'delete the dump of today, or of -w DATE'),
+    'undelete': (undelete, '[FS [LEVEL]]', 'bring back what was deleted'),
+    'clean': (clean, '[N] [FS [LEVEL]]', 'delete all dumps but the newest N'),
+    'check': (check, '[FS [LEVEL]]', 'tell whether the newest dumps are good'),
+    'init': (init, '', 'create the bucket if need be, and try it'),
+    'url': (url, 'FS LEVEL', 'print URLs of the newest dump, for curl'),
+    'getacl': (getacl, 'FS LEVEL', 'print who may access a dump, as XML (ACL)'),
+    'putacl': (putacl, 'FS LEVEL', 'set who may access a dump, by XML (ACL)'),
 }
 ALIASES = {'retrieve': 'restore', 'initialize': 'init'}
+ORIGINAL = 'dump restore delete list init clean getacl putacl'.split()  # took its options, all
+NAMING = 'dump restore verify delete undelete url getacl putacl'     # commands that mean one dump
 
 # commands: those that take the option, none: all; metavar: the name of its value; convert: makes
 # the value of the text, and raises ValueError; default: the value without the option.
@@ -1761,14 +1802,6 @@ def option(commands, flags, metavar='', help='', convert=bool, default=None):
     return Option(commands.split(), flags.split(), metavar, help, convert, default)
 
 
-parse_time = s3.parser(s3.TIME, 'a time: a number, then s, m, h or d', s3.seconds_of)
-parse_positive = s3.count_of(99999)
-parse_count = s3.count_of(10**9 - 1)
-parse_ratio = s3.parser(r'[0-9]{1,9}(\.[0-9]{1,9})?', 'a ratio like 0.5', float)
-parse_statuses = s3.parser('[0-9]{1,3}(,[0-9]{1,3})*', 'numbers with commas between them',
-                           lambda text: set(map(int, text.split(','))))
-
-
 def parse_text(word):
     """Return a word of the command line as text: UTF-8, whatever the locale."""
     try:
@@ -1777,18 +1810,21 @@ def parse_text(word):
         raise UsageError('%s is not UTF-8' % s3.quoted(os.fsencode(word)))
 
 
-ORIGINAL = 'dump restore delete list init clean getacl putacl'.split()  # took its options, all
-NAMING = 'dump restore verify delete undelete url getacl putacl'    # commands that mean one dump
+parse_time = s3.parser(s3.TIME, 'a time: a number, then s, m, h or d', s3.seconds_of)
+parse_count, parse_days = s3.count_of(10**9 - 1), s3.count_of(99999)
+parse_ratio = s3.parser(r'[0-9]{1,9}(\.[0-9]{1,9})?', 'a ratio like 0.5', float)
+parse_statuses = s3.parser('[0-9]{1,3}(,[0-9]{1,3})*', 'numbers with commas between them',
+                           lambda text: set(map(int, text.split(','))))
+
 OPTIONS = (
     option('', '-f --config', 'FILE', 'configuration file', str),
     option('', '-h --host', 'NAME', 'host label, else that of the configuration', parse_text),
-    option('', '-L --limit-rate', 'RATE', 'bytes per second: 300k, 1.5m',
-           s3.SETTINGS['limit_rate']),
+    option('', '-L --limit-rate', 'RATE', 'bytes per second: 300k, 1.5m', s3.parse_rate),
     option('', '-j --jobs', 'N', 'parts in flight (auto: %d, and up to %d)' % (
         s3.JOBS, s3.MOST_JOBS), s3.SETTINGS['jobs']),
     option('', '--patience', 'TIME', 'how long an outage may last (15m; up to 7d)',
-           s3.SETTINGS['patience']),
-    option('', '-q --quiet', help='no status, only errors'),
+           s3.parse_week),
+    option('', '-q --quiet', help='no status, only warnings and errors'),
     option('', '-v --verbose', help='a line per request and retry'),
     option('', '--completion', 'SHELL', 'print the completion for bash or zsh',
            s3.one_of('bash', 'zsh')),
@@ -1797,16 +1833,17 @@ OPTIONS = (
     option(NAMING, '-k --key', 'KEY', 'the literal key, in place of FS and LEVEL', parse_text),
     option(NAMING, '-w --date', 'DATE', 'date label, like 2009-12-31', str),
     option('dump', '-i --infrequent-access', help='storage class STANDARD_IA'),
-    option('dump', '--storage-class', 'CLASS', 'any storage class', s3.SETTINGS['storage_class']),
+    option('dump', '--storage-class', 'CLASS', 'any storage class', s3.parse_word),
     option('dump', '--min-size', 'SIZE', 'fail if the stream is shorter', s3.parse_size, 0),
-    option('dump', '--accept-status', 'N,N', 'exit statuses, besides 0, that store the dump',
-           parse_statuses, ()),
     option('dump', '--fixed-key', help='store as HOST:FS:LEVEL:DATE'),
-    option('dump', '--overwrite', help='-k KEY and --fixed-key may replace an object'),
-    option('dump', '--retain', 'DAYS', 'lock the dump for so long (Object Lock)', parse_positive),
+    option('dump', '--overwrite', help='let -k KEY or --fixed-key replace an object'),
+    option('dump', '--retain', 'DAYS', 'lock the dump for so long (Object Lock)', parse_days),
     option('dump', '--retain-mode', 'MODE', 'governance (the default) or compliance',
            s3.one_of('governance', 'compliance')),
-    option('restore verify', '--thaw', 'DAYS', 'make an archived dump readable', parse_positive),
+    option('dump restore', '--accept-status', 'N,N', 'exit statuses of PROGRAM, besides 0, that '
+           'will do', parse_statuses, ()),
+    option('restore', '--chain', help='FS alone: all dumps that are needed, in order'),
+    option('restore verify', '--thaw', 'DAYS', 'make an archived dump readable', parse_days),
     option('restore verify', '--tier', 'TIER', 'how fast: expedited, standard or bulk',
            s3.one_of('expedited', 'standard', 'bulk')),
     option('restore verify', '--wait', help='wait until the dump is readable'),
@@ -1818,11 +1855,10 @@ OPTIONS = (
     option('list', '--locks', help='until when each dump is locked'),
     option('list dump verify check', '--json', help='for machines'),
     option('delete undelete clean', '-y --yes', help='do not ask'),
-    option('delete undelete clean', '-n --dry-run', help='say what would be done'),
-    option('clean', '--force', help='also where the sizes look wrong'),
-    *(option('clean', '--keep-' + rule, 'N', 'keep the newest of N ' + periods, parse_positive, 0)
-      for rule, periods in (('daily', 'days'), ('weekly', 'weeks'), ('monthly', 'months'),
-                            ('yearly', 'years'))),
+    option('delete undelete clean restore', '-n --dry-run', help='say what would be done'),
+    option('clean', '--force', help='also what is needed, or looks too large to go'),
+    *(option('clean', '--keep-' + rule, 'N', 'keep N %s dumps' % rule, parse_count)
+      for rule, _ in RULES),
     option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h, or as usual)',
            parse_time),
     option('check', '--locked', 'TIME', 'how long the newest dump must be locked', parse_time),
@@ -1832,26 +1868,33 @@ OPTIONS = (
            read_expected, {}),
     option('check', '--metrics', help='for the textfile collector of Prometheus'),
     option('check', '--nagios', help='as a plugin of Nagios'),
-    option('check clean', '--min-ratio', 'R', 'of sizes, to those before (0.5; levels above 0: 0)',
+    option('check clean', '--min-ratio', 'R', 'too small: below R times the usual (0.5 at level 0)',
            parse_ratio),
-    option('url', '--expires', 'TIME', 'how long it holds: 30m, 12h, 7d (1h)', s3.parse_week,
+    option('url', '--expires', 'TIME', 'how long the URLs work: 30m, 12h, 7d (1h)', s3.parse_week,
            3600),
 )
 
 
-def help_text(command=None):
-    """Return what --help prints: for a command, or for all."""
-    if command:
-        function, usage = COMMANDS[command]
-        lines = ['usage: s3dump.py %s [options]' % ' '.join([command, usage]).strip(), '',
-                 re.sub('(?m)^ +', '', function.__doc__ or command).rstrip()]
+def value(what, convert, text):
+    try:
+        return convert(text)
+    except (OSError, ValueError) as error:
+        raise UsageError('%s: %s' % (what, s3.printable(str(error))))
+
+
+def help_text(name):
+    """Return what --help prints for a command, or for all if *name* is ''."""
+    if name:
+        function, usage, what = COMMANDS[name]
+        lines = ['usage: s3dump.py %s [options]' % ' '.join([name, usage]).strip(), '', what]
+        if function.__doc__:        # python -OO has none
+            lines += ['', re.sub('(?m)^ +', '', function.__doc__)]
     else:
         lines = ['usage: s3dump.py [options] COMMAND [arguments]', '',
                  (__doc__ or '').rpartition('\n\n')[0], '', 'commands:']
-        lines += ['  %-9s%-25s%s' % (name, usage, (function.__doc__ or name).partition('\n')[0])
-                  for name, (function, usage) in COMMANDS.items()]      # python -OO has no texts
+        lines += ['  %-9s%-25s%s' % (each, *more) for each, (_, *more) in COMMANDS.items()]
     for commands, options in itertools.groupby(OPTIONS, lambda each: each.commands):
-        if not command or not commands or command in commands:
+        if not name or not commands or name in commands:
             lines += ['', 'options of %s:' % (', '.join(commands) or 'all commands')]
             lines += ['  %-26s%s' % (', '.join(each.flags) + ' ' + each.metavar, each.help)
                       for each in options]
@@ -1867,32 +1910,25 @@ def completion(shell):
 
 def parse(argv):
     """Return the command line, checked, as a namespace; raises UsageError."""
-    program = None
-    if '--' in argv:
-        argv, program = argv[:argv.index('--')], argv[argv.index('--') + 1:]
-    args, words = parse_options(argv)
+    before = list(itertools.takewhile('--'.__ne__, argv))
+    args, words = parse_options(before)
     if words[:1] == ['help']:
         words, args.help = words[1:], True
-    args.name = name = ALIASES.get(words[0], words[0]) if words else ''
-    if words and name not in COMMANDS:
+    args.name = ALIASES.get(words[0], words[0]) if words else ''
+    if words and args.name not in COMMANDS:
         raise UsageError('unknown command %s%s' % (
             s3.quoted(words[0]), suggestion(words[0], COMMANDS)))
-    if args.help or args.version:
-        args.text = help_text(name) if args.help else 's3dump ' + s3.__version__
-        return args
-    if not words and not args.completion:
-        raise UsageError('no command: ' + ', '.join(COMMANDS))
-    convert_options(args)
-    args.text = args.completion and completion(args.completion)
+    args.text = (help_text(args.name) if args.help else 's3dump ' + s3.__version__ if args.version
+                 else args.completion and completion(args.completion))
     if not args.text:
-        if program is not None and name != 'dump':
-            words, program = words + [parse_text(word) for word in program], None
-        elif program == []:
+        if not words:
+            raise UsageError('no command: ' + ', '.join(COMMANDS))
+        args.program = argv[len(before) + 1:]
+        if args.name not in ('dump', 'restore'):
+            words += map(parse_text, args.program)
+        elif argv == [*before, '--']:
             raise UsageError('no program after --')
-        args.program = program
-        args.run, usage = COMMANDS[name]
-        parse_words(args, usage, words[1:])
-        check_options(args)
+        check_options(args, words[1:])
     return args
 
 
@@ -1901,95 +1937,82 @@ def parse_options(argv):
     def refuse(message):
         raise UsageError(message)
 
-    parser = argparse.ArgumentParser(
-        add_help=False, allow_abbrev=sys.version_info < (3, 8),     # False would break -qi there
-        # its own way to find the width imports what takes as long as all of argparse
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80))
+    # The formatter's own way to find the width imports what takes as long as all of argparse
+    parser = argparse.ArgumentParser(add_help=False, formatter_class=functools.partial(
+        argparse.HelpFormatter, width=80))
     parser.error = refuse
-    parser.add_argument('words', nargs='*')
     for each in OPTIONS:
-        parser.add_argument(*each.flags, default=None,
-                            action='store' if each.metavar else 'store_true')
+        parser.add_argument(*each.flags, default=each.default, **(
+            {'type': functools.partial(value, each.flags[-1], each.convert)} if each.metavar else
+            {'action': 'store_true'}))
     flags = [flag for each in OPTIONS for flag in each.flags]
-    for word in argv:               # before argparse, which guesses, until 3.8
-        refuse_unknown(word.partition('=')[0], flags, '--.')
-    args, rest = parser.parse_known_args(argv)
-    for word in rest:
-        refuse_unknown(word, flags, '-[^0-9]')
-    return args, [parse_text(word) for word in args.words + rest]
-
-
-def refuse_unknown(word, flags, pattern):
-    """Raise UsageError if *word* looks like an option but is unknown."""
-    if re.match(pattern, word) and word not in flags:
-        raise UsageError('unknown option %s%s' % (s3.printable(word), suggestion(word, flags)))
+    for word in argv:               # before argparse, which guesses
+        flag = word.partition('=')[0] if word.startswith('--') else word[:2]
+        if re.match('-[^0-9]', word) and flag not in flags:
+            raise UsageError('unknown option %s%s' % (s3.printable(flag), suggestion(
+                flag, flags) or '; a PROGRAM goes after --' * ('dump' in argv)))
+    args, words = parser.parse_known_args(argv)
+    return args, [parse_text(word) for word in words]
 
 
 def suggestion(word, words):
-    """Return text that suggests what *word* may mean, or ''."""
     import difflib
     found = [each for each in words if len(word) > 3 and each.startswith(word)]
     found = found or difflib.get_close_matches(word, words, 1, 0.7)
     return ' (did you mean %s?)' % ' or '.join(found) if found else ''
 
 
-def convert_options(args):
-    """Replace the text of each option by its value; raises UsageError."""
+def check_options(args, words):
+    """Raise UsageError for what doesn't go together, and settle the rest of the namespace."""
     for each in OPTIONS:
-        flag, name = each.flags[-1], each.flags[-1].lstrip('-').replace('-', '_')
-        text = getattr(args, name)
-        if text is not None and each.commands and args.name not in each.commands:
-            if args.name not in ORIGINAL or each.flags[0] not in ('-k', '-w', '-i', '-a'):
-                raise UsageError('%s takes no %s' % (args.name, flag))
-            text = None
-        if text == []:
-            text = '--'             # which argparse leaves out of --key=--
-        setattr(args, name, each.default if text is None else value(flag, each.convert, text))
+        name = each.flags[-1][2:].replace('-', '_')
+        if getattr(args, name) == []:       # what argparse makes of --key=--, until 3.12
+            setattr(args, name, value(each.flags[-1], each.convert, '--'))
+        if each.commands and args.name not in each.commands and getattr(args, name) != each.default:
+            if each.flags[0] not in ('-k', '-w', '-i', '-a') or args.name not in ORIGINAL:
+                raise UsageError('%s takes no %s' % (args.name, each.flags[-1]))
+            setattr(args, name, None)
+    check_words(args, words)
+    for wrong, text in (
+            (args.key == '', 'the key is empty'),
+            (args.key and (args.fixed_key or args.date and args.name not in ORIGINAL),
+             '-k KEY takes neither --date nor --fixed-key'),
+            (args.overwrite and not (args.key or args.fixed_key),
+             '--overwrite needs -k KEY or --fixed-key: any other key is new'),
+            (args.accept_status and not args.program, '--accept-status needs a PROGRAM after --'),
+            (args.retain_mode and not args.retain, '--retain-mode needs --retain'),
+            (args.tier and not args.thaw, '--tier needs --thaw'),
+            (args.wait and not args.thaw, '--wait needs --thaw'),
+            (args.chain and args.key is not None, '--chain takes FS, not -k KEY'),
+            (args.json and args.long, 'list takes --json or --long, not both'),
+            (args.at and args.deleted, 'list takes --at or --deleted, not both'),
+            (bool(args.json) + bool(args.metrics) + bool(args.nagios) > 1,
+             'check takes one of --json, --metrics and --nagios'),
+            (args.name == 'clean' and not (args.count or any(args.keep.values())),
+             'clean takes the number of dumps to keep, at least 1, or --keep-...')):
+        if wrong:
+            raise UsageError(text)
+    if args.key is None:
+        check_labels(args)
+    args.fs = args.fs and without_slash(args.fs)
+    args.storage_class = args.storage_class or args.infrequent_access and 'STANDARD_IA'
 
 
-def value(what, convert, text):
-    """Return convert(text); raises UsageError."""
-    try:
-        return convert(text)
-    except (OSError, ValueError) as error:
-        raise UsageError('%s: %s' % (what, s3.printable(str(error))))
-
-
-def parse_words(args, usage, words):
-    """Set fs, level and count from the words after the command, as its usage calls them."""
+def check_words(args, words):
+    """Set fs, level and count from the words after the command."""
+    usage = COMMANDS[args.name][1]
     names = re.findall(r'\b(?:FS|LEVEL|N)\b', usage)
-    if args.key is not None:
+    args.keep = {rule: getattr(args, 'keep_' + rule) for rule, _ in RULES}
+    if any(args.keep.values()) and not re.match('0*[1-9][0-9]*\\Z', ''.join(words[:1])):
+        names.remove('N')
+    if args.chain:
+        names, usage = ['FS'], '--chain FS [-- PROGRAM...]'
+    elif args.key is not None:
         names, usage = [], '-k KEY, or %s, not both' % usage
     if not (0 if usage.startswith('[') else len(names)) <= len(words) <= len(names):
         raise UsageError('%s takes %s' % (args.name, usage or 'no arguments'))
-    args.fs, args.level, count = map(dict(zip(names, words)).get, ('FS', 'LEVEL', 'N'))
-    args.count = value('N', parse_count, count) if count is not None else None
-
-
-def check_options(args):
-    """Raise UsageError for what doesn't go together, and derive settings."""
-    if args.key is not None:
-        if not args.key:
-            raise UsageError('the key is empty')
-        if args.name in ORIGINAL:
-            args.date = None
-        if args.date is not None or args.fixed_key:
-            raise UsageError('-k KEY takes neither --date nor --fixed-key')
-    for one, other in (('json', 'long'), ('at', 'deleted'), ('json', 'metrics'),
-                       ('json', 'nagios'), ('metrics', 'nagios')):
-        if getattr(args, one) and getattr(args, other):
-            raise UsageError('%s takes --%s or --%s, not both' % (args.name, one, other))
-    for name, needed in (('retain_mode', 'retain'), ('tier', 'thaw'), ('wait', 'thaw')):
-        if getattr(args, name) and not getattr(args, needed):
-            raise UsageError('--%s needs --%s' % (name.replace('_', '-'), needed))
-    check_labels(Labels(args.host, args.fs, args.level, args.date, None))
-    args.fs = args.fs and without_slash(args.fs)
-    args.keep = {rule: getattr(args, 'keep_' + rule) for rule, _ in RULES}
-    if args.name == 'clean' and not args.count and not any(args.keep.values()):
-        raise UsageError('clean takes the number of dumps to keep, at least 1, or --keep-...')
-    args.retain_mode, args.tier = args.retain_mode or 'governance', args.tier or 'standard'
-    if args.infrequent_access and not args.storage_class:
-        args.storage_class = 'STANDARD_IA'
+    args.fs, args.level, args.count = map(dict(zip(names, words)).get, ('FS', 'LEVEL', 'N'))
+    args.count = args.count and value('N', parse_count, args.count)
 
 
 # --------------------------------------------------------------------------- Program
@@ -2016,7 +2039,6 @@ def settle_host(args, config):
 
 
 def open_bucket(args):
-    """Return the Bucket of the configuration and the options."""
     def report(kind, text):
         warning = kind in ('warning', 'doubt')
         if kind == 'doubt':
@@ -2024,8 +2046,7 @@ def open_bucket(args):
         if warning or args.verbose:
             say(('warning: ' if warning else '') + text)
 
-    config = s3.load_config(args.config, warn=lambda text: args.quiet or report(
-        'warning', text))
+    config = s3.load_config(args.config, warn=lambda text: args.quiet or report('warning', text))
     settle_host(args, config)
     for name in ('limit_rate', 'jobs', 'storage_class', 'patience'):
         if getattr(args, name) is not None:
@@ -2036,7 +2057,6 @@ def open_bucket(args):
 
 
 def run(argv):
-    """Run a command; returns the exit status."""
     args = argparse.Namespace(name='s3dump', verbose=False)
     try:
         if not argv:
@@ -2051,7 +2071,7 @@ def run(argv):
                 Status(bucket, args.quiet)) as args.status:
             catch_rate_signals(bucket.limit)
             look_back(bucket, args)
-            return args.run(bucket, args) or 0
+            return COMMANDS[args.name][0](bucket, args) or 0
     except BrokenPipeError:         # of standard output: s3 has wrapped those of sockets
         return 128 + signal.SIGPIPE
     except Exception as error:
@@ -2079,21 +2099,18 @@ def failure(args, error):
     if isinstance(error, ImportError) or type(error) is LookupError:    # of a codec
         return 1, '%s: out of memory, or this Python is not complete: %s' % (
             args.name, s3.printable(str(error)))
-    try:                            # without memory Python raises errors of any kind
-        scarce = isinstance(error, (MemoryError, SystemError)) or not bytearray(4 << 20)
-    except MemoryError:
-        scarce = True
-    if scarce:
-        return 1, '%s: out of memory; fewer jobs (-j) or a smaller part_size need less' % args.name
-    place = error.__traceback__
-    while place.tb_next:
-        place = place.tb_next
-    return 0, 'internal error, please report it: %s in line %d of %s' % (
-        type(error).__name__, place.tb_lineno, os.path.basename(place.tb_frame.f_code.co_filename))
+    with contextlib.suppress(MemoryError):      # without memory Python raises errors of any kind
+        if not isinstance(error, (MemoryError, SystemError)) and bytearray(4 << 20):
+            place = error.__traceback__
+            while place.tb_next:
+                place = place.tb_next
+            return 0, 'internal error, please report it: %s in line %d of %s' % (
+                type(error).__name__, place.tb_lineno,
+                os.path.basename(place.tb_frame.f_code.co_filename))
+    return 1, '%s: out of memory; fewer jobs (-j) or a smaller part_size need less' % args.name
 
 
 def main():
-    """Run the program; returns its exit status."""
     hold_descriptors()
     sys.unraisablehook = lambda failure: None   # a thread may find no memory to begin
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)       # ignored, it would hide how PROGRAM ended

@@ -10,9 +10,9 @@ compared, not what they print.  Nothing leaves this machine: HTTPS_PROXY is a pr
 leads to a double of Amazon, whatever host is asked for, so that endpoints of Amazon's own can be
 compared as well.  The double's certificates are made by `cryptography`, which moto brings along.
 
-An import of the AWS CLI takes longer than all that it does then.  So most cases run in a fork of
-a process that has imported it (awscli.clidriver.main() is all that the program `aws` calls),
-and every sixteenth runs in the program itself as well, where the same must arrive.
+To start the programs takes longer than all that they do then.  So most cases run in forks of a
+process that has imported both (s3dump.main() and awscli.clidriver.main() are all that they call),
+and every sixteenth runs in the programs themselves as well, where the same must arrive.
 """
 
 import collections
@@ -20,6 +20,8 @@ import concurrent.futures
 import contextlib
 import ctypes
 import datetime
+import functools
+import gc
 import hashlib
 import ipaddress
 import json
@@ -40,10 +42,10 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.p
 
 import test_s3
 from test_s3 import Connection, CredentialServices, Issued, Proxy, S3Server, User, json_reply
-from test_s3dump import COMPILED, clean_environment
+from test_s3dump import COMPILED, clean_environment, s3dump
 
 TIMEOUT = 60                        # seconds that a program may take
-REAL = 16                           # every so many cases run in the program `aws` as well
+REAL = 16                           # every so many cases run in the programs themselves as well
 
 
 # --- The double of Amazon ----------------------------------------------------
@@ -277,8 +279,10 @@ def as_a_user():
             ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)        # PR_CAPBSET_DROP
 
 
-def run(command, environ, folder):
+def run(argv, environ, folder):
     """Run a program, with no terminal to ask at; return its exit status."""
+    aws = os.path.join(os.path.dirname(sys.executable), 'aws')
+    command = ([aws] if argv[0] == 'aws' else COMPILED) + argv[1:]
     with open(os.path.join(folder, 'said'), 'wb') as said:
         try:
             return subprocess.run(
@@ -289,7 +293,7 @@ def run(command, environ, folder):
 
 
 class Forks:
-    """A process that has imported the AWS CLI, and runs it in forks."""
+    """A process that has imported both programs, and runs them in forks."""
 
     def __init__(self):
         # The AWS CLI computes the places of its caches from HOME when it is imported.
@@ -310,8 +314,8 @@ class Forks:
 
     @staticmethod
     def serve():
-        import awscli.clidriver
-        awscli.clidriver.create_clidriver()
+        programs = {'aws': imported_aws(), 's3dump.py': s3dump.main}
+        gc.freeze()                 # what is never collected stays shared
         for line in sys.stdin:
             argv, environ, folder = json.loads(line)
             child = os.fork()
@@ -329,8 +333,8 @@ class Forks:
                     environ['AWS_DATA_PATH'] = os.environ['AWS_DATA_PATH']
                     os.environ.clear()
                     os.environ.update(environ)
-                    sys.argv = ['aws'] + argv
-                    status = awscli.clidriver.main()
+                    sys.argv = argv
+                    status = programs[argv[0]]()
                 except BaseException:
                     traceback.print_exc()
                 finally:
@@ -339,6 +343,20 @@ class Forks:
                     os._exit(status)
             status = os.waitpid(child, 0)[1]
             print(status, flush=True)
+
+
+def imported_aws():
+    """Import the AWS CLI, with all that it reads from files of its own; return its main()."""
+    import awscli.clidriver
+    import botocore.loaders
+    loader = botocore.loaders.JSONFileLoader
+    load = functools.lru_cache(None)(loader().load_file)
+    loader.load_file = lambda _, path: load(path)
+    session = awscli.clidriver.create_clidriver().session
+    for service in ('s3', 'sts'):
+        session.create_client(service, 'us-east-1', aws_access_key_id='x',
+                              aws_secret_access_key='x')
+    return awscli.clidriver.main
 
 
 # --- A case ------------------------------------------------------------------
@@ -396,22 +414,21 @@ class Case:
         return ({name: value for name, value in environ.items() if value is not None},
                 [filled(option) for option in self.options])
 
-    def seen(self, authority, program):
-        """Return what arrives when a program(environ, options, folder, bucket) has run, as
+    def seen(self, authority, name, run):
+        """Return what arrives when run(argv, environ, folder) has run the program of this name, as
         lines, and the end of what it said itself."""
         with tempfile.TemporaryDirectory() as folder, Amazon(authority, self.bucket) as amazon:
             environ, options = self.prepare(folder, authority, amazon)
             self.before(amazon)
-            status = program(environ, options, folder, self.bucket)
+            status = run(['aws'] + options + ['s3', 'ls', 's3://' + self.bucket] if name == 'aws'
+                         else [name, 'list', '-a'], environ, folder)
             with open(os.path.join(folder, 'said'), 'rb') as said:
                 words = said.read().decode('utf-8', 'replace').replace(folder, '~').split('\n')
             lines = amazon.seen() + [FAILS if status else WORKS]
             return lines, ' '.join(line for line in words if line.strip())[-200:]
 
-    def judge(self, ours, aws, real=None):
+    def judge(self, ours, aws):
         """Return what is not as expected, or ''."""
-        if real and real[0] != aws[0]:
-            return 'in a fork the AWS CLI differs from itself: ' + apart('fork', aws, 'aws', real)
         if self.meant:
             for name, pattern, seen in (('s3dump.py', self.meant.ours, ours),
                                         ('aws', self.meant.aws, aws)):
@@ -482,6 +499,15 @@ def profiles():
     yield Case('an option', TWO, None, {}, *WITH_X)
     yield Case('an option goes before AWS_PROFILE', TWO, None, {'AWS_PROFILE': 'y'}, *WITH_X)
     yield Case('an option goes before keys in the environment', TWO, None, ENV, *WITH_X)
+    only_region = '[profile x]\nregion = eu-west-1\n'
+    kept = 'who has credentials in the environment and names a profile without any means them'
+    yield Case('an option without keys, and keys in the environment', KEY, only_region, ENV,
+               *WITH_X, meant=Meant('AKENV', 'INSTANCE', kept))
+    yield Case('an option without keys, and web identity', KEY, only_region, WEB, *WITH_X,
+               files={'token': 'eyJ.web'}, meant=Meant('WEB-BY-WEB', 'INSTANCE', kept))
+    yield Case('an option without keys, and a container', KEY, only_region, CONTAINER, *WITH_X)
+    yield Case('AWS_PROFILE without keys, and keys in the environment', KEY, only_region,
+               dict(ENV, **X))
     yield Case('keys in the environment go before AWS_PROFILE', TWO, None, dict(ENV, **X))
     yield Case('a missing one', KEY, None, X)
     yield Case('a missing one by option', KEY, None, {}, *WITH_X)
@@ -581,7 +607,15 @@ def regions():
     yield Case('one that does not exist yet', KEY, '[default]\nregion = eu-north-7\n')
     yield Case('one that is not valid', KEY, '[default]\nregion = eu west\n')
     yield Case('one with a comment behind it', KEY, '[default]\nregion = eu-west-1 # Dublin\n')
-    yield Case('aws-global', KEY, '[default]\nregion = aws-global\n')
+    for region in ('aws-global', 'fips-us-gov-west-1', 'us-gov-west-1-fips', 'fips-us-east-2',
+                   'us-east-2-fips', 'fips-aws-global', 's3-external-1', 'aws-us-gov-global'):
+        yield Case(region, KEY, '[default]\nregion = %s\n' % region)
+    yield Case('fips-us-gov-west-1 in AWS_DEFAULT_REGION', KEY, EU1,
+               {'AWS_DEFAULT_REGION': 'fips-us-gov-west-1'})
+    yield Case('fips-us-gov-west-1 and AWS_USE_FIPS_ENDPOINT=false', KEY, EU1, {
+        'AWS_DEFAULT_REGION': 'fips-us-gov-west-1', 'AWS_USE_FIPS_ENDPOINT': 'false'})
+    yield Case('fips-us-gov-west-1 and an endpoint', KEY, EU1, {
+        'AWS_DEFAULT_REGION': 'fips-us-gov-west-1', 'AWS_ENDPOINT_URL': '%(s3)s'})
     for region in ('cn-north-1', 'cn-northwest-1', 'us-gov-west-1', 'us-gov-east-1',
                    'eusc-de-east-1', 'us-iso-east-1', 'us-isob-east-1', 'eu-isoe-west-1',
                    'us-isof-south-1', 'mx-central-1'):
@@ -699,6 +733,7 @@ def syntax():
     yield Case('a byte order mark in config', KEY, '\ufeff' + EU1, meant=lenient(
         'Windows writes them', 'in eu-west-1'))
     yield Case('CRLF', ('[default]\n' + plain).replace('\n', '\r\n'), EU1.replace('\n', '\r\n'))
+    yield Case('CR alone', ('[default]\n' + plain).replace('\n', '\r'), EU1.replace('\n', '\r'))
     yield Case('no line end at the end', KEY.rstrip('\n'), EU1.rstrip('\n'))
     yield Case('no blanks', '[default]\n' + pair % ('=', '='))
     yield Case('many blanks', '[default]\n' + pair % ('   =\t', '\t=   '))
@@ -889,8 +924,10 @@ def roles():
             ('dual stack', 'us-east-2', dual), ('dual stack', 'cn-north-1', dual),
             ('FIPS and dual stack', 'us-east-2', fips + dual),
             ('FIPS and dual stack', 'us-gov-west-1', fips + dual), ('plain', 'cn-north-1', ''),
-            ('plain', 'us-gov-west-1', ''), ('plain', 'eusc-de-east-1', ''),
-            ('plain', 'us-iso-east-1', ''), ('plain', 'us-isob-east-1', '')):
+            ('plain', 'us-gov-west-1', ''), ('plain', 'fips-us-gov-west-1', ''),
+            ('plain', 'us-east-2-fips', ''), ('plain', 'aws-global', ''),
+            ('plain', 'eusc-de-east-1', ''), ('plain', 'us-iso-east-1', ''),
+            ('plain', 'us-isob-east-1', '')):
         yield Case('%s in %s' % (name, region), base,
                    role.replace('us-east-1', region) + source + text, X)
 
@@ -987,6 +1024,20 @@ def instances():
     yield Case('and a profile without keys', KEY, '[profile x]\nregion = eu-west-1\n', X)
     yield Case('a slash behind the endpoint', None, None, {
         'AWS_EC2_METADATA_SERVICE_ENDPOINT': '%(services)s/'})
+    nowhere = {'AWS_EC2_METADATA_SERVICE_ENDPOINT': None}
+    there = 'ec2_metadata_service_endpoint = %(services)s\n'
+    elsewhere = 'ec2_metadata_service_endpoint = %s\n' % NOWHERE
+    yield Case('the endpoint in the profile', None, '[default]\n' + there, nowhere)
+    yield Case('the endpoint in a profile', KEY, '[default]\n%s[profile x]\n%s' % (
+        elsewhere, there), dict(nowhere, **X))
+    yield Case('the endpoint in credentials', '[default]\n' + there, None, nowhere)
+    yield Case('the endpoint in the environment goes before the profile', None,
+               '[default]\n' + elsewhere)
+    yield Case('the endpoint goes before IPv6', None,
+               '[default]\nec2_metadata_service_endpoint_mode = ipv6\n' + there, nowhere)
+    yield Case('the endpoint for a role', None, '[profile x]\nrole_arn = arn:aws:iam::123456789012:'
+               'role/role\nregion = us-east-1\ncredential_source = Ec2InstanceMetadata\n' + there,
+               dict(nowhere, **X))
     yield Case('without a role', before=none)
     yield Case('version 1 only', before=version_1, meant=Meant(
         FAILS, 'INSTANCE', 'every instance has version 2, which no forged request can ask'))
@@ -1120,24 +1171,15 @@ class Runner:
     def __init__(self, authority):
         self.authority, self.forks = authority, Forks()
 
-    def ours(self, environ, options, folder, bucket):
-        return run(COMPILED + ['list', '-a'], environ, folder)
-
-    def aws(self, environ, options, folder, bucket):
-        return self.forks.run(self.argv(options, bucket), environ, folder)
-
-    def real(self, environ, options, folder, bucket):
-        program = os.path.join(os.path.dirname(sys.executable), 'aws')
-        return run([program] + self.argv(options, bucket), environ, folder)
-
-    def argv(self, options, bucket):
-        return options + ['s3', 'ls', 's3://' + bucket]
-
     def judge(self, number, case):
         """Return what is wrong with a case, or ''."""
-        ours, aws = (case.seen(self.authority, program) for program in (self.ours, self.aws))
-        real = None if number % REAL else case.seen(self.authority, self.real)
-        return case.judge(ours, aws, real)
+        seen = [case.seen(self.authority, name, self.forks.run) for name in ('s3dump.py', 'aws')]
+        for name, forked in () if number % REAL else zip(('s3dump.py', 'aws'), seen):
+            real = case.seen(self.authority, name, run)
+            if real[0] != forked[0]:
+                return 'in a fork %s differs from itself: %s' % (
+                    name, apart('fork', forked, 'itself', real))
+        return case.judge(*seen)
 
 
 def main(words):

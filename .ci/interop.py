@@ -37,6 +37,7 @@ class Interop:
     # Servers, and how they are reached.  All but moto check signatures.
     WAYS = (('moto', ''), ('rclone', ''), ('seaweedfs', ''), ('rclone', 'over TLS'),
             ('seaweedfs', 'through a proxy'), ('rclone', 'over TLS through a proxy'))
+    VERSIONED = ('moto', 'seaweedfs')       # those that keep versions
     # Which server's bucket is copied to which other one, and back.
     COPIES = (('moto', 'rclone'), ('rclone', 'seaweedfs'), ('seaweedfs', 'moto'))
 
@@ -210,6 +211,8 @@ class Interop:
         self.check("the AWS CLI's upload is restored", self.from_aws)
         self.check('the AWS CLI reads a dump', self.to_aws)
         self.check('tar -c, restore | tar -d', self.tar)
+        if self.server in self.VERSIONED:
+            self.check('what a thief deleted and overwrote comes back', self.drill)
         if self.proxied:
             self.check('all this went through the proxy', self.through_proxy)
 
@@ -297,6 +300,50 @@ class Interop:
         self.run(['sh', '-c', '%s dump tree 1 -- tar -c tree' % program])
         self.run(['sh', '-c', '%s restore tree 1 | tar -d' % program])
 
+    # (FS, bytes), the last of which the thief overwrites.
+    STOLEN = (('/home', 300), ('/', 40 * 10**6), ('/srv', 9 * 10**6), ('/etc', 500))
+
+    def drill(self):
+        """With a stolen key everything is deleted, and some of it overwritten before."""
+        aws = [self.tool('aws'), '--endpoint-url', self.url]
+        self.configure('kept', self.VOLUMES, bucket='kept')
+        self.s3dump('kept', 'init')
+        self.run(aws + ['s3api', 'put-bucket-versioning', '--bucket', 'kept',
+                        '--versioning-configuration', 'Status=Enabled'])
+        for fs, size in self.STOLEN:
+            self.make(size)
+            key = json.loads(self.s3dump('kept', 'dump', '--json', fs, '0',
+                                         source=self.path('data.in')))['key']
+        before = self.s3dump('kept', 'list')
+        at = self.next_second()
+        self.next_second()
+        self.make(7)
+        self.aws(self.path('data.in'), 's3://kept/' + key)
+        self.run(aws + ['s3', 'rm', '--quiet', '--recursive', 's3://kept'])
+        self.equal(self.s3dump('kept', 'list', '--json'), '')
+        self.equal(len(self.s3dump('kept', 'list', '--deleted', '--json').splitlines()), 4)
+        self.equal(self.s3dump('kept', 'list', '--at', at), before)
+        try:
+            self.s3dump('kept', 'undelete', '--at', at)
+            raise AssertionError('what lies below the rubbish is not left alone')
+        except AssertionError as error:
+            if key + ' is left alone: something newer lies on it' not in str(error):
+                raise
+        for fs, size in self.STOLEN:
+            self.make(size)
+            more = ['--at', at] if fs == '/etc' else []
+            self.s3dump('kept', 'restore', fs, '0', *more, target=self.path('data.out'))
+            self.same('data.in', 'data.out')
+        self.s3dump('kept', 'dump', '-k', key, source=self.path('data.out'))
+        self.equal(self.s3dump('kept', 'list'), before)
+        self.s3dump('kept', 'clean', '1')
+
+    def next_second(self):
+        """Wait until another second has begun, and its end; return that, as --at takes it."""
+        now = int(time.time())
+        until(lambda: time.time() > now + 2, 'time passes')
+        return time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(now + 1))
+
     # Copies of the bucket.
 
     # (FS, LEVEL, time by the stamp, bytes): none is stored in the order of the stamps.
@@ -331,6 +378,7 @@ class Interop:
             self.check('aws s3 sync: the same is said of all', self.copy, [
                 self.tool('aws'), '--endpoint-url', self.url, 's3', 'sync', '--quiet',
                 's3://bucket', 's3://synced'], {}, self, 'synced', before, True)
+        self.check('dump by dump: the same is said of all', self.copy_each, before)
 
     def rclone_remote(self, name):
         """The environment variables by which rclone knows this server as *name*."""
@@ -362,6 +410,28 @@ class Interop:
             if before[what] != after[what]:
                 raise AssertionError('%s says\n%s\nand said\n%s' % (what, after[what],
                                                                     before[what]))
+
+    def copy_each(self, before):
+        """Copy each dump, and verify the copies, as README does."""
+        with open(os.path.join(HERE, 'README')) as file:
+            examples = file.read().partition('\nCOPIES\n')[2].partition('\nWHAT IS PROMISED\n')[0]
+        loop = re.search(r'(?ms)^    s3dump.py list -a.*?^    done$', examples).group(0)
+        pipe = re.search('(?m)^    s3dump.py .* -- s3dump.py .*', examples).group(0)
+        verify = re.search('s3dump.py -q .*', loop).group(0)
+        os.makedirs(self.path('bin'))
+        os.symlink(PROGRAM, self.path('bin/s3dump.py'))
+        self.configure('other', self.VOLUMES, bucket='other')
+        self.s3dump('other', 'init')
+        environment = dict(self.environment)
+        self.environment.update(S3DUMP_CONFIG=self.path('default'),
+                                PATH='%s:%s' % (self.path('bin'), os.environ['PATH']))
+        self.copy(['sh', '-ec', loop.replace(verify, pipe + ' </dev/null')], {}, self, 'other',
+                  before, False)
+        self.equal(self.run(['sh', '-ec', loop]), '')
+        self.aws(self.path('data.in'), 's3://other/' + json.loads(
+            self.s3dump('default', 'list', '--json').splitlines()[0])['key'])
+        self.equal(self.run(['sh', '-ec', loop]).count('BAD '), 1)
+        self.environment = environment
 
     def said_of_dumps(self, config, warnings):
         """What all commands say of the dumps of OLD: {command: output}; only warnings beside it,
