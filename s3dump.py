@@ -214,8 +214,8 @@ class Dump:
         last = len(self.pieces) - 1
         if self.layout == '.volume_' and not (last or self.ends):
             if 0 < self.volume_size <= self.size:
-                return 'it is not whole: as large as a volume can be, and neither a further one ' \
-                    'nor an end mark is there'
+                return 'it is as large as a volume can be, and neither a further one nor an end ' \
+                    'mark is there'
         elif self.layout == '.volume_':
             if not self.ends:
                 return 'its end mark is missing, so further volumes may be'
@@ -917,7 +917,7 @@ def check_whole(found):
     """Return the Dump; raises IntegrityError if it isn't whole, as far as names and sizes tell."""
     problem = found.problem()
     if problem:
-        raise s3.IntegrityError('%s: %s' % (s3.quoted(found.key), problem))
+        raise s3.IntegrityError('%s is not whole: %s' % (s3.quoted(found.key), problem))
     if found.bare and (len(found.entries) > 1 or (found.labels and found.labels.stamp)):
         say('warning: %s has no metadata, as if copied without: it is taken for whole by the '
             'names and sizes of its objects' % found)
@@ -1455,62 +1455,228 @@ def weighted_median(dumps):
 
 # ------------------------------------------------------------------------ Monitoring
 
+SHORTEST_LIMIT = 26 * 3600          # seconds: what runs every night may begin late, or take long
+Verdict = collections.namedtuple('Verdict', 'labels newest earlier limit due severity reason')
+Verdict.__new__.__defaults__ = None, (), None, None, 2, 'there is no dump'
+Verdict.__doc__ = """On a group: the dumps with the same labels, (host, fs, level).
+
+    newest: a Dump, or None; earlier: up to ten before it; limit: how old it may be, in seconds, or
+    None; due: when it will be too old, in seconds since the epoch, or None; severity: 0, 1, 2 or 3,
+    as with Nagios, and None for a retired group; reason: what is wrong, or ''."""
+
+
 def check(bucket, args):
-    """It is good if it is whole, not older than --max-age, and not much smaller than
-    those before it."""
-    newest, under_way = None, []
+    """One is good if it is whole, not older than --max-age, and not much smaller than
+    those before it.  Without LEVEL, or with -a, each file system and level of this
+    host, or of all, goes by its own rhythm."""
+    alone = not (args.all or args.expect or args.level is None)
+    of_all = Verdict((None if args.all else args.host, args.fs, args.level))
+    if alone:
+        args.expect = {of_all.labels: SHORTEST_LIMIT if args.max_age is None else args.max_age}
+    begun = ()
     try:
-        dumps = find_all(bucket, args)
-        dumps = well_dated(dumps) or dumps
-        dumps.sort(key=lambda one: (one.stored, recency(one)), reverse=True)
-        newest = without_strays(bucket, dumps[0]) if dumps else None
-        reason = why_not(bucket, args, newest, dumps[1:11]) if newest else 'there is no dump'
-        prefix = ':'.join([args.host, args.fs, args.level, ''])
-        under_way = [upload.initiated for upload in unfinished(bucket, prefix)
-                     if upload.initiated > bucket.now() - args.max_age]
+        verdicts = find_verdicts(bucket, args, alone) or [of_all]
+        if any(each.severity for each in verdicts):
+            begun = unfinished(bucket, ':'.join([*of_all.labels, '']) if alone else '')
     except s3.Error as error:
-        reason = 'the state of the dumps is unknown: %s' % error
-    now = seen_at(bucket)
-    line = '%s: %s level %s of %s: %s' % (
-        'FAILED' if reason else 'OK', s3.printable(args.fs), args.level, s3.printable(args.host),
-        reason or 'the newest dump is good')
+        if args.metrics or args.nagios:
+            raise
+        verdicts = [of_all._replace(
+            severity=3, reason='the state of the dumps is unknown: %s' % error)]
+    many = not alone and verdicts[0].labels[2] is not None
+    return print_verdicts(bucket, args, verdicts, many, begun)
+
+
+def find_verdicts(bucket, args, alone):
+    """Return the Verdicts on all groups that the command line means; alone: on one."""
+    def wanted(labels):
+        return args.fs in (None, labels[1]) and args.level in (None, labels[2])
+
+    expected = {labels: args.max_age if age is None else age
+                for labels, age in args.expect.items() if wanted(labels)}
+    hosts = {args.host, *(labels[0] for labels in expected if not args.all)}
+    found = [find_all(bucket, args)] if alone else (
+        dumps for host in sorted(hosts) for dumps, _, _ in find_sections(
+            bucket, argparse.Namespace(**dict(vars(args), host=host)))[1])
+    verdicts = [each for dumps in found for each in assess(
+        args, dumps, expected, seen_at(bucket)) if wanted(each.labels)]
+    verdicts += map(Verdict, set(expected).difference(each.labels for each in verdicts))
+    verdicts.sort(key=lambda each: (each.labels[:2], int(each.labels[2]), each.labels))
+    look_at(bucket, args, [each.newest for each in verdicts if each.severity == 0], alone)
+    return [fault(bucket, args, each) if each.severity == 0 else each for each in verdicts]
+
+
+def assess(args, dumps, expected, now):
+    """Yield a Verdict on each group of *dumps*, all of one file system: retired, or no fault yet.
+
+    expected: {labels: how old the newest may be, or None} of the groups that do not retire.
+    """
+    dated, groups = well_dated(dumps), collections.defaultdict(list)
+    for one in dumps:
+        groups[one.labels[:3]].append(one)
+    for labels, members in groups.items():
+        # with a wrong server clock none is well dated: take all
+        members = sorted(set(members).intersection(dated) or members, reverse=True,
+                         key=lambda one: (one.stored, recency(one)))
+        newest, limit = members[0], expected.get(labels, args.max_age)
+        if limit is None and len(members) > 2:
+            limit = usual_limit(members)
+        # a full dump replaces a difference, for a while
+        due = limit and limit + max([newest.stored] + [
+            one.stored for one in dated if int(one.labels.level) < int(newest.labels.level)])
+        retired = labels not in expected and now - newest.stored > max(args.retired, limit or 0)
+        yield Verdict(labels, newest, members[1:11], limit, due, None if retired else 0, '')
+
+
+def usual_limit(dumps):
+    """Return how old, in seconds, the first and newest of *dumps* may be by their own rhythm.
+
+    That is twice the median of the newest three intervals, for rotation thins out what is older.
+    Unless most days have several, what was dumped by hand is left out: beside the hour of most,
+    and within half a day of another.  What rests at weekends may do so at a long one.
+    """
+    times = [one.stored for one in dumps]
+    a_day = sorted(collections.Counter(each // 86400 for each in times[:10]).values())
+    if a_day[(len(a_day) - 1) // 2] == 1:
+        hour, count = collections.Counter((each // 3600 + shift) % 24 for each in times
+                                          for shift in (-1, 0, 1)).most_common(1)[0]
+        regular = [each for each in times if 2 * count <= len(times)
+                   or (each // 3600 - hour + 1) % 24 < 3]
+        times = regular[:1]
+        for each in regular:
+            if times[-1] - each >= SHORTEST_LIMIT / 2:
+                times.append(each)
+    gaps = sorted(later - earlier for later, earlier in zip(times[:3], times[1:])) or [0]
+    limit = max(SHORTEST_LIMIT, 2 * gaps[len(gaps) // 2])
+    weekdays = {real_date(one.labels.date).weekday() for one in dumps[:10]}
+    rests = len(dumps) > 5 and (weekdays.isdisjoint({4, 5}) or weekdays.isdisjoint({5, 6}))
+    return limit + 3 * 86400 if rests and limit < 4 * 86400 else limit
+
+
+def look_at(bucket, args, dumps, closely):
+    """Ask, side by side, for what the listing doesn't tell of *dumps*: whether objects behind the
+    first one belong to it, or are lost, and until when all are locked."""
+    # what can be a full volume is of whole parts, whose sizes are multiples of the least one
+    doubtful = [one for one in dumps if one.layout == '.volume_' and (
+        closely or len(one.entries) > 1 or one.size % s3.MIN_PART_SIZE == 0 < one.size)]
+    for one, head in zip(doubtful, bucket.head_objects([one.keys[0] for one in doubtful])):
+        if head:
+            one.volume_size = head.number('volume-size')
+            if closely or one.problem():
+                with tolerating(403, 404):
+                    one.look_closer(head, bucket)
+            one.unreadable = closely and not bucket.readable(one.keys[0], head)
+    if args.locked is not None:
+        find_locks(bucket, dumps)
+
+
+def fault(bucket, args, verdict):
+    """Return the Verdict on a dump with its severity and its reason, both of the worst fault."""
+    newest, earlier, now = verdict.newest, verdict.earlier, seen_at(bucket)
+    problem, ratio = newest.problem(), min_ratio(args, verdict.labels[2])
+    found = (
+        (2, problem and 'is not whole: %s' % problem),
+        (2, not newest.size and 'is empty'),
+        (2, verdict.due is not None and now > verdict.due and (
+            'is %s old, more than the %s allowed' % (
+                s3.duration(now - newest.stored), s3.duration(verdict.limit)))),
+        (1, earlier and newest.size < ratio * median(earlier) and (
+            'has %s, less than %g times %s, the median of the %s before it' % (
+                human(newest.size), ratio, human(median(earlier)),
+                counted(len(earlier), 'dump')))),
+        (1, args.locked and newest.lock < now + args.locked and (
+            'is locked until %s only' % utc(newest.lock) if newest.lock else
+            'is not locked, or these credentials may not see its lock')))
+    return next((verdict._replace(severity=severity, reason='the newest dump ' + reason)
+                 for severity, reason in found if reason), verdict)
+
+
+def verdict_text(bucket, verdict, begun):
+    """Return what a line says of a group; begun: unfinished uploads."""
+    (host, fs, level), newest, now = verdict.labels, verdict.newest, seen_at(bucket)
+    text = '%s%s of %s: %s' % (
+        s3.printable(fs or 'all'), ' level %s' % level if level else '',
+        s3.printable(host or 'all hosts'), verdict.reason or 'the newest dump is good')
     if newest:
-        line += '; %s, %s old, %s%s' % (human(newest.size), s3.duration(
+        text += '; %s, %s old, %s%s' % (human(newest.size), s3.duration(
             max(0, now - newest.stored)), newest, newest.state())
-    if reason and under_way:
-        line += '; an upload is under way or was broken off, begun %s' % utc(max(under_way))
-    if args.json:
-        print_out(to_json(key=newest and newest.key, ok=not reason, reason=reason,
-                          age_seconds=newest and max(0, int(now - newest.stored)),
-                          size=newest and newest.size))
-    elif reason or not args.quiet:
-        print_out(line)
-    return 1 if reason else 0
+    for upload in begun:
+        if upload.key.startswith('%s:%s:%s:' % verdict.labels) and (
+                upload.initiated > now - (verdict.limit or SHORTEST_LIMIT)):
+            text += '; an upload is under way or was broken off, begun ' + utc(upload.initiated)
+    return text
 
 
-def why_not(bucket, args, newest, earlier):
-    """Return what is wrong with the newest dump, or ''."""
-    problem, old = newest.problem(), seen_at(bucket) - newest.stored
-    if not problem and newest.layout == '.volume_':
-        try:
-            with tolerating(403):
-                bucket.head_whole(newest.key, len(newest.pieces) > 1 or bool(newest.ends))
-        except s3.ArchivedError:
-            newest.unreadable = True        # the line says so, but the dump is whole
-        except s3.IntegrityError as error:
-            problem = str(error)
-    if problem:
-        return 'the newest dump is not whole: %s' % problem
-    if not newest.size:
-        return 'the newest dump is empty'
-    if old > args.max_age:
-        return 'the newest dump is %s old, more than the %s allowed' % (
-            s3.duration(old), s3.duration(args.max_age))
-    ratio = min_ratio(args, args.level)
-    if earlier and newest.size < ratio * median(earlier):
-        return 'the newest dump has %s, less than %g times %s, the median of the %s before it' % (
-            human(newest.size), ratio, human(median(earlier)), counted(len(earlier), 'dump'))
-    return lock_problem(bucket, args, newest)
+def print_verdicts(bucket, args, verdicts, many, begun):
+    """Print Verdicts in one of the formats; returns the exit status.  many: whether only what is
+    wrong is printed, and a count; begun: unfinished uploads."""
+    living = [each for each in verdicts if each.severity is not None]
+    bad = sorted((each for each in living if each.severity), key=lambda each: -each.severity)
+    count = '%s%s of %s%s' % (
+        '%d of ' % len(bad) if bad else '', counted(len(living), 'group'),
+        counted(len({each.labels[0] for each in living}), 'host'),
+        ', %d retired' % (len(verdicts) - len(living)) if living != verdicts else '')
+    if args.metrics:
+        print_out(metrics(args, living))
+        return 0
+    if args.nagios:
+        status, dumps = bad[0].severity if bad else 0, [one.newest for one in living if one.newest]
+        texts = [count] + [verdict_text(bucket, each, begun) for each in bad[:9]]
+        print_out('S3DUMP %s: %s | groups=%d;;;0 failed=%d;;;0 age=%ds;;;0 size=%dB;;;0' % (
+            ('OK', 'WARNING', 'CRITICAL')[status], '; '.join(texts).replace('|', r'\x7c'),
+            len(living), len(bad), max([seen_at(bucket) - one.stored for one in dumps], default=0),
+            sum(one.size for one in dumps)))
+        return status
+    for each in bad if args.quiet or (many and not args.json) else verdicts:
+        newest = each.newest
+        print_out(to_json(
+            **dict(zip(('host', 'fs', 'level'), each.labels)), key=newest and newest.key,
+            ok=not each.severity, reason=each.reason, size=newest and newest.size,
+            age_seconds=newest and max(0, int(seen_at(bucket) - newest.stored))) if args.json else
+            ('FAILED: ' if each.severity else 'OK: ') + verdict_text(bucket, each, begun))
+    if many and not args.json and (bad or not args.quiet):
+        print_out(('FAILED: ' if bad else 'OK: ') + count)
+    return 1 if bad else 0
+
+
+def metrics(args, verdicts):
+    """Return text for Prometheus: numbers about each group."""
+    lines = collections.defaultdict(list)
+    for each in verdicts:
+        newest = each.newest
+        numbers = [('ok', int(not each.severity)), ('due_timestamp_seconds', each.due)]
+        if newest:
+            numbers += [('stored_timestamp_seconds', newest.stored), ('size_bytes', newest.size),
+                        ('objects', len(newest.entries)), ('whole', int(not newest.problem())),
+                        ('locked_until_timestamp_seconds',
+                         None if args.locked is None else newest.lock)]
+        labels = tuple(s3.printable(label or '').replace('\\', '\\\\').replace('"', '\\"')
+                       for label in each.labels)
+        for name, number in numbers:
+            if number is not None:
+                lines['s3dump_' + name].append('s3dump_%s{host="%s",fs="%s",level="%s"} %s' % (
+                    (name,) + labels + (str(number).replace('inf', '+Inf'),)))
+    return '\n'.join(line for name, samples in lines.items()
+                     for line in ['# TYPE %s gauge' % name] + samples)
+
+
+def read_expected(path):
+    """Return {(host, fs, level): how old its newest dump may be, in seconds, or None} of the lines
+    HOST FS LEVEL [MAX-AGE] in a file; raises ValueError."""
+    import shlex
+    expected = {}
+    try:
+        with open(path, encoding='utf-8') as file:
+            for number, line in enumerate(file, 1):
+                words = shlex.split(line, comments=True)
+                if words:
+                    host, fs, level, age = words + [None] * (len(words) == 3)
+                    check_labels(Labels(host, fs, level, None, None))
+                    expected[host, without_slash(fs), level] = age and parse_time(age)
+    except (UsageError, ValueError) as error:
+        raise ValueError('line %d of %s is not HOST FS LEVEL [MAX-AGE]: %s' % (
+            number, path, error))
+    return expected
 
 
 # -------------------------------------------------------------------------- Versions
@@ -1593,16 +1759,6 @@ def find_locks(bucket, dumps):
         one.lock *= one.lock > bucket.now()
 
 
-def lock_problem(bucket, args, one):
-    """Return why a dump isn't locked for --locked TIME, or ''."""
-    if args.locked is None:
-        return ''
-    find_locks(bucket, [one])
-    return '' if one.lock >= seen_at(bucket) + args.locked else (
-        'the newest dump is locked until %s only' % utc(one.lock) if one.lock else
-        'the newest dump is not locked, or these credentials may not see its lock')
-
-
 def remarks(args, one, write):
     """Return what --deleted and --locks tell of a dump, {name: text}; write: makes the text of a
     time; of no lock there is none."""
@@ -1628,7 +1784,7 @@ COMMANDS = {                        # the function, the arguments, and what --he
     'delete': (delete, 'FS LEVEL', 'delete the dump of today, or of -w DATE'),
     'undelete': (undelete, '[FS [LEVEL]]', 'bring back what was deleted'),
     'clean': (clean, '[N] [FS [LEVEL]]', 'delete all dumps but the newest N'),
-    'check': (check, 'FS LEVEL', 'tell whether the newest dump is good'),
+    'check': (check, '[FS [LEVEL]]', 'tell whether the newest dumps are good'),
     'init': (init, '', 'create the bucket if need be, and try it'),
     'url': (url, 'FS LEVEL', 'print URLs of the newest dump, for curl'),
     'getacl': (getacl, 'FS LEVEL', 'print who may access a dump, as XML (ACL)'),
@@ -1692,7 +1848,7 @@ OPTIONS = (
     option('restore verify', '--tier', 'TIER', 'how fast: expedited, standard or bulk',
            s3.one_of('expedited', 'standard', 'bulk')),
     option('restore verify', '--wait', help='wait until the dump is readable'),
-    option('list clean undelete', '-a --all', help='all hosts, not just this one'),
+    option('list clean undelete check', '-a --all', help='all hosts, not just this one'),
     option('list restore verify url check undelete', '--at', 'TIME',
            'the bucket as it was, if it keeps versions', parse_at),
     option('list', '--long', help='a line per dump, for awk, sort and column'),
@@ -1704,8 +1860,15 @@ OPTIONS = (
     option('clean', '--force', help='also what is needed, or looks too large to go'),
     *(option('clean', '--keep-' + rule, 'N', 'keep N %s dumps' % rule, parse_count)
       for rule, _ in RULES),
-    option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h)', parse_time, 93600),
+    option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h, or as usual)',
+           parse_time),
     option('check', '--locked', 'TIME', 'how long the newest dump must be locked', parse_time),
+    option('check', '--retired', 'TIME', 'what is silent for longer is only counted (90d)',
+           parse_time, 90 * 86400),
+    option('check', '--expect', 'FILE', 'what there must be: HOST FS LEVEL [MAX-AGE]',
+           read_expected, {}),
+    option('check', '--metrics', help='for the textfile collector of Prometheus'),
+    option('check', '--nagios', help='as a plugin of Nagios'),
     option('check clean', '--min-ratio', 'R', 'too small: below R times the usual (0.5 at level 0)',
            parse_ratio),
     option('url', '--expires', 'TIME', 'how long the URLs work: 30m, 12h, 7d (1h)', s3.parse_week,
@@ -1716,7 +1879,7 @@ OPTIONS = (
 def value(what, convert, text):
     try:
         return convert(text)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise UsageError('%s: %s' % (what, s3.printable(str(error))))
 
 
@@ -1824,6 +1987,8 @@ def check_options(args, words):
             (args.chain and args.key is not None, '--chain takes FS, not -k KEY'),
             (args.json and args.long, 'list takes --json or --long, not both'),
             (args.at and args.deleted, 'list takes --at or --deleted, not both'),
+            (bool(args.json) + bool(args.metrics) + bool(args.nagios) > 1,
+             'check takes one of --json, --metrics and --nagios'),
             (args.name == 'clean' and not (args.count or any(args.keep.values())),
              'clean takes the number of dumps to keep, at least 1, or --keep-...')):
         if wrong:
@@ -1912,6 +2077,10 @@ def run(argv):
         return 128 + signal.SIGPIPE
     except Exception as error:
         status, text = failure(args, error)
+        if '--nagios' in itertools.takewhile(lambda word: word != '--', argv):
+            with contextlib.suppress(OSError):
+                print_out('S3DUMP UNKNOWN: ' + text)
+            return 3
         say(text)
         if not status and args.verbose:
             raise

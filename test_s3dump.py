@@ -1338,8 +1338,10 @@ class UsageTests(ProgramTestCase):
 
     def test_options_of_ours_are_strict(self):
         self.refuse_all([('%s takes no --%s' % (command, long), [command, '/', '0', option, 'x'])
-                         for command in ('verify', 'check', 'url')
-                         for option, long in (('-i', 'infrequent-access'), ('-a', 'all'))] + [
+                         for command, option, long in (
+                             ('verify', '-i', 'infrequent-access'), ('verify', '-a', 'all'),
+                             ('check', '-i', 'infrequent-access'), ('url', '-a', 'all'),
+                             ('url', '-i', 'infrequent-access'))] + [
             ('check takes no --key', ['check', '-k', 'x', '/', '0']),
             ('check takes no --date', ['check', '-w', '2009-12-31', '/', '0']),
             ('-k KEY takes neither', ['url', '-k', 'x', '-w', '2009-12-31']),
@@ -2485,9 +2487,9 @@ class CheckTests(ProgramTestCase):
         del self.server.objects[volume]
         self.check(1, 'is not whole')
         del self.server.objects[end]
-        self.check(1, 'is not whole: .*neither a further volume nor an end mark')
+        self.check(1, 'is not whole: .*neither a further one nor an end mark')
         self.server.objects[self.keys()[0]].storage_class = 'GLACIER'
-        self.check(1, 'is not whole: .*neither a further volume nor an end mark')
+        self.check(1, 'is not whole: .*neither a further one nor an end mark')
 
     def test_an_upload_under_way_is_told(self):
         self.place_upload('id', HOST + ':/home:0:2020-01-10', 60)
@@ -2498,11 +2500,13 @@ class CheckTests(ProgramTestCase):
         self.assertEqual(self.succeed('check', '/home', '0', '-q'), (0, b'', ''))
         said = json.loads(self.succeed('check', '/home', '0', '--json').out)
         self.assertAlmostEqual(said.pop('age_seconds'), 3600, delta=60)
-        self.assertEqual(said, {'key': key, 'ok': True, 'reason': '', 'size': 100})
+        labels = {'host': HOST, 'fs': '/home', 'level': '0'}
+        self.assertEqual(said, dict(labels, key=key, ok=True, reason='', size=100))
+        self.assertEqual(self.succeed('check', '/home', '0', '--json', '-q'), (0, b'', ''))
         result = self.run_program('check', '/none', '0', '--json')
-        self.assertEqual((result.status, json.loads(result.out)), (1, {
-            'key': None, 'ok': False, 'reason': 'there is no dump', 'age_seconds': None,
-            'size': None}))
+        self.assertEqual((result.status, json.loads(result.out)), (1, dict(
+            labels, fs='/none', key=None, ok=False, reason='there is no dump', age_seconds=None,
+            size=None)))
         result = self.run_program('check', '/none', '0', '-q')
         self.assertEqual((result.status, result.err), (1, ''))
         self.assertIn(b'FAILED', result.out)
@@ -3019,7 +3023,7 @@ class UndeleteTests(VersionTestCase):
             if each != key:
                 self.server.objects.keep(each, [])
         result = self.run_program('undelete', '/home')
-        self.assertRegex(result.err, ' is left alone: it is not whole: as large as a volume can be')
+        self.assertRegex(result.err, ' is left alone: it is as large as a volume can be')
         self.assertEqual((result.status, self.keys()), (1, []))
 
     def test_without_versions_there_is_nothing_to_bring_back(self):
