@@ -4697,14 +4697,11 @@ class ReadmeTests(ProgramTestCase):
         variables, lines = crontab()
         commands = [command for _, command in lines]
         self.assertEqual((len(variables), len(commands)), (5, 7))
-        tools, tree = os.path.join(self.home, 'bin'), os.path.join(self.home, 'tree')
+        tools, tree = self.tools(), os.path.join(self.home, 'tree')
         os.makedirs(os.path.join(tree, 'home'))
         os.makedirs(os.path.join(self.home, 'var'))
-        os.mkdir(tools)
-        os.symlink(PROGRAM, os.path.join(tools, 's3dump.py'))
-        os.symlink(sys.executable, os.path.join(tools, 'python3'))
-        dumper = self.write_file('#!/bin/sh\nexec head -c 5000 /dev/zero\n', 'bin/pg_dumpall',
-                                   0o755)
+        dumper = self.write_file('#!/bin/sh\nexec head -c 5000 /dev/zero\n',
+                                 os.path.join(tools, 'pg_dumpall'), 0o755)
         self.write_file('some text', 'tree/home/file')
         environment = {'HOME': self.home, 'LOGNAME': 'root', 'SHELL': '/bin/sh'}
         environment.update(variables, D=os.path.join(self.home, 'var'))
@@ -4731,6 +4728,50 @@ class ReadmeTests(ProgramTestCase):
             status, said = self.cron(command, environment)
             self.assertEqual(status, 1)
             self.assertIn(b'there is no dump', said)
+
+    def tools(self):
+        """A folder with s3dump.py and python3."""
+        tools = tempfile.mkdtemp(dir=self.home)
+        os.symlink(PROGRAM, os.path.join(tools, 's3dump.py'))
+        os.symlink(sys.executable, os.path.join(tools, 'python3'))
+        return tools
+
+    def examples(self):
+        """The section on many machines."""
+        with open(os.path.join(HERE, 'README'), encoding='utf-8') as file:
+            return file.read().partition('\nMANY MACHINES')[2].partition('\nCOMING FROM')[0]
+
+    @unittest.skipUnless(shutil.which('awk'), 'there is no awk')
+    def test_awk_tells_of_many_hosts(self):
+        for host, fs, size, name in (('mail', '/', 700, 'STANDARD'), ('web', 'a b', 100, 'GLACIER'),
+                                     ('mail', '/home', 900, 'STANDARD')):
+            self.place(fs, host=host, size=size, storage_class=name)
+        environment = dict(os.environ, HOME=self.home, PATH='%s:%s' % (
+            self.tools(), os.environ['PATH']))
+        commands = re.findall(
+            r"(?ms)^    (s3dump.py list -a --long[^\n]*?\| (?:sort[^\n]*|awk '.*?'))$",
+            self.examples())
+        costs, largest, unlocked = [
+            self.cron(each.replace('2^30', '10'), environment)[1].decode() for each in commands]
+        self.assertEqual(sorted(costs.splitlines()), ['     0.04 web', '     3.68 mail'])
+        self.assertEqual([int(line.split()[0]) for line in largest.splitlines()], [900, 700, 100])
+        self.assertEqual(len(unlocked.splitlines()), 3)
+        found = next(iter(self.server.objects.values()))
+        found.lock_mode, found.lock_until = 'COMPLIANCE', time.time() + 1000
+        self.assertEqual(len(self.cron(commands[2], environment)[1].splitlines()), 2)
+
+    @unittest.skipUnless(shutil.which('systemd-analyze'), 'there is no systemd')
+    def test_systemd_takes_the_units(self):
+        text = re.sub('(?m)^ *', '', re.search(
+            r'(?ms)^    \[Unit\].*?^    WantedBy=.*?$', self.examples()).group(0))
+        service, timer, more = text.partition('[Timer]')
+        self.write_file(service.replace('/usr/local/bin/s3dump.py', PROGRAM), 's3dump.service')
+        self.write_file('[Service]\nType=oneshot\nExecStart=/bin/true\n', 'mail@.service')
+        self.write_file(timer + more, 's3dump.timer')
+        for name in 's3dump.service', 's3dump.timer':
+            done = subprocess.run(['systemd-analyze', 'verify', os.path.join(self.home, name)],
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            self.assertEqual((done.returncode, done.stdout), (0, b''), name)
 
     def cron(self, command, environment):
         """Run a line of the crontab on this host; returns its status, and what cron would mail."""
