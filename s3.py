@@ -67,7 +67,7 @@ import zlib
 
 __version__ = '2.0'
 __all__ = ['Bucket', 'load_config', 'volume_key', 'Head', 'Key', 'ListEntry', 'NoSignals',
-           'RateLimit', 'Stored', 'Tally', 'Times', 'UploadEntry', 'Error', 'ArchivedError',
+           'RateLimit', 'Stored', 'Tally', 'UploadEntry', 'Error', 'ArchivedError',
            'BadAnswer', 'ConfigError', 'IntegrityError', 'NetworkError', 'ResponseError',
            'UnknownOutcome']
 
@@ -1022,16 +1022,13 @@ def next_page(listing, markers, decode):
 def list_entries(elements, decode):
     """Yield the ListEntries of a page of ListObjectsV2; elements: the texts of each."""
     for texts in elements:
-        try:
-            size = texts['Size']
-            if not size.isdigit() or len(size) > 18:
-                raise ValueError(size)
-            yield ListEntry(decode(texts['Key']), int(size), parse_time(texts['LastModified']),
-                            texts.get('StorageClass') or 'STANDARD', texts.get('ETag', ''),
-                            'ongoing' if texts.get('IsRestoreInProgress') == 'true' else
-                            'done' if texts.get('RestoreExpiryDate') else '')
-        except (KeyError, ValueError):
-            raise BadAnswer('an entry of the listing lacks its key, size or time')
+        size = texts['Size']
+        if not size.isdigit() or len(size) > 18:
+            raise ValueError(size)
+        yield ListEntry(decode(texts['Key']), int(size), parse_time(texts['LastModified']),
+                        texts.get('StorageClass') or 'STANDARD', texts.get('ETag', ''),
+                        'ongoing' if texts.get('IsRestoreInProgress') == 'true' else
+                        'done' if texts.get('RestoreExpiryDate') else '')
 
 
 def version_entries(listing, decode):
@@ -1586,7 +1583,7 @@ class Connection:
     def read(self, response, seconds=None):
         """Return the whole Answer, MAX_MESSAGE bytes at most, of an error only the beginning; the
         rest of it must come within *seconds*, None: as long as the Bucket gives it."""
-        self._reader.deadline = time.monotonic() + (seconds or self._bucket.times.answer_timeout)
+        self._reader.deadline = time.monotonic() + (seconds or self._bucket.answer_timeout)
         most = MAX_MESSAGE if response.status < 300 else MAX_ERROR
         body = response.read(most + 1 if response.length is None else min(
             most + 1, response.length))
@@ -2365,7 +2362,7 @@ def ask_service(given, where, url, method='GET', headers=(), body=b'', local=0,
     origin = Origin(*split_url(where, url.partition('?')[0])[:3], authority)
     connection = bucket.connect(origin, RateLimit(), proxies=not local)
     timeout, now = local or CONNECT_TIMEOUT, bucket.now()
-    headers, end = dict(headers, host=authority), time.monotonic() + bucket.times.timeout
+    headers, end = dict(headers, host=authority), time.monotonic() + bucket.timeout
     while True:
         bucket.connection().pause(0)            # raises if the transfer has failed elsewhere
         sent = dict(headers)
@@ -2427,7 +2424,7 @@ class Provider:
         if left > self.EARLY:
             return current
         # If this is locked another thread is asking already, for a minute at most
-        if self._lock.acquire(timeout=0 if left > 0 else 2 * bucket.times.timeout):
+        if self._lock.acquire(timeout=0 if left > 0 else 2 * bucket.timeout):
             try:
                 if self._known is known:
                     self._refresh(bucket, left)
@@ -2512,7 +2509,7 @@ class Request:
         self.label = operation + (' ' + quoted(key, 300) if key else '')    # for messages
         if PAYLOAD_HASH not in self.headers:
             self.headers[PAYLOAD_HASH] = sha256(body)
-        self._timeout = timeout or bucket.times.timeout
+        self._timeout = timeout or bucket.timeout
         self.retries = Retries(lambda: min(patience, bucket.patience_now()), bucket.monotonic)
         self._signed = None         # the Signed of the last attempt
         self._doubt = False         # whether an attempt that failed may have done the work
@@ -2672,19 +2669,6 @@ class Request:
 
 # ---------------------------------------------------------------------------- Bucket
 
-class Times:
-    """How long a Bucket waits, in seconds.
-
-    patience: without progress; timeout: without a byte; complete_timeout: for the answer to a
-    completion; answer_timeout: for the rest of any answer.
-    """
-    patience, timeout = PATIENCE, TIMEOUT
-    complete_timeout = answer_timeout = COMPLETE_TIMEOUT
-
-    def __init__(self, **seconds):
-        vars(self).update(seconds)
-
-
 class Tally:
     """Counts how a transfer goes, for those who show it.
 
@@ -2798,7 +2782,9 @@ class Bucket:
     name.  The constructor looks for credentials, over the network if need be, and raises
     ConfigError, NetworkError.  Several threads may use one Bucket: each has its own connection.
 
-    Attributes of use to a caller: jobs, part_size and max_parts; times, a Times; limit, the
+    Attributes of use to a caller: jobs, part_size and max_parts; the seconds that may pass without
+    progress (patience), without a byte (timeout), until a completion is answered
+    (complete_timeout), and until an answer that has begun is whole (answer_timeout); limit, the
     RateLimit; tally, a Tally; retain, None or the mode and the days of an Object Lock for what
     is stored; offset, the seconds that the server's clock is ahead of ours; at, None, or the time,
     in seconds since the epoch, as at which list_objects() shows a bucket that keeps versions, or
@@ -2820,7 +2806,8 @@ class Bucket:
         self.opaque_etags = config.get('etag') == 'opaque'      # whether they tell nothing
         self.ca_bundle = ca_bundle = config.get('ca_bundle')
         self.limit = RateLimit(config.get('limit_rate'), sharers=self.jobs)
-        self.times = Times(patience=config.get('patience', PATIENCE))
+        self.patience, self.timeout = config.get('patience', PATIENCE), TIMEOUT
+        self.complete_timeout = self.answer_timeout = COMPLETE_TIMEOUT
         self.tally, self.retain = Tally(), None
         self.report, self.signals, self.offset = report, signals, 0
         self.at, self.hides = None, False
@@ -2846,8 +2833,8 @@ class Bucket:
         """Return a copy for one thread that tidies up: with little patience, no rate limit, and a
         connection of its own."""
         hasty = copy.copy(self)
-        hasty.times = Times(**dict.fromkeys(('patience', 'timeout', 'complete_timeout',
-                                             'answer_timeout'), 2 * TIDY_TIME / 3))
+        hasty.patience = hasty.timeout = hasty.complete_timeout = 2 * TIDY_TIME / 3
+        hasty.answer_timeout = hasty.timeout
         hasty.limit, hasty.signals, hasty._local = RateLimit(), NoSignals(), threading.local()
         return hasty
 
@@ -2863,8 +2850,7 @@ class Bucket:
 
     def patience_now(self):
         """Return the seconds without progress after which a request fails now."""
-        return self.times.patience if self.endpoint.answered else min(
-            self.times.patience, FIRST_PATIENCE)
+        return self.patience if self.endpoint.answered else min(self.patience, FIRST_PATIENCE)
 
     def connection(self):
         """Return the Connection of the calling thread."""
@@ -2917,7 +2903,7 @@ class Bucket:
         with contextlib.closing(connection), contextlib.suppress(
                 OSError, http.client.HTTPException, Error):
             with connection.exchange('HEAD', '/', {'host': origin.authority}, b'',
-                                     min(CLOCK_TIMEOUT, self.times.timeout)) as response:
+                                     min(CLOCK_TIMEOUT, self.timeout)) as response:
                 date = parse_date(response.headers.get('date'))
             if date and abs(date - self.now()) > MAX_SKEW:
                 Request(self, 'ListObjectsV2', 'GET', query={'list-type': '2', 'max-keys': '1'},
@@ -3006,7 +2992,7 @@ class Bucket:
             if self.endpoint.scheme == 'https':
                 headers[PAYLOAD_HASH] = UNSIGNED_PAYLOAD
 
-    def is_ours(self, key, dump_id, size, patience=LOOK_PATIENCE):
+    def is_ours(self, key, dump_id, size):
         """Whether the object under *key* is the one that we wrote; None if we can't look."""
         try:
             head = self.exists(key, LOOK_PATIENCE)
@@ -3022,18 +3008,10 @@ class Bucket:
             lambda answer: Head(answer.headers))
 
     def head_objects(self, keys):
-        """Return the Heads of objects, which are asked for side by side; None for what isn't there,
-        or can't be seen."""
-        def look(key):
-            try:
-                return self.head_object(key)
-            except ResponseError as error:
-                if error.status not in (403, 404):
-                    raise
-
+        """Return what exists() does for each of the *keys*, which are asked for side by side."""
         workers = Workers(self)
         try:
-            return workers.map(look, keys)
+            return workers.map(self.exists, keys)
         finally:
             workers.stop()
 
@@ -3047,12 +3025,12 @@ class Bucket:
                 raise
             return False if error.status == 404 else None
 
-    def get_object(self, key, view, first=0, head=None, watch=lambda block: None):
+    def get_object(self, key, view, first=0, head=None, hasher=None):
         """Fill *view* with the bytes of the object from *first* on; if an answer breaks off, the
         rest is asked for from there.
 
-        head: as the object must still have it; watch: called with each block that came.  Raises
-        ArchivedError, IntegrityError.
+        head: as the object must still have it; hasher: like hashlib's, gets each block that came.
+        Raises ArchivedError, IntegrityError.
         """
         request, got = Request(self, 'GetObject', 'GET', key), 0
         replaced = IntegrityError('%s: the object was replaced while it was read' % request.label)
@@ -3079,7 +3057,8 @@ class Bucket:
                          or size not in (None, head.size)):
                 raise replaced
             for count in read_blocks(response, view[got:]):
-                watch(view[got:got + count])
+                if hasher:
+                    hasher.update(view[got:got + count])
                 got += count
                 request.retries.moved = True
 
@@ -3131,50 +3110,42 @@ class Bucket:
         the server, page by page (ListObjectsV2); with `at`, for each that was there then, by its
         Key."""
         if self.at is not None:
-            yield from filter(None, (version_at(versions, self.at)
-                                     for versions in self.list_object_versions(prefix)))
-            return
-        query = {'list-type': '2', 'prefix': prefix, 'encoding-type': 'url'}
+            return filter(None, (version_at(versions, self.at)
+                                 for versions in self.list_object_versions(prefix)))
         headers = {}
         if self.endpoint.aws:       # to hear whether archived objects can be read
             headers['x-amz-optional-object-attributes'] = 'RestoreStatus'
-        for page, decode in self._pages('ListObjectsV2', 'ListBucketResult', query,
-                                        ('continuation-token', 'marker'), headers):
-            yield from list_entries(page.all('Contents'), decode)
+        return self._list('ListObjectsV2', 'ListBucketResult', ('continuation-token', 'marker'),
+                          lambda page, decode: list_entries(page.all('Contents'), decode),
+                          {'list-type': '2', 'prefix': prefix, 'encoding-type': 'url'}, headers)
 
     def list_object_versions(self, prefix=''):
         """Yield, for each key that begins with *prefix*, the ListEntries of all its versions and
         delete markers, the newest first."""
-        query = {'versions': '', 'prefix': prefix, 'encoding-type': 'url'}
-        entries = (entry for page, decode in self._pages(
-            'ListObjectVersions', 'ListVersionsResult', query, ('key-marker', 'version-id-marker'))
-            for entry in version_entries(page, decode))
+        entries = self._list('ListObjectVersions', 'ListVersionsResult',
+                             ('key-marker', 'version-id-marker'), version_entries,
+                             {'versions': '', 'prefix': prefix, 'encoding-type': 'url'})
         for _, versions in itertools.groupby(entries, lambda entry: entry.key):
             yield list(versions)
 
     def list_multipart_uploads(self, prefix=''):
         """Yield an UploadEntry for each unfinished upload of a key that begins with prefix."""
-        query = {'uploads': '', 'prefix': prefix, 'encoding-type': 'url'}
-        for page, decode in self._pages('ListMultipartUploads', 'ListMultipartUploadsResult',
-                                        query, ('key-marker', 'upload-id-marker')):
-            for texts in page.all('Upload'):
-                try:
-                    yield UploadEntry(decode(texts['Key']), texts['UploadId'],
-                                      parse_time(texts['Initiated']))
-                except (KeyError, ValueError):
-                    raise BadAnswer('an upload in the listing lacks its key, id or time')
+        return self._list('ListMultipartUploads', 'ListMultipartUploadsResult',
+                          ('key-marker', 'upload-id-marker'), lambda page, decode: (
+                              UploadEntry(decode(texts['Key']), texts['UploadId'],
+                                          parse_time(texts['Initiated']))
+                              for texts in page.all('Upload')),
+                          {'uploads': '', 'prefix': prefix, 'encoding-type': 'url'})
 
     def list_parts(self, multipart):
         """Yield the sizes of the parts of an unfinished upload (ListParts)."""
-        for page, _ in self._pages('ListParts', 'ListPartsResult',
-                                   {'uploadId': multipart.upload_id}, ('part-number-marker',),
-                                   key=multipart.key):
-            for texts in page.all('Part'):
-                yield int(texts['Size']) if re.match(r'[0-9]{1,18}\Z', texts.get('Size', '')) else 0
+        return self._list('ListParts', 'ListPartsResult', ('part-number-marker',), lambda page, _: (
+            int(texts['Size']) if re.match(r'[0-9]{1,18}\Z', texts.get('Size', '')) else 0
+            for texts in page.all('Part')), {'uploadId': multipart.upload_id}, key=multipart.key)
 
-    def _pages(self, operation, root, query, markers, headers=(), key=''):
-        """Yield the pages of a listing, each a Document whose root is called *root*, and what
-        decodes its keys; markers: as for next_page()."""
+    def _list(self, operation, root, markers, entries, query, headers=(), key=''):
+        """Yield what entries() finds on each page of a listing: it gets a Document whose root is
+        called *root*, and what decodes keys.  markers: as for next_page()."""
         marker, prefix = {}, query.get('prefix', '')
         while True:
             page = Request(self, operation, 'GET', key, dict(query, **marker), headers).run(
@@ -3183,7 +3154,10 @@ class Bucket:
             decode = unquote if page.get('EncodingType') == 'url' else lambda key: (
                 key if key.startswith(prefix) or not unquote(key).startswith(prefix)
                 else unquote(key))
-            yield page, decode
+            try:
+                yield from entries(page, decode)
+            except (KeyError, ValueError):
+                raise BadAnswer('an entry of the listing lacks its key, size, id or time')
             if page.get('IsTruncated') != 'true':
                 return
             last, marker = marker, next_page(page, markers, decode)
@@ -3283,7 +3257,7 @@ class Bucket:
                             'x-amz-mp-object-size': str(size)})
         request = Request(self, 'CompleteMultipartUpload', 'POST', multipart.key,
                           {'uploadId': multipart.upload_id}, headers, completion_body(parts),
-                          timeout=self.times.complete_timeout)
+                          timeout=self.complete_timeout)
         self._create(request, lambda answer: require_completion(request.label, answer),
                      multipart.key, dump_id, size, multipart.upload_id, **terms)
 
@@ -3541,21 +3515,11 @@ class Volume:
 # -------------------------------------------------------------- Proofs and downloads
 # What the bytes that were read are checked against, range by range.
 
-# name: 'length', 'etag' or 'crc32'; digest() makes the hash object to which the thread that
-# fetches a range shows each block as it comes, while it is in the processor's cache and others
-# are on their way; update(view, its digest) runs in the main thread, in the order of the stream;
-# complaint(), after the last range, returns '' if the object is right.
-Proof = collections.namedtuple('Proof', 'name range_size digest update complaint')
-
-
-class Unhashed:
-    """A hash object for what is checked elsewhere."""
-
-    def update(self, view):
-        pass
-
-    def digest(self):
-        pass
+# name: 'length', 'etag' or 'crc32'; hasher() makes the hash object (None: there is none) to which
+# the thread that fetches a range shows each block as it comes, while it is in the processor's
+# cache and others are on their way; update(view, its digest) runs in the main thread, in the order
+# of the stream; complaint(), after the last range, returns '' if the object is right.
+Proof = collections.namedtuple('Proof', 'name range_size hasher update complaint')
 
 
 class Crc32:
@@ -3632,7 +3596,7 @@ def etag_proof(etag, part_sizes, certain, range_size):
                 'says so' % ('' if certain else ', or were stored in parts of an unusual size'))
 
     return Proof('etag', part_sizes[0] if parallel else range_size,
-                 md5 if parallel else Unhashed, update, complaint)
+                 md5 if parallel else None, update, complaint)
 
 
 class PartDigests:
@@ -3685,7 +3649,7 @@ def find_proof(bucket, key, head):
         reason = 'the sizes of its parts are unknown'
     bucket.report('warning', '%s: checked by its length only: %s' % (quoted(key), reason))
     # get_object() has checked it already
-    return Proof('length', bucket.part_size, Unhashed, lambda view, digest: None, str)
+    return Proof('length', bucket.part_size, None, lambda view, digest: None, str)
 
 
 def find_part_sizes(bucket, key, head, count):
@@ -3736,10 +3700,10 @@ def ranges_of(bucket, keys, heads):
 
 
 def fetch_range(bucket, found, view):
-    """Fill *view*, in a thread; returns its digest."""
-    digest = found.proof.digest()
-    bucket.get_object(found.key, view, found.first, found.head, digest.update)
-    return digest.digest()
+    """Fill *view*, in a thread; returns its digest, or None."""
+    hasher = found.proof.hasher and found.proof.hasher()
+    bucket.get_object(found.key, view, found.first, found.head, hasher)
+    return hasher and hasher.digest()
 
 
 def download(bucket, workers, keys, heads, write):
@@ -3832,7 +3796,7 @@ class SelfTest:
 
     def open(self, config):
         self.bucket = Bucket(config)
-        self.bucket.times.patience = 10     # somebody is waiting for the answer
+        self.bucket.patience = 10     # somebody is waiting for the answer
         self.region = self.bucket.endpoint.region       # before the server corrects it
         label = host_label(config)[0].encode('utf-8', 'replace').decode()
         self.key = '%s:s3dump-test-%s' % (label, random_name())
