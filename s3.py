@@ -1063,8 +1063,8 @@ def read_part(stream, view, workers):
     """
     unbuffered, count = isinstance(stream, io.FileIO) or hasattr(stream, 'unbuffered'), 0
     while count < len(view):
-        if unbuffered:
-            workers.wait_for(stream.fileno())
+        while unbuffered and not workers.listen(stream.fileno()):
+            pass
         got = stream.readinto(view[count:])
         if got == 0:
             break
@@ -1144,7 +1144,6 @@ class RateLimit:
 
 
 # -------------------------------------------------------------------------------- Pace
-# How many connections are worth their while.
 
 class Pace:
     """How many parts are in flight: as many as make the transfer faster, from *jobs* to *most*.
@@ -1164,8 +1163,7 @@ class Pace:
     def __init__(self, jobs, most, slowed=()):
         self._jobs, self._most, self._slowed = jobs, most, slowed
         self._waited = 0            # seconds so far
-        self._mark = None           # (time, bytes moved, seconds waited, seconds worked) when this
-                                    # span began
+        self._mark = None           # time, bytes moved, seconds waited, worked, at its beginning
         self._settled = False
         self._before = None         # (jobs, rate) before the number under trial
         self._step, self._pause, self._again = most, self.RETRY, 0
@@ -1447,7 +1445,6 @@ class Connection:
             raise Cancelled()
 
     def _open(self, timeout):
-        """Connect, unless the connection has proven to be alive."""
         origin, self.left = self._origin, None
         place = origin.scheme, origin.host, origin.port, self.limit.rate is None
         self.go_home_if_cancelled()
@@ -1464,7 +1461,6 @@ class Connection:
         self.go_home_if_cancelled()
 
     def _connect(self, scheme, host, port, timeout):
-        """Connect, through the proxy if there is one, and begin TLS if need be."""
         context = self._bucket.tls() if scheme == 'https' else None
         self.proxy = find_proxy(self._environ, scheme, host)
         self._sock = connect_first(*(self.proxy or (host, port))[:2], timeout,
@@ -1523,10 +1519,7 @@ class Connection:
                 self.close()        # nobody can go on after half an exchange
 
     def _ask(self, method, target, headers, body, timeout):
-        """Send a request; returns the response.
-
-        A server that hangs up while we are sending has told its reason before, or never does.
-        """
+        # A server that hangs up while we are sending has told its reason before, or never does
         headers = dict(headers, **{'accept-encoding': 'identity'})
         if self.proxy and self._origin.scheme == 'http':            # RFC 9112, section 3.2.2
             target = 'http://%s%s' % (headers['host'], target)
@@ -1547,7 +1540,6 @@ class Connection:
         return self._answer(method, timeout)
 
     def _send(self, data):
-        """Send *data* (bytes-like), as fast as the rate limit allows."""
         view = memoryview(data)
         while len(view):
             piece = view[:self.limit.slice()]
@@ -1568,7 +1560,6 @@ class Connection:
         return count
 
     def _answer(self, method, timeout):
-        """Return the response, its head read to the end, and in time."""
         self._reader.deadline = time.monotonic() + 2 * timeout
         response = http.client.HTTPResponse(self._reader, method=method)
         response.begin()
@@ -1831,28 +1822,24 @@ class Workers:
             self.listen()
         self._raise()
 
-    def wait_for(self, descriptor):
-        """Wait until *descriptor* can be read; raises if a task fails meanwhile."""
-        while descriptor not in self.listen(descriptor):
-            pass
-
-    def listen(self, *descriptors):
-        """Wait for news from a thread, or until one of *descriptors* can be read, or for a moment;
-        returns the readable ones."""
+    def listen(self, descriptor=None):
+        """Wait for news from a thread, or until *descriptor* can be read, or for a moment; returns
+        whether it can.  Raises if a task has failed."""
         bucket, start = self._bucket, self._bucket.monotonic()
         self._raise()
         bucket.signals.poll()
         if any(thread.ended for thread in self._threads) or (
                 self._unfinished and not self._alive()):
             raise MemoryError('a thread died')
-        found = ready((self._news[0],) + descriptors, select.POLLIN, 0.1)
+        found = ready([self._news[0]] if descriptor is None else [self._news[0], descriptor],
+                      select.POLLIN, 0.1)
         if self._news[0] in found:
             os.read(self._news[0], 4096)
-        if not descriptors:         # else it is the stream that was waited for
+        if descriptor is None:      # else it is the stream that was waited for
             now = bucket.monotonic()
             self._pace.look(now, bucket.limit.moved - bucket.tally.wasted, now - start,
                             bucket.limit.rate, time.process_time() / (os.cpu_count() or 1))
-        return found
+        return descriptor in found
 
     def _raise(self):
         if self._failures:
@@ -2451,9 +2438,11 @@ class Provider:
         if now - self._asked < (self.AGAIN if left > 0 else
                                 0 if self._failure is None else self.SOON):
             return
-        self._asked = now
+        self._asked, given = now, self._given._replace(bucket=bucket)
         try:
-            found = self._find(bucket)
+            found, source = first_of(self._sources, given, '' if given.again else (
+                'no credentials: write access_key_id and secret_access_key into ~/.s3keys; there '
+                'is '))
         except (ConfigError, NetworkError) as error:
             if current is None:
                 raise
@@ -2462,6 +2451,8 @@ class Provider:
                 bucket.report('warning', 'the credentials expire in %s, and there are no newer '
                               'ones yet: %s' % (duration(left), error))
             return
+        # Those of another source would be somebody else's
+        self._sources, self._given = [source], given._replace(again=True)
         # In place of refused ones others may be refused as well: see accepted()
         self._failure = None if current is None or found != current and left else ''
         if found != current:
@@ -2477,15 +2468,6 @@ class Provider:
             bucket.report('warning', '%s; waiting up to %s for them' % (
                 text, duration(bucket.patience_now())))
         raise NetworkError(text)
-
-    def _find(self, bucket):
-        """Return Credentials from the first source that has any, then always from that: those of
-        another would be somebody else's."""
-        given = self._given._replace(bucket=bucket)
-        found, source = first_of(self._sources, given, '' if given.again else (
-            'no credentials: write access_key_id and secret_access_key into ~/.s3keys; there is '))
-        self._sources, self._given = [source], given._replace(again=True)
-        return found
 
 
 # -------------------------------------------------------------------------- Requests
@@ -3371,8 +3353,8 @@ class Upload:
         workers.drain()
         last = len(volumes) - 1
         if last or volumes[0].size == part_size * bucket.max_parts:
-            volumes.append(Volume(self, end_key(self.key, last), b'', 'STANDARD'))
-            workers.wait(workers.submit(volumes[-1].complete))
+            volumes.append(Volume(self, end_key(self.key, last), b''))
+            workers.wait(workers.submit(volumes[-1].complete, 'STANDARD'))
         workers.wait(workers.submit(volumes[0].complete))       # now the dump exists
 
     def _finish_volume(self):
@@ -3422,10 +3404,10 @@ class Volume:
     theirs.  When they have stopped, settle() and remove() talk to the server.
     """
 
-    def __init__(self, upload, key, body=None, storage_class=None):
+    def __init__(self, upload, key, body=None):
         self.key, self.there, self.upload_id = key, False, ''
         self.size, self.count = len(body or b''), 0     # of bytes, and of parts
-        self._upload, self._body, self._storage_class = upload, body, storage_class
+        self._upload, self._body = upload, body
         self._parts = []            # what upload_part() returned of each
         self._crc32 = 0 if upload.bucket.checksum else None
         self.request = None         # the Request that creates or completes the object
@@ -3456,7 +3438,7 @@ class Volume:
     def _send(self, number, view, crc32):
         self._parts[number - 1] = self._upload.bucket.upload_part(self, number, view, crc32)
 
-    def complete(self):
+    def complete(self, storage_class=None):
         upload, self.there = self._upload, None
         terms = dict(dump_id=upload.dump_id, overwrite=upload.overwrite and self.key == upload.key,
                      unique=upload.unique, watch=self._watch)
@@ -3465,8 +3447,7 @@ class Volume:
                 upload.bucket.complete_multipart_upload(self, self._parts, self.size, self._crc32,
                                                         **terms)
             else:
-                upload.bucket.put_object(self.key, self._body, storage_class=self._storage_class,
-                                         **terms)
+                upload.bucket.put_object(self.key, self._body, storage_class=storage_class, **terms)
         except Error as error:
             if not isinstance(error, UnknownOutcome):   # the object certainly isn't there
                 self.there, self.request = False, None
