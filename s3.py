@@ -1423,14 +1423,13 @@ class Cancelled(Exception):
 class Connection:
     """The connection of one thread: made when needed, kept alive, never trusted when old.
 
-    Only its thread may use it, but any thread may call cancel().  bucket: has the clock and the
-    TLS context; origin: has scheme, host and port; environ: may name a proxy; signals: as a
-    Bucket's, if this is the main thread.
+    Only its thread, which makes it, may use it, but any thread may call cancel().  bucket: has the
+    clock and the TLS context; origin: has scheme, host and port; environ: may name a proxy.
     """
 
-    def __init__(self, bucket, origin, limit, environ, signals):
-        self._bucket, self._origin, self.limit = bucket, origin, limit
-        self._environ, self._signals = environ, signals
+    def __init__(self, bucket, origin, limit, environ):
+        self._bucket, self._origin, self.limit, self._environ = bucket, origin, limit, environ
+        self._signals = bucket.signals if in_main_thread() else NoSignals()
         self.proxy = None           # the Proxy that the connection goes through
         self._sock = self._reader = None    # the latter: the Reader of the answer
         self._place = self._used = None     # where it leads; when it was used, by the clock
@@ -1788,14 +1787,13 @@ class Workers:
     def release(self, buffer):
         self._free.append(buffer)
 
-    def submit(self, function, *args, frees=None):
-        """Have function(*args) called by a thread, which then releases the buffer that the call
-        *frees*; returns the Task."""
+    def submit(self, function, *args):
+        """Have function(*args) called by a thread; returns the Task."""
         task = Task()
         self._unfinished.append(None)
         if len(self._threads) < min(self.jobs, len(self._unfinished)):
             self._add_thread()
-        self._queue.append((task, functools.partial(function, *args), frees))
+        self._queue.append((task, functools.partial(function, *args)))
         os.write(self._tasks[1], b'.')
         return task
 
@@ -1866,11 +1864,9 @@ class Workers:
         connection = self._bucket.connection()
         self._connections.append(connection)
         while os.read(self._tasks[0], 1) and not self._stopped:
-            task, call, buffer = self._queue.popleft()
+            task, call = self._queue.popleft()
             try:
                 task.value = call()
-                if buffer is not None:
-                    self.release(buffer)
             except BaseException as error:      # the main thread has to hear of all
                 self._failures.append(error)
             call, task.done = None, True
@@ -2347,7 +2343,7 @@ def ask_service(given, where, url, method='GET', headers=(), body=b'', local=0,
     bucket = given.bucket
     authority, _, path = url.partition('//')[2].partition('/')
     origin = Origin(*split_url(where, url.partition('?')[0])[:3], authority)
-    connection = bucket.connect(origin, RateLimit(), proxies=not local)
+    connection = Connection(bucket, origin, RateLimit(), {} if local else given.environ)
     timeout, now = local or CONNECT_TIMEOUT, bucket.now()
     headers, end = dict(headers, host=authority), time.monotonic() + bucket.timeout
     while True:
@@ -2530,7 +2526,6 @@ class Request:
                 self._failed(error)
 
     def _sign(self):
-        """Sign the request; returns the arguments of Connection.exchange()."""
         bucket, endpoint = self._bucket, self._bucket.endpoint
         credentials = bucket.credentials.get(bucket)
         self._signed = bucket.signed_for(credentials)
@@ -2621,7 +2616,6 @@ class Request:
         return error
 
     def _wait(self, error, pause):
-        """Sleep for *pause* seconds, and say why."""
         bucket, connection = self._bucket, self._connection
         bucket.report('retry', '%s: %s; next try in %.1f s' % (self.label, brief(error), pause))
         if self.retries.lasted >= 3600 and bucket.tally.hour_passed(bucket.monotonic()):
@@ -2675,7 +2669,6 @@ class Tally:
             del self.waits[who]
 
     def add(self, retries=0, wasted=0):
-        """Add to the counts."""
         with self._lock:
             self.retries += retries
             self.wasted += wasted
@@ -2837,13 +2830,8 @@ class Bucket:
     def connection(self):
         """Return the Connection of the calling thread."""
         if not hasattr(self._local, 'connection'):
-            self._local.connection = self.connect(self.endpoint, self.limit)
+            self._local.connection = Connection(self, self.endpoint, self.limit, self._environ)
         return self._local.connection
-
-    def connect(self, origin, limit, proxies=True):
-        """Return a new Connection for the calling thread; proxies: whether there may be one."""
-        return Connection(self, origin, limit, self._environ if proxies else {},
-                          self.signals if in_main_thread() else NoSignals())
 
     def signed_for(self, credentials):
         """Return what a request is signed for, and with: a Signed."""
@@ -2881,7 +2869,7 @@ class Bucket:
         endpoint = self.endpoint
         origin = Origin(endpoint.scheme, endpoint.domain, endpoint.port,
                         endpoint.with_port(endpoint.domain))
-        connection = self.connect(origin, self.limit)
+        connection = Connection(self, origin, self.limit, self._environ)
         with contextlib.closing(connection), contextlib.suppress(
                 OSError, http.client.HTTPException, Error):
             with connection.exchange('HEAD', '/', {'host': origin.authority}, b'',
@@ -2914,8 +2902,7 @@ class Bucket:
         If a name that nobody else can know is taken, a proxy may have repeated our request.  "No
         such upload", once an answer was lost, means that the completion is still going on.
         """
-        def ours():
-            return self.is_ours(key, dump_id, size)
+        ours = functools.partial(self.is_ours, key, dump_id, size)
 
         def look():                 # a completion isn't repeated before that
             if upload_id and request.in_doubt:
@@ -3122,8 +3109,8 @@ class Bucket:
     def list_parts(self, multipart):
         """Yield the sizes of the parts of an unfinished upload (ListParts)."""
         return self._list('ListParts', 'ListPartsResult', ('part-number-marker',), lambda page, _: (
-            int(texts['Size']) if re.match(r'[0-9]{1,18}\Z', texts.get('Size', '')) else 0
-            for texts in page.all('Part')), {'uploadId': multipart.upload_id}, key=multipart.key)
+            int(texts['Size']) for texts in page.all('Part')),
+                          {'uploadId': multipart.upload_id}, key=multipart.key)
 
     def _list(self, operation, root, markers, entries, query, headers=(), key=''):
         """Yield what entries() finds on each page of a listing: it gets a Document whose root is
@@ -3317,7 +3304,6 @@ class Upload:
         self._volumes = []
 
     def run(self, stream):
-        """Store the stream, as Bucket.upload() says; returns a Stored."""
         volumes = self._volumes
         try:
             self._store(stream)
@@ -3333,7 +3319,6 @@ class Upload:
                       sum(volume.count for volume in volumes) or 1, len(volumes))
 
     def _store(self, stream):
-        """Store the stream; _volumes shows how far that came."""
         bucket, workers, volumes = self.bucket, self.workers, self._volumes
         part_size = count = bucket.part_size
         while count == part_size:   # less is the end; after it a terminal or tape might go on
@@ -3358,7 +3343,6 @@ class Upload:
         workers.wait(workers.submit(volumes[0].complete))       # now the dump exists
 
     def _finish_volume(self):
-        """Wait for the parts of the last volume, and have it completed."""
         self.workers.drain()
         if len(self._volumes) > 1:      # the first one's turn comes last of all
             self.workers.submit(self._volumes[-1].complete)
@@ -3421,22 +3405,24 @@ class Volume:
         The CRC32 is computed here, in stream order, and the server computes it of what it gets:
         so no buffer that is lost, doubled or overwritten goes unnoticed.
         """
-        view, crc32 = buffer[:count], None
+        crc32 = None
         self.size += count
         self.count += 1
         if self._crc32 is not None:
-            crc32 = zlib.crc32(view)
+            crc32 = zlib.crc32(buffer[:count])
             self._crc32 = crc32_combine(self._crc32, crc32, count)
         self._parts.append(None)
-        self._upload.workers.submit(self._send, self.count, view, crc32, frees=buffer)
+        self._upload.workers.submit(self._send, self.count, buffer, count, crc32)
 
     def create(self):
         self.upload_id = self._upload.bucket.create_multipart_upload(
             self.key, self._upload.dump_id, self._watch)
         self.request = None
 
-    def _send(self, number, view, crc32):
-        self._parts[number - 1] = self._upload.bucket.upload_part(self, number, view, crc32)
+    def _send(self, number, buffer, count, crc32):
+        self._parts[number - 1] = self._upload.bucket.upload_part(self, number, buffer[:count],
+                                                                  crc32)
+        self._upload.workers.release(buffer)
 
     def complete(self, storage_class=None):
         upload, self.there = self._upload, None
@@ -3673,7 +3659,6 @@ Range = collections.namedtuple('Range', 'key head proof first size')
 
 
 def ranges_of(bucket, keys, heads):
-    """Yield the Ranges of all objects, in order."""
     for key, head in zip(keys, heads):
         proof = find_proof(bucket, key, head)
         for first in range(0, head.size, proof.range_size) if head.size else (0,):

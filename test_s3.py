@@ -5127,7 +5127,7 @@ class ConnectionTests(ClientTestCase):
 
     def test_a_slow_reader_is_no_time_out_as_long_as_it_reads(self):
         ours, theirs = socket.socketpair()
-        connection = s3.Connection(None, None, s3.RateLimit(), {}, s3.NoSignals())
+        connection = s3.Connection(self.bucket(self.server()), None, s3.RateLimit(), {})
         with ours, theirs:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             ours.settimeout(0.5)
@@ -7854,13 +7854,12 @@ class DownloadTests(ClientTestCase):
         for number, size in ((1, 3500), (1, 2000), (3, 3500)):
             bucket = self.bucket(server, checksum='crc32', jobs='auto')
             upload = s3.Upload(bucket, 'key', False, True)
-            submit, parts = upload.workers.submit, []
+            submit = upload.workers.submit
 
-            def spoil(function, *args, frees=None):
-                parts.extend([frees] * (frees is not None))
-                if frees is not None and len(parts) == number:
-                    frees[7] ^= 1
-                return submit(function, *args, frees=frees)
+            def spoil(function, *args):
+                if args[:1] == (number,):       # else it is no part, or another
+                    args[1][7] ^= 1
+                return submit(function, *args)
 
             upload.workers.submit = spoil
             with self.assertRaisesRegex(s3.ResponseError, 'BadDigest'):
