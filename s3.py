@@ -2479,7 +2479,8 @@ class Request:
 
     def __init__(self, bucket, operation, method, key='', query=(), headers=(), body=b'',
                  timeout=None, patience=float('inf')):
-        self.headers = dict(bucket.request_headers(operation), **dict(headers))
+        self.headers = dict({} if operation == 'CreateBucket' else bucket.request_headers,
+                            **dict(headers))        # for nobody owns the bucket yet
         self._bucket, self._connection = bucket, bucket.connection()
         self._method, self._key, self._query, self._body = method, key, dict(query), body
         if isinstance(key, Key):
@@ -2627,7 +2628,6 @@ class Request:
             bucket.wait(connection, pause)
 
     def _final(self, error):
-        """Return *error* as the caller gets it."""
         attempts = self.retries.attempts
         if isinstance(error, ResponseError):
             if self.headers[PAYLOAD_HASH] == UNSIGNED_PAYLOAD and re.search(
@@ -2774,6 +2774,7 @@ class Bucket:
         self.endpoint = Endpoint(config)
         self._config = config = dict(known_server(self.endpoint.domain) or {}, **{
             name: value for name, value in config.items() if value != 'auto'})
+        self.request_headers = configured_headers(REQUEST_HEADERS, config)
         self.jobs = config.get('jobs', JOBS)
         self.part_size = config.get('part_size', PART_SIZE)
         self.max_parts = config.get('max_parts', MAX_PARTS)
@@ -2834,7 +2835,6 @@ class Bucket:
         return self._local.connection
 
     def signed_for(self, credentials):
-        """Return what a request is signed for, and with: a Signed."""
         endpoint = self.endpoint
         return Signed(self.offset, endpoint.region, endpoint.scheme, endpoint.domain,
                       endpoint.port, credentials)
@@ -2927,12 +2927,6 @@ class Bucket:
                         error, quoted(key), upload_id and ', its upload id is ' + printable(
                             upload_id)))
             raise
-
-    def request_headers(self, operation):
-        """Return the headers that the configuration has for a request: its creation can't know
-        the bucket's owner."""
-        return {} if operation == 'CreateBucket' else configured_headers(
-            REQUEST_HEADERS, self._config)
 
     def _object_headers(self, dump_id, storage_class=None):
         """Return the headers of a new object: by its metadata a restore sees that volumes are
@@ -3149,7 +3143,7 @@ class Bucket:
         target, authority = self.endpoint.target(key), self.endpoint.authority
         return '%s://%s%s?%s' % (self.endpoint.scheme, authority, target, presign(
             self.credentials.get(self), self.endpoint.region, self.endpoint.service, self.now(),
-            'GET', authority, target, expires, dict(self.request_headers('GetObject'), **(
+            'GET', authority, target, expires, dict(self.request_headers, **(
                 {'versionId': key.version} if isinstance(key, Key) else {}))))
 
     # The bucket itself
@@ -3310,7 +3304,7 @@ class Upload:
         except BaseException as error:
             # a request that was sent completely may still succeed: its answer gets a moment
             self.workers.stop(lambda: any(
-                volume.request and volume.request.awaited for volume in volumes))
+                request.awaited for volume in volumes for request in volume.requests))
             if volumes and not (isinstance(error, UnknownOutcome) and volumes[0].there is None):
                 self._tidy_up()     # else the error tells what may be there
             raise
@@ -3360,7 +3354,6 @@ class Upload:
         bucket.report = lambda kind, text: None     # _remove() may go on
 
     def _remove(self, bucket):
-        """Ask the server what there is, and remove it unless that is the whole dump."""
         first = self._volumes[0]
         try:
             there = first.settle(bucket)
@@ -3394,10 +3387,7 @@ class Volume:
         self._upload, self._body = upload, body
         self._parts = []            # what upload_part() returned of each
         self._crc32 = 0 if upload.bucket.checksum else None
-        self.request = None         # the Request that creates or completes the object
-
-    def _watch(self, request):
-        self.request = request
+        self.requests = []          # the one that creates or completes the object
 
     def add(self, buffer, count):
         """Have the first *count* bytes of *buffer* sent as the next part, and *buffer* released.
@@ -3416,8 +3406,8 @@ class Volume:
 
     def create(self):
         self.upload_id = self._upload.bucket.create_multipart_upload(
-            self.key, self._upload.dump_id, self._watch)
-        self.request = None
+            self.key, self._upload.dump_id, self.requests.append)
+        self.requests.clear()
 
     def _send(self, number, buffer, count, crc32):
         self._parts[number - 1] = self._upload.bucket.upload_part(self, number, buffer[:count],
@@ -3427,7 +3417,7 @@ class Volume:
     def complete(self, storage_class=None):
         upload, self.there = self._upload, None
         terms = dict(dump_id=upload.dump_id, overwrite=upload.overwrite and self.key == upload.key,
-                     unique=upload.unique, watch=self._watch)
+                     unique=upload.unique, watch=self.requests.append)
         try:
             if self._body is None:
                 upload.bucket.complete_multipart_upload(self, self._parts, self.size, self._crc32,
@@ -3436,13 +3426,13 @@ class Volume:
                 upload.bucket.put_object(self.key, self._body, storage_class=storage_class, **terms)
         except Error as error:
             if not isinstance(error, UnknownOutcome):   # the object certainly isn't there
-                self.there, self.request = False, None
+                self.there, self.requests = False, []
             raise
-        self.there, self.upload_id, self.request, self._parts = True, '', None, []
+        self.there, self.upload_id, self.requests, self._parts = True, '', [], []
 
     def settle(self, bucket):
         """Find out whether the object is there; returns True, False, or None for unknown."""
-        if self.there is None and not (self.request and self.request.in_doubt):
+        if self.there is None and not any(request.in_doubt for request in self.requests):
             self.there = False      # not all of the request was sent
         if self.there is None:
             aborted = refusal = None
