@@ -1163,7 +1163,7 @@ class Pace:
     def __init__(self, jobs, most, slowed=()):
         self._jobs, self._most, self._slowed = jobs, most, slowed
         self._waited = 0            # seconds so far
-        self._mark = None           # time, bytes moved, seconds waited, worked, at its beginning
+        self._mark = None           # time, bytes moved, seconds waited and worked as a span began
         self._settled = False
         self._before = None         # (jobs, rate) before the number under trial
         self._step, self._pause, self._again = most, self.RETRY, 0
@@ -1518,7 +1518,6 @@ class Connection:
                 self.close()        # nobody can go on after half an exchange
 
     def _ask(self, method, target, headers, body, timeout):
-        # A server that hangs up while we are sending has told its reason before, or never does
         headers = dict(headers, **{'accept-encoding': 'identity'})
         if self.proxy and self._origin.scheme == 'http':            # RFC 9112, section 3.2.2
             target = 'http://%s%s' % (headers['host'], target)
@@ -1529,6 +1528,7 @@ class Connection:
             self._send(head)
             self._send(body)
         except OSError:
+            # a server that hangs up while we are sending has told its reason before, or never does
             if ready([self._sock], select.POLLIN, 0):
                 self._sock.settimeout(GRACE)
                 with contextlib.suppress(OSError, http.client.HTTPException, BadAnswer):
@@ -1820,24 +1820,23 @@ class Workers:
             self.listen()
         self._raise()
 
-    def listen(self, descriptor=None):
-        """Wait for news from a thread, or until *descriptor* can be read, or for a moment; returns
-        whether it can.  Raises if a task has failed."""
+    def listen(self, *descriptors):
+        """Wait for news from a thread, or until one of *descriptors* can be read, or for a moment;
+        returns whether one can.  Raises if a task has failed."""
         bucket, start = self._bucket, self._bucket.monotonic()
         self._raise()
         bucket.signals.poll()
         if any(thread.ended for thread in self._threads) or (
                 self._unfinished and not self._alive()):
             raise MemoryError('a thread died')
-        found = ready([self._news[0]] if descriptor is None else [self._news[0], descriptor],
-                      select.POLLIN, 0.1)
+        found = ready((self._news[0],) + descriptors, select.POLLIN, 0.1)
         if self._news[0] in found:
             os.read(self._news[0], 4096)
-        if descriptor is None:      # else it is the stream that was waited for
+        if not descriptors:         # else it is the stream that was waited for
             now = bucket.monotonic()
             self._pace.look(now, bucket.limit.moved - bucket.tally.wasted, now - start,
                             bucket.limit.rate, time.process_time() / (os.cpu_count() or 1))
-        return descriptor in found
+        return any(each in found for each in descriptors)
 
     def _raise(self):
         if self._failures:
@@ -2480,7 +2479,7 @@ class Request:
     def __init__(self, bucket, operation, method, key='', query=(), headers=(), body=b'',
                  timeout=None, patience=float('inf')):
         self.headers = dict({} if operation == 'CreateBucket' else bucket.request_headers,
-                            **dict(headers))        # for nobody owns the bucket yet
+                            **dict(headers))        # nobody owns a new bucket yet
         self._bucket, self._connection = bucket, bucket.connection()
         self._method, self._key, self._query, self._body = method, key, dict(query), body
         if isinstance(key, Key):
@@ -2495,14 +2494,12 @@ class Request:
 
     @property
     def in_doubt(self):
-        """Whether an attempt that was sent to its end may have done the work although its answer
-        was lost, or hasn't come yet."""
+        """Whether the work may be done: an attempt was sent whole, and its answer is missing."""
         return self._doubt or self._connection.left == 0
 
     @property
     def awaited(self):
-        """Whether the server may come to do the work: some of an attempt was sent, and the rest may
-        be by now, or an earlier one is in doubt."""
+        """Whether the work may yet be done: an attempt has begun, or an earlier one is in doubt."""
         return self._doubt or self._connection.left is not None
 
     def run(self, accept=lambda answer: answer, before=lambda: False):
@@ -2669,6 +2666,7 @@ class Tally:
             del self.waits[who]
 
     def add(self, retries=0, wasted=0):
+        """Add to the counts."""
         with self._lock:
             self.retries += retries
             self.wasted += wasted
@@ -2681,7 +2679,7 @@ class Tally:
             return passed
 
 
-Signed = collections.namedtuple('Signed', 'offset region scheme domain port credentials')
+Signed = collections.namedtuple('Signed', 'credentials offset region scheme authority')
 
 Stored = collections.namedtuple('Stored', 'key size parts objects')
 Stored.__doc__ = 'A stream: its size in bytes, and how many objects it became, end mark included.'
@@ -2835,14 +2833,13 @@ class Bucket:
         return self._local.connection
 
     def signed_for(self, credentials):
-        endpoint = self.endpoint
-        return Signed(self.offset, endpoint.region, endpoint.scheme, endpoint.domain,
-                      endpoint.port, credentials)
+        """Return what a request is signed for, and with: a Signed."""
+        place = self.endpoint
+        return Signed(credentials, self.offset, place.region, place.scheme, place.authority)
 
     def learn(self, error, signed):
         """Learn from the refusal of what was *signed*: clock, region, host, credentials; returns
-        whether any has changed since, by this thread or another, so that a repetition can help.
-        """
+        whether any has changed since, by another thread, too, so that repeating it can help."""
         credentials = signed.credentials
         if error.code in EXPIRED_CODES:
             credentials = self.credentials.get(self, refused=credentials)
