@@ -5015,7 +5015,7 @@ class CronTests(ProgramTestCase):
                                    ([], 900)):
                 args = s3dump.parse([*name.split(), '-f', self.config, *patience])
                 with s3dump.open_bucket(args) as bucket:
-                    self.assertEqual(bucket.times.patience, most if ' 0' in name
+                    self.assertEqual(bucket.patience, most if ' 0' in name
                                      and 'check' not in name else min(900, most))
 
 
