@@ -99,8 +99,8 @@ def unread(pipe):
 
 def some_bytes(size):
     """Return binary data: every byte value, and no two parts alike."""
-    blocks = (b'%16d' % number + bytes(range(256)) for number in range(size // 272 + 1))
-    return b''.join(blocks)[:size]
+    every = bytes(range(256))
+    return b''.join(b'%16d' % number + every for number in range(size // 272 + 1))[:size]
 
 
 def url_path(key):
