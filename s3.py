@@ -1036,8 +1036,10 @@ def version_entries(listing, decode):
     first, as S3 has them; some servers put all delete markers last."""
     found = [dict(texts, Size=texts.get('Size', '' if 'Version' in texts else '0'))
              for texts in listing.all('*') if 'Version' in texts or 'DeleteMarker' in texts]
-    found.sort(reverse=True, key=lambda texts: (
-        texts.get('IsLatest') == 'true', texts.get('LastModified', '')))
+    markers = ['DeleteMarker' in texts for texts in found]
+    if any(markers) and markers == sorted(markers):     # else LastModified is no order: an upload's
+        found.sort(reverse=True, key=lambda texts: (    # is the time when it was begun
+            texts.get('IsLatest') == 'true', texts.get('LastModified', '')))
     entries = [entry._replace(key=Key(entry.key, texts.get('VersionId') or 'null'),
                               marker='DeleteMarker' in texts)
                for entry, texts in zip(list_entries(found, decode), found)]
@@ -1997,7 +1999,8 @@ def network_hint(endpoint, proxy, error, now, ca_bundle):
         ('SSL|TLS was', '; does the server speak TLS at this port, or is it an http:// endpoint?'),
         ('gaierror', '; check the name %s, and that this machine can look up names'
          % (proxy or endpoint).host),
-        ('ConnectionReset', '; is it an https:// endpoint?' * (endpoint.scheme == 'http')),
+        ('ConnectionReset', '; is it an https:// endpoint?' * (
+            endpoint.scheme == 'http' and not getattr(endpoint, 'answered', False))),
         ('ConnectionRefused', '; nothing answers at this port: check the %s'
          % ('proxy' if proxy else 'endpoint')),
         ('[Tt]imeout', '' if proxy else '; is a firewall or a proxy in between?'))

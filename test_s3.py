@@ -3791,7 +3791,7 @@ class ServicesTestCase(ServerTestCase):
 
     def setUp(self):
         before = threading.active_count()
-        self.addCleanup(lambda: self.assertEqual(threading.active_count(), before))
+        self.addCleanup(lambda: self.assertLessEqual(threading.active_count(), before))
         self.services = self.start_services()
 
     def start_services(self):
@@ -6570,15 +6570,19 @@ class BucketTests(ClientTestCase):
                              dict.fromkeys(keys, b'3'))
 
     def test_the_versions_of_a_page_are_put_in_order(self):
-        rows = (('Version', 'b', '1', 'false', '01'), ('Version', 'a', '1', 'false', '02'),
+        last = (('Version', 'b', '1', 'false', '01'), ('Version', 'a', '1', 'false', '02'),
                 ('Version', 'a', '2', 'true', '01'), ('Version', 'a', '3', 'false', '01'),
                 ('DeleteMarker', 'b', '2', 'true', '01'), ('DeleteMarker', 'a', '4', 'false', '01'))
-        body = '<ListVersionsResult>%s</ListVersionsResult>' % ''.join(
-            '<%s><Key>%s</Key><VersionId>%s</VersionId><IsLatest>%s</IsLatest><LastModified>'
-            '2020-01-01T00:00:00.%s0Z</LastModified><Size>1</Size></%s>' % (row + row[:1])
-            for row in rows)
-        self.assertEqual([entry.key + entry.key.version for entry in s3.version_entries(
-            s3.Document(body.encode()), str)], ['a2', 'a1', 'a3', 'a4', 'b2', 'b1'])
+        # of the second one, an upload that took long, LastModified is the time of its begin
+        among = (('DeleteMarker', 'a', '3', 'true', '05'), ('Version', 'a', '2', 'false', '01'),
+                 ('Version', 'a', '1', 'false', '03'))
+        for rows, order in ((last, 'a2 a1 a3 a4 b2 b1'), (among, 'a3 a2 a1')):
+            body = '<ListVersionsResult>%s</ListVersionsResult>' % ''.join(
+                '<%s><Key>%s</Key><VersionId>%s</VersionId><IsLatest>%s</IsLatest><LastModified>'
+                '2020-01-01T00:00:00.%s0Z</LastModified><Size>1</Size></%s>' % (row + row[:1])
+                for row in rows)
+            self.assertEqual(' '.join(entry.key + entry.key.version for entry in s3.version_entries(
+                s3.Document(body.encode()), str)), order)
 
     def test_an_entry_that_lacks_something_is_not_passed_over(self):
         row = '<%s><Key>k</Key><LastModified>2020-01-01T00:00:00Z</LastModified></%s>'

@@ -3343,7 +3343,7 @@ class HistoryTests(VersionTestCase):
                 try:
                     s3dump.undelete(self.bucket, args)
                 except s3.Error as error:
-                    self.assertIn('not everything was brought back', str(error))
+                    self.assertIn('not everything can be brought back', str(error))
                     self.assertTrue(alone)
                 else:
                     self.assertFalse(alone)
@@ -5383,7 +5383,8 @@ class SourceTests(unittest.TestCase):
         with open(PROGRAM, encoding='utf-8') as file:
             tree = ast.parse(file.read())
         self.assertEqual([(node.lineno, node.attr) for node in ast.walk(tree)
-                          if isinstance(node, ast.Attribute) and re.match('_(?!_)', node.attr)
+                          if isinstance(node, ast.Attribute) and re.match(
+                              '_(?!_|replace)', node.attr)
                           and getattr(node.value, 'id', '') != 'self'], [])
 
     files = {'s3.py': set(), 's3dump.py': {'s3'}, 'test_s3.py': {'s3'},
