@@ -3215,6 +3215,16 @@ class Bucket:
         """Raise ResponseError unless the bucket exists and these credentials may use it."""
         Request(self, 'HeadBucket', 'HEAD').run()
 
+    def require_listed(self, keys):
+        """Raise ConfigError if a listing lacks any of *keys*; if it is refused it lacks none."""
+        try:
+            listed = {entry.key for entry in self.list_objects(os.path.commonprefix(keys))}
+        except (ResponseError, BadAnswer) as error:
+            listed = keys if getattr(error, 'status', 0) == 403 else ()
+        if set(keys) - set(listed):
+            raise ConfigError('what was written is not in the listing of the bucket: does '
+                              '`endpoint` name the bucket, or some other path?')
+
     def create_bucket(self, region=''):
         """Create the bucket in *region*, or in the configured one, which servers with one region
         may refuse to hear; raises ConfigError if the server made an object.
@@ -3949,9 +3959,7 @@ class SelfTest:
         """An object and its volumes can be side by side, and a listing shows them."""
         self._put(volume_key('', 1))
         self.bucket.get_object(self.key, memoryview(bytearray(1)))
-        names = {entry.key for entry in self.bucket.list_objects(self.key)}
-        expect(names >= set(self.written), 'what was written is not in the listing: does '
-               '`endpoint` name the bucket, or some other path?')
+        self.bucket.require_listed(self.written)
 
     def acl(self):
         self._ask('GetObjectAcl', 'acl', 'AccessControlPolicy', self.key)
