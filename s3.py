@@ -248,11 +248,10 @@ def write_error(text):
 # Lines of `name value`.  Messages about them name the file and the line.
 
 def parser(fits, what, convert=str, least=None, most=None, secret=False):
-    """Return a function that makes the value of a text, or raises ValueError.
+    """Return a function that converts a text into a value from *least* to *most*, or raises
+    ValueError, whose message leaves out a *secret*.
 
-    fits: a regular expression for all of the text, or a function; what: how the message calls a
-    valid text; convert: makes the value, which must be from *least* to *most*; secret:
-    whether the text is left out of the message.
+    fits: a regular expression for all of the text, or a function; what: names a valid text.
     """
     def parse(text):
         if fits(text) if callable(fits) else re.fullmatch(fits, text):
@@ -278,7 +277,6 @@ def bytes_of(size):
 
 
 def seconds_of(time):
-    """Return the seconds that a TIME means."""
     return int(time[:-1]) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}[time[-1]]
 
 
@@ -292,7 +290,6 @@ def parse_tags(text):
 
 
 def home_path(path):
-    """Return *path* with the home directory for a ~ at its beginning."""
     try:
         return os.path.expanduser(path)
     except KeyError:                # 3.6, a user without HOME and without an entry in passwd
@@ -306,11 +303,9 @@ parse_rate = parser(SIZE, 'a rate like 300k or 1.5m, in bytes per second', bytes
 parse_week = parser(TIME, 'a time from 1s to 7d', seconds_of, 1, MAX_EXPIRES)
 parse_word = parser('[!-~]+', 'printable ASCII without blanks', secret=True)
 parse_secret = parser(str.isprintable, 'text that can be typed', secret=True)
-parse_label = parser('[^:/\0-\x1f\x7f-\x9f]+',
-                     'a label without colons, slashes and control characters')
 
 SETTINGS = {
-    'service': parse_word, 'region': parse_word, 'bucket_name': parse_word, 'host': parse_label,
+    'service': parse_word, 'region': parse_word, 'bucket_name': parse_word, 'host': parse_secret,
     'access_key_id': parse_word, 'secret_access_key': parse_secret, 'session_token': parse_word,
     'profile': parse_secret,
     'endpoint': parse_word, 'server': parse_word,
@@ -621,7 +616,6 @@ class Endpoint:
                               'path`' % quoted(self.bucket, 100))
 
     def _locate(self, url):
-        """Take scheme, host, port and path from url."""
         scheme, host, port, path = split_url('endpoint', url)
         if scheme == 'https' and ssl is None:
             raise ConfigError('this Python was built without ssl, or is out of memory (%s): it can '
@@ -793,7 +787,6 @@ def presign(credentials, region, service, now, method, authority, target, expire
 
 
 def sha256(data):
-    """Return the digest, hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -2047,8 +2040,7 @@ class Absent(Exception):
 
 
 def make_credentials(where, settings, names):
-    """Return the Credentials in the dict *settings*, in which they have these three *names*; raises
-    Absent, and ConfigError, which contains no secret."""
+    """Return the Credentials that *settings* has under three *names*; raises Absent, ConfigError."""
     key, secret, token = (settings.get(name) or None for name in names)
     if not key and not secret:
         raise Absent('no %s in %s' % (names[0], where))
@@ -2064,8 +2056,7 @@ def make_credentials(where, settings, names):
 
 
 def parse_credentials(where, answer, token):
-    """Return the Credentials in an Answer of JSON, where the session token has the name *token*;
-    raises ConfigError, which contains no secret."""
+    """Return the Credentials in an Answer of JSON; *token*: its name for the session token."""
     import json                     # here, since most credentials are in a file of ours
     if answer.status != 200:
         raise ConfigError('%s answers %d' % (where, answer.status))
@@ -2081,11 +2072,8 @@ def parse_credentials(where, answer, token):
 
 
 def exit_status(process):
-    """Return the exit status of a subprocess.Popen, negative for a signal, None while it runs.
-
-    Raises ChildProcessError if the status is lost, as when our parent ignores SIGCHLD;
-    Popen.poll() returns 0 then.
-    """
+    """Do as Popen.poll(), but raise ChildProcessError if the status is lost, as when our parent
+    ignores SIGCHLD, where that returns 0."""
     if process.returncode is None:
         pid, status = os.waitpid(process.pid, os.WNOHANG)
         if pid:
@@ -2095,8 +2083,7 @@ def exit_status(process):
 
 
 def parse_expiration(text):
-    """Return the seconds since the epoch of an ISO 8601 time with an offset, None for no text;
-    raises ValueError."""
+    """Return the seconds since the epoch of an ISO 8601 time, None for none; raises ValueError."""
     if not text:
         return None
     match = re.match(r'[-0-9]{10}[T ][:0-9]{8}(?:[.,][0-9]+)?(?:Z|([+-][0-9]{2}):?([0-9]{2}))\Z',
@@ -2145,7 +2132,6 @@ def chosen_profile(given):
 
 
 def from_role(given):
-    """Return Credentials of the role that a profile names, whose source has others."""
     name, profile = chosen_profile(given)
     if 'role_arn' not in profile or 'web_identity_token_file' in profile or (
             given.profiles[:-1] and 'aws_access_key_id' in profile):
@@ -2171,7 +2157,6 @@ def from_role(given):
 
 
 def from_web_identity(given, environ=None):
-    """Return Credentials of a role, in exchange for the token in a file."""
     name, profile = chosen_profile(given)
     environ = given.environ if environ is None else environ
     path, role, session = (environ.get('AWS_' + setting.upper()) or profile.get(setting) for
@@ -2186,7 +2171,6 @@ def from_web_identity(given, environ=None):
 
 
 def from_profile(given):
-    """Return the Credentials in a profile, or those that its process prints."""
     name, profile = chosen_profile(given)
     where = printable('profile %s' % name)
     if not profile:
@@ -2212,8 +2196,7 @@ def from_profile(given):
 
 
 def assume_role(given, where, signer, **role):
-    """Return Credentials of a role, from STS, which gives them to the *signer* of the request, or
-    in exchange for a token if that is None."""
+    """Return Credentials that STS gives to the *signer* of the request, or (None) for a token."""
     config = given.config           # whose region stays, though the bucket's turns out another
     url = config.get('sts_endpoint') or aws_url('sts', config['region'], config)
     action = 'AssumeRole' if signer else 'AssumeRoleWithWebIdentity'
@@ -2268,7 +2251,6 @@ def from_process(given, where, command):
 
 
 def from_container(given):
-    """Return Credentials from the endpoint in a container of ECS, or of EKS Pod Identity."""
     relative = given.environ.get('AWS_CONTAINER_CREDENTIALS_RELATIVE_URI')
     url = 'http://169.254.170.2' + relative if relative else \
         given.environ.get('AWS_CONTAINER_CREDENTIALS_FULL_URI')
@@ -2288,7 +2270,6 @@ def from_container(given):
 
 
 def from_instance(given):
-    """Return Credentials of the role of an EC2 instance, through IMDSv2."""
     name, config = 'EC2 instance role', given.config
     if (given.environ.get('AWS_EC2_METADATA_DISABLED') or '').lower() == 'true':
         raise Absent('no %s, as AWS_EC2_METADATA_DISABLED says' % name)
@@ -2330,8 +2311,7 @@ SOURCES = (from_configuration, from_environment, from_role, from_web_identity, f
 
 
 def first_of(sources, given, complaint):
-    """Return Credentials from the first source that has any, and that source; or raise a complaint,
-    ConfigError."""
+    """Return Credentials from the first source that has any, and that source."""
     missing = []
     for source in sources:
         try:
@@ -2348,8 +2328,8 @@ def ask_service(given, where, url, method='GET', headers=(), body=b'', local=0,
                 attempts=3, signer=None):
     """Send a request until it gets a sensible Answer; returns that, or raises NetworkError.
 
-    local: if not 0, the service is never behind a proxy, and answers within these seconds or not
-    at all; signer: the Credentials that sign the request, for STS.
+    local: within how many seconds a service that is behind no proxy answers, or 0; signer: None,
+    or the Credentials that sign, for STS.
     """
     bucket = given.bucket
     authority, _, path = url.partition('//')[2].partition('/')
@@ -2429,16 +2409,13 @@ class Provider:
         return self._known[0]
 
     def accepted(self, credentials):
-        """Note that the server has accepted a request that was signed with *credentials*."""
         self.worked = True
         if credentials != self._missed:
             self._failure = self._missed = None
 
     def _refresh(self, bucket, left):
-        """Ask the source for newer Credentials, unless that was in vain just now.
-
-        left: for how many seconds the current ones may be used; 0 if they are refused.
-        """
+        """Ask the source for newer Credentials, unless that was in vain just now; left: the seconds
+        that the current ones may be used, 0 if they are refused."""
         current, now = self._known[0], bucket.monotonic()
         if left == 0:
             self._known = current, 0
@@ -2463,7 +2440,6 @@ class Provider:
             self._known = found, end - min(self.MARGIN, abs(end - bucket.now()) / 4)
 
     def _miss(self, bucket):
-        """Say, once, that newer credentials are waited for, and raise NetworkError."""
         text = 'the credentials have expired, and there are no newer ones: %s' % (
             self._failure or 'the source has the same')
         if self._missed is None:
@@ -2473,11 +2449,10 @@ class Provider:
         raise NetworkError(text)
 
     def _find(self, bucket):
-        """Return Credentials from the first source that has any, then always from that: those of
-        another would be somebody else's."""
         given = self._given._replace(bucket=bucket)
         found, source = first_of(self._sources, given, '' if given.again else (
             'no credentials: write access_key_id and secret_access_key into ~/.s3keys; there is '))
+        # From now on this source alone: another's would be somebody else's
         self._sources, self._given = [source], given._replace(again=True)
         return found
 
