@@ -428,7 +428,6 @@ def read_ini(path, wanted):
 
 
 def aws_files(environ):
-    """Return the paths of the credentials file and of the config file."""
     return [home_path(os.path.expandvars(environ.get(variable) or '~/.aws/' + name))
             for variable, name in (('AWS_SHARED_CREDENTIALS_FILE', 'credentials'),
                                    ('AWS_CONFIG_FILE', 'config'))]
@@ -626,7 +625,6 @@ class Endpoint:
 
     @property
     def authority(self):
-        """The Host header."""
         return self.with_port(self.host)
 
     def with_port(self, host):
@@ -705,7 +703,6 @@ def uri_encode(text, safe=''):
 
 
 def canonical_query(query):
-    """Return the query string of the dict *query*: encoded, then sorted."""
     pairs = sorted((uri_encode(name), uri_encode(value)) for name, value in query.items())
     return '&'.join('%s=%s' % pair for pair in pairs)
 
@@ -3741,7 +3738,6 @@ def speed(count, seconds):
 
 
 def expect(truth, complaint):
-    """Raise Error unless *truth* holds."""
     if not truth:
         raise Error(complaint)
 
