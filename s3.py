@@ -301,7 +301,8 @@ parse_word = parser('[!-~]+', 'printable ASCII without blanks', secret=True)
 parse_secret = parser(str.isprintable, 'text that can be typed', secret=True)
 
 SETTINGS = {
-    'service': parse_word, 'region': parse_word, 'bucket_name': parse_word, 'host': parse_secret,
+    'service': parse_word, 'region': parse_word, 'bucket_name': parse_word,
+    'host': parser('[^:/\0-\x1f\x7f-\x9f]+', 'a label without colons and slashes'),
     'access_key_id': parse_word, 'secret_access_key': parse_secret, 'session_token': parse_word,
     'profile': parse_secret, 'endpoint': parse_word, 'server': parse_word,
     'addressing': one_of('auto', 'path', 'virtual'), 'ca_bundle': home_path,
@@ -925,7 +926,7 @@ def require_etag(answer):
     """Return the ETag; an answer without one isn't S3's (but a captive portal's)."""
     etag = answer.headers.get('etag')
     if not etag:
-        raise BadAnswer('an answer without an ETag is not from S3')
+        raise BadAnswer('an answer with no ETag is not from S3')
     return etag
 
 
