@@ -8495,7 +8495,7 @@ class SelfTestTests(ClientTestCase):
         self.assertRegex(text, 'skip  list .*these credentials may not')
         self.assertRegex(text, 'skip  get .*these credentials may not')
         self.assertRegex(text, 'skip  delete .*these credentials may not')
-        self.assertRegex(text, 'ok    overwrite .*can replace .*, which is as bad as to delete it')
+        self.assertRegex(text, 'note  overwrite .*may not delete .*, but can replace it')
         self.assertRegex(text, '\nthese credentials may write, overwrite, abort\n'
                          'they may not list, read, delete\n'
                          '[0-9]+ passed, 0 failed, [0-9]+ skipped\n')
