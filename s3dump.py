@@ -1457,11 +1457,11 @@ def weighted_median(dumps):
 SHORTEST_LIMIT = 26 * 3600          # seconds: what runs every night may begin late, or take long
 Verdict = collections.namedtuple('Verdict', 'labels newest earlier limit due severity reason')
 Verdict.__new__.__defaults__ = None, (), None, None, 2, 'there is no dump'
-Verdict.__doc__ = """On a group: the dumps with the same labels, (host, fs, level).
+Verdict.__doc__ = """On a group, the dumps with the same labels: host, fs and level.
 
-    newest: a Dump, or None; earlier: up to ten before it; limit: how old it may be, in seconds, or
-    None; due: when it will be too old, in seconds since the epoch, or None; severity: 0, 1, 2 or 3,
-    as with Nagios, and None for a retired group; reason: what is wrong, or ''."""
+    newest: a Dump, or None; earlier: up to ten before it; limit and due: how old it may be, and when
+    it is too old, in seconds, or None; severity: as of Nagios, 0 to 3, or None for a retired group;
+    reason: what is wrong, or ''."""
 
 
 def check(bucket, args):
@@ -1480,26 +1480,24 @@ def check(bucket, args):
     except s3.Error as error:
         if args.metrics or args.nagios:
             raise
-        verdicts = [of_all._replace(
-            severity=3, reason='the state of the dumps is unknown: %s' % error)]
-    many = not alone and verdicts[0].labels[2] is not None
-    return print_verdicts(bucket, args, verdicts, many, begun)
+        verdicts = [Verdict(of_all.labels, severity=3,
+                            reason='the state of the dumps is unknown: %s' % error)]
+    return print_verdicts(bucket, args, verdicts, begun, alone or verdicts[0].labels[2] is None)
 
 
 def find_verdicts(bucket, args, alone):
     """Return the Verdicts on all groups that the command line means; alone: on one."""
-    def wanted(labels):
-        return args.fs in (None, labels[1]) and args.level in (None, labels[2])
-
     expected = {labels: args.max_age if age is None else age
-                for labels, age in args.expect.items() if wanted(labels)}
+                for labels, age in args.expect.items()}
     hosts = {args.host, *(labels[0] for labels in expected if not args.all)}
     found = [find_all(bucket, args)] if alone else (
         dumps for host in sorted(hosts) for dumps, _, _ in find_sections(
             bucket, argparse.Namespace(**dict(vars(args), host=host)))[1])
     verdicts = [each for dumps in found for each in assess(
-        args, dumps, expected, seen_at(bucket)) if wanted(each.labels)]
+        args, dumps, expected, seen_at(bucket))]
     verdicts += map(Verdict, set(expected).difference(each.labels for each in verdicts))
+    verdicts = [each for each in verdicts if args.fs in (None, each.labels[1])
+                and args.level in (None, each.labels[2])]
     verdicts.sort(key=lambda each: (each.labels[:2], int(each.labels[2]), each.labels))
     look_at(bucket, args, [each.newest for each in verdicts if each.severity == 0], alone)
     return [fault(bucket, args, each) if each.severity == 0 else each for each in verdicts]
@@ -1531,20 +1529,17 @@ def usual_limit(dumps):
     """Return how old, in seconds, the first and newest of *dumps* may be by their own rhythm.
 
     That is twice the median of the newest three intervals, for rotation thins out what is older.
-    Unless most days have several, what was dumped by hand is left out: beside the hour of most,
-    and within half a day of another.  What rests at weekends may do so at a long one.
+    Unless most days have several, only one of a day counts, and what most have the hour of: the
+    others were dumped by hand.  What rests at weekends may do so at a long one.
     """
     times = [one.stored for one in dumps]
     a_day = sorted(collections.Counter(each // 86400 for each in times[:10]).values())
     if a_day[(len(a_day) - 1) // 2] == 1:
         hour, count = collections.Counter((each // 3600 + shift) % 24 for each in times
                                           for shift in (-1, 0, 1)).most_common(1)[0]
-        regular = [each for each in times if 2 * count <= len(times)
-                   or (each // 3600 - hour + 1) % 24 < 3]
-        times = regular[:1]
-        for each in regular:
-            if times[-1] - each >= SHORTEST_LIMIT / 2:
-                times.append(each)
+        days = {each // 86400: each for each in reversed(times) if 2 * count <= len(times)
+                or (each // 3600 - hour + 1) % 24 < 3}
+        times = sorted(days.values(), reverse=True)
     gaps = sorted(later - earlier for later, earlier in zip(times[:3], times[1:])) or [0]
     limit = max(SHORTEST_LIMIT, 2 * gaps[len(gaps) // 2])
     weekdays = {real_date(one.labels.date).weekday() for one in dumps[:10]}
@@ -1562,8 +1557,7 @@ def look_at(bucket, args, dumps, closely):
         if head:
             one.volume_size = head.number('volume-size')
             if closely or one.problem():
-                with tolerating(403, 404):
-                    one.look_closer(head, bucket)
+                without_strays(bucket, one, alone=True)
             one.unreadable = closely and not bucket.readable(one.keys[0], head)
     if args.locked is not None:
         find_locks(bucket, dumps)
@@ -1586,7 +1580,7 @@ def fault(bucket, args, verdict):
         (1, args.locked and newest.lock < now + args.locked and (
             'is locked until %s only' % utc(newest.lock) if newest.lock else
             'is not locked, or these credentials may not see its lock')))
-    return next((verdict._replace(severity=severity, reason='the newest dump ' + reason)
+    return next((Verdict(*verdict[:5], severity, 'the newest dump ' + reason)
                  for severity, reason in found if reason), verdict)
 
 
@@ -1606,9 +1600,9 @@ def verdict_text(bucket, verdict, begun):
     return text
 
 
-def print_verdicts(bucket, args, verdicts, many, begun):
-    """Print Verdicts in one of the formats; returns the exit status.  many: whether only what is
-    wrong is printed, and a count; begun: unfinished uploads."""
+def print_verdicts(bucket, args, verdicts, begun, alone):
+    """Print Verdicts in one of the formats, with a line that counts unless *alone*; returns the
+    exit status."""
     living = [each for each in verdicts if each.severity is not None]
     bad = sorted((each for each in living if each.severity), key=lambda each: -each.severity)
     count = '%s%s of %s%s' % (
@@ -1626,14 +1620,14 @@ def print_verdicts(bucket, args, verdicts, many, begun):
             len(living), len(bad), max([seen_at(bucket) - one.stored for one in dumps], default=0),
             sum(one.size for one in dumps)))
         return status
-    for each in bad if args.quiet or (many and not args.json) else verdicts:
+    for each in bad if args.quiet or not (alone or args.json) else verdicts:
         newest = each.newest
         print_out(to_json(
             **dict(zip(('host', 'fs', 'level'), each.labels)), key=newest and newest.key,
             ok=not each.severity, reason=each.reason, size=newest and newest.size,
             age_seconds=newest and max(0, int(seen_at(bucket) - newest.stored))) if args.json else
             ('FAILED: ' if each.severity else 'OK: ') + verdict_text(bucket, each, begun))
-    if many and not args.json and (bad or not args.quiet):
+    if not (alone or args.json) and (bad or not args.quiet):
         print_out(('FAILED: ' if bad else 'OK: ') + count)
     return 1 if bad else 0
 
@@ -1646,17 +1640,17 @@ def metrics(args, verdicts):
         numbers = [('ok', int(not each.severity)), ('due_timestamp_seconds', each.due)]
         if newest:
             numbers += [('stored_timestamp_seconds', newest.stored), ('size_bytes', newest.size),
-                        ('objects', len(newest.entries)), ('whole', int(not newest.problem())),
-                        ('locked_until_timestamp_seconds',
-                         None if args.locked is None else newest.lock)]
-        labels = tuple(s3.printable(label or '').replace('\\', '\\\\').replace('"', '\\"')
-                       for label in each.labels)
+                        ('objects', len(newest.entries)), ('whole', int(not newest.problem()))]
+            if args.locked is not None:
+                numbers.append(('locked_until_timestamp_seconds', newest.lock))
+        labels = 'host="%s",fs="%s",level="%s"' % tuple(s3.printable(label or '').replace(
+            '\\', r'\\').replace('"', r'\"') for label in each.labels)
         for name, number in numbers:
             if number is not None:
-                lines['s3dump_' + name].append('s3dump_%s{host="%s",fs="%s",level="%s"} %s' % (
-                    (name,) + labels + (str(number).replace('inf', '+Inf'),)))
-    return '\n'.join(line for name, samples in lines.items()
-                     for line in ['# TYPE %s gauge' % name] + samples)
+                lines[name].append('s3dump_%s{%s} %s' % (
+                    name, labels, str(number).replace('inf', '+Inf')))
+    return '\n'.join('# TYPE s3dump_%s gauge\n%s' % (name, '\n'.join(samples))
+                     for name, samples in lines.items())
 
 
 def read_expected(path):
