@@ -532,22 +532,23 @@ class Signals:
     pending = None                  # the number of one that came and hasn't ended us yet
     came = False
     before_end = staticmethod(lambda: None)     # called before the program ends
-    second = signal.SIG_DFL         # what is done about another one
+    second_kills = True             # whether another one ends us at once
     _waiting = False                # whether the handler may raise
 
     def catch(self):
         """Let signals end us, except ignored ones, as under nohup or in a job with &."""
         def stop(number, frame):
-            for each in caught:
-                signal.signal(each, self.second)
-            self.pending, self.came = number, True
-            if self._waiting:
-                raise Stopped(number)
+            if not self.came:
+                self.pending, self.came = number, True
+                if self._waiting:
+                    raise Stopped(number)
+            elif self.second_kills:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
 
-        caught = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-                  if signal.getsignal(number) != signal.SIG_IGN]
-        for number in caught:
-            signal.signal(number, stop)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, stop)
 
     def poll(self):
         """Raise Stopped if the handler didn't, or did in a finalizer, where it is lost."""
@@ -694,7 +695,7 @@ class Sink:
             self._from, self._to = os.pipe()    # we keep both, to see what it leaves unread
             self._process = start(program, self._from)
             os.set_blocking(self._to, False)
-            SIGNALS.second = signal.SIG_IGN     # that would show the program an end
+            SIGNALS.second_kills = False        # which would show the program an end
         wide_pipe(self._to)
 
     def write(self, view):

@@ -3712,6 +3712,16 @@ class SignalTests(ProgramTestCase):
         self.assertEqual(self.end(process).status, -signal.SIGTERM)
         self.assertEqual(self.keys(), [])
 
+    def test_two_signals_at_once_end_it(self):
+        for _ in range(5):
+            process, _ = self.stalled_dump()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                process.send_signal(number)
+            process.wait(PATIENCE)
+            self.assertIn(self.end(process).status, (
+                128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM))
+            self.assertEqual(self.keys(), [])
+
     def test_what_a_kill_leaves_is_no_dump_and_is_counted(self):
         process, _ = self.stalled_dump()
         process.kill()
