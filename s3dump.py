@@ -1460,9 +1460,9 @@ Verdict = collections.namedtuple('Verdict', 'labels newest earlier limit due sev
 Verdict.__new__.__defaults__ = None, (), None, None, 2, 'there is no dump'
 Verdict.__doc__ = """On a group, the dumps with the same labels: host, fs and level.
 
-    newest: a Dump, or None; earlier: up to ten before it; limit and due: how old it may be, and when
-    it is too old, in seconds, or None; severity: as of Nagios, 0 to 3, or None for a retired group;
-    reason: what is wrong, or ''."""
+    newest: a Dump, or None; earlier: up to ten before it; limit: how old it may be, in seconds, or
+    None; due: when it will be too old, or None; severity: as of Nagios, 0 to 3, or None if the
+    group is retired; reason: what is wrong, or ''."""
 
 
 def check(bucket, args):
@@ -1530,10 +1530,10 @@ def usual_limit(dumps):
     """Return how old, in seconds, the first and newest of *dumps* may be by their own rhythm.
 
     That is twice the median of the newest three intervals, for rotation thins out what is older.
-    Unless most days have several, only one of a day counts, and what most have the hour of: the
-    others were dumped by hand.  What rests at weekends may do so at a long one.
+    Unless most days have several, one of a day counts, and only if it has the hour of most: others
+    were dumped by hand.  What rests at weekends may do so at a long one.
     """
-    times = [one.stored for one in dumps]
+    times, rest = [one.stored for one in dumps], 0
     a_day = sorted(collections.Counter(each // 86400 for each in times[:10]).values())
     if a_day[(len(a_day) - 1) // 2] == 1:
         hour, count = collections.Counter((each // 3600 + shift) % 24 for each in times
@@ -1541,11 +1541,12 @@ def usual_limit(dumps):
         days = {each // 86400: each for each in reversed(times) if 2 * count <= len(times)
                 or (each // 3600 - hour + 1) % 24 < 3}
         times = sorted(days.values(), reverse=True)
+        weekdays = {real_date(one.labels.date).weekday() for one in dumps[:10]}
+        if len(days) > 5 and (weekdays.isdisjoint({4, 5}) or weekdays.isdisjoint({5, 6})):
+            rest = 3 * 86400
     gaps = sorted(later - earlier for later, earlier in zip(times[:3], times[1:])) or [0]
     limit = max(SHORTEST_LIMIT, 2 * gaps[len(gaps) // 2])
-    weekdays = {real_date(one.labels.date).weekday() for one in dumps[:10]}
-    rests = len(dumps) > 5 and (weekdays.isdisjoint({4, 5}) or weekdays.isdisjoint({5, 6}))
-    return limit + 3 * 86400 if rests and limit < 4 * 86400 else limit
+    return limit + rest if limit < 4 * 86400 else limit
 
 
 def look_at(bucket, args, dumps, closely):
@@ -1660,9 +1661,11 @@ def read_expected(path):
     import shlex
     expected = {}
     try:
-        with open(path, encoding='utf-8') as file:
+        with open(path, 'rb') as file:
             for number, line in enumerate(file, 1):
-                words = shlex.split(line, comments=True)
+                words = shlex.split(line.decode(), comments=True)
+                if len(words) not in (0, 3, 4):
+                    raise ValueError(counted(len(words), 'word'))
                 if words:
                     host, fs, level, age = words + [None] * (len(words) == 3)
                     check_labels(Labels(host, fs, level, None, None))
