@@ -67,7 +67,7 @@ import zlib
 
 __version__ = '2.0'
 __all__ = ['Bucket', 'load_config', 'volume_key', 'Head', 'Key', 'ListEntry', 'NoSignals',
-           'RateLimit', 'Stored', 'Tally', 'Times', 'UploadEntry', 'Error', 'ArchivedError',
+           'RateLimit', 'Stored', 'Tally', 'UploadEntry', 'Error', 'ArchivedError',
            'BadAnswer', 'ConfigError', 'IntegrityError', 'NetworkError', 'ResponseError',
            'UnknownOutcome']
 
@@ -1022,16 +1022,13 @@ def next_page(listing, markers, decode):
 def list_entries(elements, decode):
     """Yield the ListEntries of a page of ListObjectsV2; elements: the texts of each."""
     for texts in elements:
-        try:
-            size = texts['Size']
-            if not size.isdigit() or len(size) > 18:
-                raise ValueError(size)
-            yield ListEntry(decode(texts['Key']), int(size), parse_time(texts['LastModified']),
-                            texts.get('StorageClass') or 'STANDARD', texts.get('ETag', ''),
-                            'ongoing' if texts.get('IsRestoreInProgress') == 'true' else
-                            'done' if texts.get('RestoreExpiryDate') else '')
-        except (KeyError, ValueError):
-            raise BadAnswer('an entry of the listing lacks its key, size or time')
+        size = texts['Size']
+        if not size.isdigit() or len(size) > 18:
+            raise ValueError(size)
+        yield ListEntry(decode(texts['Key']), int(size), parse_time(texts['LastModified']),
+                        texts.get('StorageClass') or 'STANDARD', texts.get('ETag', ''),
+                        'ongoing' if texts.get('IsRestoreInProgress') == 'true' else
+                        'done' if texts.get('RestoreExpiryDate') else '')
 
 
 def version_entries(listing, decode):
@@ -1039,8 +1036,10 @@ def version_entries(listing, decode):
     first, as S3 has them; some servers put all delete markers last."""
     found = [dict(texts, Size=texts.get('Size', '' if 'Version' in texts else '0'))
              for texts in listing.all('*') if 'Version' in texts or 'DeleteMarker' in texts]
-    found.sort(reverse=True, key=lambda texts: (
-        texts.get('IsLatest') == 'true', texts.get('LastModified', '')))
+    markers = ['DeleteMarker' in texts for texts in found]
+    if any(markers) and markers == sorted(markers):     # else LastModified is no order: an upload's
+        found.sort(reverse=True, key=lambda texts: (    # is the time when it was begun
+            texts.get('IsLatest') == 'true', texts.get('LastModified', '')))
     entries = [entry._replace(key=Key(entry.key, texts.get('VersionId') or 'null'),
                               marker='DeleteMarker' in texts)
                for entry, texts in zip(list_entries(found, decode), found)]
@@ -1066,8 +1065,8 @@ def read_part(stream, view, workers):
     """
     unbuffered, count = isinstance(stream, io.FileIO) or hasattr(stream, 'unbuffered'), 0
     while count < len(view):
-        if unbuffered:
-            workers.wait_for(stream.fileno())
+        while unbuffered and not workers.listen(stream.fileno()):
+            pass
         got = stream.readinto(view[count:])
         if got == 0:
             break
@@ -1147,7 +1146,6 @@ class RateLimit:
 
 
 # -------------------------------------------------------------------------------- Pace
-# How many connections are worth their while.
 
 class Pace:
     """How many parts are in flight: as many as make the transfer faster, from *jobs* to *most*.
@@ -1167,8 +1165,7 @@ class Pace:
     def __init__(self, jobs, most, slowed=()):
         self._jobs, self._most, self._slowed = jobs, most, slowed
         self._waited = 0            # seconds so far
-        self._mark = None           # (time, bytes moved, seconds waited, seconds worked) when this
-                                    # span began
+        self._mark = None           # time, bytes moved, seconds waited and worked as a span began
         self._settled = False
         self._before = None         # (jobs, rate) before the number under trial
         self._step, self._pause, self._again = most, self.RETRY, 0
@@ -1428,14 +1425,13 @@ class Cancelled(Exception):
 class Connection:
     """The connection of one thread: made when needed, kept alive, never trusted when old.
 
-    Only its thread may use it, but any thread may call cancel().  bucket: has the clock and the
-    TLS context; origin: has scheme, host and port; environ: may name a proxy; signals: as a
-    Bucket's, if this is the main thread.
+    Only its thread, which makes it, may use it, but any thread may call cancel().  bucket: has the
+    clock and the TLS context; origin: has scheme, host and port; environ: may name a proxy.
     """
 
-    def __init__(self, bucket, origin, limit, environ, signals):
-        self._bucket, self._origin, self.limit = bucket, origin, limit
-        self._environ, self._signals = environ, signals
+    def __init__(self, bucket, origin, limit, environ):
+        self._bucket, self._origin, self.limit, self._environ = bucket, origin, limit, environ
+        self._signals = bucket.signals if in_main_thread() else NoSignals()
         self.proxy = None           # the Proxy that the connection goes through
         self._sock = self._reader = None    # the latter: the Reader of the answer
         self._place = self._used = None     # where it leads; when it was used, by the clock
@@ -1450,7 +1446,6 @@ class Connection:
             raise Cancelled()
 
     def _open(self, timeout):
-        """Connect, unless the connection has proven to be alive."""
         origin, self.left = self._origin, None
         place = origin.scheme, origin.host, origin.port, self.limit.rate is None
         self.go_home_if_cancelled()
@@ -1467,7 +1462,6 @@ class Connection:
         self.go_home_if_cancelled()
 
     def _connect(self, scheme, host, port, timeout):
-        """Connect, through the proxy if there is one, and begin TLS if need be."""
         context = self._bucket.tls() if scheme == 'https' else None
         self.proxy = find_proxy(self._environ, scheme, host)
         self._sock = connect_first(*(self.proxy or (host, port))[:2], timeout,
@@ -1526,10 +1520,6 @@ class Connection:
                 self.close()        # nobody can go on after half an exchange
 
     def _ask(self, method, target, headers, body, timeout):
-        """Send a request; returns the response.
-
-        A server that hangs up while we are sending has told its reason before, or never does.
-        """
         headers = dict(headers, **{'accept-encoding': 'identity'})
         if self.proxy and self._origin.scheme == 'http':            # RFC 9112, section 3.2.2
             target = 'http://%s%s' % (headers['host'], target)
@@ -1540,6 +1530,7 @@ class Connection:
             self._send(head)
             self._send(body)
         except OSError:
+            # a server that hangs up while we are sending has told its reason before, or never does
             if ready([self._sock], select.POLLIN, 0):
                 self._sock.settimeout(GRACE)
                 with contextlib.suppress(OSError, http.client.HTTPException, BadAnswer):
@@ -1550,7 +1541,6 @@ class Connection:
         return self._answer(method, timeout)
 
     def _send(self, data):
-        """Send *data* (bytes-like), as fast as the rate limit allows."""
         view = memoryview(data)
         while len(view):
             piece = view[:self.limit.slice()]
@@ -1571,7 +1561,6 @@ class Connection:
         return count
 
     def _answer(self, method, timeout):
-        """Return the response, its head read to the end, and in time."""
         self._reader.deadline = time.monotonic() + 2 * timeout
         response = http.client.HTTPResponse(self._reader, method=method)
         response.begin()
@@ -1586,7 +1575,7 @@ class Connection:
     def read(self, response, seconds=None):
         """Return the whole Answer, MAX_MESSAGE bytes at most, of an error only the beginning; the
         rest of it must come within *seconds*, None: as long as the Bucket gives it."""
-        self._reader.deadline = time.monotonic() + (seconds or self._bucket.times.answer_timeout)
+        self._reader.deadline = time.monotonic() + (seconds or self._bucket.answer_timeout)
         most = MAX_MESSAGE if response.status < 300 else MAX_ERROR
         body = response.read(most + 1 if response.length is None else min(
             most + 1, response.length))
@@ -1800,14 +1789,13 @@ class Workers:
     def release(self, buffer):
         self._free.append(buffer)
 
-    def submit(self, function, *args, frees=None):
-        """Have function(*args) called by a thread, which then releases the buffer that the call
-        *frees*; returns the Task."""
+    def submit(self, function, *args):
+        """Have function(*args) called by a thread; returns the Task."""
         task = Task()
         self._unfinished.append(None)
         if len(self._threads) < min(self.jobs, len(self._unfinished)):
             self._add_thread()
-        self._queue.append((task, functools.partial(function, *args), frees))
+        self._queue.append((task, functools.partial(function, *args)))
         os.write(self._tasks[1], b'.')
         return task
 
@@ -1834,14 +1822,9 @@ class Workers:
             self.listen()
         self._raise()
 
-    def wait_for(self, descriptor):
-        """Wait until *descriptor* can be read; raises if a task fails meanwhile."""
-        while descriptor not in self.listen(descriptor):
-            pass
-
     def listen(self, *descriptors):
         """Wait for news from a thread, or until one of *descriptors* can be read, or for a moment;
-        returns the readable ones."""
+        returns whether one can.  Raises if a task has failed."""
         bucket, start = self._bucket, self._bucket.monotonic()
         self._raise()
         bucket.signals.poll()
@@ -1855,7 +1838,7 @@ class Workers:
             now = bucket.monotonic()
             self._pace.look(now, bucket.limit.moved - bucket.tally.wasted, now - start,
                             bucket.limit.rate, time.process_time() / (os.cpu_count() or 1))
-        return found
+        return any(each in found for each in descriptors)
 
     def _raise(self):
         if self._failures:
@@ -1882,11 +1865,9 @@ class Workers:
         connection = self._bucket.connection()
         self._connections.append(connection)
         while os.read(self._tasks[0], 1) and not self._stopped:
-            task, call, buffer = self._queue.popleft()
+            task, call = self._queue.popleft()
             try:
                 task.value = call()
-                if buffer is not None:
-                    self.release(buffer)
             except BaseException as error:      # the main thread has to hear of all
                 self._failures.append(error)
             call, task.done = None, True
@@ -2018,7 +1999,8 @@ def network_hint(endpoint, proxy, error, now, ca_bundle):
         ('SSL|TLS was', '; does the server speak TLS at this port, or is it an http:// endpoint?'),
         ('gaierror', '; check the name %s, and that this machine can look up names'
          % (proxy or endpoint).host),
-        ('ConnectionReset', '; is it an https:// endpoint?' * (endpoint.scheme == 'http')),
+        ('ConnectionReset', '; is it an https:// endpoint?' * (
+            endpoint.scheme == 'http' and not getattr(endpoint, 'answered', False))),
         ('ConnectionRefused', '; nothing answers at this port: check the %s'
          % ('proxy' if proxy else 'endpoint')),
         ('[Tt]imeout', '' if proxy else '; is a firewall or a proxy in between?'))
@@ -2363,9 +2345,9 @@ def ask_service(given, where, url, method='GET', headers=(), body=b'', local=0,
     bucket = given.bucket
     authority, _, path = url.partition('//')[2].partition('/')
     origin = Origin(*split_url(where, url.partition('?')[0])[:3], authority)
-    connection = bucket.connect(origin, RateLimit(), proxies=not local)
+    connection = Connection(bucket, origin, RateLimit(), {} if local else given.environ)
     timeout, now = local or CONNECT_TIMEOUT, bucket.now()
-    headers, end = dict(headers, host=authority), time.monotonic() + bucket.times.timeout
+    headers, end = dict(headers, host=authority), time.monotonic() + bucket.timeout
     while True:
         bucket.connection().pause(0)            # raises if the transfer has failed elsewhere
         sent = dict(headers)
@@ -2427,7 +2409,7 @@ class Provider:
         if left > self.EARLY:
             return current
         # If this is locked another thread is asking already, for a minute at most
-        if self._lock.acquire(timeout=0 if left > 0 else 2 * bucket.times.timeout):
+        if self._lock.acquire(timeout=0 if left > 0 else 2 * bucket.timeout):
             try:
                 if self._known is known:
                     self._refresh(bucket, left)
@@ -2454,9 +2436,11 @@ class Provider:
         if now - self._asked < (self.AGAIN if left > 0 else
                                 0 if self._failure is None else self.SOON):
             return
-        self._asked = now
+        self._asked, given = now, self._given._replace(bucket=bucket)
         try:
-            found = self._find(bucket)
+            found, source = first_of(self._sources, given, '' if given.again else (
+                'no credentials: write access_key_id and secret_access_key into ~/.s3keys; there '
+                'is '))
         except (ConfigError, NetworkError) as error:
             if current is None:
                 raise
@@ -2465,6 +2449,8 @@ class Provider:
                 bucket.report('warning', 'the credentials expire in %s, and there are no newer '
                               'ones yet: %s' % (duration(left), error))
             return
+        # Those of another source would be somebody else's
+        self._sources, self._given = [source], given._replace(again=True)
         # In place of refused ones others may be refused as well: see accepted()
         self._failure = None if current is None or found != current and left else ''
         if found != current:
@@ -2481,15 +2467,6 @@ class Provider:
                 text, duration(bucket.patience_now())))
         raise NetworkError(text)
 
-    def _find(self, bucket):
-        """Return Credentials from the first source that has any, then always from that: those of
-        another would be somebody else's."""
-        given = self._given._replace(bucket=bucket)
-        found, source = first_of(self._sources, given, '' if given.again else (
-            'no credentials: write access_key_id and secret_access_key into ~/.s3keys; there is '))
-        self._sources, self._given = [source], given._replace(again=True)
-        return found
-
 
 # -------------------------------------------------------------------------- Requests
 
@@ -2504,7 +2481,8 @@ class Request:
 
     def __init__(self, bucket, operation, method, key='', query=(), headers=(), body=b'',
                  timeout=None, patience=float('inf')):
-        self.headers = dict(bucket.request_headers(operation), **dict(headers))
+        self.headers = dict({} if operation == 'CreateBucket' else bucket.request_headers,
+                            **dict(headers))        # nobody owns a new bucket yet
         self._bucket, self._connection = bucket, bucket.connection()
         self._method, self._key, self._query, self._body = method, key, dict(query), body
         if isinstance(key, Key):
@@ -2512,21 +2490,19 @@ class Request:
         self.label = operation + (' ' + quoted(key, 300) if key else '')    # for messages
         if PAYLOAD_HASH not in self.headers:
             self.headers[PAYLOAD_HASH] = sha256(body)
-        self._timeout = timeout or bucket.times.timeout
+        self._timeout = timeout or bucket.timeout
         self.retries = Retries(lambda: min(patience, bucket.patience_now()), bucket.monotonic)
         self._signed = None         # the Signed of the last attempt
         self._doubt = False         # whether an attempt that failed may have done the work
 
     @property
     def in_doubt(self):
-        """Whether an attempt that was sent to its end may have done the work although its answer
-        was lost, or hasn't come yet."""
+        """Whether the work may be done: an attempt was sent whole, and its answer is missing."""
         return self._doubt or self._connection.left == 0
 
     @property
     def awaited(self):
-        """Whether the server may come to do the work: some of an attempt was sent, and the rest may
-        be by now, or an earlier one is in doubt."""
+        """Whether the work may yet be done: an attempt has begun, or an earlier one is in doubt."""
         return self._doubt or self._connection.left is not None
 
     def run(self, accept=lambda answer: answer, before=lambda: False):
@@ -2551,7 +2527,6 @@ class Request:
                 self._failed(error)
 
     def _sign(self):
-        """Sign the request; returns the arguments of Connection.exchange()."""
         bucket, endpoint = self._bucket, self._bucket.endpoint
         credentials = bucket.credentials.get(bucket)
         self._signed = bucket.signed_for(credentials)
@@ -2642,7 +2617,6 @@ class Request:
         return error
 
     def _wait(self, error, pause):
-        """Sleep for *pause* seconds, and say why."""
         bucket, connection = self._bucket, self._connection
         bucket.report('retry', '%s: %s; next try in %.1f s' % (self.label, brief(error), pause))
         if self.retries.lasted >= 3600 and bucket.tally.hour_passed(bucket.monotonic()):
@@ -2654,7 +2628,6 @@ class Request:
             bucket.wait(connection, pause)
 
     def _final(self, error):
-        """Return *error* as the caller gets it."""
         attempts = self.retries.attempts
         if isinstance(error, ResponseError):
             if self.headers[PAYLOAD_HASH] == UNSIGNED_PAYLOAD and re.search(
@@ -2671,19 +2644,6 @@ class Request:
 
 
 # ---------------------------------------------------------------------------- Bucket
-
-class Times:
-    """How long a Bucket waits, in seconds.
-
-    patience: without progress; timeout: without a byte; complete_timeout: for the answer to a
-    completion; answer_timeout: for the rest of any answer.
-    """
-    patience, timeout = PATIENCE, TIMEOUT
-    complete_timeout = answer_timeout = COMPLETE_TIMEOUT
-
-    def __init__(self, **seconds):
-        vars(self).update(seconds)
-
 
 class Tally:
     """Counts how a transfer goes, for those who show it.
@@ -2722,7 +2682,7 @@ class Tally:
             return passed
 
 
-Signed = collections.namedtuple('Signed', 'offset region scheme domain port credentials')
+Signed = collections.namedtuple('Signed', 'credentials offset region scheme authority')
 
 Stored = collections.namedtuple('Stored', 'key size parts objects')
 Stored.__doc__ = 'A stream: its size in bytes, and how many objects it became, end mark included.'
@@ -2798,7 +2758,9 @@ class Bucket:
     name.  The constructor looks for credentials, over the network if need be, and raises
     ConfigError, NetworkError.  Several threads may use one Bucket: each has its own connection.
 
-    Attributes of use to a caller: jobs, part_size and max_parts; times, a Times; limit, the
+    Attributes of use to a caller: jobs, part_size and max_parts; the seconds that may pass without
+    progress (patience), without a byte (timeout), until a completion is answered
+    (complete_timeout), and until an answer that has begun is whole (answer_timeout); limit, the
     RateLimit; tally, a Tally; retain, None or the mode and the days of an Object Lock for what
     is stored; offset, the seconds that the server's clock is ahead of ours; at, None, or the time,
     in seconds since the epoch, as at which list_objects() shows a bucket that keeps versions, or
@@ -2813,6 +2775,7 @@ class Bucket:
         self.endpoint = Endpoint(config)
         self._config = config = dict(known_server(self.endpoint.domain) or {}, **{
             name: value for name, value in config.items() if value != 'auto'})
+        self.request_headers = configured_headers(REQUEST_HEADERS, config)
         self.jobs = config.get('jobs', JOBS)
         self.part_size = config.get('part_size', PART_SIZE)
         self.max_parts = config.get('max_parts', MAX_PARTS)
@@ -2820,7 +2783,8 @@ class Bucket:
         self.opaque_etags = config.get('etag') == 'opaque'      # whether they tell nothing
         self.ca_bundle = ca_bundle = config.get('ca_bundle')
         self.limit = RateLimit(config.get('limit_rate'), sharers=self.jobs)
-        self.times = Times(patience=config.get('patience', PATIENCE))
+        self.patience, self.timeout = config.get('patience', PATIENCE), TIMEOUT
+        self.complete_timeout = self.answer_timeout = COMPLETE_TIMEOUT
         self.tally, self.retain = Tally(), None
         self.report, self.signals, self.offset = report, signals, 0
         self.at, self.hides = None, False
@@ -2846,8 +2810,8 @@ class Bucket:
         """Return a copy for one thread that tidies up: with little patience, no rate limit, and a
         connection of its own."""
         hasty = copy.copy(self)
-        hasty.times = Times(**dict.fromkeys(('patience', 'timeout', 'complete_timeout',
-                                             'answer_timeout'), 2 * TIDY_TIME / 3))
+        hasty.patience = hasty.timeout = hasty.complete_timeout = 2 * TIDY_TIME / 3
+        hasty.answer_timeout = hasty.timeout
         hasty.limit, hasty.signals, hasty._local = RateLimit(), NoSignals(), threading.local()
         return hasty
 
@@ -2863,30 +2827,22 @@ class Bucket:
 
     def patience_now(self):
         """Return the seconds without progress after which a request fails now."""
-        return self.times.patience if self.endpoint.answered else min(
-            self.times.patience, FIRST_PATIENCE)
+        return self.patience if self.endpoint.answered else min(self.patience, FIRST_PATIENCE)
 
     def connection(self):
         """Return the Connection of the calling thread."""
         if not hasattr(self._local, 'connection'):
-            self._local.connection = self.connect(self.endpoint, self.limit)
+            self._local.connection = Connection(self, self.endpoint, self.limit, self._environ)
         return self._local.connection
-
-    def connect(self, origin, limit, proxies=True):
-        """Return a new Connection for the calling thread; proxies: whether there may be one."""
-        return Connection(self, origin, limit, self._environ if proxies else {},
-                          self.signals if in_main_thread() else NoSignals())
 
     def signed_for(self, credentials):
         """Return what a request is signed for, and with: a Signed."""
-        endpoint = self.endpoint
-        return Signed(self.offset, endpoint.region, endpoint.scheme, endpoint.domain,
-                      endpoint.port, credentials)
+        place = self.endpoint
+        return Signed(credentials, self.offset, place.region, place.scheme, place.authority)
 
     def learn(self, error, signed):
         """Learn from the refusal of what was *signed*: clock, region, host, credentials; returns
-        whether any has changed since, by this thread or another, so that a repetition can help.
-        """
+        whether any has changed since, by another thread, too, so that repeating it can help."""
         credentials = signed.credentials
         if error.code in EXPIRED_CODES:
             credentials = self.credentials.get(self, refused=credentials)
@@ -2913,11 +2869,11 @@ class Bucket:
         endpoint = self.endpoint
         origin = Origin(endpoint.scheme, endpoint.domain, endpoint.port,
                         endpoint.with_port(endpoint.domain))
-        connection = self.connect(origin, self.limit)
+        connection = Connection(self, origin, self.limit, self._environ)
         with contextlib.closing(connection), contextlib.suppress(
                 OSError, http.client.HTTPException, Error):
             with connection.exchange('HEAD', '/', {'host': origin.authority}, b'',
-                                     min(CLOCK_TIMEOUT, self.times.timeout)) as response:
+                                     min(CLOCK_TIMEOUT, self.timeout)) as response:
                 date = parse_date(response.headers.get('date'))
             if date and abs(date - self.now()) > MAX_SKEW:
                 Request(self, 'ListObjectsV2', 'GET', query={'list-type': '2', 'max-keys': '1'},
@@ -2946,8 +2902,7 @@ class Bucket:
         If a name that nobody else can know is taken, a proxy may have repeated our request.  "No
         such upload", once an answer was lost, means that the completion is still going on.
         """
-        def ours():
-            return self.is_ours(key, dump_id, size)
+        ours = functools.partial(self.is_ours, key, dump_id, size)
 
         def look():                 # a completion isn't repeated before that
             if upload_id and request.in_doubt:
@@ -2972,12 +2927,6 @@ class Bucket:
                         error, quoted(key), upload_id and ', its upload id is ' + printable(
                             upload_id)))
             raise
-
-    def request_headers(self, operation):
-        """Return the headers that the configuration has for a request: its creation can't know
-        the bucket's owner."""
-        return {} if operation == 'CreateBucket' else configured_headers(
-            REQUEST_HEADERS, self._config)
 
     def _object_headers(self, dump_id, storage_class=None):
         """Return the headers of a new object: by its metadata a restore sees that volumes are
@@ -3022,18 +2971,10 @@ class Bucket:
             lambda answer: Head(answer.headers))
 
     def head_objects(self, keys):
-        """Return the Heads of objects, which are asked for side by side; None for what isn't there,
-        or can't be seen."""
-        def look(key):
-            try:
-                return self.head_object(key)
-            except ResponseError as error:
-                if error.status not in (403, 404):
-                    raise
-
+        """Return what exists() does for each of the *keys*, which are asked for side by side."""
         workers = Workers(self)
         try:
-            return workers.map(look, keys)
+            return workers.map(self.exists, keys)
         finally:
             workers.stop()
 
@@ -3047,12 +2988,12 @@ class Bucket:
                 raise
             return False if error.status == 404 else None
 
-    def get_object(self, key, view, first=0, head=None, watch=lambda block: None):
+    def get_object(self, key, view, first=0, head=None, hasher=None):
         """Fill *view* with the bytes of the object from *first* on; if an answer breaks off, the
         rest is asked for from there.
 
-        head: as the object must still have it; watch: called with each block that came.  Raises
-        ArchivedError, IntegrityError.
+        head: as the object must still have it; hasher: like hashlib's, gets each block that came.
+        Raises ArchivedError, IntegrityError.
         """
         request, got = Request(self, 'GetObject', 'GET', key), 0
         replaced = IntegrityError('%s: the object was replaced while it was read' % request.label)
@@ -3079,7 +3020,8 @@ class Bucket:
                          or size not in (None, head.size)):
                 raise replaced
             for count in read_blocks(response, view[got:]):
-                watch(view[got:got + count])
+                if hasher:
+                    hasher.update(view[got:got + count])
                 got += count
                 request.retries.moved = True
 
@@ -3131,50 +3073,42 @@ class Bucket:
         the server, page by page (ListObjectsV2); with `at`, for each that was there then, by its
         Key."""
         if self.at is not None:
-            yield from filter(None, (version_at(versions, self.at)
-                                     for versions in self.list_object_versions(prefix)))
-            return
-        query = {'list-type': '2', 'prefix': prefix, 'encoding-type': 'url'}
+            return filter(None, (version_at(versions, self.at)
+                                 for versions in self.list_object_versions(prefix)))
         headers = {}
         if self.endpoint.aws:       # to hear whether archived objects can be read
             headers['x-amz-optional-object-attributes'] = 'RestoreStatus'
-        for page, decode in self._pages('ListObjectsV2', 'ListBucketResult', query,
-                                        ('continuation-token', 'marker'), headers):
-            yield from list_entries(page.all('Contents'), decode)
+        return self._list('ListObjectsV2', 'ListBucketResult', ('continuation-token', 'marker'),
+                          lambda page, decode: list_entries(page.all('Contents'), decode),
+                          {'list-type': '2', 'prefix': prefix, 'encoding-type': 'url'}, headers)
 
     def list_object_versions(self, prefix=''):
         """Yield, for each key that begins with *prefix*, the ListEntries of all its versions and
         delete markers, the newest first."""
-        query = {'versions': '', 'prefix': prefix, 'encoding-type': 'url'}
-        entries = (entry for page, decode in self._pages(
-            'ListObjectVersions', 'ListVersionsResult', query, ('key-marker', 'version-id-marker'))
-            for entry in version_entries(page, decode))
+        entries = self._list('ListObjectVersions', 'ListVersionsResult',
+                             ('key-marker', 'version-id-marker'), version_entries,
+                             {'versions': '', 'prefix': prefix, 'encoding-type': 'url'})
         for _, versions in itertools.groupby(entries, lambda entry: entry.key):
             yield list(versions)
 
     def list_multipart_uploads(self, prefix=''):
         """Yield an UploadEntry for each unfinished upload of a key that begins with prefix."""
-        query = {'uploads': '', 'prefix': prefix, 'encoding-type': 'url'}
-        for page, decode in self._pages('ListMultipartUploads', 'ListMultipartUploadsResult',
-                                        query, ('key-marker', 'upload-id-marker')):
-            for texts in page.all('Upload'):
-                try:
-                    yield UploadEntry(decode(texts['Key']), texts['UploadId'],
-                                      parse_time(texts['Initiated']))
-                except (KeyError, ValueError):
-                    raise BadAnswer('an upload in the listing lacks its key, id or time')
+        return self._list('ListMultipartUploads', 'ListMultipartUploadsResult',
+                          ('key-marker', 'upload-id-marker'), lambda page, decode: (
+                              UploadEntry(decode(texts['Key']), texts['UploadId'],
+                                          parse_time(texts['Initiated']))
+                              for texts in page.all('Upload')),
+                          {'uploads': '', 'prefix': prefix, 'encoding-type': 'url'})
 
     def list_parts(self, multipart):
         """Yield the sizes of the parts of an unfinished upload (ListParts)."""
-        for page, _ in self._pages('ListParts', 'ListPartsResult',
-                                   {'uploadId': multipart.upload_id}, ('part-number-marker',),
-                                   key=multipart.key):
-            for texts in page.all('Part'):
-                yield int(texts['Size']) if re.match(r'[0-9]{1,18}\Z', texts.get('Size', '')) else 0
+        return self._list('ListParts', 'ListPartsResult', ('part-number-marker',), lambda page, _: (
+            int(texts['Size']) for texts in page.all('Part')),
+                          {'uploadId': multipart.upload_id}, key=multipart.key)
 
-    def _pages(self, operation, root, query, markers, headers=(), key=''):
-        """Yield the pages of a listing, each a Document whose root is called *root*, and what
-        decodes its keys; markers: as for next_page()."""
+    def _list(self, operation, root, markers, entries, query, headers=(), key=''):
+        """Yield what entries() finds on each page of a listing: it gets a Document whose root is
+        called *root*, and what decodes keys.  markers: as for next_page()."""
         marker, prefix = {}, query.get('prefix', '')
         while True:
             page = Request(self, operation, 'GET', key, dict(query, **marker), headers).run(
@@ -3183,7 +3117,10 @@ class Bucket:
             decode = unquote if page.get('EncodingType') == 'url' else lambda key: (
                 key if key.startswith(prefix) or not unquote(key).startswith(prefix)
                 else unquote(key))
-            yield page, decode
+            try:
+                yield from entries(page, decode)
+            except (KeyError, ValueError):
+                raise BadAnswer('an entry of the listing lacks its key, size, id or time')
             if page.get('IsTruncated') != 'true':
                 return
             last, marker = marker, next_page(page, markers, decode)
@@ -3206,7 +3143,7 @@ class Bucket:
         target, authority = self.endpoint.target(key), self.endpoint.authority
         return '%s://%s%s?%s' % (self.endpoint.scheme, authority, target, presign(
             self.credentials.get(self), self.endpoint.region, self.endpoint.service, self.now(),
-            'GET', authority, target, expires, dict(self.request_headers('GetObject'), **(
+            'GET', authority, target, expires, dict(self.request_headers, **(
                 {'versionId': key.version} if isinstance(key, Key) else {}))))
 
     # The bucket itself
@@ -3283,7 +3220,7 @@ class Bucket:
                             'x-amz-mp-object-size': str(size)})
         request = Request(self, 'CompleteMultipartUpload', 'POST', multipart.key,
                           {'uploadId': multipart.upload_id}, headers, completion_body(parts),
-                          timeout=self.times.complete_timeout)
+                          timeout=self.complete_timeout)
         self._create(request, lambda answer: require_completion(request.label, answer),
                      multipart.key, dump_id, size, multipart.upload_id, **terms)
 
@@ -3361,14 +3298,13 @@ class Upload:
         self._volumes = []
 
     def run(self, stream):
-        """Store the stream, as Bucket.upload() says; returns a Stored."""
         volumes = self._volumes
         try:
             self._store(stream)
         except BaseException as error:
             # a request that was sent completely may still succeed: its answer gets a moment
             self.workers.stop(lambda: any(
-                volume.request and volume.request.awaited for volume in volumes))
+                request.awaited for volume in volumes for request in volume.requests))
             if volumes and not (isinstance(error, UnknownOutcome) and volumes[0].there is None):
                 self._tidy_up()     # else the error tells what may be there
             raise
@@ -3377,7 +3313,6 @@ class Upload:
                       sum(volume.count for volume in volumes) or 1, len(volumes))
 
     def _store(self, stream):
-        """Store the stream; _volumes shows how far that came."""
         bucket, workers, volumes = self.bucket, self.workers, self._volumes
         part_size = count = bucket.part_size
         while count == part_size:   # less is the end; after it a terminal or tape might go on
@@ -3397,12 +3332,11 @@ class Upload:
         workers.drain()
         last = len(volumes) - 1
         if last or volumes[0].size == part_size * bucket.max_parts:
-            volumes.append(Volume(self, end_key(self.key, last), b'', 'STANDARD'))
-            workers.wait(workers.submit(volumes[-1].complete))
+            volumes.append(Volume(self, end_key(self.key, last), b''))
+            workers.wait(workers.submit(volumes[-1].complete, 'STANDARD'))
         workers.wait(workers.submit(volumes[0].complete))       # now the dump exists
 
     def _finish_volume(self):
-        """Wait for the parts of the last volume, and have it completed."""
         self.workers.drain()
         if len(self._volumes) > 1:      # the first one's turn comes last of all
             self.workers.submit(self._volumes[-1].complete)
@@ -3420,7 +3354,6 @@ class Upload:
         bucket.report = lambda kind, text: None     # _remove() may go on
 
     def _remove(self, bucket):
-        """Ask the server what there is, and remove it unless that is the whole dump."""
         first = self._volumes[0]
         try:
             there = first.settle(bucket)
@@ -3448,16 +3381,13 @@ class Volume:
     theirs.  When they have stopped, settle() and remove() talk to the server.
     """
 
-    def __init__(self, upload, key, body=None, storage_class=None):
+    def __init__(self, upload, key, body=None):
         self.key, self.there, self.upload_id = key, False, ''
         self.size, self.count = len(body or b''), 0     # of bytes, and of parts
-        self._upload, self._body, self._storage_class = upload, body, storage_class
+        self._upload, self._body = upload, body
         self._parts = []            # what upload_part() returned of each
         self._crc32 = 0 if upload.bucket.checksum else None
-        self.request = None         # the Request that creates or completes the object
-
-    def _watch(self, request):
-        self.request = request
+        self.requests = []          # the one that creates or completes the object
 
     def add(self, buffer, count):
         """Have the first *count* bytes of *buffer* sent as the next part, and *buffer* released.
@@ -3465,43 +3395,44 @@ class Volume:
         The CRC32 is computed here, in stream order, and the server computes it of what it gets:
         so no buffer that is lost, doubled or overwritten goes unnoticed.
         """
-        view, crc32 = buffer[:count], None
+        crc32 = None
         self.size += count
         self.count += 1
         if self._crc32 is not None:
-            crc32 = zlib.crc32(view)
+            crc32 = zlib.crc32(buffer[:count])
             self._crc32 = crc32_combine(self._crc32, crc32, count)
         self._parts.append(None)
-        self._upload.workers.submit(self._send, self.count, view, crc32, frees=buffer)
+        self._upload.workers.submit(self._send, self.count, buffer, count, crc32)
 
     def create(self):
         self.upload_id = self._upload.bucket.create_multipart_upload(
-            self.key, self._upload.dump_id, self._watch)
-        self.request = None
+            self.key, self._upload.dump_id, self.requests.append)
+        self.requests.clear()
 
-    def _send(self, number, view, crc32):
-        self._parts[number - 1] = self._upload.bucket.upload_part(self, number, view, crc32)
+    def _send(self, number, buffer, count, crc32):
+        self._parts[number - 1] = self._upload.bucket.upload_part(self, number, buffer[:count],
+                                                                  crc32)
+        self._upload.workers.release(buffer)
 
-    def complete(self):
+    def complete(self, storage_class=None):
         upload, self.there = self._upload, None
         terms = dict(dump_id=upload.dump_id, overwrite=upload.overwrite and self.key == upload.key,
-                     unique=upload.unique, watch=self._watch)
+                     unique=upload.unique, watch=self.requests.append)
         try:
             if self._body is None:
                 upload.bucket.complete_multipart_upload(self, self._parts, self.size, self._crc32,
                                                         **terms)
             else:
-                upload.bucket.put_object(self.key, self._body, storage_class=self._storage_class,
-                                         **terms)
+                upload.bucket.put_object(self.key, self._body, storage_class=storage_class, **terms)
         except Error as error:
             if not isinstance(error, UnknownOutcome):   # the object certainly isn't there
-                self.there, self.request = False, None
+                self.there, self.requests = False, []
             raise
-        self.there, self.upload_id, self.request, self._parts = True, '', None, []
+        self.there, self.upload_id, self.requests, self._parts = True, '', [], []
 
     def settle(self, bucket):
         """Find out whether the object is there; returns True, False, or None for unknown."""
-        if self.there is None and not (self.request and self.request.in_doubt):
+        if self.there is None and not any(request.in_doubt for request in self.requests):
             self.there = False      # not all of the request was sent
         if self.there is None:
             aborted = refusal = None
@@ -3541,21 +3472,11 @@ class Volume:
 # -------------------------------------------------------------- Proofs and downloads
 # What the bytes that were read are checked against, range by range.
 
-# name: 'length', 'etag' or 'crc32'; digest() makes the hash object to which the thread that
-# fetches a range shows each block as it comes, while it is in the processor's cache and others
-# are on their way; update(view, its digest) runs in the main thread, in the order of the stream;
-# complaint(), after the last range, returns '' if the object is right.
-Proof = collections.namedtuple('Proof', 'name range_size digest update complaint')
-
-
-class Unhashed:
-    """A hash object for what is checked elsewhere."""
-
-    def update(self, view):
-        pass
-
-    def digest(self):
-        pass
+# name: 'length', 'etag' or 'crc32'; hasher() makes the hash object (None: there is none) to which
+# the thread that fetches a range shows each block as it comes, while it is in the processor's
+# cache and others are on their way; update(view, its digest) runs in the main thread, in the order
+# of the stream; complaint(), after the last range, returns '' if the object is right.
+Proof = collections.namedtuple('Proof', 'name range_size hasher update complaint')
 
 
 class Crc32:
@@ -3632,7 +3553,7 @@ def etag_proof(etag, part_sizes, certain, range_size):
                 'says so' % ('' if certain else ', or were stored in parts of an unusual size'))
 
     return Proof('etag', part_sizes[0] if parallel else range_size,
-                 md5 if parallel else Unhashed, update, complaint)
+                 md5 if parallel else None, update, complaint)
 
 
 class PartDigests:
@@ -3685,7 +3606,7 @@ def find_proof(bucket, key, head):
         reason = 'the sizes of its parts are unknown'
     bucket.report('warning', '%s: checked by its length only: %s' % (quoted(key), reason))
     # get_object() has checked it already
-    return Proof('length', bucket.part_size, Unhashed, lambda view, digest: None, str)
+    return Proof('length', bucket.part_size, None, lambda view, digest: None, str)
 
 
 def find_part_sizes(bucket, key, head, count):
@@ -3728,7 +3649,6 @@ Range = collections.namedtuple('Range', 'key head proof first size')
 
 
 def ranges_of(bucket, keys, heads):
-    """Yield the Ranges of all objects, in order."""
     for key, head in zip(keys, heads):
         proof = find_proof(bucket, key, head)
         for first in range(0, head.size, proof.range_size) if head.size else (0,):
@@ -3736,10 +3656,10 @@ def ranges_of(bucket, keys, heads):
 
 
 def fetch_range(bucket, found, view):
-    """Fill *view*, in a thread; returns its digest."""
-    digest = found.proof.digest()
-    bucket.get_object(found.key, view, found.first, found.head, digest.update)
-    return digest.digest()
+    """Fill *view*, in a thread; returns its digest, or None."""
+    hasher = found.proof.hasher and found.proof.hasher()
+    bucket.get_object(found.key, view, found.first, found.head, hasher)
+    return hasher and hasher.digest()
 
 
 def download(bucket, workers, keys, heads, write):
@@ -3832,7 +3752,7 @@ class SelfTest:
 
     def open(self, config):
         self.bucket = Bucket(config)
-        self.bucket.times.patience = 10     # somebody is waiting for the answer
+        self.bucket.patience = 10     # somebody is waiting for the answer
         self.region = self.bucket.endpoint.region       # before the server corrects it
         label = host_label(config)[0].encode('utf-8', 'replace').decode()
         self.key = '%s:s3dump-test-%s' % (label, random_name())

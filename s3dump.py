@@ -419,7 +419,7 @@ def find_all(bucket, args):
             for one in meant(args, group(listing)[0])]
 
 
-def no_dump(args, hint='; `s3dump.py list` shows what is there'):
+def no_dump(args, hint='; `s3dump.py list` shows what is there, `list --deleted` what was'):
     return s3.Error('no dump of %s%s%s for host %s%s' % (
         s3.quoted(args.fs), ' level ' + args.level if args.level else '',
         (' up to ' if args.chain else ' of ') + args.date if args.date else '',
@@ -1052,9 +1052,9 @@ def remove(args, what, delete, parts, deed='delete', done='deleted'):
     try:
         for part in parts:
             delete(part)
-    except s3.NetworkError:
-        raise                       # the others would fail as well, each after its patience
     except s3.Error as error:
+        if isinstance(error, s3.NetworkError) or getattr(error, 'status', 0) >= 500:
+            raise                   # the others would fail as well, each after its patience
         say('cannot %s %s: %s' % (deed, what, error))
         return False
     if not args.quiet:
@@ -1193,15 +1193,15 @@ def list_dumps(bucket, args):
 
 
 def shown(bucket, args, found):
-    """Yield what is printed of each group() of *found*; others are Dumps without labels."""
-    for dumps, orphans, others in found:
-        dumps = [without_strays(bucket, one) for one in dumps if args.fs in (None, one.labels.fs)
-                 and (one.deleted or not args.deleted)]
-        others = [Dump(entry.key, '', None, entry) for entry in others if args.fs is None
-                  and (entry.above or not args.deleted)]
-        if args.locks:
-            find_locks(bucket, dumps + others)
-        yield dumps, orphans if bucket.at is None else [], others
+    """Return what is printed of each group() of *found*; others are Dumps without labels."""
+    found = (([without_strays(bucket, one) for one in dumps if args.fs in (None, one.labels.fs)
+               and (one.deleted or not args.deleted)], orphans if bucket.at is None else [],
+              [Dump(entry.key, '', None, entry) for entry in others if args.fs is None
+               and (entry.above or not args.deleted)]) for dumps, orphans, others in found)
+    if args.locks:                  # all at once, for that is a request for each object
+        found = list(found)
+        find_locks(bucket, [one for dumps, _, others in found for one in dumps + others])
+    return found
 
 
 def print_dumps(bucket, args, prefix, found):
@@ -1697,7 +1697,8 @@ def look_back(bucket, args):
     if args.deleted or (args.at is None and args.name == 'undelete'):
         bucket.at = s3.UNDELETED
     if args.at is not None and args.at < 0:
-        bucket.learn_clock()        # a rescue system's may be years behind
+        with tolerating(403):       # to learn the clock: a rescue system's may be years behind
+            bucket.head_bucket()
         bucket.at += bucket.now()
 
 
@@ -1721,17 +1722,17 @@ def undelete(bucket, args):
         elif markers:
             going.append(('%s, %s' % (one, human(one.size)), bucket.delete_object, markers))
     names = [what for what, _, _ in going]
-    if args.dry_run:
+    if not (going or failed or args.quiet):
+        say('there is nothing to bring back')
+    elif args.dry_run:
         for what in names:
             print_out('would bring back ' + what)
     elif going and not confirmed(args, '\n'.join(names + ['Bring back these?'])):
         raise s3.Error('nothing was brought back')
-    elif not (going or failed or args.quiet):
-        say('there is nothing to bring back')
     else:
         failed |= not all([remove(args, *each, 'bring back', 'brought back') for each in going])
     if failed:
-        raise s3.Error('not everything was brought back: see above')
+        raise s3.Error('not everything can be brought back: see above')
 
 
 def find_markers(bucket, one):

@@ -99,8 +99,8 @@ def unread(pipe):
 
 def some_bytes(size):
     """Return binary data: every byte value, and no two parts alike."""
-    blocks = (b'%16d' % number + bytes(range(256)) for number in range(size // 272 + 1))
-    return b''.join(blocks)[:size]
+    every = bytes(range(256))
+    return b''.join(b'%16d' % number + every for number in range(size // 272 + 1))[:size]
 
 
 def url_path(key):
@@ -2752,22 +2752,6 @@ class CheckAllTests(ProgramTestCase):
             'locked_until_timestamp_seconds': {fs: float('inf'), '/home': 0}})
         self.assertNotIn('locked', ''.join(self.check(0, '-a', '--metrics')))
 
-    def test_readme_collects_them(self):
-        with open(os.path.join(HERE, 'README'), encoding='utf-8') as file:
-            path, command = re.search(r'(?m)^    P=(\S+)\n    \*/15 \* \* \* \*  (.*)$',
-                                      file.read()).groups()
-        self.series()
-        tools = os.path.join(self.home, 'tools')
-        os.mkdir(tools)
-        os.symlink(PROGRAM, os.path.join(tools, 's3dump.py'))
-        path = os.path.join(self.home, os.path.basename(path))
-        subprocess.check_call(['sh', '-c', command], cwd=self.home, env={
-            'HOME': self.home, 'P': path, 'PATH': '%s:%s:%s' % (
-                tools, os.path.dirname(sys.executable), os.defpath)})
-        with open(path) as file:
-            self.assertIn('\ns3dump_whole{host="mail",fs="/home",level="0"} 1\n', file.read())
-        self.assertFalse(os.path.exists(path + '.new'))
-
     def test_memory_is_for_a_file_system_not_for_all(self):
         code = PYTHON + ['-c', 'import sys, tracemalloc; sys.path.insert(0, %r); import s3dump; '
                          'tracemalloc.start(); s3dump.main(); '
@@ -3746,7 +3730,7 @@ class HistoryTests(VersionTestCase):
                 try:
                     s3dump.undelete(self.bucket, args)
                 except s3.Error as error:
-                    self.assertIn('not everything was brought back', str(error))
+                    self.assertIn('not everything can be brought back', str(error))
                     self.assertTrue(alone)
                 else:
                     self.assertFalse(alone)
@@ -5095,14 +5079,11 @@ class ReadmeTests(ProgramTestCase):
         variables, lines = crontab()
         commands = [command for _, command in lines]
         self.assertEqual((len(variables), len(commands)), (5, 5))
-        tools, tree = os.path.join(self.home, 'bin'), os.path.join(self.home, 'tree')
+        tools, tree = self.tools(), os.path.join(self.home, 'tree')
         os.makedirs(os.path.join(tree, 'home'))
         os.makedirs(os.path.join(self.home, 'var'))
-        os.mkdir(tools)
-        os.symlink(PROGRAM, os.path.join(tools, 's3dump.py'))
-        os.symlink(sys.executable, os.path.join(tools, 'python3'))
-        dumper = self.write_file('#!/bin/sh\nexec head -c 5000 /dev/zero\n', 'bin/pg_dumpall',
-                                   0o755)
+        dumper = self.write_file('#!/bin/sh\nexec head -c 5000 /dev/zero\n',
+                                 os.path.join(tools, 'pg_dumpall'), 0o755)
         self.write_file('some text', 'tree/home/file')
         environment = {'HOME': self.home, 'LOGNAME': 'root', 'SHELL': '/bin/sh'}
         environment.update(variables, D=os.path.join(self.home, 'var'))
@@ -5127,6 +5108,62 @@ class ReadmeTests(ProgramTestCase):
         self.server.objects.clear()     # and somebody hears of what is missing
         self.assertEqual(self.cron(commands[-1], environment), (
             1, b'FAILED: all of all hosts: there is no dump\n'))
+
+    def test_the_metrics_are_collected(self):
+        with open(os.path.join(HERE, 'README'), encoding='utf-8') as file:
+            name, command = re.search(r'(?m)^    P=(\S+)\n    \*/15 \* \* \* \*  (.*)$',
+                                      file.read()).groups()
+        path = os.path.join(self.home, os.path.basename(name))
+        self.place(host='mail', stored=time.time())
+        self.assertEqual(self.cron(command, {'HOME': self.home, 'P': path, 'PATH': '%s:%s' % (
+            self.tools(), os.defpath)}), (0, b''))
+        with open(path) as file:
+            self.assertIn('\ns3dump_whole{host="mail",fs="/home",level="0"} 1\n', file.read())
+        self.assertFalse(os.path.exists(path + '.new'))
+
+    def tools(self):
+        """A folder with s3dump.py and python3."""
+        tools = tempfile.mkdtemp(dir=self.home)
+        os.symlink(PROGRAM, os.path.join(tools, 's3dump.py'))
+        os.symlink(sys.executable, os.path.join(tools, 'python3'))
+        return tools
+
+    def examples(self):
+        """The section on many machines."""
+        with open(os.path.join(HERE, 'README'), encoding='utf-8') as file:
+            return file.read().partition('\nMANY MACHINES')[2].partition('\nCOMING FROM')[0]
+
+    @unittest.skipUnless(shutil.which('awk'), 'there is no awk')
+    def test_awk_tells_of_many_hosts(self):
+        for host, fs, size, name in (('mail', '/', 700, 'STANDARD'), ('web', 'a b', 100, 'GLACIER'),
+                                     ('mail', '/home', 900, 'STANDARD')):
+            self.place(fs, host=host, size=size, storage_class=name)
+        environment = dict(os.environ, HOME=self.home, PATH='%s:%s' % (
+            self.tools(), os.environ['PATH']))
+        commands = re.findall(
+            r"(?ms)^    (s3dump.py list -a --long[^\n]*?\| (?:sort[^\n]*|awk '.*?'))$",
+            self.examples())
+        costs, largest, unlocked = [
+            self.cron(each.replace('2^30', '10'), environment)[1].decode() for each in commands]
+        self.assertEqual(sorted(costs.splitlines()), ['     0.04 web', '     3.68 mail'])
+        self.assertEqual([int(line.split()[0]) for line in largest.splitlines()], [900, 700, 100])
+        self.assertEqual(len(unlocked.splitlines()), 3)
+        found = next(iter(self.server.objects.values()))
+        found.lock_mode, found.lock_until = 'COMPLIANCE', time.time() + 1000
+        self.assertEqual(len(self.cron(commands[2], environment)[1].splitlines()), 2)
+
+    @unittest.skipUnless(shutil.which('systemd-analyze'), 'there is no systemd')
+    def test_systemd_takes_the_units(self):
+        text = re.sub('(?m)^ *', '', re.search(
+            r'(?ms)^    \[Unit\].*?^    WantedBy=.*?$', self.examples()).group(0))
+        service, timer, more = text.partition('[Timer]')
+        self.write_file(service.replace('/usr/local/bin/s3dump.py', PROGRAM), 's3dump.service')
+        self.write_file('[Service]\nType=oneshot\nExecStart=/bin/true\n', 'mail@.service')
+        self.write_file(timer + more, 's3dump.timer')
+        for name in 's3dump.service', 's3dump.timer':
+            done = subprocess.run(['systemd-analyze', 'verify', os.path.join(self.home, name)],
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            self.assertEqual((done.returncode, done.stdout), (0, b''), name)
 
     def cron(self, command, environment):
         """Run a line of the crontab on this host; returns its status, and what cron would mail."""
@@ -5370,7 +5407,7 @@ class CronTests(ProgramTestCase):
                                    ([], 900)):
                 args = s3dump.parse([*name.split(), '-f', self.config, *patience])
                 with s3dump.open_bucket(args) as bucket:
-                    self.assertEqual(bucket.times.patience, most if ' 0' in name
+                    self.assertEqual(bucket.patience, most if ' 0' in name
                                      and 'check' not in name else min(900, most))
 
 
@@ -5738,7 +5775,8 @@ class SourceTests(unittest.TestCase):
         with open(PROGRAM, encoding='utf-8') as file:
             tree = ast.parse(file.read())
         self.assertEqual([(node.lineno, node.attr) for node in ast.walk(tree)
-                          if isinstance(node, ast.Attribute) and re.match('_(?!_)', node.attr)
+                          if isinstance(node, ast.Attribute) and re.match(
+                              '_(?!_|replace)', node.attr)
                           and getattr(node.value, 'id', '') != 'self'], [])
 
     files = {'s3.py': set(), 's3dump.py': {'s3'}, 'test_s3.py': {'s3'},
