@@ -1488,15 +1488,12 @@ def check(bucket, args):
 
 def find_verdicts(bucket, args, alone):
     """Return the Verdicts on all groups that the command line means; alone: on one."""
-    expected = {labels: args.max_age if age is None else age
-                for labels, age in args.expect.items()}
-    hosts = {args.host, *(labels[0] for labels in expected if not args.all)}
+    hosts = {args.host, *(labels[0] for labels in args.expect if not args.all)}
     found = [find_all(bucket, args)] if alone else (
         dumps for host in sorted(hosts) for dumps, _, _ in find_sections(
             bucket, argparse.Namespace(**dict(vars(args), host=host)))[1])
-    verdicts = [each for dumps in found for each in assess(
-        args, dumps, expected, seen_at(bucket))]
-    verdicts += map(Verdict, set(expected).difference(each.labels for each in verdicts))
+    verdicts = [each for dumps in found for each in assess(args, dumps, seen_at(bucket))]
+    verdicts += map(Verdict, set(args.expect).difference(each.labels for each in verdicts))
     verdicts = [each for each in verdicts if args.fs in (None, each.labels[1])
                 and args.level in (None, each.labels[2])]
     verdicts.sort(key=lambda each: (each.labels[:2], int(each.labels[2]), each.labels))
@@ -1504,11 +1501,8 @@ def find_verdicts(bucket, args, alone):
     return [fault(bucket, args, each) if each.severity == 0 else each for each in verdicts]
 
 
-def assess(args, dumps, expected, now):
-    """Yield a Verdict on each group of *dumps*, all of one file system: retired, or no fault yet.
-
-    expected: {labels: how old the newest may be, or None} of the groups that do not retire.
-    """
+def assess(args, dumps, now):
+    """Yield a Verdict on each group of *dumps*, all of a file system: retired, or no fault yet."""
     dated, groups = well_dated(dumps), collections.defaultdict(list)
     for one in dumps:
         groups[one.labels[:3]].append(one)
@@ -1516,13 +1510,16 @@ def assess(args, dumps, expected, now):
         # with a wrong server clock none is well dated: take all
         members = sorted(set(members).intersection(dated) or members, reverse=True,
                          key=lambda one: (one.stored, recency(one)))
-        newest, limit = members[0], expected.get(labels, args.max_age)
+        newest, limit = members[0], args.expect.get(labels)
+        if limit is None:
+            limit = args.max_age
         if limit is None and len(members) > 2:
             limit = usual_limit(members)
         # a full dump replaces a difference, for a while
         due = limit and limit + max([newest.stored] + [
             one.stored for one in dated if int(one.labels.level) < int(newest.labels.level)])
-        retired = labels not in expected and now - newest.stored > max(args.retired, limit or 0)
+        retired = labels not in args.expect and now - newest.stored > max(
+            args.retired, limit or 0)
         yield Verdict(labels, newest, members[1:11], limit, due, None if retired else 0, '')
 
 
@@ -1542,7 +1539,7 @@ def usual_limit(dumps):
                 or (each // 3600 - hour + 1) % 24 < 3}
         times = sorted(days.values(), reverse=True)
         weekdays = {real_date(one.labels.date).weekday() for one in dumps[:10]}
-        if len(days) > 5 and (weekdays.isdisjoint({4, 5}) or weekdays.isdisjoint({5, 6})):
+        if len(days) > 5 and any(map(weekdays.isdisjoint, ({4, 5}, {5, 6}))):
             rest = 3 * 86400
     gaps = sorted(later - earlier for later, earlier in zip(times[:3], times[1:])) or [0]
     limit = max(SHORTEST_LIMIT, 2 * gaps[len(gaps) // 2])
@@ -1603,34 +1600,35 @@ def verdict_text(bucket, verdict, begun):
 
 
 def print_verdicts(bucket, args, verdicts, begun, alone):
-    """Print Verdicts in one of the formats, with a line that counts unless *alone*; returns the
-    exit status."""
+    """Print Verdicts in one of the formats; returns the exit status."""
     living = [each for each in verdicts if each.severity is not None]
     bad = sorted((each for each in living if each.severity), key=lambda each: -each.severity)
     count = '%s%s of %s%s' % (
         '%d of ' % len(bad) if bad else '', counted(len(living), 'group'),
         counted(len({each.labels[0] for each in living}), 'host'),
         ', %d retired' % (len(verdicts) - len(living)) if living != verdicts else '')
+    texts = [verdict_text(bucket, each, begun) for each in (living if alone else bad)]
     if args.metrics:
         print_out(metrics(args, living))
         return 0
     if args.nagios:
         status, dumps = bad[0].severity if bad else 0, [one.newest for one in living if one.newest]
-        texts = [count] + [verdict_text(bucket, each, begun) for each in bad[:9]]
         print_out('S3DUMP %s: %s | groups=%d;;;0 failed=%d;;;0 age=%ds;;;0 size=%dB;;;0' % (
-            ('OK', 'WARNING', 'CRITICAL')[status], '; '.join(texts).replace('|', r'\x7c'),
-            len(living), len(bad), max([seen_at(bucket) - one.stored for one in dumps], default=0),
+            ('OK', 'WARNING', 'CRITICAL')[status], '; '.join([count] + texts[:9]).replace(
+                '|', r'\x7c'), len(living), len(bad), max(
+                    [seen_at(bucket) - one.stored for one in dumps], default=0),
             sum(one.size for one in dumps)))
         return status
-    for each in bad if args.quiet or not (alone or args.json) else verdicts:
-        newest = each.newest
-        print_out(to_json(
-            **dict(zip(('host', 'fs', 'level'), each.labels)), key=newest and newest.key,
-            ok=not each.severity, reason=each.reason, size=newest and newest.size,
-            age_seconds=newest and max(0, int(seen_at(bucket) - newest.stored))) if args.json else
-            ('FAILED: ' if each.severity else 'OK: ') + verdict_text(bucket, each, begun))
-    if not (alone or args.json) and (bad or not args.quiet):
-        print_out(('FAILED: ' if bad else 'OK: ') + count)
+    if args.json:
+        for each in bad if args.quiet else verdicts:
+            newest = each.newest
+            print_out(to_json(
+                **dict(zip(('host', 'fs', 'level'), each.labels)), key=newest and newest.key,
+                ok=not each.severity, reason=each.reason, size=newest and newest.size,
+                age_seconds=newest and max(0, int(seen_at(bucket) - newest.stored))))
+    elif bad or not args.quiet:
+        print_out('\n'.join('%s: %s' % ('FAILED' if bad else 'OK', text)
+                            for text in texts + [count] * (not alone)))
     return 1 if bad else 0
 
 
@@ -1642,9 +1640,9 @@ def metrics(args, verdicts):
         numbers = [('ok', int(not each.severity)), ('due_timestamp_seconds', each.due)]
         if newest:
             numbers += [('stored_timestamp_seconds', newest.stored), ('size_bytes', newest.size),
-                        ('objects', len(newest.entries)), ('whole', int(not newest.problem()))]
-            if args.locked is not None:
-                numbers.append(('locked_until_timestamp_seconds', newest.lock))
+                        ('objects', len(newest.entries)), ('whole', int(not newest.problem())),
+                        ('locked_until_timestamp_seconds',
+                         None if args.locked is None else newest.lock)]
         labels = 'host="%s",fs="%s",level="%s"' % tuple(s3.printable(label or '').replace(
             '\\', r'\\').replace('"', r'\"') for label in each.labels)
         for name, number in numbers:
@@ -1858,13 +1856,11 @@ OPTIONS = (
     option('clean', '--force', help='also what is needed, or looks too large to go'),
     *(option('clean', '--keep-' + rule, 'N', 'keep N %s dumps' % rule, parse_count)
       for rule, _ in RULES),
-    option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h, or as usual)',
-           parse_time),
+    option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h)', parse_time),
     option('check', '--locked', 'TIME', 'how long the newest dump must be locked', parse_time),
-    option('check', '--retired', 'TIME', 'what is silent for longer is only counted (90d)',
-           parse_time, 90 * 86400),
-    option('check', '--expect', 'FILE', 'what there must be: HOST FS LEVEL [MAX-AGE]',
-           read_expected, {}),
+    option('check', '--retired', 'TIME', 'silent for longer, it only counts (90d)', parse_time,
+           90 * 86400),
+    option('check', '--expect', 'FILE', 'lines of HOST FS LEVEL [MAX-AGE]', read_expected, {}),
     option('check', '--metrics', help='for the textfile collector of Prometheus'),
     option('check', '--nagios', help='as a plugin of Nagios'),
     option('check clean', '--min-ratio', 'R', 'too small: below R times the usual (0.5 at level 0)',
@@ -2077,7 +2073,7 @@ def run(argv):
         status, text = failure(args, error)
         if '--nagios' in itertools.takewhile(lambda word: word != '--', argv):
             with contextlib.suppress(OSError):
-                print_out('S3DUMP UNKNOWN: ' + text)
+                print_out('S3DUMP UNKNOWN: ' + text.replace('|', r'\x7c'))
             return 3
         say(text)
         if not status and args.verbose:

@@ -2825,7 +2825,7 @@ class RhythmTests(unittest.TestCase):
     def verdicts(self, dumps):
         """Return the Verdicts on *dumps*, all of one file system."""
         return [each if each.severity is None else s3dump.fault(self.bucket, self.args, each)
-                for each in s3dump.assess(self.args, dumps, {}, self.now)]
+                for each in s3dump.assess(self.args, dumps, self.now)]
 
     def test_the_limit_is_twice_the_usual_interval(self):
         for name, ages, limit in self.LIMITS:
