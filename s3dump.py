@@ -1447,11 +1447,11 @@ def weighted_median(dumps):
 SHORTEST_LIMIT = 26 * 3600          # seconds: what runs every night may begin late, or take long
 Verdict = collections.namedtuple('Verdict', 'labels newest earlier limit due severity reason')
 Verdict.__new__.__defaults__ = None, (), None, None, 2, 'there is no dump'
-Verdict.__doc__ = """On a group: the dumps with the same labels, (host, fs, level).
+Verdict.__doc__ = """On a group, the dumps with the same labels: host, fs and level.
 
     newest: a Dump, or None; earlier: up to ten before it; limit: how old it may be, in seconds, or
-    None; due: when it will be too old, in seconds since the epoch, or None; severity: 0, 1, 2 or 3,
-    as with Nagios, and None for a retired group; reason: what is wrong, or ''."""
+    None; due: when it will be too old, or None; severity: as of Nagios, 0 to 3, or None if the
+    group is retired; reason: what is wrong, or ''."""
 
 
 def check(bucket, args):
@@ -1470,36 +1470,28 @@ def check(bucket, args):
     except s3.Error as error:
         if args.metrics or args.nagios:
             raise
-        verdicts = [of_all._replace(
-            severity=3, reason='the state of the dumps is unknown: %s' % error)]
-    many = not alone and verdicts[0].labels[2] is not None
-    return print_verdicts(bucket, args, verdicts, many, begun)
+        verdicts = [Verdict(of_all.labels, severity=3,
+                            reason='the state of the dumps is unknown: %s' % error)]
+    return print_verdicts(bucket, args, verdicts, begun, alone or verdicts[0].labels[2] is None)
 
 
 def find_verdicts(bucket, args, alone):
     """Return the Verdicts on all groups that the command line means; alone: on one."""
-    def wanted(labels):
-        return args.fs in (None, labels[1]) and args.level in (None, labels[2])
-
-    expected = {labels: args.max_age if age is None else age
-                for labels, age in args.expect.items() if wanted(labels)}
-    hosts = {args.host, *(labels[0] for labels in expected if not args.all)}
+    hosts = {args.host, *(labels[0] for labels in args.expect if not args.all)}
     found = [find_all(bucket, args)] if alone else (
         dumps for host in sorted(hosts) for dumps, _, _ in find_sections(
             bucket, argparse.Namespace(**dict(vars(args), host=host)))[1])
-    verdicts = [each for dumps in found for each in assess(
-        args, dumps, expected, seen_at(bucket)) if wanted(each.labels)]
-    verdicts += map(Verdict, set(expected).difference(each.labels for each in verdicts))
+    verdicts = [each for dumps in found for each in assess(args, dumps, seen_at(bucket))]
+    verdicts += map(Verdict, set(args.expect).difference(each.labels for each in verdicts))
+    verdicts = [each for each in verdicts if args.fs in (None, each.labels[1])
+                and args.level in (None, each.labels[2])]
     verdicts.sort(key=lambda each: (each.labels[:2], int(each.labels[2]), each.labels))
     look_at(bucket, args, [each.newest for each in verdicts if each.severity == 0], alone)
     return [fault(bucket, args, each) if each.severity == 0 else each for each in verdicts]
 
 
-def assess(args, dumps, expected, now):
-    """Yield a Verdict on each group of *dumps*, all of one file system: retired, or no fault yet.
-
-    expected: {labels: how old the newest may be, or None} of the groups that do not retire.
-    """
+def assess(args, dumps, now):
+    """Yield a Verdict on each group of *dumps*, all of a file system: retired, or no fault yet."""
     dated, groups = well_dated(dumps), collections.defaultdict(list)
     for one in dumps:
         groups[one.labels[:3]].append(one)
@@ -1507,13 +1499,16 @@ def assess(args, dumps, expected, now):
         # with a wrong server clock none is well dated: take all
         members = sorted(set(members).intersection(dated) or members, reverse=True,
                          key=lambda one: (one.stored, recency(one)))
-        newest, limit = members[0], expected.get(labels, args.max_age)
+        newest, limit = members[0], args.expect.get(labels)
+        if limit is None:
+            limit = args.max_age
         if limit is None and len(members) > 2:
             limit = usual_limit(members)
         # a full dump replaces a difference, for a while
         due = limit and limit + max([newest.stored] + [
             one.stored for one in dated if int(one.labels.level) < int(newest.labels.level)])
-        retired = labels not in expected and now - newest.stored > max(args.retired, limit or 0)
+        retired = labels not in args.expect and now - newest.stored > max(
+            args.retired, limit or 0)
         yield Verdict(labels, newest, members[1:11], limit, due, None if retired else 0, '')
 
 
@@ -1521,25 +1516,23 @@ def usual_limit(dumps):
     """Return how old, in seconds, the first and newest of *dumps* may be by their own rhythm.
 
     That is twice the median of the newest three intervals, for rotation thins out what is older.
-    Unless most days have several, what was dumped by hand is left out: beside the hour of most,
-    and within half a day of another.  What rests at weekends may do so at a long one.
+    Unless most days have several, one of a day counts, and only if it has the hour of most: others
+    were dumped by hand.  What rests at weekends may do so at a long one.
     """
-    times = [one.stored for one in dumps]
+    times, rest = [one.stored for one in dumps], 0
     a_day = sorted(collections.Counter(each // 86400 for each in times[:10]).values())
     if a_day[(len(a_day) - 1) // 2] == 1:
         hour, count = collections.Counter((each // 3600 + shift) % 24 for each in times
                                           for shift in (-1, 0, 1)).most_common(1)[0]
-        regular = [each for each in times if 2 * count <= len(times)
-                   or (each // 3600 - hour + 1) % 24 < 3]
-        times = regular[:1]
-        for each in regular:
-            if times[-1] - each >= SHORTEST_LIMIT / 2:
-                times.append(each)
+        days = {each // 86400: each for each in reversed(times) if 2 * count <= len(times)
+                or (each // 3600 - hour + 1) % 24 < 3}
+        times = sorted(days.values(), reverse=True)
+        weekdays = {real_date(one.labels.date).weekday() for one in dumps[:10]}
+        if len(days) > 5 and any(map(weekdays.isdisjoint, ({4, 5}, {5, 6}))):
+            rest = 3 * 86400
     gaps = sorted(later - earlier for later, earlier in zip(times[:3], times[1:])) or [0]
     limit = max(SHORTEST_LIMIT, 2 * gaps[len(gaps) // 2])
-    weekdays = {real_date(one.labels.date).weekday() for one in dumps[:10]}
-    rests = len(dumps) > 5 and (weekdays.isdisjoint({4, 5}) or weekdays.isdisjoint({5, 6}))
-    return limit + 3 * 86400 if rests and limit < 4 * 86400 else limit
+    return limit + rest if limit < 4 * 86400 else limit
 
 
 def look_at(bucket, args, dumps, closely):
@@ -1552,8 +1545,7 @@ def look_at(bucket, args, dumps, closely):
         if head:
             one.volume_size = head.number('volume-size')
             if closely or one.problem():
-                with tolerating(403, 404):
-                    one.look_closer(head, bucket)
+                without_strays(bucket, one, alone=True)
             one.unreadable = closely and not bucket.readable(one.keys[0], head)
     if args.locked is not None:
         find_locks(bucket, dumps)
@@ -1576,7 +1568,7 @@ def fault(bucket, args, verdict):
         (1, args.locked and newest.lock < now + args.locked and (
             'is locked until %s only' % utc(newest.lock) if newest.lock else
             'is not locked, or these credentials may not see its lock')))
-    return next((verdict._replace(severity=severity, reason='the newest dump ' + reason)
+    return next((Verdict(*verdict[:5], severity, 'the newest dump ' + reason)
                  for severity, reason in found if reason), verdict)
 
 
@@ -1596,35 +1588,36 @@ def verdict_text(bucket, verdict, begun):
     return text
 
 
-def print_verdicts(bucket, args, verdicts, many, begun):
-    """Print Verdicts in one of the formats; returns the exit status.  many: whether only what is
-    wrong is printed, and a count; begun: unfinished uploads."""
+def print_verdicts(bucket, args, verdicts, begun, alone):
+    """Print Verdicts in one of the formats; returns the exit status."""
     living = [each for each in verdicts if each.severity is not None]
     bad = sorted((each for each in living if each.severity), key=lambda each: -each.severity)
     count = '%s%s of %s%s' % (
         '%d of ' % len(bad) if bad else '', counted(len(living), 'group'),
         counted(len({each.labels[0] for each in living}), 'host'),
         ', %d retired' % (len(verdicts) - len(living)) if living != verdicts else '')
+    texts = [verdict_text(bucket, each, begun) for each in (living if alone else bad)]
     if args.metrics:
         print_out(metrics(args, living))
         return 0
     if args.nagios:
         status, dumps = bad[0].severity if bad else 0, [one.newest for one in living if one.newest]
-        texts = [count] + [verdict_text(bucket, each, begun) for each in bad[:9]]
         print_out('S3DUMP %s: %s | groups=%d;;;0 failed=%d;;;0 age=%ds;;;0 size=%dB;;;0' % (
-            ('OK', 'WARNING', 'CRITICAL')[status], '; '.join(texts).replace('|', r'\x7c'),
-            len(living), len(bad), max([seen_at(bucket) - one.stored for one in dumps], default=0),
+            ('OK', 'WARNING', 'CRITICAL')[status], '; '.join([count] + texts[:9]).replace(
+                '|', r'\x7c'), len(living), len(bad), max(
+                    [seen_at(bucket) - one.stored for one in dumps], default=0),
             sum(one.size for one in dumps)))
         return status
-    for each in bad if args.quiet or (many and not args.json) else verdicts:
-        newest = each.newest
-        print_out(to_json(
-            **dict(zip(('host', 'fs', 'level'), each.labels)), key=newest and newest.key,
-            ok=not each.severity, reason=each.reason, size=newest and newest.size,
-            age_seconds=newest and max(0, int(seen_at(bucket) - newest.stored))) if args.json else
-            ('FAILED: ' if each.severity else 'OK: ') + verdict_text(bucket, each, begun))
-    if many and not args.json and (bad or not args.quiet):
-        print_out(('FAILED: ' if bad else 'OK: ') + count)
+    if args.json:
+        for each in bad if args.quiet else verdicts:
+            newest = each.newest
+            print_out(to_json(
+                **dict(zip(('host', 'fs', 'level'), each.labels)), key=newest and newest.key,
+                ok=not each.severity, reason=each.reason, size=newest and newest.size,
+                age_seconds=newest and max(0, int(seen_at(bucket) - newest.stored))))
+    elif bad or not args.quiet:
+        print_out('\n'.join('%s: %s' % ('FAILED' if bad else 'OK', text)
+                            for text in texts + [count] * (not alone)))
     return 1 if bad else 0
 
 
@@ -1639,14 +1632,14 @@ def metrics(args, verdicts):
                         ('objects', len(newest.entries)), ('whole', int(not newest.problem())),
                         ('locked_until_timestamp_seconds',
                          None if args.locked is None else newest.lock)]
-        labels = tuple(s3.printable(label or '').replace('\\', '\\\\').replace('"', '\\"')
-                       for label in each.labels)
+        labels = 'host="%s",fs="%s",level="%s"' % tuple(s3.printable(label or '').replace(
+            '\\', r'\\').replace('"', r'\"') for label in each.labels)
         for name, number in numbers:
             if number is not None:
-                lines['s3dump_' + name].append('s3dump_%s{host="%s",fs="%s",level="%s"} %s' % (
-                    (name,) + labels + (str(number).replace('inf', '+Inf'),)))
-    return '\n'.join(line for name, samples in lines.items()
-                     for line in ['# TYPE %s gauge' % name] + samples)
+                lines[name].append('s3dump_%s{%s} %s' % (
+                    name, labels, str(number).replace('inf', '+Inf')))
+    return '\n'.join('# TYPE s3dump_%s gauge\n%s' % (name, '\n'.join(samples))
+                     for name, samples in lines.items())
 
 
 def read_expected(path):
@@ -1655,9 +1648,11 @@ def read_expected(path):
     import shlex
     expected = {}
     try:
-        with open(path, encoding='utf-8') as file:
+        with open(path, 'rb') as file:
             for number, line in enumerate(file, 1):
-                words = shlex.split(line, comments=True)
+                words = shlex.split(line.decode(), comments=True)
+                if len(words) not in (0, 3, 4):
+                    raise ValueError(counted(len(words), 'word'))
                 if words:
                     host, fs, level, age = words + [None] * (len(words) == 3)
                     check_labels(Labels(host, fs, level, None, None))
@@ -1850,13 +1845,11 @@ OPTIONS = (
     option('clean', '--force', help='also what is needed, or looks too large to go'),
     *(option('clean', '--keep-' + rule, 'N', 'keep N %s dumps' % rule, parse_count)
       for rule, _ in RULES),
-    option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h, or as usual)',
-           parse_time),
+    option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h)', parse_time),
     option('check', '--locked', 'TIME', 'how long the newest dump must be locked', parse_time),
-    option('check', '--retired', 'TIME', 'what is silent for longer is only counted (90d)',
-           parse_time, 90 * 86400),
-    option('check', '--expect', 'FILE', 'what there must be: HOST FS LEVEL [MAX-AGE]',
-           read_expected, {}),
+    option('check', '--retired', 'TIME', 'silent for longer, it only counts (90d)', parse_time,
+           90 * 86400),
+    option('check', '--expect', 'FILE', 'lines of HOST FS LEVEL [MAX-AGE]', read_expected, {}),
     option('check', '--metrics', help='for the textfile collector of Prometheus'),
     option('check', '--nagios', help='as a plugin of Nagios'),
     option('check clean', '--min-ratio', 'R', 'too small: below R times the usual (0.5 at level 0)',
@@ -2069,7 +2062,7 @@ def run(argv):
         status, text = failure(args, error)
         if '--nagios' in itertools.takewhile(lambda word: word != '--', argv):
             with contextlib.suppress(OSError):
-                print_out('S3DUMP UNKNOWN: ' + text)
+                print_out('S3DUMP UNKNOWN: ' + text.replace('|', r'\x7c'))
             return 3
         say(text)
         if not status and args.verbose:

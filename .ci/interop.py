@@ -211,6 +211,7 @@ class Interop:
         self.check("the AWS CLI's upload is restored", self.from_aws)
         self.check('the AWS CLI reads a dump', self.to_aws)
         self.check('tar -c, restore | tar -d', self.tar)
+        self.check('prometheus_client reads what check --metrics writes', self.metrics)
         if self.server in self.VERSIONED:
             self.check('what a thief deleted and overwrote comes back', self.drill)
         if self.proxied:
@@ -343,6 +344,28 @@ class Interop:
         now = int(time.time())
         until(lambda: time.time() > now + 2, 'time passes')
         return time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(now + 1))
+
+    def metrics(self):
+        """What check --metrics tells of these labels is what a reader of Prometheus finds."""
+        fs = '/some "where"\\ {else}, \xe4\u20ac'
+        self.make(1000)
+        said = json.loads(self.s3dump('default', 'dump', '--json', fs, '0',
+                                      source=self.path('data.in')))
+        self.s3dump('default', 'check', '--metrics', '--locked', '0s', fs, target=self.path('prom'))
+        found = dict(json.loads(self.run([self.tool('python'), '-c', """if True:
+            import json, sys
+            from prometheus_client.parser import text_fd_to_metric_families
+            print(json.dumps([(sample.name, (sample.labels, sample.value))
+                              for family in text_fd_to_metric_families(open(0, encoding='utf-8'))
+                              for sample in family.samples]))
+            """], source=self.path('prom'))))
+        labels = {'host': HOST, 'fs': fs, 'level': '0'}
+        stored = found.pop('s3dump_stored_timestamp_seconds')
+        self.equal((stored[0], abs(stored[1] - time.time()) < 300), (labels, True))
+        self.equal(found, {'s3dump_' + name: [labels, value] for name, value in (
+            ('ok', 1), ('size_bytes', 1000), ('objects', 1), ('whole', 1),
+            ('locked_until_timestamp_seconds', 0))})
+        self.s3dump('default', 'delete', '-k', said['key'])
 
     # Copies of the bucket.
 
