@@ -5793,12 +5793,13 @@ class CredentialTests(ClientTestCase):
             self.of(environ)
 
     def test_a_process_is_held_in_check(self):
-        environ = self.profile('[default]\ncredential_process = sh -c "cat %s; sleep 60 &"\n'
-                               % self.file('answer', self.answer('process')))
+        sleep = 'sleep 60 2>/dev/null'      # else `make test` would wait for the end of these
+        environ = self.profile('[default]\ncredential_process = sh -c "cat %s; %s &"\n'
+                               % (self.file('answer', self.answer('process')), sleep))
         self.assertEqual(self.used(self.of(environ)), 'PROCESS')    # whose child holds the pipe
         for command, error, message in (
                 ('cat /dev/zero', s3.NetworkError, 'or writes more than credentials'),
-                ('sh -c "sleep 60 | sleep 60"', s3.NetworkError, 'does not end within 0 s'),
+                ('sh -c "%s | %s"' % (sleep, sleep), s3.NetworkError, 'does not end within 0 s'),
                 ('', s3.ConfigError, 'cannot be run')):
             with unittest.mock.patch.object(s3, 'PROCESS_TIMEOUT', 0.2):
                 with self.assertRaisesRegex(error, message):
