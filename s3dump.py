@@ -135,7 +135,7 @@ class Dump:
     ends: {number that it names: ListEntry} of its end marks; strays: see look_closer().
     """
     __slots__ = ('key', 'layout', 'labels', 'pieces', 'ends', 'strays', 'volume_size', 'bare',
-                 'doubtful', 'unreadable', 'lock')  # a file system may have 90,000, by the hour
+                 'doubtful', 'unreadable', 'lock', 'last_lock')     # a file system may have 90,000, by the hour
 
     def __init__(self, key, layout, labels=None, first=None):
         self.key, self.layout, self.labels = key, layout, labels
@@ -144,7 +144,7 @@ class Dump:
         self.bare = False           # whether its first object has none of our metadata
         self.doubtful = False       # whether the metadata of the others don't agree
         self.unreadable = False     # whether its first object is known to be archived
-        self.lock = 0               # see find_locks()
+        self.lock = self.last_lock = 0      # see find_locks()
 
     def __str__(self):
         return s3.printable(self.key)
@@ -394,16 +394,13 @@ def tolerating(*statuses):
             raise
 
 
-def list_fs(bucket, args, *more):
-    """Yield two listings, of objects of the command line's host and FS whose keys go on with
-    *more*: the second is of those with a slash at the end of FS, which older versions kept."""
-    yield bucket.list_objects(':'.join([args.host, args.fs, *more]))
+def find_fs(bucket, args, rest=''):
+    """Return group() of the objects of the command line's host and FS whose keys go on with *rest*,
+    also of those with a slash at the end of FS, which older versions kept."""
+    found = list(bucket.list_objects(':'.join([args.host, args.fs, rest])))
     with tolerating(403):
-        yield list(bucket.list_objects(':'.join([args.host, args.fs + '/', *more])))
-
-
-def find_fs(bucket, args):
-    return group(itertools.chain.from_iterable(list_fs(bucket, args, '')))
+        found += list(bucket.list_objects(':'.join([args.host, args.fs + '/', rest])))
+    return group(found)
 
 
 def meant(args, dumps):
@@ -415,8 +412,7 @@ def meant(args, dumps):
 
 def find_all(bucket, args):
     """Return the dumps with the labels of the command line."""
-    return [one for listing in list_fs(bucket, args, args.level, args.date or '')
-            for one in meant(args, group(listing)[0])]
+    return meant(args, find_fs(bucket, args, '%s:%s' % (args.level, args.date or ''))[0])
 
 
 def no_dump(args, hint='; `s3dump.py list` shows what is there, `list --deleted` what was'):
@@ -426,10 +422,11 @@ def no_dump(args, hint='; `s3dump.py list` shows what is there, `list --deleted`
         s3.printable(args.host), hint))
 
 
-def find(bucket, args):
-    """Return the Dump that the command line means: of -k KEY, or the newest with its labels."""
+def find_whole(bucket, args):
+    """Return the Dump that the command line means: of -k KEY, or the newest with its labels; raises
+    IntegrityError if it isn't whole."""
     if args.key is not None:
-        return find_by_key(bucket, args.key, may_list=False)
+        return check_whole(find_by_key(bucket, args.key, may_list=False))
     of_fs = args.name == 'restore' and int(args.level) > 0
     section = find_fs(bucket, args)[0] if of_fs else None
     dumps = meant(args, section) if of_fs else find_all(bucket, args)
@@ -439,7 +436,7 @@ def find(bucket, args):
     newest = max(dumps, key=recency)
     if section:
         tell_base(newest, section, args.quiet)
-    return without_strays(bucket, newest, alone=True)
+    return check_whole(without_strays(bucket, newest, alone=True))
 
 
 def find_chain(bucket, args):
@@ -853,7 +850,7 @@ class Status:
 
 def confirmed(args, question):
     """Ask *question* if somebody is there to answer; returns whether to go on."""
-    if args.yes or args.dry_run or not os.isatty(0):
+    if args.yes or not os.isatty(0):
         return True
     args.status.close()
     answer = read_in() if tell('%s [y/N] ' % question) else b''
@@ -906,11 +903,6 @@ def refuse_existing(bucket, args, key):
         raise s3.Error('%s exists and was not changed; --overwrite replaces it' % s3.quoted(key))
     if collect(bucket, key, '.volume_', tolerant=True).entries:
         raise s3.Error('%s has volumes of an earlier dump: `delete -k` it first' % s3.quoted(key))
-
-
-def find_whole(bucket, args):
-    """Return the Dump that the command line means; raises IntegrityError if it isn't whole."""
-    return check_whole(find(bucket, args))
 
 
 def check_whole(found):
@@ -1046,32 +1038,42 @@ def putacl(bucket, args):
         bucket.put_object_acl(key, acl)
 
 
-def remove(args, what, delete, parts, deed='delete', done='deleted'):
-    """Delete *what*, part by part; returns False, after a line, if that fails.  deed, done: what
-    this means."""
-    try:
-        for part in parts:
-            delete(part)
-    except s3.Error as error:
-        if isinstance(error, s3.NetworkError) or getattr(error, 'status', 0) >= 500:
-            raise                   # the others would fail as well, each after its patience
-        say('cannot %s %s: %s' % (deed, what, error))
-        return False
-    if not args.quiet:
-        say('%s %s' % (done, what))
-    return True
+def carry_out(args, going, question='', deed='delete', done='deleted'):
+    """Do what is *going*, or with -n say so; raises Error if the answer to *question* is no.
+
+    going: [(what, a function, all that it is called with, in turn)]; deed, done: what that does.
+    Return whether all went well; print a line for each.
+    """
+    names, well = [what for what, _, _ in going], True
+    if args.dry_run:
+        for what in names:
+            print_out('would %s %s' % (deed, what))
+        return True
+    if not confirmed(args, '\n'.join(names + [question])):
+        raise s3.Error('nothing was ' + done)
+    for what, function, parts in going:
+        try:
+            for part in parts:
+                function(part)
+        except s3.Error as error:
+            if isinstance(error, s3.NetworkError) or getattr(error, 'status', 0) >= 500:
+                raise               # the others would fail as well, each after its patience
+            say('cannot %s %s: %s' % (deed, what, error))
+            well = False
+        else:
+            if not args.quiet:
+                say('%s %s' % (done, what))
+    return well
 
 
-def locked(bucket, one, quiet=False):
-    """Whether the dump is still locked; prints so.  False if these credentials may not look."""
-    until = 0
-    for entry in one.entries:     # the lock of the first object ends first
-        with tolerating(403, 404):
-            until = max(until, bucket.head_object(entry.key).locked_until)
-    if until > bucket.now() and not quiet:
-        say('%s is %s' % (one, 'under a legal hold' if until == float('inf') else
-                          'locked until ' + utc(until)))
-    return until > bucket.now()
+def unlocked(bucket, dumps, quiet=False):
+    """Return those of *dumps* without an object that is seen to be locked; report the others."""
+    find_locks(bucket, dumps)
+    for one in dumps:
+        if one.last_lock and not quiet:
+            say('%s is %s' % (one, 'under a legal hold' if one.last_lock == float('inf') else
+                              'locked until ' + utc(one.last_lock)))
+    return [one for one in dumps if not one.last_lock]
 
 
 def delete(bucket, args):
@@ -1089,12 +1091,10 @@ def delete(bucket, args):
                 print_out('-k %s' % shell_word(one.key))
             raise s3.Error('%d dumps match and none was deleted: choose one by -k KEY' % len(dumps))
         found = dumps[0]
-    what = '%s, %s' % (found, human(found.size))
-    if locked(bucket, found) or not confirmed(args, 'Delete %s?' % what):
+    if not unlocked(bucket, [found]):
         raise s3.Error('nothing was deleted')
-    if args.dry_run:
-        print_out('would delete ' + what)
-    elif not remove(args, what, bucket.delete_listed, found.entries):
+    what = '%s, %s' % (found, human(found.size))
+    if not carry_out(args, [(what, bucket.delete_listed, found.entries)], 'Delete it?'):
         return 1
     point_out_versions(bucket, args)
 
@@ -1324,31 +1324,28 @@ def clean(bucket, args):
     going = [('%s, %s' % (one, human(one.size)), bucket.delete_listed, one.entries)
              for one in doomed]
     going += unfinished_things(bucket, args, prefix, orphans)
-    names, count = [what for what, _, _ in going], counted(len(doomed), 'dump')
-    size, dollars = totals(doomed)
+    count, (size, dollars) = counted(len(doomed), 'dump'), totals(doomed)
     if args.dry_run:
-        print_out('\n'.join(['would delete ' + what for what in names[len(doomed):]] + [
-            '%s would go, which saves %s ($%.2f/month)' % (count, human(size), dollars)]))
-    elif going and not confirmed(args, '\n'.join(names + ['Delete %s?' % (
-            '%s, %s' % (count, human(size)) if doomed else 'these')])):
-        raise s3.Error('nothing was deleted')
-    elif not (going or failed or args.quiet):
+        carry_out(args, going[len(doomed):])
+        print_out('%s would go, which saves %s ($%.2f/month)' % (count, human(size), dollars))
+    elif going:
+        failed |= not carry_out(args, going, 'Delete %s?' % (
+            '%s, %s' % (count, human(size)) if doomed else 'these'))
+    elif not (failed or args.quiet):
         say('%snothing to delete' % ('' if dumps or args.all else (
             'there is no dump of %shost %s: ' % (s3.printable(args.fs) + ' of ' if args.fs else '',
                                                 s3.printable(args.host)))))
-    else:
-        failed |= not all([remove(args, *one) for one in going])
     point_out_versions(bucket, args)
     if failed:
         raise s3.Error('not everything was done: see above')
 
 
 def unfinished_things(bucket, args, prefix, orphans):
-    """Yield what remove() needs for each old unfinished upload, and what a crash left."""
+    """Yield what carry_out() needs for each old unfinished upload, and what a crash left."""
     before = bucket.now() - UNFINISHED_AGE
-    for one in orphans:
-        if one.youngest < before and not locked(bucket, one, args.quiet):
-            yield 'the orphans of %s' % one, bucket.delete_listed, one.entries
+    old = [one for one in orphans if one.youngest < before]
+    for one in unlocked(bucket, old, args.quiet):
+        yield 'the orphans of %s' % one, bucket.delete_listed, one.entries
     for upload in unfinished(bucket, prefix):
         if upload.initiated <= before and meant(args, itertools.chain(*group([upload])[:2])):
             yield ('an unfinished upload of %s' % s3.printable(upload.key),
@@ -1401,13 +1398,14 @@ def choose_of_level(bucket, args, labels, members, builders):
             'as what would go; --force deletes it' % (
                 s3.printable(labels[0]), s3.printable(labels[1]), labels[2], ratio))
         return [], True
+    free = set(unlocked(bucket, going, args.quiet))
     for one, reasons in planned:
         if not reasons and one in builders:
             if not args.quiet:
                 say('%s %s: %s builds upon it' % (
                     one, 'goes all the same' if args.force else 'is kept', builders[one]))
             reasons += ['base'] * (not args.force)
-        if not reasons and locked(bucket, one, args.quiet):
+        if not reasons and one not in free:
             reasons.append('locked')
         if args.dry_run:
             print_out('%-4s %s  %8s  %s' % ('keep' if reasons else 'go', one,
@@ -1708,16 +1706,10 @@ def undelete(bucket, args):
             failed = True
         elif markers:
             going.append(('%s, %s' % (one, human(one.size)), bucket.delete_object, markers))
-    names = [what for what, _, _ in going]
-    if not (going or failed or args.quiet):
+    if going:
+        failed |= not carry_out(args, going, 'Bring back these?', 'bring back', 'brought back')
+    elif not (failed or args.quiet):
         say('there is nothing to bring back')
-    elif args.dry_run:
-        for what in names:
-            print_out('would bring back ' + what)
-    elif going and not confirmed(args, '\n'.join(names + ['Bring back these?'])):
-        raise s3.Error('nothing was brought back')
-    else:
-        failed |= not all([remove(args, *each, 'bring back', 'brought back') for each in going])
     if failed:
         raise s3.Error('not everything can be brought back: see above')
 
@@ -1736,12 +1728,11 @@ def find_markers(bucket, one):
 
 def find_locks(bucket, dumps):
     """Note until when all objects of each dump are locked, in seconds since the epoch: `lock`, 0
-    where one isn't, or that can't be seen."""
+    where one isn't, or that can't be seen; and when the last lock ends: `last_lock`."""
     heads = iter(bucket.head_objects([entry.key for one in dumps for entry in one.own]))
     for one in dumps:
-        one.lock = min(head.locked_until if head else 0
-                       for head in itertools.islice(heads, len(one.own)))
-        one.lock *= one.lock > bucket.now()
+        ends = [head.locked_until if head else 0 for head in itertools.islice(heads, len(one.own))]
+        one.lock, one.last_lock = (end * (end > bucket.now()) for end in (min(ends), max(ends)))
 
 
 def remarks(args, one, write):
