@@ -28,7 +28,7 @@ PutObject; one too long for an object goes on in further objects, its volumes.
 
 A byte on its way back:
 
-    socket --slices--> Reader --> http.client --read_blocks--> buffer --write--> stream
+    socket --slices--> Reader --> http.client --> buffer --write--> stream
 
 Only answers are read by http.client; connecting and sending are ours.  The threads fetch ranges
 into the same kind of buffers by Bucket.get_object(), which resumes at the byte where an answer
@@ -73,11 +73,8 @@ __all__ = ['Bucket', 'load_config', 'volume_key', 'Head', 'Key', 'ListEntry', 'N
 
 
 def load_network():
-    """Import the modules that talk to a server: they take longer than all the rest, and `--help`
-    or a mistyped option needn't wait for them.
-
-    Endpoint calls this; before, functions that read answers (parse_time, say) raise NameError.
-    """
+    """Import the modules that talk to a server, for an Endpoint: they take longer than all the
+    rest, and `--help` or a mistyped option needn't wait for them."""
     global calendar, email, http, no_ssl, random, socket, ssl
     try:
         import ssl                  # before http.client, which would go without it, too
@@ -568,10 +565,8 @@ REGION = '[A-Za-z0-9][A-Za-z0-9-]{0,62}'        # can be part of a host name and
 
 
 class Endpoint:
-    """Where a bucket lives, and what its server taught us; raises ConfigError.
-
-    Source: Amazon S3 User Guide, "Virtual hosting of general purpose buckets".
-    """
+    """Where a bucket lives, and what its server taught us; raises ConfigError.  Source: Amazon S3
+    User Guide, "Virtual hosting of general purpose buckets"."""
 
     def __init__(self, config):
         load_network()
@@ -643,10 +638,8 @@ class Endpoint:
 
     def move(self, region, location):
         """Go where the server sends us: to *region*, or to the host of the URL *location*; raises
-        BadAnswer for a redirect that would show the signature to somebody else.
-
-        Source: Amazon S3 User Guide, "Making requests using the REST API: request routing".
-        """
+        BadAnswer for a redirect that would show the signature to somebody else.  Source: Amazon S3
+        User Guide, "Making requests using the REST API: request routing"."""
         here = partition(self.domain)
         if region != self.region and re.fullmatch(REGION, region) and (
                 not self.aws or partition(region) == here):
@@ -731,14 +724,8 @@ def signature(secret_access_key, timestamp, scope, method, target, query, header
 
 
 def sign_headers(credentials, region, service, now, method, target, query, headers):
-    """Add to the dict *headers*, which has x-amz-content-sha256, those that sign the request:
-
-        x-amz-date: 20130524T000000Z
-        x-amz-security-token: TOKEN                     (with temporary credentials)
-        authorization: AWS4-HMAC-SHA256 Credential=KEY/SCOPE, SignedHeaders=..., Signature=...
-
-    now: seconds since the epoch; the other arguments as for signature().
-    """
+    """Add to the dict *headers*, which has x-amz-content-sha256, those that sign the request; now:
+    seconds since the epoch; the other arguments as for signature()."""
     timestamp, scope = credential_scope(now, region, service)
     headers['x-amz-date'] = timestamp
     if credentials.session_token:
@@ -821,11 +808,8 @@ class Document:
         return self._root.findtext(self._space + name) or ''
 
     def all(self, path):
-        """Yield, for each element at *path*, a dict of the texts of all elements in it.
-
-        path: names with slashes, from the root's child on; * is any child.  A listing has a
-        thousand elements with six children: to find each by its name takes twice as long.
-        """
+        """Yield, for each element at *path* (from the root's child on), a dict of the texts of all
+        elements in it: of a thousand, to find each by its name takes twice as long."""
         start = len(self._space)
         path = path if path == '*' else '/'.join(self._space + name for name in path.split('/'))
         for element in self._root.iterfind(path):
@@ -1174,10 +1158,8 @@ def most_jobs(part_size, memory):
 
 
 def available_memory(root='/'):
-    """Return the bytes that the machine, its cgroups and ulimit -v leave us, or None if unknown.
-
-    Sources: proc_meminfo(5); cgroups(7); Linux, "Control Group v2", "Memory Resource Controller".
-    """
+    """Return the bytes that the machine, its cgroups and ulimit -v leave us, None if unknown (see
+    proc_meminfo(5); cgroups(7); Linux, "Control Group v2", "Memory Resource Controller")."""
     def lines(*path):
         try:
             with open(os.path.join(root, *path)) as file:
@@ -1230,16 +1212,6 @@ def seek_range(response, first, count):
                     'the server ignores ranges, and its object ends early')
             rest -= got
     return None
-
-
-def read_blocks(response, view):
-    """Fill *view* from *response*; yields the size of each block."""
-    while len(view):
-        count = response.readinto(view[:BLOCK])
-        if not count:
-            raise http.client.IncompleteRead(b'', len(view))
-        view = view[count:]
-        yield count
 
 
 # ------------------------------------------------------------------------------ Wire
@@ -1385,8 +1357,8 @@ class Cancelled(Exception):
 class Connection:
     """The connection of one thread: made when needed, kept alive, never trusted when old.
 
-    Only its thread, which makes it, may use it, but any thread may call cancel().  bucket: has the
-    clock and the TLS context; origin: has scheme, host and port; environ: may name a proxy.
+    Only its thread, which makes it, may use it, but any thread may call cancel().  origin: an
+    Origin, or an Endpoint; environ: may name a proxy.
     """
 
     def __init__(self, bucket, origin, limit, environ):
@@ -1641,10 +1613,8 @@ def wait_until(condition, seconds):
 
 
 class Thread:
-    """A thread that calls *function*, and doesn't keep the program from ending.
-
-    threading.Thread.start() would wait for ever for one that finds no memory to begin.
-    """
+    """A thread that calls *function*, and doesn't keep the program from ending; start() doesn't
+    wait for ever, as threading's does, for one that finds no memory to begin."""
 
     def __init__(self, function):
         self._function, self._due = function, time.monotonic() + BEGIN_TIMEOUT
@@ -1662,10 +1632,6 @@ class Thread:
             pass
         finally:
             self.ended = True
-
-    def join(self, seconds):
-        """Wait for its end, *seconds* at most."""
-        wait_until(lambda: self.ended, seconds)
 
     @property
     def alive(self):
@@ -2196,10 +2162,9 @@ def from_process(given, where, command):
                 given.bucket.connection().pause(0.02)
         except ChildProcessError:
             raise ConfigError('%s: how it ended is not known' % where) from None
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):       # 3.6, of a lost one
-                    process.kill()
+        except BaseException:
+            process.kill()
+            raise
         os.set_blocking(process.stdout.fileno(), False)     # others may still keep it open
         output = process.stdout.read(64 << 10) or b''       # all that a pipe holds
     if process.returncode:
@@ -2960,7 +2925,10 @@ class Bucket:
             if head and (response.headers.get('etag', head.etag) != head.etag
                          or size not in (None, head.size)):
                 raise replaced
-            for count in read_blocks(response, view[got:]):
+            while got < len(view):
+                count = response.readinto(view[got:got + BLOCK])
+                if not count:
+                    raise http.client.IncompleteRead(b'', len(view) - got)
                 if hasher:
                     hasher.update(view[got:got + count])
                 got += count
@@ -2994,11 +2962,8 @@ class Bucket:
             self.delete_object(entry.key)       # else If-Match is unknown, or needs another right
 
     def restore_object(self, key, days, tier='Standard'):
-        """Ask for an archived object to be made readable for *days*; it does no harm to ask twice.
-
-        days: None in INTELLIGENT_TIERING, where it stays readable; tier: Standard, Bulk or
-        Expedited.
-        """
+        """Ask for an archived object to be made readable for *days*, None in INTELLIGENT_TIERING,
+        where it stays so; to ask twice does no harm.  tier: Standard, Bulk or Expedited."""
         body = ('<RestoreRequest xmlns="http://s3.amazonaws.com/doc/2006-03-01/">%s'
                 '<GlacierJobParameters><Tier>%s</Tier></GlacierJobParameters></RestoreRequest>'
                 % ('<Days>%d</Days>' % days if days else '', tier)).encode()
@@ -3105,12 +3070,9 @@ class Bucket:
 
     def create_bucket(self, region=''):
         """Create the bucket in *region*, or in the configured one, which servers with one region
-        may refuse to hear; raises ConfigError if the server made an object.
-
-        Source: Amazon S3 API Reference, CreateBucket (us-east-1 must not be named).
-        """
+        may refuse to hear; raises ConfigError if the server made an object."""
         body, region = b'', region or self.endpoint.region
-        if region != 'us-east-1':
+        if region != 'us-east-1':   # which must not be named
             body = ('<CreateBucketConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
                     '<LocationConstraint>%s</LocationConstraint></CreateBucketConfiguration>'
                     % region).encode()
@@ -3132,10 +3094,8 @@ class Bucket:
     # Multipart uploads: *multipart* has key and upload_id, as a Volume or an UploadEntry
 
     def create_multipart_upload(self, key, dump_id='', watch=lambda request: None):
-        """Begin an upload; returns its id.  One whose answer was lost stays: it is empty.
-
-        watch: as for put_object().
-        """
+        """Begin an upload; returns its id.  One whose answer was lost stays: it is empty.  watch:
+        as for put_object()."""
         headers = self._object_headers(dump_id)
         if self.checksum:
             headers['x-amz-checksum-algorithm'] = 'CRC32'
@@ -3161,8 +3121,6 @@ class Bucket:
         parts: as upload_part() returned them, in order; size: of the object, in bytes; crc32:
         of the whole object, if the server keeps checksums; terms: as for put_object().  Raises
         UnknownOutcome.
-
-        Source: Amazon S3 API Reference, CompleteMultipartUpload.
         """
         headers = {'content-type': 'application/xml'}
         if crc32 is not None:
@@ -3213,8 +3171,7 @@ class Bucket:
 
     def head_whole(self, key, ended):
         """Return the Head of an object; raises ArchivedError if it can't be read now, and
-        IntegrityError if volumes are missing after it, unless it is *ended* by others or a mark.
-        """
+        IntegrityError if volumes are missing after it, unless it is *ended* by others or a mark."""
         head = self.head_object(key)
         if head.full and not ended:
             raise IntegrityError(
@@ -3237,10 +3194,7 @@ class Bucket:
 # -------------------------------------------------------------------------- Uploads
 
 class Upload:
-    """A stream that becomes one object, or a set of volumes; it belongs to the main thread.
-
-    key, overwrite, unique: as for Bucket.put_object().
-    """
+    """A stream that becomes one object, or a set of volumes; it belongs to the main thread."""
 
     def __init__(self, bucket, key, overwrite, unique):
         self.bucket, self.key, self.overwrite, self.unique = bucket, key, overwrite, unique
@@ -3671,9 +3625,8 @@ def expect(truth, complaint):
 class SelfTest:
     """The checks, in an order in which each may use the results of those before.
 
-    CHECKS are those that need open(), and write under `key` and more.  count: of lines, by their
-    first words; allowed: {check: whether it was allowed, None if unknown}; settings: lines that
-    the configuration needs in addition.
+    CHECKS need open().  count: of lines, by their first words; allowed: {check: whether it was,
+    None if unknown}; settings: lines that the configuration needs in addition.
     """
     CHECKS = ('list', 'put', 'get', 'range', 'volumes', 'acl', 'multipart', 'abort', 'conditional',
               'payload', 'checksum', 'rate', 'versions', 'retention', 'unfinished', 'delete',

@@ -134,8 +134,9 @@ class Dump:
     pieces: {number: ListEntry}, in `volumes` from 0, the object under the key itself.
     ends: {number that it names: ListEntry} of its end marks; strays: see look_closer().
     """
+    # a file system may have 90,000, by the hour
     __slots__ = ('key', 'layout', 'labels', 'pieces', 'ends', 'strays', 'volume_size', 'bare',
-                 'doubtful', 'unreadable', 'lock', 'last_lock')     # a file system may have 90,000, by the hour
+                 'doubtful', 'unreadable', 'lock', 'last_lock')
 
     def __init__(self, key, layout, labels=None, first=None):
         self.key, self.layout, self.labels = key, layout, labels
@@ -830,7 +831,7 @@ class Status:
         """Clear the line, and show no more."""
         if self._thread:
             self._running.release()
-            self._thread.join(1)
+            s3.wait_until(lambda: self._thread.ended, 1)
             if self._shown:
                 tell(self.CLEAR)
             self._thread, Status.live = None, False
@@ -1383,10 +1384,8 @@ def choose(bucket, args, groups):
 
 
 def choose_of_level(bucket, args, labels, members, builders):
-    """Do the same for the dumps of one level; report what stays against the rules.
-
-    builders: {a dump that others build upon which stay: the newest of those}.
-    """
+    """Do the same for the dumps of one level; report what stays against the rules.  builders: {a
+    dump that others build upon which stay: the newest of those}."""
     if args.level not in (None, labels[2]):
         return [], False
     planned = plan(members, args.count or 0, args.keep)
@@ -1694,8 +1693,7 @@ def seen_at(bucket):
 
 def undelete(bucket, args):
     """In a bucket that keeps versions: the dumps that were there at TIME, or
-    without --at all that are hidden now.
-    """
+    without --at all that are hidden now."""
     going, failed = [], False
     dumps = [find_by_key(bucket, args.key)] if args.key is not None else [
         one for found, _, _ in find_sections(bucket, args)[1] for one in meant(args, found)]
