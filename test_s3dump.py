@@ -1944,6 +1944,16 @@ class CleanTests(ProgramTestCase):
             self.assertEqual((result.status, result.out), (1, b''))
             self.assertRegex(result.err, 'is locked until .*\n.*nothing was deleted')
 
+    def test_the_locks_of_all_that_would_go_are_asked_for_side_by_side(self):
+        keys = [self.place(date='2020-01-0%d' % day) for day in (1, 2, 3, 4)]
+        stalled = self.server.fault('HeadObject', 'stall', when='start')
+        process = self.start('clean', '1')
+        until(lambda: len(self.asked('HeadObject')) == 2, 'the other locks')
+        stalled.release.set()
+        self.assertEqual(self.finish(process).status, 0)
+        self.assertEqual(sorted(self.asked('HeadObject')), keys[:3])
+        self.assertEqual(self.keys(), keys[3:])
+
     def test_a_lock_of_any_volume_keeps_the_whole_dump(self):
         self.configure(part_size='5m', max_parts='1')
         self.succeed('dump', '/home', '0', '-w', '2020-01-01', '--retain', '30',
