@@ -675,12 +675,10 @@ class Source:
         """End the program, if it still runs."""
         self._raw.close()
         self.terminate()
-        if self._due:
-            try:
-                self._process.wait(max(0.1, self._due - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        if self._due and not s3.wait_until(lambda: self._process.poll() is not None,
+                                           max(0.1, self._due - time.monotonic())):
+            self._process.kill()
+            self._process.wait()
 
 
 class Sink:
