@@ -2690,7 +2690,9 @@ class CheckAllTests(ProgramTestCase):
         self.series(ages=range(72, 300, 24))
         self.place_upload('id', 'mail:/home:0:2020-01-10', 60)
         self.place_upload('other', 'mail:/home:1:2020-01-10', 60)
-        self.assertRegex(self.check(1, '-a')[0], 'begun [0-9TZ:-]+$')
+        self.place_upload('old', 'mail:/home:0:2020-01-10', 3 * DAY)
+        self.assertRegex(self.check(1, '-a')[0], '^[^;]*;[^;]*; an upload is '
+                         'under way or was broken off, begun [0-9TZ:-]+$')
 
     def test_one_form_at_a_time(self):
         for one, other in itertools.combinations(('--json', '--metrics', '--nagios'), 2):
@@ -2734,6 +2736,7 @@ class CheckAllTests(ProgramTestCase):
         vars(self.server.objects[key]).update(legal_hold='ON')
         lines = self.check(0, '-a', '--metrics', '--locked', '0s', '--expect',
                            self.expect('mail pg 0'))
+        self.assertEqual(sum(line.endswith('"} +Inf') for line in lines), 1)
         said = {}
         for name, samples in itertools.groupby(
                 lines, lambda line: re.search(r's3dump_(\w+)', line).group(1)):
