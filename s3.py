@@ -184,37 +184,24 @@ class ResponseError(Error):
         return printable(text + ('; ' + self.hint if self.hint else ''))
 
 
-TOO_LARGE = ('the server, or a proxy before it, takes no request of this size: set `part_size 5m`, '
-             'or let it take more (nginx: client_max_body_size)')
+TOO_LARGE = 'the server, or a proxy before it, takes no request of this size: set `part_size 5m`'
 NOT_BY_PATH = 'set `addressing virtual`: this server wants the bucket in the name of the host'
 UNSIGNED = 'if payloads have to be signed, set `checksum none`'
 HINTS = {
     'AccessDenied': 'ACTION is not allowed: look at the policies of these credentials and of the '
                     'bucket; is the bucket yours?',
-    'AccessControlListNotSupported': 'the bucket has ACLs switched off, the default since 2023: '
-                                     'its policy does what they did',
-    'AuthorizationHeaderMalformed': 'check region and service in the configuration',
-    'BucketAlreadyExists': 'the name is taken by somebody else: choose another bucket_name',
     'EntityTooLarge': TOO_LARGE, 413: TOO_LARGE,
     'EntityTooSmall': 'this server wants larger parts: `s3.py` tells the part_size to set',
     'ExpiredToken': 'get newer credentials: access_key_id, secret_access_key and session_token',
     'Forbidden': 'may these credentials do ACTION? are access_key_id, secret_access_key and the '
                  'clock right?',
-    'InvalidAccessKeyId': 'check access_key_id, and that it belongs to this endpoint; temporary '
-                          'credentials need their session_token',
-    'InvalidStorageClass': 'this server has other storage classes',
-    'InvalidToken': 'get newer credentials: the session_token is not that of access_key_id',
+    'InvalidAccessKeyId': 'check access_key_id, session_token (if temporary), and the endpoint',
+    'InvalidToken': 'check session_token: it is not that of access_key_id',
     'NoSuchBucket': 'check bucket_name and endpoint, or create it with `s3dump.py init`',
-    'NoSuchUpload': 'somebody aborted the upload, or the server lost it: repeat the dump',
-    'NotImplemented': 'this server does not support this request',
     'PathStyleDomainForbidden': NOT_BY_PATH,        # Tencent's
-    'PermanentRedirect': 'check region and endpoint in the configuration',
     'PreconditionFailed': 'an object of that name exists, and nothing was changed',
-    'RequestTimeTooSkewed': "this machine's clock is wrong: set it (date -u -s); the server's "
-                            "could not be learnt",
     'SecondLevelDomainForbidden': NOT_BY_PATH,      # Aliyun's
-    'SignatureDoesNotMatch': 'check secret_access_key, also for blanks at its end; a proxy that '
-                             'changes requests causes this too',
+    'SignatureDoesNotMatch': 'check secret_access_key; a proxy may have changed the request, too',
 }
 
 # What a policy must allow where that isn't named as the operation is.  Source: Amazon S3 User
@@ -257,11 +244,10 @@ def write_error(text):
 # Lines of `name value`.  Messages about them name the file and the line.
 
 def parser(fits, what, convert=str, least=None, most=None, secret=False):
-    """Return a function that makes the value of a text, or raises ValueError.
+    """Return a function that converts a text into a value from *least* to *most*, or raises
+    ValueError, whose message leaves out a *secret*.
 
-    fits: a regular expression for all of the text, or a function; what: how the message calls a
-    valid text; convert: makes the value, which must be from *least* to *most*; secret:
-    whether the text is left out of the message.
+    fits: a regular expression for all of the text, or a function; what: names a valid text.
     """
     def parse(text):
         if fits(text) if callable(fits) else re.fullmatch(fits, text):
@@ -287,7 +273,6 @@ def bytes_of(size):
 
 
 def seconds_of(time):
-    """Return the seconds that a TIME means."""
     return int(time[:-1]) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}[time[-1]]
 
 
@@ -301,7 +286,6 @@ def parse_tags(text):
 
 
 def home_path(path):
-    """Return *path* with the home directory for a ~ at its beginning."""
     try:
         return os.path.expanduser(path)
     except KeyError:                # 3.6, a user without HOME and without an entry in passwd
@@ -315,14 +299,12 @@ parse_rate = parser(SIZE, 'a rate like 300k or 1.5m, in bytes per second', bytes
 parse_week = parser(TIME, 'a time from 1s to 7d', seconds_of, 1, MAX_EXPIRES)
 parse_word = parser('[!-~]+', 'printable ASCII without blanks', secret=True)
 parse_secret = parser(str.isprintable, 'text that can be typed', secret=True)
-parse_label = parser('[^:/\0-\x1f\x7f-\x9f]+',
-                     'a label without colons, slashes and control characters')
 
 SETTINGS = {
-    'service': parse_word, 'region': parse_word, 'bucket_name': parse_word, 'host': parse_label,
+    'service': parse_word, 'region': parse_word, 'bucket_name': parse_word,
+    'host': parser('[^:/\0-\x1f\x7f-\x9f]+', 'a label without colons and slashes'),
     'access_key_id': parse_word, 'secret_access_key': parse_secret, 'session_token': parse_word,
-    'profile': parse_secret,
-    'endpoint': parse_word, 'server': parse_word,
+    'profile': parse_secret, 'endpoint': parse_word, 'server': parse_word,
     'addressing': one_of('auto', 'path', 'virtual'), 'ca_bundle': home_path,
     'storage_class': parse_word, 'limit_rate': parse_rate, 'patience': parse_week,
     'jobs': parser('auto|0*([1-9]|[1-5][0-9]|6[0-4])', 'a number from 1 to 64, or auto',
@@ -373,15 +355,13 @@ def read_config(path):
         if re.match(r'\[.*\]\Z', line.strip()):
             raise ConfigError(printable(where + 'this looks like a file of the AWS CLI: `profile '
                                         'NAME` chooses from that, and lines are `name value`'))
-        if words[0] not in SETTINGS:        # of `secret_access_key=...` show no more
+        if words[0] not in SETTINGS:
             import difflib
-            name = re.match('[A-Za-z0-9_-]*', words[0]).group()
-            meant = difflib.get_close_matches(name, SETTINGS, 1)
-            hint = '; write name, blank, value' if name != words[0] else ''.join(
-                '; did you mean %s?' % word for word in meant)
-            if len(name) > max(map(len, SETTINGS)):         # it may be the secret itself
-                name = 'of %d characters' % len(name)
-            raise ConfigError(printable('%sunknown setting %s%s' % (where, name, hint)))
+            text = ' %s%s' % (words[0], ''.join('; did you mean %s?' % name for name in
+                                                difflib.get_close_matches(words[0], SETTINGS, 1)))
+            if not re.fullmatch('[A-Za-z0-9_-]{1,25}', words[0]):       # it may hold a secret
+                text = '; write name, blank, value'
+            raise ConfigError(printable(where + 'unknown setting' + text))
         try:
             if len(words) < 2 or words[0] in config:
                 raise ValueError('it has no value' if len(words) < 2 else 'it is set twice')
@@ -417,9 +397,8 @@ def load_config(path=None, environ=None, warn=lambda text: None):
 def read_ini(path, wanted):
     """Return the sections of a file of the AWS CLI, {section: {name: value}}; {} without a file.
 
-    The name of a setting in an indented block begins with that of the block:
-    s3.addressing_style.  wanted: whether somebody asked for a profile: else another user's file
-    is none, as is a folder, which `docker -v` makes where there is no file.  Raises ConfigError.
+    A setting in a block is called s3.addressing_style.  wanted: whether somebody asked for a
+    profile; else another user's file is none, as is a folder, which `docker -v` makes for one.
     """
     if os.path.isdir(path) or not os.path.lexists(path) or (
             not wanted and not os.access(path, os.R_OK)):
@@ -450,7 +429,6 @@ def read_ini(path, wanted):
 
 
 def aws_files(environ):
-    """Return the paths of the credentials file and of the config file."""
     return [home_path(os.path.expandvars(environ.get(variable) or '~/.aws/' + name))
             for variable, name in (('AWS_SHARED_CREDENTIALS_FILE', 'credentials'),
                                    ('AWS_CONFIG_FILE', 'config'))]
@@ -466,9 +444,8 @@ PROFILE_KEY = ('aws_access_key_id', 'aws_secret_access_key', 'aws_session_token'
 
 
 def read_profile(name, environ):
-    """Return the settings of a profile (default, if name is ''), or None; those in the credentials
-    file take precedence, and those of its `services`, s3.endpoint_url, are included.  Raises
-    ConfigError."""
+    """Return the settings of a profile (default, if name is ''), and of its `services`, or None;
+    those in the credentials file take precedence.  Raises ConfigError."""
     credentials, config = (read_ini(path, name) for path in aws_files(environ))
     title = name or 'default'
     own = credentials.get(title)
@@ -630,7 +607,6 @@ class Endpoint:
                               'path`' % quoted(self.bucket, 100))
 
     def _locate(self, url):
-        """Take scheme, host, port and path from url."""
         scheme, host, port, path = split_url('endpoint', url)
         if scheme == 'https' and ssl is None:
             raise ConfigError('this Python was built without ssl, or is out of memory (%s): it can '
@@ -642,17 +618,14 @@ class Endpoint:
 
     @property
     def aws(self):
-        """Whether this is Amazon itself."""
         return self.domain.endswith('.' + partition(self.domain)[1])
 
     @property
     def host(self):
-        """The name to connect to."""
         return self.bucket + '.' + self.domain if self.virtual else self.domain
 
     @property
     def authority(self):
-        """The Host header."""
         return self.with_port(self.host)
 
     def with_port(self, host):
@@ -701,8 +674,7 @@ def masked(url):
 
 
 def split_url(what, url):
-    """Return (scheme, host, port, path) of an http or https URL without a query; raises
-    ConfigError, which says *what* the URL is."""
+    """Return (scheme, host, port, path) of the URL of *what*, or raise ConfigError."""
     label = '[-_~%A-Za-z0-9]{1,63}'
     try:
         parts = urllib.parse.urlsplit(url)
@@ -732,19 +704,8 @@ def uri_encode(text, safe=''):
 
 
 def canonical_query(query):
-    """Return the query string of the dict *query*: encoded, then sorted."""
     pairs = sorted((uri_encode(name), uri_encode(value)) for name, value in query.items())
     return '&'.join('%s=%s' % pair for pair in pairs)
-
-
-def canonical_request(method, target, query, headers, payload_hash):
-    """Return the request as it is signed, and the names of its signed headers.
-
-    target: path, encoded; query: canonical; headers: a dict with lower-case names.
-    """
-    names = ';'.join(sorted(headers))
-    lines = ['%s:%s\n' % (name, ' '.join(headers[name].split())) for name in sorted(headers)]
-    return '\n'.join([method, target, query, ''.join(lines), names, payload_hash]), names
 
 
 def credential_scope(now, region, service):
@@ -753,10 +714,16 @@ def credential_scope(now, region, service):
     return timestamp, '%s/%s/%s/aws4_request' % (timestamp[:8], region, service)
 
 
-def signature(secret_access_key, timestamp, scope, request):
+def signature(secret_access_key, timestamp, scope, method, target, query, headers, payload_hash):
     """HMAC(HMAC(HMAC(HMAC(HMAC("AWS4" + secret, day), region), service), "aws4_request"), text),
-    where text has the SHA-256 of the canonical request."""
-    to_sign = '\n'.join([ALGORITHM, timestamp, scope, sha256(request.encode())])
+    where text has the SHA-256 of the canonical request.
+
+    target: path, encoded; query: canonical; headers: a dict with lower-case names.
+    """
+    lines = ['%s:%s' % (name, ' '.join(headers[name].split())) for name in sorted(headers)]
+    canonical_request = '\n'.join(
+        [method, target, query] + lines + ['', ';'.join(sorted(headers)), payload_hash])
+    to_sign = '\n'.join([ALGORITHM, timestamp, scope, sha256(canonical_request.encode())])
     key = ('AWS4' + secret_access_key).encode()
     for text in scope.split('/') + [to_sign]:
         key = hmac.new(key, text.encode(), hashlib.sha256).digest()
@@ -770,16 +737,16 @@ def sign_headers(credentials, region, service, now, method, target, query, heade
         x-amz-security-token: TOKEN                     (with temporary credentials)
         authorization: AWS4-HMAC-SHA256 Credential=KEY/SCOPE, SignedHeaders=..., Signature=...
 
-    now: seconds since the epoch; the other arguments as for canonical_request().
+    now: seconds since the epoch; the other arguments as for signature().
     """
     timestamp, scope = credential_scope(now, region, service)
     headers['x-amz-date'] = timestamp
     if credentials.session_token:
         headers['x-amz-security-token'] = credentials.session_token
-    request, names = canonical_request(method, target, query, headers, headers[PAYLOAD_HASH])
     headers['authorization'] = '%s Credential=%s/%s, SignedHeaders=%s, Signature=%s' % (
-        ALGORITHM, credentials.access_key_id, scope, names,
-        signature(credentials.secret_access_key, timestamp, scope, request))
+        ALGORITHM, credentials.access_key_id, scope, ';'.join(sorted(headers)),
+        signature(credentials.secret_access_key, timestamp, scope, method, target, query, headers,
+                  headers[PAYLOAD_HASH]))
 
 
 def presign(credentials, region, service, now, method, authority, target, expires, headers=()):
@@ -796,13 +763,12 @@ def presign(credentials, region, service, now, method, authority, target, expire
     if credentials.session_token:
         query['X-Amz-Security-Token'] = credentials.session_token
     text = canonical_query(query)
-    request, _ = canonical_request(method, target, text, {'host': authority}, UNSIGNED_PAYLOAD)
-    return '%s&X-Amz-Signature=%s' % (
-        text, signature(credentials.secret_access_key, timestamp, scope, request))
+    return '%s&X-Amz-Signature=%s' % (text, signature(
+        credentials.secret_access_key, timestamp, scope, method, target, text, {'host': authority},
+        UNSIGNED_PAYLOAD))
 
 
 def sha256(data):
-    """Return the digest, hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -891,7 +857,6 @@ def parse_date(text):
 
 
 def parse_error(label, answer):
-    """Return the ResponseError for an Answer of status >= 300."""
     status, headers, body = answer
     try:
         get = Document(body, 'Error').get
@@ -935,15 +900,12 @@ def retry_after(headers):
 
 def completion_body(parts):
     """Return the body of a CompleteMultipartUpload; parts: (ETag, CRC32 or None), as texts."""
-    body = io.BytesIO()             # of a megabyte: a list of 10,000 strings takes more
-    body.write(b'<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">')
-    for number, (etag, crc32) in enumerate(parts, 1):
-        etag = etag.replace('&', '&amp;').replace('<', '&lt;')
-        checksum = '<ChecksumCRC32>%s</ChecksumCRC32>' % crc32 if crc32 else ''
-        body.write(('<Part><PartNumber>%d</PartNumber><ETag>%s</ETag>%s</Part>\n'
-                    % (number, etag, checksum)).encode())
-    body.write(b'</CompleteMultipartUpload>')
-    return body.getvalue()
+    return ('<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">%s'
+            '</CompleteMultipartUpload>' % ''.join(
+                '<Part><PartNumber>%d</PartNumber><ETag>%s</ETag>%s</Part>\n' % (
+                    number, etag.replace('&', '&amp;').replace('<', '&lt;'),
+                    '<ChecksumCRC32>%s</ChecksumCRC32>' % crc32 if crc32 else '')
+                for number, (etag, crc32) in enumerate(parts, 1))).encode()
 
 
 def parse_upload_id(answer):
@@ -964,7 +926,7 @@ def require_etag(answer):
     """Return the ETag; an answer without one isn't S3's (but a captive portal's)."""
     etag = answer.headers.get('etag')
     if not etag:
-        raise BadAnswer('the server acknowledges nothing: its answer has no ETag')
+        raise BadAnswer('an answer with no ETag is not from S3')
     return etag
 
 
@@ -1082,7 +1044,6 @@ def volume_key(key, number):
 
 
 def end_key(key, last):
-    """Return the key of the end mark, which says that the last volume has the number *last*."""
     return '%s.end_%06d' % (key, last)
 
 
@@ -1258,8 +1219,7 @@ def seek_range(response, first, count):
             raise BadAnswer('the server was asked for %s, and sends %s' % (
                 asked, printable(given, 60) or 'others'))
         return int(size) if re.fullmatch('[0-9]{1,19}', size) else None
-    if not response.headers.get('etag'):
-        raise BadAnswer('an answer without an ETag is not from S3')
+    require_etag(response)
     if length != count:
         rest = first
         while rest:
@@ -2038,8 +1998,7 @@ class Absent(Exception):
 
 
 def make_credentials(where, settings, names):
-    """Return the Credentials in the dict *settings*, in which they have these three *names*; raises
-    Absent, and ConfigError, which contains no secret."""
+    """Return the Credentials that *settings* has by these *names*; raises Absent, ConfigError."""
     key, secret, token = (settings.get(name) or None for name in names)
     if not key and not secret:
         raise Absent('no %s in %s' % (names[0], where))
@@ -2055,8 +2014,7 @@ def make_credentials(where, settings, names):
 
 
 def parse_credentials(where, answer, token):
-    """Return the Credentials in an Answer of JSON, where the session token has the name *token*;
-    raises ConfigError, which contains no secret."""
+    """Return the Credentials in an Answer of JSON; *token*: its name for the session token."""
     import json                     # here, since most credentials are in a file of ours
     if answer.status != 200:
         raise ConfigError('%s answers %d' % (where, answer.status))
@@ -2072,11 +2030,8 @@ def parse_credentials(where, answer, token):
 
 
 def exit_status(process):
-    """Return the exit status of a subprocess.Popen, negative for a signal, None while it runs.
-
-    Raises ChildProcessError if the status is lost, as when our parent ignores SIGCHLD;
-    Popen.poll() returns 0 then.
-    """
+    """Do as Popen.poll(), but raise ChildProcessError if the status is lost, as when our parent
+    ignores SIGCHLD, where that returns 0."""
     if process.returncode is None:
         pid, status = os.waitpid(process.pid, os.WNOHANG)
         if pid:
@@ -2086,8 +2041,7 @@ def exit_status(process):
 
 
 def parse_expiration(text):
-    """Return the seconds since the epoch of an ISO 8601 time with an offset, None for no text;
-    raises ValueError."""
+    """Return the seconds since the epoch of an ISO 8601 time, None for none; raises ValueError."""
     if not text:
         return None
     match = re.match(r'[-0-9]{10}[T ][:0-9]{8}(?:[.,][0-9]+)?(?:Z|([+-][0-9]{2}):?([0-9]{2}))\Z',
@@ -2126,7 +2080,6 @@ def from_environment(given):
 
 
 def chosen_profile(given):
-    """Return the name of the profile and its settings; raises ConfigError."""
     name = given.profiles[-1]
     profile = read_profile(name, given.environ)
     if name and profile is None:
@@ -2136,7 +2089,6 @@ def chosen_profile(given):
 
 
 def from_role(given):
-    """Return Credentials of the role that a profile names, whose source has others."""
     name, profile = chosen_profile(given)
     if 'role_arn' not in profile or 'web_identity_token_file' in profile or (
             given.profiles[:-1] and 'aws_access_key_id' in profile):
@@ -2162,7 +2114,6 @@ def from_role(given):
 
 
 def from_web_identity(given, environ=None):
-    """Return Credentials of a role, in exchange for the token in a file."""
     name, profile = chosen_profile(given)
     environ = given.environ if environ is None else environ
     path, role, session = (environ.get('AWS_' + setting.upper()) or profile.get(setting) for
@@ -2177,7 +2128,6 @@ def from_web_identity(given, environ=None):
 
 
 def from_profile(given):
-    """Return the Credentials in a profile, or those that its process prints."""
     name, profile = chosen_profile(given)
     where = printable('profile %s' % name)
     if not profile:
@@ -2203,8 +2153,7 @@ def from_profile(given):
 
 
 def assume_role(given, where, signer, **role):
-    """Return Credentials of a role, from STS, which gives them to the *signer* of the request, or
-    in exchange for a token if that is None."""
+    """Return Credentials that STS gives to the *signer* of the request, or (None) for a token."""
     config = given.config           # whose region stays, though the bucket's turns out another
     url = config.get('sts_endpoint') or aws_url('sts', config['region'], config)
     action = 'AssumeRole' if signer else 'AssumeRoleWithWebIdentity'
@@ -2259,7 +2208,6 @@ def from_process(given, where, command):
 
 
 def from_container(given):
-    """Return Credentials from the endpoint in a container of ECS, or of EKS Pod Identity."""
     relative = given.environ.get('AWS_CONTAINER_CREDENTIALS_RELATIVE_URI')
     url = 'http://169.254.170.2' + relative if relative else \
         given.environ.get('AWS_CONTAINER_CREDENTIALS_FULL_URI')
@@ -2279,7 +2227,6 @@ def from_container(given):
 
 
 def from_instance(given):
-    """Return Credentials of the role of an EC2 instance, through IMDSv2."""
     name, config = 'EC2 instance role', given.config
     if (given.environ.get('AWS_EC2_METADATA_DISABLED') or '').lower() == 'true':
         raise Absent('no %s, as AWS_EC2_METADATA_DISABLED says' % name)
@@ -2321,8 +2268,7 @@ SOURCES = (from_configuration, from_environment, from_role, from_web_identity, f
 
 
 def first_of(sources, given, complaint):
-    """Return Credentials from the first source that has any, and that source; or raise a complaint,
-    ConfigError."""
+    """Return Credentials from the first source that has any, and that source."""
     missing = []
     for source in sources:
         try:
@@ -2339,8 +2285,8 @@ def ask_service(given, where, url, method='GET', headers=(), body=b'', local=0,
                 attempts=3, signer=None):
     """Send a request until it gets a sensible Answer; returns that, or raises NetworkError.
 
-    local: if not 0, the service is never behind a proxy, and answers within these seconds or not
-    at all; signer: the Credentials that sign the request, for STS.
+    local: within how many seconds a service that is behind no proxy answers, or 0; signer: None,
+    or the Credentials that sign, for STS.
     """
     bucket = given.bucket
     authority, _, path = url.partition('//')[2].partition('/')
@@ -2376,8 +2322,7 @@ def ask_service(given, where, url, method='GET', headers=(), body=b'', local=0,
 class Provider:
     """Finds credentials when they are first needed, and newer ones before they expire.
 
-    config: complete; worked: whether the server has accepted any.  One Provider serves all
-    threads of a Bucket: its lock guards what changes, which may be read without it.
+    worked: whether the server has accepted any.  All threads of a Bucket read without the lock.
     """
     EARLY = 900                     # seconds before the end, as AWS's own SDKs
     AGAIN = 60                      # seconds after which a source is asked again
@@ -2420,16 +2365,13 @@ class Provider:
         return self._known[0]
 
     def accepted(self, credentials):
-        """Note that the server has accepted a request that was signed with *credentials*."""
         self.worked = True
         if credentials != self._missed:
             self._failure = self._missed = None
 
     def _refresh(self, bucket, left):
-        """Ask the source for newer Credentials, unless that was in vain just now.
-
-        left: for how many seconds the current ones may be used; 0 if they are refused.
-        """
+        """Ask the source for newer Credentials, unless that was in vain just now; left: the seconds
+        that the current ones may be used, 0 if they are refused."""
         current, now = self._known[0], bucket.monotonic()
         if left == 0:
             self._known = current, 0
@@ -2458,7 +2400,6 @@ class Provider:
             self._known = found, end - min(self.MARGIN, abs(end - bucket.now()) / 4)
 
     def _miss(self, bucket):
-        """Say, once, that newer credentials are waited for, and raise NetworkError."""
         text = 'the credentials have expired, and there are no newer ones: %s' % (
             self._failure or 'the source has the same')
         if self._missed is None:
@@ -3152,6 +3093,16 @@ class Bucket:
         """Raise ResponseError unless the bucket exists and these credentials may use it."""
         Request(self, 'HeadBucket', 'HEAD').run()
 
+    def require_listed(self, keys):
+        """Raise ConfigError if a listing lacks any of *keys*; if it is refused it lacks none."""
+        try:
+            listed = {entry.key for entry in self.list_objects(os.path.commonprefix(keys))}
+        except (ResponseError, BadAnswer) as error:
+            listed = keys if getattr(error, 'status', 0) == 403 else ()
+        if set(keys) - set(listed):
+            raise ConfigError('what was written is not in the listing of the bucket: does '
+                              '`endpoint` name the bucket, or some other path?')
+
     def create_bucket(self, region=''):
         """Create the bucket in *region*, or in the configured one, which servers with one region
         may refuse to hear; raises ConfigError if the server made an object.
@@ -3699,23 +3650,12 @@ def write_range(bucket, found, view, digest, write):
 # Tells in a line each what a machine, credentials and a server can do.  The sections above use
 # nothing of this one.
 
-# Amazon S3 API Reference, "Signature Calculations for the Authorization Header" and "Using
-# Query Parameters": method, path, query, more headers, payload, signature.
-EXAMPLES = (
-    ('PUT', '/test%24file.text', {}, {'date': 'Fri, 24 May 2013 00:00:00 GMT',
-                                      'x-amz-storage-class': 'REDUCED_REDUNDANCY'},
-     b'Welcome to Amazon S3.',
-     '98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd'),
-    ('GET', '/', {'max-keys': '2', 'prefix': 'J'}, {}, b'',
-     '34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7'))
-EXAMPLE_KEY = Credentials('AKIAIOSFODNN7EXAMPLE', 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY')
-EXAMPLE_HOST = 'examplebucket.s3.amazonaws.com'
-EXAMPLE_TIME = 1369353600           # 2013-05-24T00:00:00Z
-EXAMPLE_PRESIGNED = 'aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404'
+class Skip(Exception):
+    """Raised, with the reason, by a check that neither passes nor fails."""
 
 
-class Verdict(Exception):
-    """Raised by a check that neither passes nor fails, with a word (skip, note) and the reason."""
+class Finding(Exception):
+    """Raised by a check that passes, with what is wrong with that."""
 
 
 def speed(count, seconds):
@@ -3724,7 +3664,6 @@ def speed(count, seconds):
 
 
 def expect(truth, complaint):
-    """Raise Error unless *truth* holds."""
     if not truth:
         raise Error(complaint)
 
@@ -3732,11 +3671,10 @@ def expect(truth, complaint):
 class SelfTest:
     """The checks, in an order in which each may use the results of those before.
 
-    LOCAL need no bucket; the others, after open(), write under HOST:s3dump-test- and a random
-    name.  count: of lines, by their first words; allowed: {check: whether it was allowed, None if
-    unknown}; settings: lines that the configuration needs in addition.
+    CHECKS are those that need open(), and write under `key` and more.  count: of lines, by their
+    first words; allowed: {check: whether it was allowed, None if unknown}; settings: lines that
+    the configuration needs in addition.
     """
-    LOCAL = ('signature', 'TLS', 'hashes')
     CHECKS = ('list', 'put', 'get', 'range', 'volumes', 'acl', 'multipart', 'abort', 'conditional',
               'payload', 'checksum', 'rate', 'versions', 'retention', 'unfinished', 'delete',
               'overwrite')
@@ -3752,36 +3690,38 @@ class SelfTest:
 
     def open(self, config):
         self.bucket = Bucket(config)
-        self.bucket.patience = 10     # somebody is waiting for the answer
-        self.region = self.bucket.endpoint.region       # before the server corrects it
+        self.bucket.patience = 10   # somebody is waiting for the answer
         label = host_label(config)[0].encode('utf-8', 'replace').decode()
         self.key = '%s:s3dump-test-%s' % (label, random_name())
 
     def run(self, checks):
         """Run checks, print a line for each, and note what was allowed."""
         for name in checks:
-            need, refused = self.NEEDS.get(name), False
+            need, word, allowed = self.NEEDS.get(name), 'skip', None
             try:
                 if need and not self.allowed.get(need):
-                    raise Verdict('skip', 'without `%s` there is nothing to try' % need)
-                word, remark = 'ok', getattr(self, name)()
-            except Verdict as verdict:
-                word, remark = verdict.args
+                    raise Skip('without `%s` there is nothing to try' % need)
+                remark, word, allowed = getattr(self, name)(), 'ok', True
+            except Skip as reason:
+                remark = reason
+            except Finding as finding:
+                remark, word, allowed = finding, 'note', True
             except (Error, OSError) as error:
-                refused = getattr(error, 'code', '') in ('AccessDenied', 'Forbidden')
-                word, remark = ('skip', 'these credentials may not: %s' % error) if refused else (
-                    'FAIL', error)
+                if getattr(error, 'code', '') in ('AccessDenied', 'Forbidden'):
+                    remark, allowed = 'these credentials may not: %s' % error, False
+                else:
+                    remark, word = error, 'FAIL'
             self.count[word] += 1
-            self.allowed[name] = False if refused else True if word in ('ok', 'note') else None
+            self.allowed[name] = allowed
             self._write(('%-4s  %-11s  %s' % (word, name, remark or '')).rstrip())
 
     def summary(self):
         """Tidy up; returns lines that say what the bucket needs, and what the credentials may."""
-        with contextlib.suppress(Error, Verdict):
+        with contextlib.suppress(Error, Skip):
             self.delete()
         self.bucket.close()
         region = self.bucket.endpoint.region
-        if region != self.region:
+        if region != self.bucket._config['region']:     # the server has corrected it
             self.settings.append('region ' + region)
         lines = ['%s* stays behind' % printable(self.key)] * bool(self.written)
         lines += ['this server needs no other settings'] if not self.settings else [
@@ -3794,20 +3734,22 @@ class SelfTest:
         return lines
 
     def signature(self):
-        for method, path, query, more, payload, expected in EXAMPLES:
-            headers = dict(more, host=EXAMPLE_HOST, **{PAYLOAD_HASH: sha256(payload)})
-            sign_headers(EXAMPLE_KEY, 'us-east-1', 's3', EXAMPLE_TIME, method, path,
-                         canonical_query(query), headers)
-            expect(headers['authorization'].endswith(expected), 'the signature of %s %s is wrong'
-                   % (method, path))
-        query = presign(EXAMPLE_KEY, 'us-east-1', 's3', EXAMPLE_TIME, 'GET', EXAMPLE_HOST,
-                        '/test.txt', 86400)
-        expect(query.endswith(EXAMPLE_PRESIGNED), 'the signature of a presigned URL is wrong')
-        return '%d examples that AWS publishes' % (len(EXAMPLES) + 1)
+        # Amazon S3 API Reference, "Signature Calculations for the Authorization Header" and "Using
+        # Query Parameters"
+        common = (Credentials('AKIAIOSFODNN7EXAMPLE', 'wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY'),
+                  'us-east-1', 's3', 1369353600, 'GET')         # 2013-05-24T00:00:00Z
+        host = 'examplebucket.s3.amazonaws.com'
+        headers = {'host': host, PAYLOAD_HASH: sha256(b'')}
+        sign_headers(*common, '/', 'max-keys=2&prefix=J', headers)
+        query = presign(*common, host, '/test.txt', 86400)
+        expect([headers['authorization'][-64:], query[-64:]] == [
+            '34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7',
+            'aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404'], 'it is wrong')
+        return '2 examples that AWS publishes'
 
     def TLS(self):
         if ssl is None:
-            raise Verdict('skip', 'this Python was built without ssl: http:// endpoints only')
+            raise Skip('this Python was built without ssl: http:// endpoints only')
         count = tls_context(os.environ.get('AWS_CA_BUNDLE')).cert_store_stats()['x509_ca']
         return '%s, %d CA certificates loaded' % (ssl.OPENSSL_VERSION, count)
 
@@ -3845,7 +3787,7 @@ class SelfTest:
             if getattr(error, 'code', '') in ('NoSuchLifecycleConfiguration',
                                               'ObjectLockConfigurationNotFoundError'):
                 return Document(b'<None/>')
-            raise Verdict('skip', 'this server does not tell')
+            raise Skip('this server does not tell')
 
     def list(self):
         expect(not list(self.bucket.list_objects(self.key)), 'the listing ignores its prefix')
@@ -3869,15 +3811,12 @@ class SelfTest:
         """An object and its volumes can be side by side, and a listing shows them."""
         self._put(volume_key('', 1))
         self.bucket.get_object(self.key, memoryview(bytearray(1)))
-        names = {entry.key for entry in self.bucket.list_objects(self.key)}
-        expect(names >= set(self.written), 'what was written is not in the listing: does '
-               '`endpoint` name the bucket, or some other path?')
+        self.bucket.require_listed(self.written)
 
     def acl(self):
         self._ask('GetObjectAcl', 'acl', 'AccessControlPolicy', self.key)
 
     def multipart(self):
-        """An upload of two parts and its check by ETag."""
         bucket, key = copy.copy(self.bucket), self.key + '-multipart'
         bucket.checksum = False
         bucket.part_size = bucket._config.get('part_size', MIN_PART_SIZE)
@@ -3915,10 +3854,9 @@ class SelfTest:
             if error.code != 'PreconditionFailed':
                 raise
             return 'an existing object is not overwritten'
-        raise Verdict('skip', 'this server ignores If-None-Match: these credentials can overwrite')
+        raise Skip('this server ignores If-None-Match: these credentials can overwrite')
 
     def payload(self):
-        """A part that is damaged on its way is refused."""
         key = self.key + '-damaged'
         try:
             Request(self.bucket, 'PutObject', 'PUT', key, (),
@@ -3928,12 +3866,11 @@ class SelfTest:
                 raise
             return 'damaged data are refused'
         self.written.append(key)
-        raise Verdict('skip', 'this server does not check the signed SHA-256: use https')
+        raise Skip('this server does not check the signed SHA-256: use https')
 
     def checksum(self):
         bucket = copy.copy(self.bucket)
-        bucket.checksum = True
-        kept = None
+        bucket.checksum, kept = True, None
         try:
             self._put('-checksum', bucket)
             kept = bucket.head_object(self.written[-1]).crc32
@@ -3943,7 +3880,7 @@ class SelfTest:
             if self.bucket.checksum:
                 self.settings.append('checksum none')
         if kept is None:
-            raise Verdict('skip', 'this server keeps no CRC32s')
+            raise Skip('this server keeps no CRC32s')
         expect(kept == zlib.crc32(self.data), 'the CRC32 that is kept is wrong')
         return 'this server keeps CRC32s: `checksum crc32` uses them'
 
@@ -3978,7 +3915,7 @@ class SelfTest:
 
     def delete(self):
         if not self.written:
-            raise Verdict('skip', 'nothing was written')
+            raise Skip('nothing was written')
         while self.written:
             self.bucket.delete_object(self.written[-1])
             self.written.pop()
@@ -3990,9 +3927,9 @@ class SelfTest:
             self._put('')
         self.bucket.put_object(self.key, self.data, overwrite=True)
         if self.allowed['delete'] is False:
-            raise Verdict('note', 'whoever has these credentials may not delete what is there, but '
-                                  'can replace it: see README, SET UP AMAZON')
-        return 'whoever has these credentials can replace what is there'
+            raise Finding('these credentials may not delete what is there, but can replace it: '
+                          'see README, SET UP AMAZON')
+        return 'these credentials can replace what is there'
 
 
 def main(argv):
@@ -4008,7 +3945,7 @@ def main(argv):
     load_network()
     test = SelfTest()
     print('s3.py %s, Python %s' % (__version__, sys.version.split()[0]))
-    test.run(test.LOCAL)
+    test.run(('signature', 'TLS', 'hashes'))
     status = 0
     try:
         test.open(load_config(argv[1] if argv else None,
@@ -4021,10 +3958,9 @@ def main(argv):
                                    printable(test.bucket.endpoint.authority)))
         test.run(test.CHECKS)
         print('\n'.join(test.summary()))
-    print('%d passed, %d failed, %d skipped' % (test.count['ok'], test.count['FAIL'],
-                                                test.count['skip'])
-          + (', %d noted' % test.count['note'] if test.count['note'] else ''))
-    return 1 if test.count['FAIL'] else status
+    count = test.count
+    print('%d passed, %d failed, %d skipped' % (count['ok'], count['FAIL'], count['skip']))
+    return 1 if count['FAIL'] else status
 
 
 if __name__ == '__main__':

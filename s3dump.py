@@ -1118,36 +1118,25 @@ def init(bucket, args):
         elif error.status != 403:   # some credentials may write, but not ask
             raise
     key, text = '%s:s3dump-init-%s' % (args.host, s3.random_name()), b'a test that can be deleted'
-    failure = None
-    view = memoryview(bytearray(len(text)))
+    view, failures = memoryview(bytearray(len(text))), []
     bucket.put_object(key, text, unique=True, storage_class='STANDARD')
     try:
         bucket.get_object(key, view)
         if view != text:
             raise s3.IntegrityError('the data read back differ from those written')
-        if not is_listed(bucket, key):
-            raise s3.ConfigError('what was written is not in the listing of the bucket: does '
-                                 '`endpoint` name the bucket, or some other path?')
+        bucket.require_listed([key])
     except s3.Error as error:
-        failure = error
+        failures.append(error)
     try:
         bucket.delete_object(key)
     except s3.Error as error:
         say('left behind: %s' % key)
-        failure = failure or error
-    if failure:
-        raise failure
+        failures.append(error)
+    if failures:
+        raise failures[0]
     if not args.quiet:
         say('the bucket %s %s: it can be written, read and deleted from' % (
             bucket.endpoint.bucket, 'was created' if created else 'is there'))
-
-
-def is_listed(bucket, key):
-    """Whether a listing shows the object; True if these credentials may not list."""
-    try:
-        return key in [entry.key for entry in bucket.list_objects(key)]
-    except (s3.ResponseError, s3.BadAnswer) as error:
-        return getattr(error, 'status', 0) == 403
 
 
 # ----------------------------------------------------------------- Listing and rotation

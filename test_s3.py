@@ -4633,19 +4633,19 @@ class SignatureTests(unittest.TestCase):
     """s3.py against the examples that AWS publishes, which the server is held to as well."""
 
     def test_published_examples_get_their_signatures(self):
-        credentials = s3.EXAMPLE_KEY
+        now, credentials = 1369353600, s3.Credentials(*VECTOR_CREDENTIALS)
         for name, method, target, headers, payload_hash, presigned, expected in VECTORS:
             with self.subTest(name):
                 path, _, query = target.partition('?')
                 query = dict(pair.partition('=')[::2] for pair in query.split('&') if pair)
                 if presigned:
-                    text = s3.presign(credentials, 'us-east-1', 's3', s3.EXAMPLE_TIME, method,
+                    text = s3.presign(credentials, 'us-east-1', 's3', now, method,
                                       dict(headers)['host'], path, 86400)
                     self.assertTrue(text.endswith('&X-Amz-Signature=' + expected))
                     continue
                 signed = {name: value for name, value in headers if name != 'x-amz-date'}
                 signed['x-amz-content-sha256'] = payload_hash
-                s3.sign_headers(credentials, 'us-east-1', 's3', s3.EXAMPLE_TIME, method, path,
+                s3.sign_headers(credentials, 'us-east-1', 's3', now, method, path,
                                 s3.canonical_query(query), signed)
                 self.assertTrue(signed['authorization'].endswith('Signature=' + expected))
 
@@ -5793,12 +5793,13 @@ class CredentialTests(ClientTestCase):
             self.of(environ)
 
     def test_a_process_is_held_in_check(self):
-        environ = self.profile('[default]\ncredential_process = sh -c "cat %s; sleep 60 &"\n'
-                               % self.file('answer', self.answer('process')))
+        sleep = 'sleep 60 2>/dev/null'      # else `make test` would wait for the end of these
+        environ = self.profile('[default]\ncredential_process = sh -c "cat %s; %s &"\n'
+                               % (self.file('answer', self.answer('process')), sleep))
         self.assertEqual(self.used(self.of(environ)), 'PROCESS')    # whose child holds the pipe
         for command, error, message in (
                 ('cat /dev/zero', s3.NetworkError, 'or writes more than credentials'),
-                ('sh -c "sleep 60 | sleep 60"', s3.NetworkError, 'does not end within 0 s'),
+                ('sh -c "%s | %s"' % (sleep, sleep), s3.NetworkError, 'does not end within 0 s'),
                 ('', s3.ConfigError, 'cannot be run')):
             with unittest.mock.patch.object(s3, 'PROCESS_TIMEOUT', 0.2):
                 with self.assertRaisesRegex(error, message):
@@ -8495,10 +8496,10 @@ class SelfTestTests(ClientTestCase):
         self.assertRegex(text, 'skip  list .*these credentials may not')
         self.assertRegex(text, 'skip  get .*these credentials may not')
         self.assertRegex(text, 'skip  delete .*these credentials may not')
-        self.assertRegex(text, 'note  overwrite .*may not delete what is there, but can replace it')
+        self.assertRegex(text, 'note  overwrite .*may not delete .*, but can replace it')
         self.assertRegex(text, '\nthese credentials may write, overwrite, abort\n'
                          'they may not list, read, delete\n'
-                         '[0-9]+ passed, 0 failed, [0-9]+ skipped, 1 noted\n')
+                         '[0-9]+ passed, 0 failed, [0-9]+ skipped\n')
         server.users[server.access_key].conditional = True
         lines, summary = self.lines(server)
         self.assertRegex(lines[-1], 'skip  overwrite .*these credentials may not: ')

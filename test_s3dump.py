@@ -5762,7 +5762,7 @@ class SourceTests(unittest.TestCase):
         text = pydoc.plain(pydoc.render_doc(s3))
         for name in ('class Bucket', 'upload(self, ', 'load_config(', 'class IntegrityError'):
             self.assertIn(name, text)
-        for name in ('class Request', 'class Workers', 'PROXY', 'canonical_request', 'SelfTest'):
+        for name in ('class Request', 'class Workers', 'PROXY', 'canonical_query', 'SelfTest'):
             self.assertNotIn(name, text)
         errors = {name for name, thing in vars(s3).items() if isinstance(thing, type)
                   and issubclass(thing, s3.Error)}
