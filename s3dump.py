@@ -1851,7 +1851,7 @@ OPTIONS = (
            parse_time, 90 * 86400),
     option('check', '--expect', 'FILE', 'what must be there: HOST FS LEVEL [MAX-AGE]',
            read_expected, {}),
-    option('check', '--metrics', help="for Prometheus, by node_exporter's textfile collector"),
+    option('check', '--metrics', help="for node_exporter's textfile collector"),
     option('check', '--nagios', help='as a plugin of Nagios or Icinga'),
     option('check clean', '--min-ratio', 'R', 'too small: below R times the usual (0.5 at level 0)',
            parse_ratio),
