@@ -965,7 +965,7 @@ def thaw(bucket, args, dumps):
                 bucket.restore_object(key, args.thaw if head.storage_class != 'INTELLIGENT_TIERING'
                                       else None, tier.capitalize())
         text = '%s was asked for (%s): %d of its %s cannot be read yet; that takes up to %s' % (
-            ' with '.join(map(str, dumps)), tier, len(archived), counted(len(keys), 'object'),
+            ' with '.join(str(one) for one in dumps if {*one.keys} & {*dict(archived)}), tier, len(archived), counted(len(keys), 'object'),
             THAW_TIMES.get('%s %s' % (head.storage_class, tier), THAW_TIMES[tier]))
         if not args.wait:
             raise s3.ArchivedError(text + '; repeat the command then')
@@ -1337,7 +1337,14 @@ def clean(bucket, args):
             'there is no dump of %shost %s: ' % (s3.printable(args.fs) + ' of ' if args.fs else '',
                                                 s3.printable(args.host)))))
     else:
-        failed |= not all([remove(args, *one) for one in going])
+        stuck = {}                  # what could not be deleted needs its dumps of lower levels
+        for one, each in itertools.zip_longest(doomed, going):
+            place, level = (one.labels[:2], int(one.labels.level)) if one else (None, 0)
+            if level < stuck.get(place, level):
+                say('%s stays with what builds upon it' % one)
+            elif not remove(args, *each):
+                stuck.setdefault(place, level)
+        failed |= bool(stuck)
     point_out_versions(bucket, args)
     if failed:
         raise s3.Error('not everything was done: see above')
@@ -1509,19 +1516,22 @@ def assess(args, dumps, now):
             one.stored for one in dated if int(one.labels.level) < int(newest.labels.level)])
         retired = labels not in args.expect and now - newest.stored > max(
             args.retired, limit or 0)
-        yield Verdict(labels, newest, members[1:11], limit, due, None if retired else 0, '')
+        yield Verdict(labels, newest, members[1:11], limit, due, None if retired else 0,
+                      'retired' if retired else '')
 
 
 def usual_limit(dumps):
     """Return how old, in seconds, the first and newest of *dumps* may be by their own rhythm.
 
-    That is twice the median of the newest three intervals, for rotation thins out what is older.
+    That is twice the median of the newest three intervals, for rotation thins out what is older,
+    or the sum of two, where short and long ones take turns.  What was dumped within a day, by hand
+    perhaps, has no rhythm: None.
     Unless most days have several, one of a day counts, and only if it has the hour of most: others
     were dumped by hand.  What rests at weekends may do so at a long one.
     """
     times, rest = [one.stored for one in dumps], 0
     a_day = sorted(collections.Counter(each // 86400 for each in times[:10]).values())
-    if a_day[(len(a_day) - 1) // 2] == 1:
+    if a_day[len(a_day) // 2] == 1:
         hour, count = collections.Counter((each // 3600 + shift) % 24 for each in times
                                           for shift in (-1, 0, 1)).most_common(1)[0]
         days = {each // 86400: each for each in reversed(times) if 2 * count <= len(times)
@@ -1530,8 +1540,11 @@ def usual_limit(dumps):
         weekdays = {real_date(one.labels.date).weekday() for one in dumps[:10]}
         if len(days) > 5 and any(map(weekdays.isdisjoint, ({4, 5}, {5, 6}))):
             rest = 3 * 86400
-    gaps = sorted(later - earlier for later, earlier in zip(times[:3], times[1:])) or [0]
-    limit = max(SHORTEST_LIMIT, 2 * gaps[len(gaps) // 2])
+    gaps = [later - earlier for later, earlier in zip(times[:4], times[1:])]
+    if not gaps or dumps[0].stored - dumps[-1].stored < 86400:
+        return None
+    limit = max(SHORTEST_LIMIT, 2 * sorted(gaps[:3])[len(gaps[:3]) // 2],
+                min(map(sum, zip(gaps, gaps[1:]))) if len(gaps) > 3 else 0)
     return limit + rest if limit < 4 * 86400 else limit
 
 
@@ -1565,6 +1578,9 @@ def fault(bucket, args, verdict):
             'has %s, less than %g times %s, the median of the %s before it' % (
                 human(newest.size), ratio, human(median(earlier)),
                 counted(len(earlier), 'dump')))),
+        # where the stamp agrees it is the server's clock that is wrong
+        (1, newest.misdated() and (newest.labels.stamp or '')[:8] != newest.labels.date.replace(
+            '-', '') and 'is dated later than the day when it was stored'),
         (1, args.locked and newest.lock < now + args.locked and (
             'is locked until %s only' % utc(newest.lock) if newest.lock else
             'is not locked, or these credentials may not see its lock')))
@@ -1623,7 +1639,7 @@ def print_verdicts(bucket, args, verdicts, begun, alone):
 
 def metrics(args, verdicts):
     """Return text for Prometheus: numbers about each group."""
-    lines = collections.defaultdict(list)
+    lines = collections.defaultdict(dict)
     for each in verdicts:
         newest = each.newest
         numbers = [('ok', int(not each.severity)), ('due_timestamp_seconds', each.due)]
@@ -1636,9 +1652,9 @@ def metrics(args, verdicts):
             '\\', r'\\').replace('"', r'\"') for label in each.labels)
         for name, number in numbers:
             if number is not None:
-                lines[name].append('s3dump_%s{%s} %s' % (
-                    name, labels, str(number).replace('inf', '+Inf')))
-    return '\n'.join('# TYPE s3dump_%s gauge\n%s' % (name, '\n'.join(samples))
+                lines[name][labels] = 's3dump_%s{%s} %s' % (
+                    name, labels, str(number).replace('inf', '+Inf'))
+    return '\n'.join('# TYPE s3dump_%s gauge\n%s' % (name, '\n'.join(samples.values()))
                      for name, samples in lines.items())
 
 
@@ -1650,7 +1666,7 @@ def read_expected(path):
     try:
         with open(path, 'rb') as file:
             for number, line in enumerate(file, 1):
-                words = shlex.split(line.decode(), comments=True)
+                words = shlex.split(line.decode('utf-8-sig'), comments=True)
                 if len(words) not in (0, 3, 4):
                     raise ValueError(counted(len(words), 'word'))
                 if words:
