@@ -965,7 +965,7 @@ def thaw(bucket, args, dumps):
                 bucket.restore_object(key, args.thaw if head.storage_class != 'INTELLIGENT_TIERING'
                                       else None, tier.capitalize())
         text = '%s was asked for (%s): %d of its %s cannot be read yet; that takes up to %s' % (
-            ' with '.join(str(one) for one in dumps if {*one.keys} & {*dict(archived)}), tier, len(archived), counted(len(keys), 'object'),
+            ' with '.join(map(str, dumps)), tier, len(archived), counted(len(keys), 'object'),
             THAW_TIMES.get('%s %s' % (head.storage_class, tier), THAW_TIMES[tier]))
         if not args.wait:
             raise s3.ArchivedError(text + '; repeat the command then')
