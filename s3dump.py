@@ -1037,32 +1037,30 @@ def putacl(bucket, args):
         bucket.put_object_acl(key, acl)
 
 
-def carry_out(args, going, question='', deed='delete', done='deleted'):
-    """Do what is *going*, or with -n say so; raises Error if the answer to *question* is no.
-
-    going: [(what, a function, all that it is called with, in turn)]; deed, done: what that does.
-    Return whether all went well; print a line for each.
-    """
-    names, well = [what for what, _, _ in going], True
+def agreed(args, names, question, deed='delete', done='deleted'):
+    """Whether to go on with *names*: no with -n, which says what would be done; raises Error if the
+    answer to *question* is no.  deed, done: what this means."""
     if args.dry_run:
         for what in names:
             print_out('would %s %s' % (deed, what))
-        return True
-    if not confirmed(args, '\n'.join(names + [question])):
+    elif not confirmed(args, '\n'.join(names + [question])):
         raise s3.Error('nothing was ' + done)
-    for what, function, parts in going:
-        try:
-            for part in parts:
-                function(part)
-        except s3.Error as error:
-            if isinstance(error, s3.NetworkError) or getattr(error, 'status', 0) >= 500:
-                raise               # the others would fail as well, each after its patience
-            say('cannot %s %s: %s' % (deed, what, error))
-            well = False
-        else:
-            if not args.quiet:
-                say('%s %s' % (done, what))
-    return well
+    return not args.dry_run
+
+
+def remove(args, what, delete, parts, deed='delete', done='deleted'):
+    """Delete *what*, part by part; returns False, after a line, if that fails."""
+    try:
+        for part in parts:
+            delete(part)
+    except s3.Error as error:
+        if isinstance(error, s3.NetworkError) or getattr(error, 'status', 0) >= 500:
+            raise                   # the others would fail as well, each after its patience
+        say('cannot %s %s: %s' % (deed, what, error))
+        return False
+    if not args.quiet:
+        say('%s %s' % (done, what))
+    return True
 
 
 def unlocked(bucket, dumps, quiet=False):
@@ -1093,7 +1091,8 @@ def delete(bucket, args):
     if not unlocked(bucket, [found]):
         raise s3.Error('nothing was deleted')
     what = '%s, %s' % (found, human(found.size))
-    if not carry_out(args, [(what, bucket.delete_listed, found.entries)], 'Delete it?'):
+    if agreed(args, [what], 'Delete it?') and not remove(
+            args, what, bucket.delete_listed, found.entries):
         return 1
     point_out_versions(bucket, args)
 
@@ -1323,13 +1322,21 @@ def clean(bucket, args):
     going = [('%s, %s' % (one, human(one.size)), bucket.delete_listed, one.entries)
              for one in doomed]
     going += unfinished_things(bucket, args, prefix, orphans)
-    count, (size, dollars) = counted(len(doomed), 'dump'), totals(doomed)
+    names, count = [what for what, _, _ in going], counted(len(doomed), 'dump')
+    size, dollars = totals(doomed)
     if args.dry_run:
-        carry_out(args, going[len(doomed):])
+        agreed(args, names[len(doomed):], '')
         print_out('%s would go, which saves %s ($%.2f/month)' % (count, human(size), dollars))
-    elif going:
-        failed |= not carry_out(args, going, 'Delete %s?' % (
-            '%s, %s' % (count, human(size)) if doomed else 'these'))
+    elif going and agreed(args, names, 'Delete %s?' % (
+            '%s, %s' % (count, human(size)) if doomed else 'these')):
+        stuck = {}                  # what could not be deleted needs its dumps of lower levels
+        for one, each in itertools.zip_longest(doomed, going):
+            place, level = (one.labels[:2], int(one.labels.level)) if one else (None, 0)
+            if level < stuck.get(place, level):
+                say('%s stays with what builds upon it' % one)
+            elif not remove(args, *each):
+                stuck.setdefault(place, level)
+        failed |= bool(stuck)
     elif not (failed or args.quiet):
         say('%snothing to delete' % ('' if dumps or args.all else (
             'there is no dump of %shost %s: ' % (s3.printable(args.fs) + ' of ' if args.fs else '',
@@ -1340,7 +1347,7 @@ def clean(bucket, args):
 
 
 def unfinished_things(bucket, args, prefix, orphans):
-    """Yield what carry_out() needs for each old unfinished upload, and what a crash left."""
+    """Yield what remove() needs for each old unfinished upload, and what a crash left."""
     before = bucket.now() - UNFINISHED_AGE
     old = [one for one in orphans if one.youngest < before]
     for one in unlocked(bucket, old, args.quiet):
@@ -1504,19 +1511,22 @@ def assess(args, dumps, now):
             one.stored for one in dated if int(one.labels.level) < int(newest.labels.level)])
         retired = labels not in args.expect and now - newest.stored > max(
             args.retired, limit or 0)
-        yield Verdict(labels, newest, members[1:11], limit, due, None if retired else 0, '')
+        yield Verdict(labels, newest, members[1:11], limit, due, None if retired else 0,
+                      'retired' if retired else '')
 
 
 def usual_limit(dumps):
     """Return how old, in seconds, the first and newest of *dumps* may be by their own rhythm.
 
-    That is twice the median of the newest three intervals, for rotation thins out what is older.
+    That is twice the median of the newest three intervals, for rotation thins out what is older,
+    or the sum of two, where short and long ones take turns.  What was dumped within a day, by hand
+    perhaps, has no rhythm: None.
     Unless most days have several, one of a day counts, and only if it has the hour of most: others
     were dumped by hand.  What rests at weekends may do so at a long one.
     """
     times, rest = [one.stored for one in dumps], 0
     a_day = sorted(collections.Counter(each // 86400 for each in times[:10]).values())
-    if a_day[(len(a_day) - 1) // 2] == 1:
+    if a_day[len(a_day) // 2] == 1:
         hour, count = collections.Counter((each // 3600 + shift) % 24 for each in times
                                           for shift in (-1, 0, 1)).most_common(1)[0]
         days = {each // 86400: each for each in reversed(times) if 2 * count <= len(times)
@@ -1525,8 +1535,11 @@ def usual_limit(dumps):
         weekdays = {real_date(one.labels.date).weekday() for one in dumps[:10]}
         if len(days) > 5 and any(map(weekdays.isdisjoint, ({4, 5}, {5, 6}))):
             rest = 3 * 86400
-    gaps = sorted(later - earlier for later, earlier in zip(times[:3], times[1:])) or [0]
-    limit = max(SHORTEST_LIMIT, 2 * gaps[len(gaps) // 2])
+    gaps = [later - earlier for later, earlier in zip(times[:4], times[1:])]
+    if not gaps or dumps[0].stored - dumps[-1].stored < 86400:
+        return None
+    limit = max(SHORTEST_LIMIT, 2 * sorted(gaps[:3])[len(gaps[:3]) // 2],
+                min(map(sum, zip(gaps, gaps[1:]))) if len(gaps) > 3 else 0)
     return limit + rest if limit < 4 * 86400 else limit
 
 
@@ -1560,6 +1573,9 @@ def fault(bucket, args, verdict):
             'has %s, less than %g times %s, the median of the %s before it' % (
                 human(newest.size), ratio, human(median(earlier)),
                 counted(len(earlier), 'dump')))),
+        # where the stamp agrees it is the server's clock that is wrong
+        (1, newest.misdated() and (newest.labels.stamp or '')[:8] != newest.labels.date.replace(
+            '-', '') and 'is dated later than the day when it was stored'),
         (1, args.locked and newest.lock < now + args.locked and (
             'is locked until %s only' % utc(newest.lock) if newest.lock else
             'is not locked, or these credentials may not see its lock')))
@@ -1618,7 +1634,7 @@ def print_verdicts(bucket, args, verdicts, begun, alone):
 
 def metrics(args, verdicts):
     """Return text for Prometheus: numbers about each group."""
-    lines = collections.defaultdict(list)
+    lines = collections.defaultdict(dict)
     for each in verdicts:
         newest = each.newest
         numbers = [('ok', int(not each.severity)), ('due_timestamp_seconds', each.due)]
@@ -1631,9 +1647,9 @@ def metrics(args, verdicts):
             '\\', r'\\').replace('"', r'\"') for label in each.labels)
         for name, number in numbers:
             if number is not None:
-                lines[name].append('s3dump_%s{%s} %s' % (
-                    name, labels, str(number).replace('inf', '+Inf')))
-    return '\n'.join('# TYPE s3dump_%s gauge\n%s' % (name, '\n'.join(samples))
+                lines[name][labels] = 's3dump_%s{%s} %s' % (
+                    name, labels, str(number).replace('inf', '+Inf'))
+    return '\n'.join('# TYPE s3dump_%s gauge\n%s' % (name, '\n'.join(samples.values()))
                      for name, samples in lines.items())
 
 
@@ -1645,7 +1661,7 @@ def read_expected(path):
     try:
         with open(path, 'rb') as file:
             for number, line in enumerate(file, 1):
-                words = shlex.split(line.decode(), comments=True)
+                words = shlex.split(line.decode('utf-8-sig'), comments=True)
                 if len(words) not in (0, 3, 4):
                     raise ValueError(counted(len(words), 'word'))
                 if words:
@@ -1702,9 +1718,10 @@ def undelete(bucket, args):
             failed = True
         elif markers:
             going.append(('%s, %s' % (one, human(one.size)), bucket.delete_object, markers))
-    if going:
-        failed |= not carry_out(args, going, 'Bring back these?', 'bring back', 'brought back')
-    elif not (failed or args.quiet):
+    words = 'bring back', 'brought back'
+    if going and agreed(args, [what for what, _, _ in going], 'Bring back these?', *words):
+        failed |= not all([remove(args, *each, *words) for each in going])
+    elif not (going or failed or args.quiet):
         say('there is nothing to bring back')
     if failed:
         raise s3.Error('not everything can be brought back: see above')
@@ -1834,11 +1851,12 @@ OPTIONS = (
       for rule, _ in RULES),
     option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h)', parse_time),
     option('check', '--locked', 'TIME', 'how long the newest dump must be locked', parse_time),
-    option('check', '--retired', 'TIME', 'silent for longer, it only counts (90d)', parse_time,
-           90 * 86400),
-    option('check', '--expect', 'FILE', 'lines of HOST FS LEVEL [MAX-AGE]', read_expected, {}),
-    option('check', '--metrics', help='for the textfile collector of Prometheus'),
-    option('check', '--nagios', help='as a plugin of Nagios'),
+    option('check', '--retired', 'TIME', 'after how long a silent group is only counted (90d)',
+           parse_time, 90 * 86400),
+    option('check', '--expect', 'FILE', 'what must be there: HOST FS LEVEL [MAX-AGE]',
+           read_expected, {}),
+    option('check', '--metrics', help="for node_exporter's textfile collector"),
+    option('check', '--nagios', help='as a plugin of Nagios or Icinga'),
     option('check clean', '--min-ratio', 'R', 'too small: below R times the usual (0.5 at level 0)',
            parse_ratio),
     option('url', '--expires', 'TIME', 'how long the URLs work: 30m, 12h, 7d (1h)', s3.parse_week,

@@ -2154,6 +2154,21 @@ class CleanTests(ProgramTestCase):
         self.assertRegex(result.err, '(?m)^s3dump: cannot delete %s, 100: .*Denied' % keys[1])
         self.assertEqual(len(re.findall('(?m)^s3dump: deleted', result.err)), 2)
 
+    def test_what_a_dump_needs_that_could_not_be_deleted_stays(self):
+        base, top, other = (self.place(date='2020-01-0%d' % number, level=level)
+                            for number, level in ((1, '0'), (2, '1'), (3, '0')))
+        self.place('/var', date='2020-01-01')
+        kept = [self.place(date='2020-01-09', level='1'), self.place(date='2020-01-08'),
+                self.place('/var', date='2020-01-08')]
+        self.server.fault('DeleteObject', 'status', status=403, code='AccessDenied', times=None,
+                          where=lambda exchange: exchange.key == top)
+        result = self.clean('1', status=1)
+        self.assertEqual(self.keys(), sorted([base, top, other] + kept))
+        self.assertIn('s3dump: %s stays with what builds upon it' % base, result.err)
+        self.server.clear_faults()
+        self.clean('1')
+        self.assertEqual(self.keys(), sorted(kept))
+
     @unittest.skipIf(ssl is None, 'this Python has no ssl')
     def test_a_network_that_fails_ends_it(self):
         path = self.write_file(CERTIFICATE, 'server.pem')
@@ -2700,7 +2715,9 @@ class CheckAllTests(ProgramTestCase):
         self.series(ages=range(72, 300, 24))
         self.place_upload('id', 'mail:/home:0:2020-01-10', 60)
         self.place_upload('other', 'mail:/home:1:2020-01-10', 60)
-        self.assertRegex(self.check(1, '-a')[0], 'begun [0-9TZ:-]+$')
+        self.place_upload('old', 'mail:/home:0:2020-01-10', 3 * DAY)
+        self.assertRegex(self.check(1, '-a')[0], '^[^;]*;[^;]*; an upload is '
+                         'under way or was broken off, begun [0-9TZ:-]+$')
 
     def test_one_form_at_a_time(self):
         for one, other in itertools.combinations(('--json', '--metrics', '--nagios'), 2):
@@ -2744,6 +2761,7 @@ class CheckAllTests(ProgramTestCase):
         vars(self.server.objects[key]).update(legal_hold='ON')
         lines = self.check(0, '-a', '--metrics', '--locked', '0s', '--expect',
                            self.expect('mail pg 0'))
+        self.assertEqual(sum(line.endswith('"} +Inf') for line in lines), 1)
         said = {}
         for name, samples in itertools.groupby(
                 lines, lambda line: re.search(r's3dump_(\w+)', line).group(1)):
@@ -2796,6 +2814,10 @@ class RhythmTests(unittest.TestCase):
         ('an hour', range(7, 50), 26),
         ('six hours', range(7, 200, 6), 26),
         ('twelve hours', range(7, 300, 12), 26),
+        ('twice a week', [7, 55, 175, 223, 343, 391, 511], 168),
+        ('Saturdays and Sundays', [7, 31, 175, 199, 343, 367, 511], 168),
+        ('six hours, one of them missed', [7, 19, *range(25, 200, 6)], 26),
+        ('by hand, on one day', [7, 8, 9], None),
         ('a missed night', [7, 55, 79, 103, 127], 48),
         ('three missed nights', [7, 55, 103, 151, 175, 199], 96),
         ('a long outage', [7, 991, 1015], 1968),
