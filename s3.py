@@ -157,9 +157,8 @@ class ResponseError(Error):
     status: of HTTP; code, message, request_id: from S3's error document, or ''; region,
     location: where the server sends us, or ''; retry_after: seconds that it asks us to wait;
     date: its clock, in seconds since the epoch, or None; from_s3: whether there was an error
-    document; bare_403: whether there was no reason at all, as in the answer to a HEAD.
-
-    Source: Amazon S3 API Reference, "Error responses".
+    document; bare_403: whether there was no reason at all, as in the answer to a HEAD.  Source:
+    Amazon S3 API Reference, "Error responses".
     """
 
     def __init__(self, label, status, code, message, request_id='', region='', location='',
@@ -709,10 +708,8 @@ def credential_scope(now, region, service):
 
 def signature(secret_access_key, timestamp, scope, method, target, query, headers, payload_hash):
     """HMAC(HMAC(HMAC(HMAC(HMAC("AWS4" + secret, day), region), service), "aws4_request"), text),
-    where text has the SHA-256 of the canonical request.
-
-    target: path, encoded; query: canonical; headers: a dict with lower-case names.
-    """
+    where text has the SHA-256 of the canonical request.  target: path, encoded; query: canonical;
+    headers: a dict with lower-case names."""
     lines = ['%s:%s' % (name, ' '.join(headers[name].split())) for name in sorted(headers)]
     canonical_request = '\n'.join(
         [method, target, query] + lines + ['', ';'.join(sorted(headers)), payload_hash])
@@ -1189,10 +1186,8 @@ Answer = collections.namedtuple('Answer', 'status headers body')
 
 def seek_range(response, first, count):
     """Leave *response* at byte *first* of the object, with *count* more to come; returns the size
-    of the object, or None where the server doesn't tell it.
-
-    Some servers answer a ranged GET with 200, and with the range or the whole object.
-    """
+    of the object, or None where the server doesn't tell it: some answer a ranged GET with 200, and
+    with the range or the whole object."""
     said, length = response.headers.get('content-range') or '', response.length
     if response.status == 206 or said.startswith('bytes '):
         asked = 'bytes %d-%d' % (first, first + count - 1)
@@ -2248,11 +2243,8 @@ Origin = collections.namedtuple('Origin', 'scheme host port authority')       # 
 
 def ask_service(given, where, url, method='GET', headers=(), body=b'', local=0,
                 attempts=3, signer=None):
-    """Send a request until it gets a sensible Answer; returns that, or raises NetworkError.
-
-    local: within how many seconds a service that is behind no proxy answers, or 0; signer: None,
-    or the Credentials that sign, for STS.
-    """
+    """Send a request until it gets a sensible Answer; returns that, or raises NetworkError.  local:
+    in how many seconds a service behind no proxy answers, or 0; signer: Credentials, for STS."""
     bucket = given.bucket
     authority, _, path = url.partition('//')[2].partition('/')
     origin = Origin(*split_url(where, url.partition('?')[0])[:3], authority)
@@ -2285,17 +2277,15 @@ def ask_service(given, where, url, method='GET', headers=(), body=b'', local=0,
 
 
 class Provider:
-    """Finds credentials when they are first needed, and newer ones before they expire.
-
-    worked: whether the server has accepted any.  All threads of a Bucket read without the lock.
-    """
+    """Finds credentials when they are first needed, and newer ones before they expire; all threads
+    of a Bucket read without the lock."""
     EARLY = 900                     # seconds before the end, as AWS's own SDKs
     AGAIN = 60                      # seconds after which a source is asked again
     SOON = 5                        # the same if the credentials have expired
     MARGIN = 5                      # seconds that a request may be under way
 
     def __init__(self, config, environ):
-        self.worked = False
+        self.worked = False         # whether the server has accepted any
         self._given = Given(config, environ, None, False, (profile_name(config, environ),))
         self._sources = SOURCES     # then the one that found the current ones
         if config.get('profile'):   # it goes before the environment
@@ -3415,12 +3405,9 @@ def crc32_combine(one, other, size):
 
 @functools.lru_cache(maxsize=256)   # nearly all parts have one size
 def crc32_shift(size):
-    """Return the CRC32 by which to multiply that of what *size* bytes are appended to: x^(8 size).
-
-    In the CRC32 of RFC 1952, section 8, the most significant bit is the coefficient of x^0.
-    """
+    """Return x^(8 size), by which to multiply the CRC32 of data that *size* bytes are added to."""
     if not size:
-        return 1 << 31
+        return 1 << 31              # RFC 1952, 8: the most significant bit is that of x^0
     half = crc32_shift(size // 2)
     product = crc32_multiply(half, half)
     return crc32_multiply(product, 1 << 23) if size % 2 else product

@@ -847,16 +847,6 @@ class Status:
         return seconds
 
 
-def confirmed(args, question):
-    """Ask *question* if somebody is there to answer; returns whether to go on."""
-    if args.yes or not os.isatty(0):
-        return True
-    args.status.close()
-    answer = read_in() if tell('%s [y/N] ' % question) else b''
-    args.status.resume()
-    return answer.strip().lower() in (b'y', b'yes')
-
-
 # -------------------------------------------------------------------------- Commands
 
 def dump(bucket, args):
@@ -1038,13 +1028,17 @@ def putacl(bucket, args):
 
 
 def agreed(args, names, question, deed='delete', done='deleted'):
-    """Whether to go on with *names*: no with -n, which says what would be done; raises Error if the
-    answer to *question* is no.  deed, done: what this means."""
+    """Whether to go on with *names*: no with -n, which says what would be done; raises Error unless
+    whoever can answer *question* agrees.  deed, done: what this means."""
     if args.dry_run:
         for what in names:
             print_out('would %s %s' % (deed, what))
-    elif not confirmed(args, '\n'.join(names + [question])):
-        raise s3.Error('nothing was ' + done)
+    elif not args.yes and os.isatty(0):
+        args.status.close()
+        answer = read_in() if tell('\n'.join(names + [question + ' [y/N] '])) else b''
+        args.status.resume()
+        if answer.strip().lower() not in (b'y', b'yes'):
+            raise s3.Error('nothing was ' + done)
     return not args.dry_run
 
 
