@@ -2868,6 +2868,8 @@ class Bucket:
 
     def head_objects(self, keys):
         """Return what exists() does for each of the *keys*, which are asked for side by side."""
+        if len(keys) < 2:           # a thread would make a connection of its own
+            return [self.exists(key) for key in keys]
         workers = Workers(self)
         try:
             return workers.map(self.exists, keys)
