@@ -7853,6 +7853,21 @@ class DownloadTests(ClientTestCase):
             b''.join(b'%d' % number * 500 for number in range(12)), 'etag'))
         self.assertEqual((bucket.tally.retries, server.connections), (0, 4))
 
+    def test_the_ranges_of_an_object_are_alike(self):
+        for size, checksum, ranges in (
+                (2500, 'none', ['0-833', '834-1667', '1668-2499']), (1000, 'none', ['0-999']),
+                (2500, 'crc32', ['0-833', '834-1667', '1668-2499'])):
+            server = self.server()
+            bucket = self.bucket(server, part_size=1000, checksum=checksum)
+            if checksum == 'none':
+                server.put('key', pattern(size))
+            else:
+                self.bucket(server, checksum='crc32').put_object('key', pattern(size))
+            self.assertEqual(self.restored(bucket, 'key')[0], pattern(size))
+            self.assertEqual(sorted(each.headers['range'] for each in server.log
+                                    if each.operation == 'GetObject'),
+                             sorted('bytes=' + each for each in ranges))
+
     def test_a_buffer_that_is_changed_before_it_is_sent_is_noticed(self):
         # the CRC32 is taken once, when the part has been read
         server = self.server()
