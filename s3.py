@@ -50,8 +50,6 @@ import contextlib
 import copy
 import errno
 import functools
-import hashlib
-import hmac
 import io
 import itertools
 import mmap
@@ -75,15 +73,16 @@ __all__ = ['Bucket', 'load_config', 'volume_key', 'Head', 'Key', 'ListEntry', 'N
 def load_network():
     """Import the modules that talk to a server, for an Endpoint: they take longer than all the
     rest, and `--help` or a mistyped option needn't wait for them."""
-    global calendar, email, http, no_ssl, random, socket, ssl
+    global calendar, email, hashlib, hmac, http, no_ssl, socket, ssl
     try:
         import ssl                  # before http.client, which would go without it, too
     except ImportError as error:    # a Python built without it can still talk http
         ssl, no_ssl = None, printable(str(error), 100)
     import calendar
     import email.utils
+    import hashlib
+    import hmac
     import http.client
-    import random
     import socket
 
 
@@ -1838,6 +1837,7 @@ class Retries:
         self._failures += 1
         bound = min(max(20, min(self.lasted / 60, 300)),
                     (1 if too_fast(error) else 0.1) * 2 ** min(self._failures - 1, 12))
+        import random               # here, since most transfers have no retries
         pause = max(random.uniform(0, bound), getattr(error, 'retry_after', 0))
         return min(pause, left)
 
@@ -2273,7 +2273,7 @@ def ask_service(given, where, url, method='GET', headers=(), body=b'', local=0,
             if not attempts or most_tries(error) == 1 or time.monotonic() > end:
                 raise network_error(where, origin, connection.proxy, error, 1, bucket.now(),
                                     bucket.ca_bundle)
-        bucket.wait(bucket.connection(), random.uniform(0, 3))
+        bucket.wait(bucket.connection(), 3 * os.urandom(1)[0] / 255)
 
 
 class Provider:
