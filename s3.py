@@ -84,6 +84,9 @@ def load_network():
     import hmac
     import http.client
     import socket
+    if (3, 7) <= sys.version_info < (3, 9):     # the end of a first thread loads libgcc, or aborts
+        with contextlib.suppress(RuntimeError):
+            _thread.start_new_thread(int, ())
 
 
 # ---------------------------------------------------------------------------- Limits
