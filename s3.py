@@ -50,6 +50,8 @@ import contextlib
 import copy
 import errno
 import functools
+import hashlib
+import hmac
 import io
 import itertools
 import mmap
@@ -73,15 +75,13 @@ __all__ = ['Bucket', 'load_config', 'volume_key', 'Head', 'Key', 'ListEntry', 'N
 def load_network():
     """Import the modules that talk to a server, for an Endpoint: they take longer than all the
     rest, and `--help` or a mistyped option needn't wait for them."""
-    global calendar, email, hashlib, hmac, http, no_ssl, socket, ssl
+    global calendar, email, http, no_ssl, socket, ssl
     try:
         import ssl                  # before http.client, which would go without it, too
     except ImportError as error:    # a Python built without it can still talk http
         ssl, no_ssl = None, printable(str(error), 100)
     import calendar
     import email.utils
-    import hashlib
-    import hmac
     import http.client
     import socket
     if (3, 7) <= sys.version_info < (3, 9):     # the end of a first thread loads libgcc, or aborts
