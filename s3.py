@@ -72,6 +72,7 @@ __all__ = ['Bucket', 'load_config', 'volume_key', 'Head', 'Key', 'ListEntry', 'N
            'UnknownOutcome']
 
 
+@functools.lru_cache(maxsize=1)
 def load_network():
     """Import the modules that talk to a server, for an Endpoint: they take longer than all the
     rest, and `--help` or a mistyped option needn't wait for them."""
