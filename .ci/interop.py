@@ -464,7 +464,8 @@ class Interop:
         said = {}
 
         def tell(*argv, **files):
-            said[' '.join(argv)] = output = self.s3dump(config, '-q', *argv, **files)
+            quiet = ['-q'] * (argv[0] != 'check')       # which would say nothing of good dumps
+            said[' '.join(argv)] = output = self.s3dump(config, *quiet, *argv, **files)
             for line in self.warnings.splitlines():
                 if not warnings or 'warning: ' not in line:
                     raise AssertionError('%s says %s' % (' '.join(argv), line))
