@@ -1131,7 +1131,7 @@ class Pace:
         if self._mark is None or self.jobs(now) < self._jobs:
             self._mark, self._settled = mark, False
         seconds, count, waited, worked = (here - there for here, there in zip(mark, self._mark))
-        span = self.SPAN if self._settled or self._before else 0     # the first are all alike
+        span = self.SPAN if self._settled or self._before else 0    # none is new at the beginning
         if seconds >= span and count >= self.SAMPLE:
             self._mark, self._settled = mark, not self._settled
             if not self._settled:

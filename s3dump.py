@@ -416,7 +416,10 @@ def find_all(bucket, args):
     return meant(args, find_fs(bucket, args, '%s:%s' % (args.level, args.date or ''))[0])
 
 
-def no_dump(args, hint='; `s3dump.py list` shows what is there, `list --deleted` what was'):
+def no_dump(args, hint=None):
+    if hint is None:
+        hint = '; `s3dump.py list` shows what is there, `list --deleted` what was' if (
+            args.at is None) else '; `s3dump.py list --at` shows what was there then'
     return s3.Error('no dump of %s%s%s for host %s%s' % (
         s3.quoted(args.fs), ' level ' + args.level if args.level else '',
         (' up to ' if args.chain else ' of ') + args.date if args.date else '',
@@ -1513,10 +1516,9 @@ def usual_limit(dumps):
     """Return how old, in seconds, the first and newest of *dumps* may be by their own rhythm.
 
     That is twice the median of the newest three intervals, for rotation thins out what is older,
-    or the sum of two, where short and long ones take turns.  What was dumped within a day, by hand
-    perhaps, has no rhythm: None.
-    Unless most days have several, one of a day counts, and only if it has the hour of most: others
-    were dumped by hand.  What rests at weekends may do so at a long one.
+    or the sum of two, where short and long ones take turns.  What was dumped within a day has no
+    rhythm: None.  Unless most days have several, one of a day counts, and only if it has the hour
+    of most: others were dumped by hand.  What rests at weekends may do so at a long one.
     """
     times, rest = [one.stored for one in dumps], 0
     a_day = sorted(collections.Counter(each // 86400 for each in times[:10]).values())
@@ -1861,7 +1863,9 @@ OPTIONS = (
 def value(what, convert, text):
     try:
         return convert(text)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UsageError('%s: %s: %s' % (what, error.strerror, s3.printable(text)))
+    except ValueError as error:
         raise UsageError('%s: %s' % (what, s3.printable(str(error))))
 
 
@@ -1933,7 +1937,8 @@ def parse_options(argv):
         flag = word.partition('=')[0] if word.startswith('--') else word[:2]
         if re.match('-[^0-9]', word) and flag not in flags:
             raise UsageError('unknown option %s%s' % (s3.printable(flag), suggestion(
-                flag, flags) or '; a PROGRAM goes after --' * ('dump' in argv)))
+                flag, flags) or '; a PROGRAM goes after --' * (
+                    'dump' in argv or 'restore' in argv)))
     args, words = parser.parse_known_args(argv)
     return args, [parse_text(word) for word in words]
 
@@ -1986,7 +1991,7 @@ def check_words(args, words):
     usage = COMMANDS[args.name][1]
     names = re.findall(r'\b(?:FS|LEVEL|N)\b', usage)
     args.keep = {rule: getattr(args, 'keep_' + rule) for rule, _ in RULES}
-    if any(args.keep.values()) and not re.match('0*[1-9][0-9]*\\Z', ''.join(words[:1])):
+    if any(args.keep.values()) and not re.match(r'0*[1-9][0-9]*\Z', ''.join(words[:1])):
         names.remove('N')
     if args.chain:
         names, usage = ['FS'], '--chain FS [-- PROGRAM...]'

@@ -2156,6 +2156,13 @@ class CleanTests(ProgramTestCase):
         self.assertRegex(result.err, '(?m)^s3dump: cannot delete %s, 100: .*Denied' % keys[1])
         self.assertEqual(len(re.findall('(?m)^s3dump: deleted', result.err)), 2)
 
+    def test_a_server_that_is_down_is_not_waited_for_once_per_dump(self):
+        keys = [self.place(date='2020-01-0%d' % number) for number in (1, 2, 3, 4)]
+        self.server.fault('DeleteObject', 'status', times=None)
+        result = self.clean('1', '--patience', '1s', status=1)
+        self.assertRegex(result.err, r'\As3dump: clean: DeleteObject [^\n]*SlowDown[^\n]*\n\Z')
+        self.assertEqual(self.keys(), sorted(keys))
+
     def test_what_a_dump_needs_that_could_not_be_deleted_stays(self):
         base, top, other = (self.place(date='2020-01-0%d' % number, level=level)
                             for number, level in ((1, '0'), (2, '1'), (3, '0')))
@@ -2755,6 +2762,33 @@ class CheckAllTests(ProgramTestCase):
 
     METRIC = re.compile(r'(\w+)\{host="(.*)",fs="(.*)",level="(.*)"\} (\S+)')
 
+    def test_a_group_of_misdated_dumps_is_not_good_but_where_the_servers_clock_is_wrong(self):
+        now = int(time.time())
+        for fs, stamp in (('forged', '20200101'), ('clock', '20990101')):
+            self.server.put('mail:%s:0:2099-01-01:%sT000000.000Z-%016d' % (fs, stamp, 1), b'data',
+                            modified=now)
+        self.server.put('mail:bare:0:2099-01-01', b'data', modified=now)
+        said = [json.loads(line) for line in
+                self.run_program('check', '-a', '--json').out.decode().splitlines()]
+        self.assertEqual({each['fs']: each['reason'] for each in said}, {
+            'clock': '', 'bare': 'the newest dump is dated later than the day when it was stored',
+            'forged': 'retired'})       # since it says that it is as old as its stamp
+        result = self.run_program('check', '-a', '--nagios')
+        self.assertEqual(result.status, 1)
+
+    def test_a_file_of_what_is_expected_may_begin_with_a_mark_of_its_encoding(self):
+        self.series()
+        self.assertEqual(self.check(0, '-a', '--expect', self.expect('\ufeffmail /home 0\n')),
+                         ['OK: 1 group of 1 host'])
+        self.must_fail(2, "--expect: No such file or directory: /nowhere", 'check', '--expect',
+                       '/nowhere')
+
+    def test_two_groups_whose_labels_look_alike_are_one_sample(self):
+        for fs in 'a\x01b', 'a\\x01b':
+            self.series(fs)
+        lines = self.check(0, '-a', '--metrics')
+        self.assertEqual(len([line for line in lines if line.startswith('s3dump_size')]), 1)
+
     def test_metrics_for_prometheus(self):
         fs = 'a "b"\\c'
         key = self.series(fs)[0]
@@ -3209,6 +3243,15 @@ class VersionTestCase(ProgramTestCase):
 
 class AtTests(VersionTestCase):
     """What was there is listed, restored and checked, whatever became of it."""
+
+    def test_an_age_goes_by_the_servers_clock_though_an_answer_is_lost(self):
+        self.server.offset = 400 * DAY
+        key = self.place(stored=int(time.time()) + 400 * DAY - 2 * 3600)
+        self.server.delete(key)
+        self.server.fault('*', 'hangup', times=1)
+        self.assertIn(key, self.succeed('list', '--at', '1h', '--json').out.decode())
+        self.assertIn("no dump of '/nix' level 0 for host %s; `s3dump.py list --at` shows" % HOST,
+                      self.run_program('restore', '/nix', '0', '--at', '1h').err)
 
     def test_every_command_sees_the_bucket_as_it_was(self):
         data = {key: self.dump(key.encode(), *key.split()) for key in ('/home 0', '/home 1')}
