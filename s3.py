@@ -44,7 +44,6 @@ waits, `signals` (NoSignals) may raise.
 Python 3.6 or newer.  `python3 s3.py` is the self-test.
 """
 import _thread
-import base64
 import collections
 import contextlib
 import copy
@@ -62,7 +61,6 @@ import stat
 import sys
 import threading
 import time
-import urllib.parse
 import zlib
 
 __version__ = '2.0'
@@ -76,15 +74,17 @@ __all__ = ['Bucket', 'load_config', 'volume_key', 'Head', 'Key', 'ListEntry', 'N
 def load_network():
     """Import the modules that talk to a server, for an Endpoint: they take longer than all the
     rest, and `--help` or a mistyped option needn't wait for them."""
-    global calendar, email, http, no_ssl, socket, ssl
+    global base64, calendar, email, http, no_ssl, socket, ssl, urllib
     try:
         import ssl                  # before http.client, which would go without it, too
     except ImportError as error:    # a Python built without it can still talk http
         ssl, no_ssl = None, printable(str(error), 100)
+    import base64
     import calendar
     import email.utils
     import http.client
     import socket
+    import urllib.parse
     if (3, 7) <= sys.version_info < (3, 9):     # the end of a first thread loads libgcc, or aborts
         with contextlib.suppress(RuntimeError):
             _thread.start_new_thread(int, ())
@@ -118,6 +118,7 @@ LOOK_PATIENCE = 10                  # of requests that ask whether an object is 
 IDLE_TIME = 4                       # seconds after which a connection isn't trusted
 MAX_MESSAGE = 4 << 20               # bytes of an XML answer; 1,000 keys take 3.4 MB at most
 MAX_ERROR = 64 << 10                # bytes of an error document
+ROOM = 16 << 20                     # bytes that all else needs, beside the buffers
 SOCKET_BUFFER = 4 << 20             # bytes that a kernel may take though nothing moves
 MAX_SKEW = 300                      # seconds that a clock may be off without correction
 BIRTH_OF_S3 = 1142294400            # 2006-03-14; no honest clock says less
@@ -377,6 +378,7 @@ def load_config(path=None, environ=None, warn=lambda text: None):
     then read again.  environ: os.environ if None; warn: called with a line if others may read
     the secret.  Raises ConfigError.
     """
+    load_network()
     environ = os.environ if environ is None else environ
     path = path or environ.get('S3DUMP_CONFIG') or next(filter(
         os.path.lexists, (home_path('~/.s3keys'), '/etc/s3_keys')), None)
@@ -1692,8 +1694,9 @@ class Workers:
         in_use = self._made - len(self._free)
         if not self._free and in_use <= self.jobs:
             try:                    # not a bytearray, whose pages are taken at once
+                mmap.mmap(-1, self._bucket.part_size + ROOM, mmap.MAP_PRIVATE).close()
                 self._free.append(memoryview(mmap.mmap(
-                    -1, self._bucket.part_size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)))
+                    -1, self._bucket.part_size, mmap.MAP_PRIVATE)))
                 self._made += 1
             except OSError:
                 if not in_use:      # else one of those will come free

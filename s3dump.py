@@ -12,6 +12,7 @@
 The names of dumps, the commands and what is printed are in this file; s3.py, which must
 lie beside it, talks to the server.
 """
+import gc
 import os
 import signal
 import sys
@@ -30,6 +31,7 @@ def explain(kind, error, place):
 
 
 if __name__ == '__main__':
+    gc.set_threshold(50000)         # what is loaded stays
     sys.excepthook = explain
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)    # no traceback while the rest is loaded
@@ -2100,7 +2102,7 @@ def failure(args, error):
 
 def main():
     hold_descriptors()
-    sys.unraisablehook = lambda failure: None   # a thread may find no memory to begin
+    sys.unraisablehook = callable   # a thread may find no memory to begin, nor would our function
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)       # ignored, it would hide how PROGRAM ended
     ignore_signals((signal.SIGUSR1, signal.SIGUSR2))    # until there is a rate
     try:
@@ -2118,4 +2120,4 @@ def main():
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    os._exit(main())    # nothing is left to be written, and tidying up takes as long as a request

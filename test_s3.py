@@ -2111,23 +2111,30 @@ class S3Server(Service):
         self.connections = 0
         self.live = []                  # Connections
         self.stopping = threading.Event()
-        self.listener = self.acceptor = None
+        self.holder = self.listener = self.acceptor = None
         self.request_ids = itertools.count(1)
 
     def __enter__(self):
         return self.start()
 
     def __exit__(self, *_):
-        self.stop()
+        self.close()
+
+    def bound(self):
+        """Return a new socket at the server's port."""
+        bound = socket.socket()
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((self.host, self.port))
+        return bound
 
     def start(self):
         """Listen; after a stop(), at the same port and with the same objects."""
         self.stopping.clear()
-        self.listener = socket.socket()
-        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.listener.bind((self.host, self.port))
+        if self.holder is None:         # so that no other server gets the port of one that is down
+            self.holder = self.bound()
+            self.port = self.holder.getsockname()[1]
+        self.listener = self.bound()
         self.listener.listen(128)
-        self.port = self.listener.getsockname()[1]
         self.acceptor = threading.Thread(target=self.accept, daemon=True)
         self.acceptor.start()
         return self
@@ -2144,6 +2151,13 @@ class S3Server(Service):
         for connection in list(self.live):
             connection.shut_down()
             connection.thread.join(5)
+
+    def close(self):
+        """Stop for good."""
+        self.stop()
+        if self.holder is not None:
+            self.holder.close()
+            self.holder = None
 
     def accept(self):
         while True:
@@ -2969,7 +2983,7 @@ class ServerTestCase(unittest.TestCase):
         return server, client
 
     def finish(self, server):
-        server.stop()
+        server.close()
         self.assertEqual(server.open_connections, 0)
         left = [text for text in server.violations
                 if not any(re.search(pattern, text) for pattern in self.violations)]
@@ -5485,11 +5499,13 @@ class WorkerTests(ClientTestCase):
         workers.stop()
 
     def test_where_memory_has_no_room_for_all_buffers_fewer_do(self):
-        def scarce(*arguments, real=mmap.mmap):
-            if len(made) == room:
+        def scarce(descriptor, length, *arguments, real=mmap.mmap):
+            needed = length + len(made) * bucket.part_size
+            if needed > room * bucket.part_size + s3.ROOM:
                 raise OSError(errno.ENOMEM, 'Cannot allocate memory')
-            made.append(None)
-            return real(*arguments)
+            if length == bucket.part_size:
+                made.append(None)
+            return real(descriptor, length, *arguments)
 
         server = self.server()
         bucket = self.bucket(server, jobs=4)

@@ -234,7 +234,7 @@ class Amazon:
 
     def __exit__(self, *_):
         for server in (self.proxy, self.services, self.storage):
-            server.stop()
+            server.close()
 
     def seen(self):
         """Return what arrived: a line for the first request to S3, and one for each service."""
