@@ -1520,11 +1520,12 @@ def usual_limit(dumps):
     That is twice the median of the newest three intervals, for rotation thins out what is older,
     or the sum of two, where short and long ones take turns.  What was dumped within a day has no
     rhythm: None.  Unless most days have several, one of a day counts, and only if it has the hour
-    of most: others were dumped by hand.  What rests at weekends may do so at a long one.
+    of most: others were dumped by hand.  What rests at weekends may do so at a long one, and what
+    is seldom dumped may be late by a day.
     """
     times, rest = [one.stored for one in dumps], 0
     a_day = sorted(collections.Counter(each // 86400 for each in times[:10]).values())
-    if a_day[len(a_day) // 2] == 1:
+    if a_day[(len(a_day) - 1) // 2] == 1:
         hour, count = collections.Counter((each // 3600 + shift) % 24 for each in times
                                           for shift in (-1, 0, 1)).most_common(1)[0]
         days = {each // 86400: each for each in reversed(times) if 2 * count <= len(times)
@@ -1538,7 +1539,7 @@ def usual_limit(dumps):
         return None
     limit = max(SHORTEST_LIMIT, 2 * sorted(gaps[:3])[len(gaps[:3]) // 2],
                 min(map(sum, zip(gaps, gaps[1:]))) if len(gaps) > 3 else 0)
-    return limit + rest if limit < 4 * 86400 else limit
+    return limit + (rest if limit < 4 * 86400 else 86400)
 
 
 def look_at(bucket, args, dumps, closely):
@@ -1565,8 +1566,8 @@ def fault(bucket, args, verdict):
         (2, problem and 'is not whole: %s' % problem),
         (2, not newest.size and 'is empty'),
         (2, verdict.due is not None and now > verdict.due and (
-            'is %s old, more than the %s allowed' % (
-                s3.duration(now - newest.stored), s3.duration(verdict.limit)))),
+            'is %s old, %s more than is allowed' % (
+                s3.duration(now - newest.stored), s3.duration(now - verdict.due)))),
         (1, earlier and newest.size < ratio * median(earlier) and (
             'has %s, less than %g times %s, the median of the %s before it' % (
                 human(newest.size), ratio, human(median(earlier)),

