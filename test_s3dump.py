@@ -5147,7 +5147,7 @@ def crontab():
     """The variables in README's section on cron, and its lines: (when, command)."""
     with open(os.path.join(HERE, 'README'), encoding='utf-8') as file:
         section = file.read().partition('\nRUNNING FROM CRON\n')[2]
-    section = section.partition('\nCOMING FROM')[0]
+    section = section.partition('\n\n\n')[0]
     return (dict(re.findall(r'^    ([A-Z]+)=(.*)$', section, re.MULTILINE)),
             re.findall(r'^    ([0-9]\S* \S+ \S+ \S+ \S+) +(.*)$', section, re.MULTILINE))
 
