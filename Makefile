@@ -85,7 +85,7 @@ install:
 s3dump.pyz: s3.py s3dump.py
 	@$(PYTHON) -c 'import io, zipapp, zipfile; \
 	read = lambda name: (zipfile.ZipInfo(name), open(name, "rb").read()); \
-	main = zipfile.ZipInfo("__main__.py"), b"import sys, s3dump\nsys.exit(s3dump.main())\n"; \
+	main = zipfile.ZipInfo("__main__.py"), b"import os, s3dump\nos._exit(s3dump.main())\n"; \
 	file = io.BytesIO(); archive = zipfile.ZipFile(file, "w"); \
 	[archive.writestr(*entry) for entry in (main, read("s3.py"), read("s3dump.py"))]; \
 	archive.close(); file.seek(0); zipapp.create_archive(file, "$@", "/usr/bin/env python3")'

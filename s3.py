@@ -65,9 +65,8 @@ import zlib
 
 __version__ = '2.0'
 __all__ = ['Bucket', 'load_config', 'volume_key', 'Head', 'Key', 'ListEntry', 'NoSignals',
-           'RateLimit', 'Stored', 'Tally', 'UploadEntry', 'Error', 'ArchivedError',
-           'BadAnswer', 'ConfigError', 'IntegrityError', 'NetworkError', 'ResponseError',
-           'UnknownOutcome']
+           'RateLimit', 'Stored', 'Tally', 'UploadEntry', 'Error', 'ArchivedError', 'BadAnswer',
+           'ConfigError', 'IntegrityError', 'NetworkError', 'ResponseError', 'UnknownOutcome']
 
 
 @functools.lru_cache(maxsize=1)
@@ -118,7 +117,7 @@ LOOK_PATIENCE = 10                  # of requests that ask whether an object is 
 IDLE_TIME = 4                       # seconds after which a connection isn't trusted
 MAX_MESSAGE = 4 << 20               # bytes of an XML answer; 1,000 keys take 3.4 MB at most
 MAX_ERROR = 64 << 10                # bytes of an error document
-ROOM = 16 << 20                     # bytes that all else needs, beside the buffers
+ROOM = 64 << 20                     # bytes that threads, and what they allocate, may need
 SOCKET_BUFFER = 4 << 20             # bytes that a kernel may take though nothing moves
 MAX_SKEW = 300                      # seconds that a clock may be off without correction
 BIRTH_OF_S3 = 1142294400            # 2006-03-14; no honest clock says less
@@ -129,6 +128,7 @@ BIRTH_OF_S3 = 1142294400            # 2006-03-14; no honest clock says less
 
 class Error(Exception):
     """Base of all: str() is one line that says what failed."""
+    status, code = 0, ''            # as those of a ResponseError, of whatever else failed
 
 
 class ConfigError(Error):
@@ -832,6 +832,11 @@ def parse_day(text):
     return calendar.timegm((int(text[:4]), int(text[4:6]), int(text[6:8]), 0, 0, 0))
 
 
+def utc(seconds):
+    """Return text for seconds since the epoch: 2009-10-12T17:50:30Z."""
+    return time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(seconds))
+
+
 def parse_date(text):
     """Return the seconds since the epoch of an HTTP date (RFC 7231), None if it can't be true."""
     try:
@@ -856,8 +861,7 @@ def parse_error(label, answer):
         code = http.client.responses.get(status, 'Unknown').replace(' ', '')    # as S3's codes are
         message = 'not an S3 error but ' + quoted(body[:80]) if body else message
     return ResponseError(
-        label, status, code, message,
-        request_id=get('RequestId') or headers.get('x-amz-request-id') or '',
+        label, status, code, message, get('RequestId') or headers.get('x-amz-request-id') or '',
         region=headers.get('x-amz-bucket-region') or get('Region') or '',
         location=headers.get('location') or get('Endpoint') or '',
         retry_after=retry_after(headers), date=date, from_s3=bool(get('Code')))
@@ -1029,10 +1033,6 @@ def volume_key(key, number):
     return '%s.volume_%06d' % (key, number) if number else key
 
 
-def end_key(key, last):
-    return '%s.end_%06d' % (key, last)
-
-
 def host_label(config, environ=os.environ):
     """Return this machine's label in the keys of its dumps, and what gave it."""
     return next(found for found in (
@@ -1149,8 +1149,7 @@ class Pace:
                 limit is None or rate < 0.9 * limit):
             self._before = self._jobs, rate
             self._step = self._jobs if before else self._step
-            self._jobs = min(self._most, self._jobs + (
-                self._step if rate > self.SAMPLE else 2))
+            self._jobs = min(self._most, self._jobs + (self._step if rate > self.SAMPLE else 2))
 
 
 def most_jobs(part_size, memory):
@@ -1453,6 +1452,8 @@ class Connection:
 
     def _ask(self, method, target, headers, body, timeout):
         headers = dict(headers, **{'accept-encoding': 'identity'})
+        if method in ('PUT', 'POST'):
+            headers['content-length'] = str(len(body))
         if self.proxy and self._origin.scheme == 'http':            # RFC 9112, section 3.2.2
             target = 'http://%s%s' % (headers['host'], target)
             headers.update(self.proxy.headers)
@@ -1630,8 +1631,7 @@ class Thread:
             self._function()
         except BaseException:       # whoever waits for the result will notice
             pass
-        finally:
-            self.ended = True
+        self.ended = True
 
     @property
     def alive(self):
@@ -1694,7 +1694,8 @@ class Workers:
         in_use = self._made - len(self._free)
         if not self._free and in_use <= self.jobs:
             try:                    # not a bytearray, whose pages are taken at once
-                mmap.mmap(-1, self._bucket.part_size + ROOM, mmap.MAP_PRIVATE).close()
+                if in_use:
+                    mmap.mmap(-1, self._bucket.part_size + ROOM, mmap.MAP_PRIVATE).close()
                 self._free.append(memoryview(mmap.mmap(
                     -1, self._bucket.part_size, mmap.MAP_PRIVATE)))
                 self._made += 1
@@ -2103,8 +2104,7 @@ def from_profile(given):
     if 'web_identity_token_file' in profile:
         return from_web_identity(given, environ={})
     if 'credential_process' in profile and 'aws_access_key_id' not in profile:
-        return from_process(given, 'credential_process of ' + where,
-                            profile['credential_process'])
+        return from_process(given, 'credential_process of ' + where, profile['credential_process'])
     try:
         return make_credentials(where, profile, PROFILE_KEY)
     except Absent:                  # who names a way doesn't want to become whom the machine is
@@ -2128,9 +2128,8 @@ def assume_role(given, where, signer, **role):
     query = dict({'Action': action, 'Version': '2011-06-15', 'RoleSessionName': 's3dump'},
                  **{name: value for name, value in role.items() if value})
     body = canonical_query(query).encode()
-    answer = ask_service(given, where, url, 'POST', {
-        'content-type': 'application/x-www-form-urlencoded', 'content-length': str(len(body))},
-                         body, signer=signer)
+    headers = {'content-type': 'application/x-www-form-urlencoded'}
+    answer = ask_service(given, where, url, 'POST', headers, body, signer=signer)
     try:
         if answer.status != 200:
             error = next(Document(answer.body).all('Error'))
@@ -2149,9 +2148,8 @@ def from_process(given, where, command):
     import shlex
     import subprocess
     try:
-        process = subprocess.Popen(
-            shlex.split(command), stdin=None if os.isatty(0) else subprocess.DEVNULL,
-            stdout=subprocess.PIPE, bufsize=0)
+        process = subprocess.Popen(shlex.split(command), bufsize=0, stdout=subprocess.PIPE,
+                                   stdin=None if os.isatty(0) else subprocess.DEVNULL)
     except (OSError, ValueError, IndexError) as error:
         raise ConfigError('%s cannot be run: %s' % (where, brief(error))) from None
     end = time.monotonic() + PROCESS_TIMEOUT
@@ -2211,13 +2209,12 @@ def from_instance(given):
     path = url + '/latest/meta-data/iam/security-credentials/'
     try:
         token = ask(url + '/latest/api/token', 'PUT', {
-            'x-aws-ec2-metadata-token-ttl-seconds': '21600', 'content-length': '0'})
+            'x-aws-ec2-metadata-token-ttl-seconds': '21600'})
     except NetworkError as error:
         raise Absent('no %s (%s; in a container the hop limit of the metadata options must '
                      'be 2)' % (name, error))
     if token.status != 200 or not re.match(br'[!-~]+\Z', token.body):
-        raise Absent('no %s (%s gives no token for IMDSv2: %d)' % (
-            name, masked(url), token.status))
+        raise Absent('no %s (%s gives no token for IMDSv2: %d)' % (name, masked(url), token.status))
     headers = {'x-aws-ec2-metadata-token': token.body.decode()}
     role = ask(path, headers=headers)
     names = role.body.decode('utf-8', 'replace').split()
@@ -2438,8 +2435,6 @@ class Request:
         sign_headers(credentials, endpoint.region, endpoint.service, bucket.now(),
                      self._method, target, query, headers)
         headers['user-agent'] = 's3dump/' + __version__
-        if self._method in ('PUT', 'POST'):
-            headers['content-length'] = str(len(self._body))
         return self._method, target + (query and '?' + query), headers, self._body, self._timeout
 
     def raise_for_status(self, response):
@@ -2818,12 +2813,11 @@ class Bucket:
         try:
             request.run(accept, look)
         except (ResponseError, NetworkError, BadAnswer) as error:
-            in_doubt, taken = request.in_doubt, getattr(error, 'status', 0) == 412
+            in_doubt, taken = request.in_doubt, error.status == 412
             there = ours() if in_doubt or taken else False
             if there or (there is None and taken and unique and in_doubt):
                 return
-            if there is None and (in_doubt or unique) or (
-                    getattr(error, 'code', '') in request.retries.transient):
+            if there is None and (in_doubt or unique) or error.code in request.retries.transient:
                 error.hint = ''     # it claims to know the outcome
                 raise UnknownOutcome(
                     '%s; it is unknown whether the object was stored: see if %s is there%s' % (
@@ -2838,13 +2832,11 @@ class Bucket:
         headers = configured_headers(OBJECT_HEADERS, dict(
             self._config, storage_class=storage_class if storage_class != 'STANDARD' else ''))
         headers.update({'x-amz-meta-volume-size': str(self.part_size * self.max_parts),
-                        'x-amz-meta-part-size': str(self.part_size),
-                        'x-amz-meta-dump-id': dump_id})
+                        'x-amz-meta-part-size': str(self.part_size), 'x-amz-meta-dump-id': dump_id})
         if self.retain:
             mode, days = self.retain
             headers['x-amz-object-lock-mode'] = mode
-            headers['x-amz-object-lock-retain-until-date'] = time.strftime(
-                '%Y-%m-%dT%H:%M:%SZ', time.gmtime(self.now() + 86400 * days))
+            headers['x-amz-object-lock-retain-until-date'] = utc(self.now() + 86400 * days)
         return headers
 
     def _protect(self, headers, body, crc32=None):
@@ -2953,10 +2945,10 @@ class Bucket:
             if not entry.etag or error.status not in (400, 403, 412, 501):
                 raise
             if error.status == 412:     # without an object, too (RFC 9110, 13.1.1)
-                if self.exists(entry.key) is False:
+                head = self.exists(entry.key)   # there are servers that list other ETags
+                if head is False:
                     return
-                head = self.head_object(entry.key)      # there are servers that list other ETags
-                if (head.size, head.modified) != (entry.size, entry.modified):
+                if not head or (head.size, head.modified) != (entry.size, entry.modified):
                     raise IntegrityError('%s was replaced since it was listed' % quoted(entry.key))
             self.delete_object(entry.key)       # else If-Match is unknown, or needs another right
 
@@ -2974,9 +2966,8 @@ class Bucket:
                 raise
 
     def list_objects(self, prefix=''):
-        """Yield a ListEntry for each object whose key begins with *prefix*, in the order of
-        the server, page by page (ListObjectsV2); with `at`, for each that was there then, by its
-        Key."""
+        """Yield a ListEntry for each object whose key begins with *prefix*, in the order of the
+        server, page by page; with `at` for each that was there then, by its Key."""
         if self.at is not None:
             return filter(None, (version_at(versions, self.at)
                                  for versions in self.list_object_versions(prefix)))
@@ -3062,7 +3053,7 @@ class Bucket:
         try:
             listed = {entry.key for entry in self.list_objects(os.path.commonprefix(keys))}
         except (ResponseError, BadAnswer) as error:
-            listed = keys if getattr(error, 'status', 0) == 403 else ()
+            listed = keys if error.status == 403 else ()
         if set(keys) - set(listed):
             raise ConfigError('what was written is not in the listing of the bucket: does '
                               '`endpoint` name the bucket, or some other path?')
@@ -3173,9 +3164,8 @@ class Bucket:
         IntegrityError if volumes are missing after it, unless it is *ended* by others or a mark."""
         head = self.head_object(key)
         if head.full and not ended:
-            raise IntegrityError(
-                '%s is as large as its volume can be, and neither a further volume nor '
-                'an end mark is there: the dump is not whole' % quoted(key))
+            raise IntegrityError('%s is as large as its volume can be, and neither a further one '
+                                 'nor an end mark is there: the dump is not whole' % quoted(key))
         if not self.readable(key, head):
             raise ArchivedError('%s is archived in %s and not readable now' % (
                 quoted(key), printable(head.storage_class, 50)))
@@ -3236,7 +3226,7 @@ class Upload:
         workers.drain()
         last = len(volumes) - 1
         if last or volumes[0].size == part_size * bucket.max_parts:
-            volumes.append(Volume(self, end_key(self.key, last), b''))
+            volumes.append(Volume(self, '%s.end_%06d' % (self.key, last), b''))
             workers.wait(workers.submit(volumes[-1].complete, 'STANDARD'))
         workers.wait(workers.submit(volumes[0].complete))       # now the dump exists
 
@@ -3376,11 +3366,12 @@ class Volume:
 # -------------------------------------------------------------- Proofs and downloads
 # What the bytes that were read are checked against, range by range.
 
-# name: 'length', 'etag' or 'crc32'; hasher() makes the hash object (None: there is none) to which
-# the thread that fetches a range shows each block as it comes, while it is in the processor's
-# cache and others are on their way; update(view, its digest) runs in the main thread, in the order
-# of the stream; complaint(), after the last range, returns '' if the object is right.
-Proof = collections.namedtuple('Proof', 'name range_size hasher update complaint')
+# name: 'length', 'etag' or 'crc32'; part_size: of the parts that its ranges have to be, or 0;
+# hasher() makes the hash object (None: there is none) to which the thread that fetches a range
+# shows each block as it comes, while it is in the processor's cache and others are on their way;
+# update(view, its digest) runs in the main thread, in the order of the stream; complaint(), after
+# the last range, returns '' if the object is right.
+Proof = collections.namedtuple('Proof', 'name part_size hasher update complaint')
 
 
 class Crc32:
@@ -3394,7 +3385,7 @@ class Crc32:
         return self.value
 
 
-def crc32_proof(expected, range_size):
+def crc32_proof(expected):
     """Return a Proof by the CRC32 of the whole object, made of those of the ranges, which the
     threads compute: the main thread is the bottleneck of a fast restore over http."""
     whole = 0
@@ -3403,7 +3394,7 @@ def crc32_proof(expected, range_size):
         nonlocal whole
         whole = crc32_combine(whole, crc32, len(view))
 
-    return Proof('crc32', range_size, Crc32, update, lambda: '' if whole == expected else (
+    return Proof('crc32', 0, Crc32, update, lambda: '' if whole == expected else (
         'the data are damaged: their CRC32 is not the one on record'))
 
 
@@ -3432,14 +3423,14 @@ def crc32_multiply(a, b):
     return product
 
 
-def etag_proof(etag, part_sizes, certain, range_size):
+def etag_proof(etag, part_sizes, certain, most):
     """Return a Proof by the ETag: the MD5 of the object, or "MD5 of its parts' MD5s-count".
 
     part_sizes: the sizes that the parts may have, and *certain*: must have.  If there is only
-    one, and it fits into a buffer, a range is a part, and the threads compute the MD5s.
+    one, of *most* bytes, a range is a part, and the threads compute the MD5s.
     """
     digests = [PartDigests(size) for size in part_sizes]
-    parallel = len(part_sizes) == 1 and 0 < part_sizes[0] <= range_size
+    size = part_sizes[0] if len(part_sizes) == 1 and part_sizes[0] <= most else 0
 
     def update(view, digest):
         for each in digests:
@@ -3453,8 +3444,7 @@ def etag_proof(etag, part_sizes, certain, range_size):
                 'this server are opaque: `s3.py` finds out, and `etag opaque` in the configuration '
                 'says so' % ('' if certain else ', or were stored in parts of an unusual size'))
 
-    return Proof('etag', part_sizes[0] if parallel else range_size,
-                 md5 if parallel else None, update, complaint)
+    return Proof('etag', size, md5 if size else None, update, complaint)
 
 
 class PartDigests:
@@ -3493,7 +3483,7 @@ USUAL_PART_SIZES = [size << 20 for size in (5, 6, 7, 8, 10, 12, 15, 16, 20, 25, 
 def find_proof(bucket, key, head):
     """Return the strongest proof that the server's records of an object permit."""
     if head.crc32 is not None:
-        return crc32_proof(head.crc32, bucket.part_size)
+        return crc32_proof(head.crc32)
     etag = re.match(r'(?:W/)?"?([0-9a-f]{32})(?:-([0-9]{1,5}))?"?\Z', head.etag)
     encryption = head.headers.get('x-amz-server-side-encryption') or ''
     if bucket.opaque_etags or not etag or encryption.startswith('aws:kms'):
@@ -3507,7 +3497,7 @@ def find_proof(bucket, key, head):
         reason = 'the sizes of its parts are unknown'
     bucket.report('warning', '%s: checked by its length only: %s' % (quoted(key), reason))
     # get_object() has checked it already
-    return Proof('length', bucket.part_size, None, lambda view, digest: None, str)
+    return Proof('length', 0, None, lambda view, digest: None, str)
 
 
 def find_part_sizes(bucket, key, head, count):
@@ -3552,9 +3542,8 @@ Range = collections.namedtuple('Range', 'key head proof first size')
 def ranges_of(bucket, keys, heads):
     for key, head in zip(keys, heads):
         proof = find_proof(bucket, key, head)
-        size, count = proof.range_size, -(-head.size // proof.range_size) or 1
-        if not (proof.name == 'etag' and proof.hasher):     # for that a range has to be a part
-            size = -(-head.size // count) or 1              # no short one: each costs a round trip
+        count = -(-head.size // bucket.part_size) or 1
+        size = proof.part_size or -(-head.size // count) or 1   # even: a short one costs as much
         for first in range(0, head.size or 1, size):
             yield Range(key, head, proof, first, min(size, head.size - first))
 
@@ -3734,10 +3723,10 @@ class SelfTest:
         try:
             return Document(request.run().body, root)
         except (BadAnswer, ResponseError) as error:
-            if getattr(error, 'status', 0) == 403:
+            if error.status == 403:
                 raise
-            if getattr(error, 'code', '') in ('NoSuchLifecycleConfiguration',
-                                              'ObjectLockConfigurationNotFoundError'):
+            if error.code in ('NoSuchLifecycleConfiguration',
+                              'ObjectLockConfigurationNotFoundError'):
                 return Document(b'<None/>')
             raise Skip('this server does not tell')
 
@@ -3900,8 +3889,7 @@ def main(argv):
     test.run(('signature', 'TLS', 'hashes'))
     status = 0
     try:
-        test.open(load_config(argv[1] if argv else None,
-                              warn=lambda text: print('warning:', text)))
+        test.open(load_config(argv[1] if argv else None, warn=functools.partial(print, 'warning:')))
     except Error as error:
         print('no bucket was tested: %s' % error)
         status = 2 if isinstance(error, ConfigError) else 1
@@ -3921,8 +3909,7 @@ if __name__ == '__main__':
         status = main(sys.argv[1:])
         sys.stdout.flush()
     except OSError as error:        # of standard output
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)    # for what Python may still write
         if not isinstance(error, BrokenPipeError):      # else the reader went away
             write_error('s3.py: %s\n' % error.strerror)
         status = 1
-    sys.exit(status)
+    os._exit(status)                # what could not be written isn't tried again

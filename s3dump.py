@@ -122,7 +122,7 @@ def check_labels(labels):
 
 def new_key(args, now):
     """Return the key of a new dump; now: seconds since the epoch, by the server's clock."""
-    date = args.date or time.strftime('%Y-%m-%d', time.localtime(now))
+    date = args.date or local(now)[:10]
     key = ':'.join([args.host, args.fs, args.level, date])
     if args.fixed_key:
         return key
@@ -237,13 +237,12 @@ class Dump:
     def misdated(self):
         """Whether its date label is later than the UTC day after the one when it was stored, as
         a thief's who may only write, and wants his dump to be taken for the newest."""
-        return self.labels.date > time.strftime('%Y-%m-%d', time.gmtime(self.stored + 86400))
+        return self.labels.date > s3.utc(self.stored + 86400)[:10]
 
     def look_closer(self, head, bucket):
-        """Set apart objects that are named like volumes of this dump but belong to another: its
-        strays, which are only deleted with it.  Otherwise somebody who may only write could spoil
-        a dump whose key can be guessed, as could the remains of a refused dump.  head: the s3.Head
-        of the first object."""
+        """Set apart the strays: objects named like volumes of this dump that belong to another, and
+        are only deleted with it.  Else whoever may only write, or the remains of a refused dump,
+        could spoil one whose key can be guessed.  head: the s3.Head of the first object."""
         self.volume_size = head.number('volume-size')
         heads = {entry: bucket.head_object(entry.key) for entry in self.entries[1:]}
         if not head.has_metadata:   # a copy; `aws s3 sync` keeps them with small objects only
@@ -338,9 +337,10 @@ def tell(text):
     return s3.write_error(text)
 
 
-def say(text):
-    """Print a line on standard error."""
-    tell('%ss3dump: %s\n' % (Status.CLEAR if Status.live else '', text))
+def say(text, quiet=False):
+    """Print a line on standard error, unless *quiet*."""
+    if not quiet:
+        tell('%ss3dump: %s\n' % (Status.CLEAR if Status.live else '', text))
 
 
 def print_out(text):
@@ -370,10 +370,6 @@ def clock(seconds):
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return '%d:%02d:%02d' % (hours, minutes, seconds) if hours else '%d:%02d' % (minutes, seconds)
-
-
-def utc(seconds):
-    return time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(seconds))
 
 
 def local(seconds):
@@ -465,8 +461,7 @@ def tell_base(one, section, quiet):
     base = next(chain[-2:-1] for chain in chains(section) if chain[-1] is one)
     *_, chain = chains(section)
     newest = [lower for lower in chain if int(lower.labels.level) < int(one.labels.level)][-1:]
-    if not quiet:
-        say('%s builds upon %s' % (one, *(base or ['no dump that is here'])))
+    say('%s builds upon %s' % (one, *(base or ['no dump that is here'])), quiet)
     if newest != base:
         say('warning: %s is newer, and %s does not build upon it' % (*newest, one))
 
@@ -527,11 +522,8 @@ class Stopped(BaseException):
 
 
 class Signals:
-    """The signals that end us: see s3.NoSignals.
-
-    Their handler only notes them, and raises where the main thread waits for the outside and
-    holds nothing: anywhere else an exception from nowhere could leave things half done.
-    """
+    """The signals that end us.  Their handler only notes them, and raises where s3.NoSignals lets
+    it: anywhere else an exception from nowhere could leave things half done."""
     pending = None                  # the number of one that came and hasn't ended us yet
     came = False
     before_end = staticmethod(lambda: None)     # called before the program ends
@@ -604,14 +596,12 @@ def wide_pipe(descriptor):
 def start(program, reading=None):
     """Return the subprocess.Popen of a program whose output comes through a pipe, or which reads
     from a descriptor, in a session of its own, so that all of it can be ended."""
-    global subprocess               # here, for most dumps come through a pipe
-    import subprocess
+    import subprocess               # here, for most dumps come through a pipe
     try:
         return subprocess.Popen(program, bufsize=0, stdin=reading, start_new_session=bool(reading),
                                 stdout=None if reading else subprocess.PIPE)
     except (OSError, ValueError) as error:
-        raise s3.Error('cannot start %s: %s' % (
-            s3.printable(program[0]), getattr(error, 'strerror', None) or error))
+        raise s3.Error('cannot start %s: %s' % (s3.printable(program[0]), s3.brief(error)))
 
 
 def ended(process, accepted, outcome):
@@ -843,12 +833,11 @@ class Status:
         """Print a line for a log; returns the seconds that the transfer took."""
         self.close()
         seconds = max(0.001, time.monotonic() - self._start)
-        if not self._quiet:
-            say('%s: %s (%s) in %s, %s/s, %s, %s' % (
-                what, human(size), counted(size, 'byte'),
-                clock(seconds) if seconds >= 60 else '%.2f s' % seconds,
-                human(size / seconds), ', '.join(facts),
-                counted(self._bucket.tally.retries, 'retry', 'retries')))
+        say('%s: %s (%s) in %s, %s/s, %s, %s' % (
+            what, human(size), counted(size, 'byte'),
+            clock(seconds) if seconds >= 60 else '%.2f s' % seconds,
+            human(size / seconds), ', '.join(facts),
+            counted(self._bucket.tally.retries, 'retry', 'retries')), self._quiet)
         return seconds
 
 
@@ -923,9 +912,8 @@ def read_back(bucket, args, found, write, finish=lambda: None):
     proof = bucket.download(found.keys, write, ended=bool(found.ends))
     with bucket.tally.waiting(found, 'the reader'):
         finish()
-    args.status.summary('%s %s' % (args.name, found), found.size, counted(
-        len(found.pieces), 'volume' if found.layout == '.volume_' else 'chunk'),
-        'checked: ' + proof)
+    pieces = counted(len(found.pieces), 'volume' if found.layout == '.volume_' else 'chunk')
+    args.status.summary('%s %s' % (args.name, found), found.size, pieces, 'checked: ' + proof)
     return proof
 
 
@@ -955,8 +943,8 @@ def thaw(bucket, args, dumps):
             THAW_TIMES.get('%s %s' % (head.storage_class, tier), THAW_TIMES[tier]))
         if not args.wait:
             raise s3.ArchivedError(text + '; repeat the command then')
-        if pause == 1 and not args.quiet:
-            say(text)
+        if pause == 1:
+            say(text, args.quiet)
         with SIGNALS:
             time.sleep(pause)
 
@@ -1003,11 +991,10 @@ def url(bucket, args):
     check_readable(bucket, found)
     expires = bucket.credentials.get(bucket).expires
     if expires is not None and expires < bucket.now() + args.expires:
-        say('warning: the URLs end with the credentials that sign them, at %s' % utc(expires))
+        say('warning: the URLs end with the credentials that sign them, at %s' % s3.utc(expires))
     for key in found.keys:
         print_out(bucket.presigned_url(key, args.expires))
-    if not args.quiet:
-        say(CURL)
+    say(CURL, args.quiet)
 
 
 def getacl(bucket, args):
@@ -1053,12 +1040,11 @@ def remove(args, what, delete, parts, deed='delete', done='deleted'):
         for part in parts:
             delete(part)
     except s3.Error as error:
-        if isinstance(error, s3.NetworkError) or getattr(error, 'status', 0) >= 500:
+        if isinstance(error, s3.NetworkError) or error.status >= 500:
             raise                   # the others would fail as well, each after its patience
         say('cannot %s %s: %s' % (deed, what, error))
         return False
-    if not args.quiet:
-        say('%s %s' % (done, what))
+    say('%s %s' % (done, what), args.quiet)
     return True
 
 
@@ -1068,7 +1054,7 @@ def unlocked(bucket, dumps, quiet=False):
     for one in dumps:
         if one.last_lock and not quiet:
             say('%s is %s' % (one, 'under a legal hold' if one.last_lock == float('inf') else
-                              'locked until ' + utc(one.last_lock)))
+                              'locked until ' + s3.utc(one.last_lock)))
     return [one for one in dumps if not one.last_lock]
 
 
@@ -1078,7 +1064,7 @@ def delete(bucket, args):
         found = find_by_key(bucket, args.key)
     else:
         dumps = find_all(bucket, args)      # first, to learn the server's clock
-        args.date = args.date or time.strftime('%Y-%m-%d', time.localtime(bucket.now()))
+        args.date = args.date or local(bucket.now())[:10]
         dumps = meant(args, dumps)
         if not dumps:
             raise no_dump(args, ' (another day: -w DATE)')
@@ -1105,15 +1091,13 @@ def shell_word(text):
 
 
 def init(bucket, args):
-    created = False
-    try:
-        bucket.head_bucket()
-    except s3.ResponseError as error:
-        if error.status == 404:
-            bucket.create_bucket()
-            created = True
-        elif error.status != 403:   # some credentials may write, but not ask
-            raise
+    found = False
+    with tolerating(404):
+        with tolerating(403):       # some credentials may write, but not ask
+            bucket.head_bucket()
+        found = True
+    if not found:
+        bucket.create_bucket()
     key, text = '%s:s3dump-init-%s' % (args.host, s3.random_name()), b'a test that can be deleted'
     view, failures = memoryview(bytearray(len(text))), []
     bucket.put_object(key, text, unique=True, storage_class='STANDARD')
@@ -1131,9 +1115,8 @@ def init(bucket, args):
         failures.append(error)
     if failures:
         raise failures[0]
-    if not args.quiet:
-        say('the bucket %s %s: it can be written, read and deleted from' % (
-            bucket.endpoint.bucket, 'was created' if created else 'is there'))
+    say('the bucket %s %s: it can be written, read and deleted from' % (
+        bucket.endpoint.bucket, 'is there' if found else 'was created'), args.quiet)
 
 
 # ----------------------------------------------------------------- Listing and rotation
@@ -1153,9 +1136,8 @@ UNFINISHED_AGE = 30 * 86400         # seconds after which unfinished uploads and
 def totals(dumps):
     """Return the bytes of dumps, and the dollars that they cost per month."""
     entries = [entry for one in dumps for entry in one.pieces.values()]
-    return sum([entry.size for entry in entries]), sum([
-        entry.size * PRICES.get(entry.storage_class, PRICES['STANDARD'])
-        for entry in entries]) / (1 << 30)
+    return sum([one.size for one in dumps]), sum([entry.size * PRICES.get(
+        entry.storage_class, PRICES['STANDARD']) for entry in entries]) / (1 << 30)
 
 
 def find_sections(bucket, args):
@@ -1239,8 +1221,8 @@ def unfinished_lines(bucket, uploads, orphans):
             size = sum(one.size for one in orphans) + sum(
                 size for upload in uploads for size in bucket.list_parts(upload))
     return ['Unfinished uploads: %d%s, the oldest of %s (S3 bills them; clean aborts them after '
-            '%s)' % (len(begun), ', ' + human(size) if size else '', time.strftime(
-                '%Y-%m-%d', time.localtime(min(begun))), s3.duration(UNFINISHED_AGE))]
+            '%s)' % (len(begun), ', ' + human(size) if size else '', local(min(begun))[:10],
+                     s3.duration(UNFINISHED_AGE))]
 
 
 def section_lines(args, dumps):
@@ -1250,8 +1232,7 @@ def section_lines(args, dumps):
     for one in dumps:
         when = one.labels.date
         if one.labels.stamp and days[one.labels[2:4]] > 1:
-            when += time.strftime(' %H:%M:%S', time.localtime(
-                stamp_time(one.labels.stamp, one.stored)))
+            when += local(stamp_time(one.labels.stamp, one.stored))[10:]
         line = 'Level %s %s:%9s%s' % (one.labels.level, when, human(one.size), one.state())
         for name, text in remarks(args, one, local).items():
             line += '  %s %s' % (name.replace('_', ' '), text) if text else '  not locked'
@@ -1263,14 +1244,14 @@ def section_lines(args, dumps):
 def row(args, one):
     """Return a line: JSON, or fields of which only the last, the key, may hold blanks.  A Dump
     without labels is another object."""
-    more = remarks(args, one, utc)
+    more = remarks(args, one, s3.utc)
     if args.long:
         return '%15d %s %3d %-12s %-6s %s%s' % (
-            one.size, utc(one.stored), len(one.entries), s3.printable(one.storage_class),
+            one.size, s3.utc(one.stored), len(one.entries), s3.printable(one.storage_class),
             'other' if not one.labels else 'broken' if one.problem() else 'whole',
             ''.join('%-21s' % (text or '-') for text in more.values()), one)
     return to_json(**dict(zip(('host', 'fs', 'level', 'date'), one.labels or [None] * 4)),
-                   key=one.key, stored=utc(one.stored), size=one.size,
+                   key=one.key, stored=s3.utc(one.stored), size=one.size,
                    storage_class=one.storage_class, objects=len(one.entries), **more)
 
 
@@ -1316,8 +1297,7 @@ def clean(bucket, args):
     if not dumps:
         point_out_hosts(bucket, args)
     doomed, failed = choose(bucket, args, whole_ones(bucket, dumps))
-    if not args.quiet:
-        point_out_minimums(bucket, doomed)
+    point_out_minimums(bucket, args, doomed)
     going = [('%s, %s' % (one, human(one.size)), bucket.delete_listed, one.entries)
              for one in doomed]
     going += unfinished_things(bucket, args, prefix, orphans)
@@ -1382,8 +1362,8 @@ def choose(bucket, args, groups):
         suspicious |= wrong
         for one in sorted(set(members).difference(going), key=recency):
             builders.update((base, one) for base in bases[one])
-            if int(labels[2]) > 0 and not bases[one] and not args.quiet:
-                say('%s is kept, but there is no older dump of a lower level' % one)
+            if int(labels[2]) > 0 and not bases[one]:
+                say('%s is kept, but there is no older dump of a lower level' % one, args.quiet)
     return doomed, suspicious
 
 
@@ -1404,9 +1384,8 @@ def choose_of_level(bucket, args, labels, members, builders):
     free = set(unlocked(bucket, going, args.quiet))
     for one, reasons in planned:
         if not reasons and one in builders:
-            if not args.quiet:
-                say('%s %s: %s builds upon it' % (
-                    one, 'goes all the same' if args.force else 'is kept', builders[one]))
+            say('%s %s: %s builds upon it' % (
+                one, 'goes all the same' if args.force else 'is kept', builders[one]), args.quiet)
             reasons += ['base'] * (not args.force)
         if not reasons and one not in free:
             reasons.append('locked')
@@ -1421,13 +1400,13 @@ def min_ratio(args, level):
     return args.min_ratio if args.min_ratio is not None else 0.5 if int(level) <= 0 else 0
 
 
-def point_out_minimums(bucket, doomed):
+def point_out_minimums(bucket, args, doomed):
     """Say which dumps are still billed for a while though they are deleted now."""
     for one in doomed:
         until = one.stored + 86400 * MINIMUM_DAYS.get(one.storage_class, 0)
         if until > bucket.now():
             say('%s is billed until %s all the same, as the class %s has it' % (
-                one, utc(until)[:10], s3.printable(one.storage_class)))
+                one, s3.utc(until)[:10], s3.printable(one.storage_class)), args.quiet)
 
 
 def median(dumps):
@@ -1471,8 +1450,8 @@ def check(bucket, args):
     except s3.Error as error:
         if args.metrics or args.nagios:
             raise
-        verdicts = [Verdict(of_all.labels, severity=3,
-                            reason='the state of the dumps is unknown: %s' % error)]
+        verdicts = [of_all._replace(
+            severity=3, reason='the state of the dumps is unknown: %s' % error)]
     return print_verdicts(bucket, args, verdicts, begun, alone or verdicts[0].labels[2] is None)
 
 
@@ -1508,8 +1487,7 @@ def assess(args, dumps, now):
         # a full dump replaces a difference, for a while
         due = limit and limit + max([newest.stored] + [
             one.stored for one in dated if int(one.labels.level) < int(newest.labels.level)])
-        retired = labels not in args.expect and now - newest.stored > max(
-            args.retired, limit or 0)
+        retired = labels not in args.expect and now - newest.stored > max(args.retired, limit or 0)
         yield Verdict(labels, newest, members[1:11], limit, due, None if retired else 0,
                       'retired' if retired else '')
 
@@ -1576,9 +1554,9 @@ def fault(bucket, args, verdict):
         (1, newest.misdated() and (newest.labels.stamp or '')[:8] != newest.labels.date.replace(
             '-', '') and 'is dated later than the day when it was stored'),
         (1, args.locked and newest.lock < now + args.locked and (
-            'is locked until %s only' % utc(newest.lock) if newest.lock else
+            'is locked until %s only' % s3.utc(newest.lock) if newest.lock else
             'is not locked, or these credentials may not see its lock')))
-    return next((Verdict(*verdict[:5], severity, 'the newest dump ' + reason)
+    return next((verdict._replace(severity=severity, reason='the newest dump ' + reason)
                  for severity, reason in found if reason), verdict)
 
 
@@ -1594,7 +1572,7 @@ def verdict_text(bucket, verdict, begun):
     for upload in begun:
         if upload.key.startswith('%s:%s:%s:' % verdict.labels) and (
                 upload.initiated > now - (verdict.limit or SHORTEST_LIMIT)):
-            text += '; an upload is under way or was broken off, begun ' + utc(upload.initiated)
+            text += '; an upload is under way or was broken off, begun ' + s3.utc(upload.initiated)
     return text
 
 
@@ -1668,8 +1646,7 @@ def read_expected(path):
                     check_labels(Labels(host, fs, level, None, None))
                     expected[host, without_slash(fs), level] = age and parse_time(age)
     except (UsageError, ValueError) as error:
-        raise ValueError('line %d of %s is not HOST FS LEVEL [MAX-AGE]: %s' % (
-            number, path, error))
+        raise ValueError('line %d of %s is not HOST FS LEVEL [MAX-AGE]: %s' % (number, path, error))
     return expected
 
 
@@ -1757,9 +1734,9 @@ def remarks(args, one, write):
 
 def point_out_versions(bucket, args):
     """Say that what was deleted is only hidden, if it is."""
-    if bucket.hides and not args.quiet:
+    if bucket.hides:
         say('this bucket keeps versions: what is deleted is hidden, not freed; `list --deleted` '
-            'shows what that costs')
+            'shows what that costs', args.quiet)
 
 
 # ---------------------------------------------------------------------- Command line
@@ -2116,7 +2093,6 @@ def main():
         number, = stopped.args
         say('ended by signal %d%s' % (number, stopped.outcome))
         status = 128 + number
-    ignore_signals((signal.SIGUSR1, signal.SIGUSR2))
     return status
 
 

@@ -4743,7 +4743,6 @@ class StreamTests(ClientTestCase):
     def test_the_names_of_volumes_are_fixed_and_random_ones_differ(self):
         self.assertEqual(s3.volume_key('k', 0), 'k')
         self.assertEqual(s3.volume_key('k', 12), 'k.volume_000012')
-        self.assertEqual(s3.end_key('k', 3), 'k.end_000003')
         names = {s3.random_name() for _ in range(100)}
         self.assertEqual(len(names), 100)
         self.assertTrue(all(re.match('[a-z2-7]{16}$', name) for name in names))
@@ -5501,7 +5500,7 @@ class WorkerTests(ClientTestCase):
     def test_where_memory_has_no_room_for_all_buffers_fewer_do(self):
         def scarce(descriptor, length, *arguments, real=mmap.mmap):
             needed = length + len(made) * bucket.part_size
-            if needed > room * bucket.part_size + s3.ROOM:
+            if needed > room * bucket.part_size + (s3.ROOM if made else 0):
                 raise OSError(errno.ENOMEM, 'Cannot allocate memory')
             if length == bucket.part_size:
                 made.append(None)

@@ -1939,7 +1939,7 @@ class CleanTests(ProgramTestCase):
             'keep %s       100  locked\n' % held[1],
             '0 dumps would go, which saves 0 ($0.00/month)\n')))
         self.assertEqual(result.err, ''.join('s3dump: %s is locked until %s\n' % (
-            key, s3dump.utc(lock['lock_until'])) for key in held + [left]))
+            key, s3.utc(lock['lock_until'])) for key in held + [left]))
         self.assertEqual(self.clean('1').err, result.err + 's3dump: nothing to delete\n')
         for argv in (['-n'], []):
             result = self.run_program('delete', '-k', held[0], *argv)
