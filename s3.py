@@ -46,7 +46,6 @@ Python 3.6 or newer.  `python3 s3.py` is the self-test.
 import _thread
 import collections
 import contextlib
-import copy
 import errno
 import functools
 import hashlib
@@ -73,13 +72,14 @@ __all__ = ['Bucket', 'load_config', 'volume_key', 'Head', 'Key', 'ListEntry', 'N
 def load_network():
     """Import the modules that talk to a server, for an Endpoint: they take longer than all the
     rest, and `--help` or a mistyped option needn't wait for them."""
-    global base64, calendar, email, http, no_ssl, socket, ssl, urllib
+    global base64, calendar, copy, email, http, no_ssl, socket, ssl, urllib
     try:
         import ssl                  # before http.client, which would go without it, too
     except ImportError as error:    # a Python built without it can still talk http
         ssl, no_ssl = None, printable(str(error), 100)
     import base64
     import calendar
+    import copy
     import email.utils
     import http.client
     import socket

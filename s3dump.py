@@ -418,10 +418,10 @@ def no_dump(args, hint=None):
     if hint is None:
         hint = '; `s3dump.py list` shows what is there, `list --deleted` what was' if (
             args.at is None) else '; `s3dump.py list --at` shows what was there then'
-    return s3.Error('no dump of %s%s%s for host %s%s' % (
+    return s3.Error('no dump of %s%s%s for host %s%s%s' % (
         s3.quoted(args.fs), ' level ' + args.level if args.level else '',
         (' up to ' if args.chain else ' of ') + args.date if args.date else '',
-        s3.printable(args.host), hint))
+        s3.printable(args.host), ' (-h NAME: another)' * (args.host == args.here), hint))
 
 
 def find_whole(bucket, args):
@@ -469,7 +469,8 @@ def tell_base(one, section, quiet):
 def well_dated(dumps):
     """Return the dumps whose date label can be true; report the others."""
     for one in sorted(filter(Dump.misdated, dumps), key=recency):
-        say('%s: its date is later than the day it was stored, and not to be trusted' % one)
+        say('%s: its date is later than the day it was stored, and not to be trusted; '
+            '`delete -k` it if it is not yours' % one)
     return [one for one in dumps if not one.misdated()]
 
 
@@ -784,6 +785,8 @@ class Status:
     def _run(self):
         while not self._running.acquire(timeout=1):
             line = self._line(time.monotonic())[:(os.get_terminal_size(2).columns or 80) - 1]
+            with contextlib.suppress(OSError):      # where the terminal doesn't control us
+                line *= os.tcgetpgrp(2) == os.getpgrp()     # in the background show nothing
             if Status.live and (line or self._shown):
                 self._shown = line
                 s3.write_error('%s%s\r' % (self.CLEAR, line))
@@ -801,7 +804,7 @@ class Status:
             words = [human(moved), human(rate) + '/s', clock(now - self._start)]
             if self._total:
                 words.append('%d%%' % min(100, 100 * moved // self._total))
-                if rate > 0:
+                if rate > 0 and not waits:
                     words.append(clock(max(0, self._total - moved) / rate) + ' left')
             if tally.retries and not waits:
                 words.append(counted(tally.retries, 'retry', 'retries'))
@@ -863,7 +866,7 @@ def dump(bucket, args):
     with contextlib.closing(source), contextlib.closing(args.status):
         stored = bucket.upload(key, source, overwrite=args.overwrite, unique=unique)
     ignore_signals()
-    SIGNALS.pending = None          # a signal came too late
+    SIGNALS.pending, Stopped.outcome = None, ''     # a signal came too late
     if not stored.size:
         say('warning: the stream was empty, and so is the dump %s' % s3.printable(stored.key))
     seconds = args.status.summary(
@@ -1027,7 +1030,11 @@ def agreed(args, names, question, deed='delete', done='deleted'):
             print_out('would %s %s' % (deed, what))
     elif not args.yes and os.isatty(0):
         args.status.close()
-        answer = read_in() if tell('\n'.join(names + [question + ' [y/N] '])) else b''
+        answer = b''
+        try:
+            answer = read_in() if tell('\n'.join(names + [question + ' [y/N] '])) else b''
+        finally:
+            tell('\n' * (not answer.endswith(b'\n')))
         args.status.resume()
         if answer.strip().lower() not in (b'y', b'yes'):
             raise s3.Error('nothing was ' + done)
@@ -1075,11 +1082,24 @@ def delete(bucket, args):
         found = dumps[0]
     if not unlocked(bucket, [found]):
         raise s3.Error('nothing was deleted')
+    warn_of_builders(bucket, found)
     what = '%s, %s' % (found, human(found.size))
     if agreed(args, [what], 'Delete it?') and not remove(
             args, what, bucket.delete_listed, found.entries):
         return 1
     point_out_versions(bucket, args)
+
+
+def warn_of_builders(bucket, found):
+    """Warn that the Dump is needed: nothing would show later that it was what others build upon."""
+    builders = []
+    if found.labels:
+        with tolerating(403):
+            builders = [chain[-1] for chain in chains(find_fs(bucket, found.labels)[0])
+                        if found.key in [one.key for one in chain[:-1]]]
+    if builders:
+        say('warning: %s upon %s, up to %s: without it, what they restore is not what was dumped' % (
+            counted(len(builders), 'dump builds', 'dumps build'), found, builders[-1]))
 
 
 def shell_word(text):
@@ -1157,7 +1177,7 @@ def list_dumps(bucket, args):
             if dumps or others:
                 print_out('\n'.join(row(args, one) for one in dumps + others))
     elif not print_dumps(bucket, args, prefix, found):
-        point_out_hosts(bucket, args)
+        point_out_others(bucket, args)
 
 
 def shown(bucket, args, found):
@@ -1197,18 +1217,25 @@ def print_dumps(bucket, args, prefix, found):
     return total['dumps']
 
 
-def point_out_hosts(bucket, args):
-    """Say which hosts have dumps, if this one has none and the credentials may list them all."""
+def point_out_others(bucket, args):
+    """Say of which file systems of the host there are dumps, or else of which hosts, if there are
+    none of those that were asked for and the credentials may list them."""
+    def labels(prefix, index):
+        with contextlib.suppress(s3.Error):
+            return sorted({one.labels[index] for dumps, _, _ in sections(
+                bucket.list_objects(prefix)) for one in dumps})
+        return ()
+
     if args.all or args.quiet:
         return
-    hosts = ()
-    with contextlib.suppress(s3.Error):
-        hosts = sorted({one.labels.host for dumps, _, _ in sections(bucket.list_objects())
-                        for one in dumps})
-    if hosts and args.host not in hosts:
-        say('there is no dump of host %s; there are dumps of %s%s (-h NAME, or -a for all)' % (
-            s3.printable(args.host), ', '.join(map(s3.printable, hosts[:20])),
-            ' and %d more' % (len(hosts) - 20) if len(hosts) > 20 else ''))
+    missing, hint, found = '%s of host %s' % (args.fs, args.host), '', labels(args.host + ':', 1)
+    if not found:
+        missing, hint, found = 'host ' + args.host, ' (-h NAME, or -a for all)', labels('', 0)
+    there = '; there are dumps of %s%s%s' % (
+        ', '.join(map(s3.printable, found[:20])),
+        ' and %d more' % (len(found) - 20) if len(found) > 20 else '', hint)
+    if args.fs not in found:
+        say('there is no dump of ' + s3.printable(missing) + there * bool(found))
 
 
 def unfinished_lines(bucket, uploads, orphans):
@@ -1295,7 +1322,7 @@ def clean(bucket, args):
     dumps = [one for each, _, _ in found for one in each if args.fs in (None, one.labels.fs)]
     orphans = meant(args, [one for _, each, _ in found for one in each])
     if not dumps:
-        point_out_hosts(bucket, args)
+        point_out_others(bucket, args)
     doomed, failed = choose(bucket, args, whole_ones(bucket, dumps))
     point_out_minimums(bucket, args, doomed)
     going = [('%s, %s' % (one, human(one.size)), bucket.delete_listed, one.entries)
@@ -1317,9 +1344,7 @@ def clean(bucket, args):
                 stuck.setdefault(place, level)
         failed |= bool(stuck)
     elif not (failed or args.quiet):
-        say('%snothing to delete' % ('' if dumps or args.all else (
-            'there is no dump of %shost %s: ' % (s3.printable(args.fs) + ' of ' if args.fs else '',
-                                                s3.printable(args.host)))))
+        say('nothing to delete')
     point_out_versions(bucket, args)
     if failed:
         raise s3.Error('not everything was done: see above')
@@ -1390,8 +1415,8 @@ def choose_of_level(bucket, args, labels, members, builders):
         if not reasons and one not in free:
             reasons.append('locked')
         if args.dry_run:
-            print_out('%-4s %s  %8s  %s' % ('keep' if reasons else 'go', one,
-                                            human(one.size), ', '.join(reasons)))
+            print_out(('%-4s %s  %8s  %s' % ('keep' if reasons else 'go', one, human(one.size),
+                                             ', '.join(reasons))).rstrip())
     return [one for one, reasons in planned if not reasons], False
 
 
@@ -1401,12 +1426,12 @@ def min_ratio(args, level):
 
 
 def point_out_minimums(bucket, args, doomed):
-    """Say which dumps are still billed for a while though they are deleted now."""
-    for one in doomed:
-        until = one.stored + 86400 * MINIMUM_DAYS.get(one.storage_class, 0)
-        if until > bucket.now():
-            say('%s is billed until %s all the same, as the class %s has it' % (
-                one, s3.utc(until)[:10], s3.printable(one.storage_class)), args.quiet)
+    """Say of how many dumps that go Amazon bills a while more, and until when."""
+    ends = [one.stored + 86400 * MINIMUM_DAYS.get(one.storage_class, 0) for one in doomed]
+    late = [end for end in ends if end > bucket.now()]
+    if late:
+        say('Amazon bills %s of these until %s all the same, for their storage class' % (
+            counted(len(late), 'dump'), s3.utc(max(late))[:10]), args.quiet)
 
 
 def median(dumps):
@@ -1563,8 +1588,8 @@ def fault(bucket, args, verdict):
 def verdict_text(bucket, verdict, begun):
     """Return what a line says of a group; begun: unfinished uploads."""
     (host, fs, level), newest, now = verdict.labels, verdict.newest, seen_at(bucket)
-    text = '%s%s of %s: %s' % (
-        s3.printable(fs or 'all'), ' level %s' % level if level else '',
+    text = '%s%s%s: %s' % (
+        s3.printable(fs) + ' ' if fs else '', 'level %s of ' % level if level else 'of ' * bool(fs),
         s3.printable(host or 'all hosts'), verdict.reason or 'the newest dump is good')
     if newest:
         text += '; %s, %s old, %s%s' % (human(newest.size), s3.duration(
@@ -1853,7 +1878,7 @@ def help_text(name):
     """Return what --help prints for a command, or for all if *name* is ''."""
     if name:
         function, usage, what = COMMANDS[name]
-        lines = ['usage: s3dump.py %s [options]' % ' '.join([name, usage]).strip(), '', what]
+        lines = [('usage: s3dump.py %s [options] ' % name + usage).strip(), '', what]
         if function.__doc__:        # python -OO has none
             lines += ['', re.sub('(?m)^ +', '', function.__doc__)]
     else:
@@ -1980,7 +2005,7 @@ def check_words(args, words):
     if not (0 if usage.startswith('[') else len(names)) <= len(words) <= len(names):
         raise UsageError('%s takes %s' % (args.name, usage or 'no arguments'))
     args.fs, args.level, args.count = map(dict(zip(names, words)).get, ('FS', 'LEVEL', 'N'))
-    args.count = args.count and value('N', parse_count, args.count)
+    args.count = args.count and value('how many dumps to keep', parse_count, args.count)
 
 
 # --------------------------------------------------------------------------- Program
@@ -2044,6 +2069,8 @@ def run(argv):
         return 128 + signal.SIGPIPE
     except Exception as error:
         status, text = failure(args, error)
+        if isinstance(error, s3.Error) and not isinstance(error, s3.UnknownOutcome):
+            text += Stopped.outcome * (Stopped.outcome not in text)
         if '--nagios' in itertools.takewhile(lambda word: word != '--', argv):
             with contextlib.suppress(OSError):
                 print_out('S3DUMP UNKNOWN: ' + text.replace('|', r'\x7c'))

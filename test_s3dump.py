@@ -1738,15 +1738,18 @@ class ListTests(ProgramTestCase):
             self.assertEqual(result.err, 's3dump: there is no dump of host %s; there are dumps of '
                              'm\\x1bl, mail, web (-h NAME, or -a for all)\n' % HOST)
             self.assertIn(b'\nTotal data stored: 0', result.out)
-        for argv in (['-q'], ['-a'], ['--json'], ['--long'], ['-h', 'mail'], ['-h', 'web', '/x']):
+        for argv in (['-q'], ['-a'], ['--json'], ['--long'], ['-h', 'mail']):
             self.assertEqual(self.succeed('list', *argv).err, '')
+        self.assertEqual(self.succeed('list', 'home', '-h', 'web').err, 's3dump: there is no dump '
+                         'of home of host web; there are dumps of /home\n')
         for number in range(30):
             self.place(host='node%d' % number)
         self.assertIn(', node24 and 13 more (-h', self.succeed('list').err)
         for status, code in ((403, 'AccessDenied'), (400, 'InvalidRequest')):
             self.server.fault('ListObjectsV2', 'status', status=status, code=code, times=None,
                               where=lambda exchange: not exchange.query['prefix'])
-            self.assertEqual(self.succeed('list', '/x').err, '')
+            self.assertEqual(self.succeed('list', '/x').err,
+                             's3dump: there is no dump of host %s\n' % HOST)
             self.server.clear_faults()
 
     def test_a_key_that_is_not_ascii_is_listed_and_restored_in_any_locale(self):
@@ -1801,8 +1804,8 @@ class CleanTests(ProgramTestCase):
         self.assertEqual(self.keys(), sorted(keys))
         self.assertNotIn('DeleteObject', self.server.operations())
         self.assertEqual(result.out.decode(), ''.join((
-            'keep %s       100  last, yearly\n' % keys[2], 'go   %s       100  \n' % keys[1],
-            'go   %s       100  \n' % keys[0],
+            'keep %s       100  last, yearly\n' % keys[2], 'go   %s       100\n' % keys[1],
+            'go   %s       100\n' % keys[0],
             '2 dumps would go, which saves 200 ($0.00/month)\n')))
         self.assertIn('\n1 dump would go, which saves 100 ', self.clean('2', '-n').out.decode())
 
@@ -1907,7 +1910,7 @@ class CleanTests(ProgramTestCase):
     def test_a_file_system_without_dumps_is_told_so(self):
         self.place()
         self.assertEqual(self.clean('1', '/hme').err, 's3dump: there is no dump of /hme of host '
-                         '%s: nothing to delete\n' % HOST)
+                         '%s; there are dumps of /home\ns3dump: nothing to delete\n' % HOST)
 
     def test_what_a_crash_left_goes_where_it_was_asked_for(self):
         for fs in ('/home', '/x'):
@@ -2022,7 +2025,7 @@ class CleanTests(ProgramTestCase):
         self.assertRegex(result.out.decode(), 'FAILED.*dump is [0-9]+ years old.*' + keys[2])
         self.assertIn(keys[2], self.succeed('verify', '/home', '1').err)
         self.assertIn(late, self.clean('1', '-n').err)                  # dated later than stored
-        self.assertNotIn('is billed until', self.clean('1').err)
+        self.assertNotIn('Amazon bills', self.clean('1').err)
         self.assertEqual(self.keys(), sorted([keys[2], late]))
 
     def test_a_stamp_later_than_the_day_it_was_stored_gains_nothing(self):
@@ -2078,7 +2081,9 @@ class CleanTests(ProgramTestCase):
     def test_a_deletion_that_saves_nothing_yet_is_said(self):
         self.place(date='2020-01-01', storage_class='GLACIER', stored=time.time() - 10 * DAY)
         self.place(date='2020-01-02', storage_class='GLACIER')
-        self.assertRegex(self.clean('1', '-n').err, 'is billed until 20.* as the class GLACIER')
+        self.assertRegex(self.clean('1', '-n').err, r'\As3dump: Amazon bills 1 dump of these until '
+                         '%s all the same, for their storage class\n' % (
+                             s3.utc(time.time() + 80 * DAY)[:10]))
         self.assertEqual(self.clean('1', '-q').err, '')         # cron is not told each week
 
     def test_other_hosts_are_cleaned_only_when_asked(self):
@@ -2095,15 +2100,15 @@ class CleanTests(ProgramTestCase):
     def test_a_host_without_dumps_is_told_so(self):
         key = self.place(host='renamed')
         nothing = 's3dump: nothing to delete\n'
-        none = 's3dump: there is no dump of host %s: nothing to delete\n' % HOST
-        self.assertRegex(self.clean('1').err, r'\As3dump: there is no dump of host %s; '
-                         r'[^\n]*renamed[^\n]*-h NAME[^\n]*-a[^\n]*\n%s\Z' % (HOST, none))
+        none = 's3dump: there is no dump of host ' + HOST
+        self.assertEqual(self.clean('1').err, none + '; there are dumps of renamed (-h NAME, or -a '
+                         'for all)\n' + nothing)
         for argv in (['-a'], ['-h', 'renamed']):
             self.assertEqual(self.clean('1', *argv).err, nothing)
         self.assertEqual(self.clean('1', '-q').err, '')
         self.assertEqual(self.keys(), [key])
         self.server.objects.clear()
-        self.assertEqual(self.clean('1').err, none)
+        self.assertEqual(self.clean('1').err, none + '\n' + nothing)
 
     def test_keys_that_are_no_dumps_are_never_touched(self):
         foreign = ['readme', HOST + ':', HOST + ':/home:0', HOST + ':/home:0:2020-02-30',
@@ -2585,8 +2590,8 @@ class CheckAllTests(ProgramTestCase):
         self.assertEqual(self.check(0, '-a', 'pg', '0'), ['OK: 2 groups of 2 hosts'])
 
     def test_where_nothing_is_nothing_is_good(self):
-        said = ['FAILED: all of %s: there is no dump' % HOST]
-        self.assertEqual(self.check(1, '-a'), ['FAILED: all of all hosts: there is no dump'])
+        said = ['FAILED: %s: there is no dump' % HOST]
+        self.assertEqual(self.check(1, '-a'), ['FAILED: all hosts: there is no dump'])
         self.series()
         self.assertEqual((self.check(1), self.check(1, '-q')), (said, said))
         self.assertEqual(self.check(1, '-a', '/none'), [
@@ -2612,7 +2617,7 @@ class CheckAllTests(ProgramTestCase):
         self.server.put(key + '.volume_000009', b'', metadata={'x-amz-meta-dump-id': 'x'})
         thief = [key for key in self.keys() if '9999' in key][0]
         self.misdated = 's3dump: %s: its date is later than the day it was stored, and not to be ' \
-            'trusted\n' % thief
+            'trusted; `delete -k` it if it is not yours\n' % thief
         lines = self.check(1, '-a', '--expect', self.expect('mail never 0'))
         self.assertEqual(lines.pop(), 'FAILED: 7 of 10 groups of 1 host')
         for line, pattern in zip(lines, (
@@ -2709,7 +2714,7 @@ class CheckAllTests(ProgramTestCase):
     def test_a_server_that_refuses_leaves_all_unknown(self):
         self.server.fault('ListObjectsV2', 'status', times=None, status=403, code='AccessDenied')
         said = 'the state of the dumps is unknown: ListObjectsV2.*AccessDenied'
-        self.assertRegex('\n'.join(self.check(1, '-a')), 'FAILED: all of all hosts: %s' % said)
+        self.assertRegex('\n'.join(self.check(1, '-a')), 'FAILED: all hosts: %s' % said)
         found = json.loads(self.check(1, '--json')[0])
         self.assertRegex(found.pop('reason'), said)
         self.assertEqual(found, {'host': HOST, 'fs': None, 'level': None, 'key': None, 'ok': False,
@@ -3069,6 +3074,16 @@ class DeleteAclUrlInitTests(ProgramTestCase):
         self.succeed('delete', '/home', '0', '-w', '2020-01-01')
         self.assertEqual(self.keys(), [])
         self.must_fail(1, "there is no object 'nothing'", 'delete', '-k', 'nothing')
+
+    def test_it_is_said_what_builds_upon_what_goes(self):
+        keys = [self.place(level=level, date='2020-01-0' + level) for level in '123']
+        self.server.put('note', b'')
+        for key, said in zip(keys + ['note'], ('2 dumps build', '1 dump builds', None, None)):
+            self.assertEqual(self.succeed('delete', '-n', '-k', key).err, said and (
+                's3dump: warning: %s upon %s, up to %s: without it, what they restore is not what '
+                'was dumped\n' % (said, key, keys[2])) or '')
+        self.assertIn('2 dumps build', self.succeed(
+            'delete', '-q', '/home', '1', '-w', '2020-01-01').err)
 
     def test_delete_deletes_none_of_several(self):
         keys = sorted(self.place("/it's $HOME") for _ in range(3))
@@ -5082,6 +5097,29 @@ class TerminalTests(ProgramTestCase):
         self.assertEqual(result.status, 0)
         self.assertEqual([json.loads(result.out)['key']], self.keys())
 
+    def test_in_the_background_it_does_not_write_over_what_is_typed(self):
+        prefix = in_python('''if True:
+            import fcntl, os, sys, termios
+            def go_on_as_a_child():
+                child = os.fork()
+                if child:
+                    os._exit(os.waitpid(child, 0)[1] >> 8)
+            go_on_as_a_child()
+            os.setsid()
+            fcntl.ioctl(2, termios.TIOCSCTTY, 0)
+            go_on_as_a_child()
+            if sys.argv[-1] == 'behind':
+                os.setpgid(0, 0)''')
+        self.server.fault('PutObject', 'stall', when='reply', times=2)
+        shown, processes = {}, []
+        for key in 'behind', 'before':
+            shown[key] = self.open_terminal()
+            processes.append(self.start_at(shown[key], 'dump', '-k', key, prefix=prefix))
+        shown['before'].read_until(r'(?s)no answer.*no answer')
+        self.server.clear_faults()
+        self.assertEqual([self.finish(process).status for process in processes], [0, 0])
+        self.assertRegex(shown['behind'].read_until(None), r"\As3dump: dump behind: [^\r]*\r\n\Z")
+
     def test_quiet_is_silent_at_a_terminal_too(self):
         terminal = self.open_terminal()
         process = self.start('-q', 'dump', '/home', '0', stderr=terminal.slave)
@@ -5105,6 +5143,14 @@ class TerminalTests(ProgramTestCase):
                     terminal.type(typed)
                     self.assertEqual(self.finish(process).status, 0 if kept == 1 else 1)
                     self.assertEqual(len(self.server.objects), kept)
+                    self.assertRegex(terminal.read_until(None), r'N\] [^s]*\r\n(s3dump: .*\r\n)+\Z')
+        self.place(date='2020-01-03')
+        terminal = self.open_terminal()
+        process = self.start('clean', '1', stdin=terminal.slave, stderr=terminal.slave)
+        terminal.read_until(r'N\] ')
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(self.finish(process).status, 128 + signal.SIGINT)
+        self.assertIn('N] \r\ns3dump: ended by signal 2\r\n', terminal.read_until(None))
         for option in ('-y', '-n'):
             for _ in range(3):
                 self.place(date='2020-01-01')
@@ -5188,7 +5234,7 @@ class ReadmeTests(ProgramTestCase):
         self.assertIn(b'nothing is stored', said)
         self.server.objects.clear()     # and somebody hears of what is missing
         self.assertEqual(self.cron(commands[-1], environment), (
-            1, b'FAILED: all of all hosts: there is no dump\n'))
+            1, b'FAILED: all hosts: there is no dump\n'))
 
     def test_the_metrics_are_collected(self):
         with open(os.path.join(HERE, 'README'), encoding='utf-8') as file:
@@ -5579,6 +5625,7 @@ class FaultTests(ProgramTestCase):
                 self.assertGreater(fault.hits, 0)
                 self.assertEqual([found.size for found in self.server.objects.values()],
                                  [] if status else [size])
+                self.assertEqual(result.err.endswith(': nothing is stored\n'), status == 1)
                 self.assertEqual(self.parts_left(), [])
 
     def little_memory(self, more, *argv, **options):

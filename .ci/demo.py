@@ -27,7 +27,7 @@ def demo():
             with open(os.path.join(folder, 'demo.conf'), 'w') as file:
                 file.write(server.config())
             os.chmod(file.name, 0o600)
-            print('An S3 server on this machine (%s), and a directory tree to save:\n' % server.url)
+            print('An S3 server on this machine, %s,\nand a directory tree to save:\n' % server.url)
             return show(folder, (
                 'cat demo.conf',
                 'du -sk tree',
