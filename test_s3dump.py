@@ -394,15 +394,16 @@ class ProgramTestCase(unittest.TestCase):
     # What is on the server, and who.
 
     def place(self, fs='/home', level='0', date='2020-01-10', host=HOST, size=100, stored=None,
-              **attributes):
-        """Place a dump of *size* bytes, stored at noon of its date unless said; returns its key."""
+              data=None, **attributes):
+        """Place a dump of data, or of *size* bytes, stored at noon of its date unless said; returns
+        its key."""
         if stored is None:
             stored = self.noon(date)
         stamp = time.strftime('%Y%m%dT%H%M%S.000Z', time.gmtime(stored))
         key = '%s:%s:%s:%s:%s-%016d' % (host, fs, level, date, stamp, next(self.serial))
         attributes.setdefault('metadata', {'x-amz-meta-dump-id': 'placed',
                                            'x-amz-meta-volume-size': str(1 << 50)})
-        self.server.put(key, bytes(size), modified=stored, **attributes)
+        self.server.put(key, data or bytes(size), modified=stored, **attributes)
         return key
 
     def place_upload(self, upload_id, key, age):
@@ -5189,100 +5190,552 @@ class TerminalTests(ProgramTestCase):
         self.assertEqual((self.keys(), self.server.uploads), ([keys[2]], {}))
 
 
+# What an example begins with: of a shell, which has no columns; or typed, with what it says below.
+FORMS = (
+    ('typed', r'\$ '), ('variable', '(?=[A-Z]+=)'), ('cron', r'(?:[0-9*][0-9*/,-]* ){5} +'),
+    ('expr', 'expr: '), ('started', r'(?:ExecStart=|.* job: "| *command_line +)/usr/local/bin/'),
+    ('shell', r'(?!.*\S   +[^# ])(?=(?:\./)?s3dump\.py [a-z-]|s3\.py(?: -|\n)|[^{]* \| |(?:alias|'
+              r'aws|curl|dd|flock|gpg|pg_dump|python3|rclone|s3|set|source|ssh|tar|while|zfs) \S)'))
+
+
+def examples(text):
+    """Yield the examples in README: for each paragraph that has any a list of (kind, text).
+
+    An indented paragraph has, if it doesn't end as a sentence does.  Kinds are those of FORMS, and
+    config, expect and NAME.json; NAME begins the text before it, or is the last that is there.
+    """
+    end = 0
+    for match in re.finditer(r'(?m)(?<=\n\n)(?: {4}.*\n)+', text):
+        paragraph = re.sub('(?m)^' + re.match(' +', match.group()).group(), '', match.group())
+        first_words = {line.split(' ')[0] for line in paragraph.splitlines()}
+        found = []
+        if re.match(r' *\{ "', paragraph):
+            before, end = text[end:match.start()], match.end() - 1
+            found = [((re.findall(r'\n\n(\w+\.json)', before)
+                       or re.findall(r'\w+\.json', before))[-1], paragraph)]
+        elif first_words <= set(s3.SETTINGS):
+            found = [('config', paragraph)]
+        elif re.match(r'(\w+ +[^|\n]+ +\d(  \d+\w)?\n)+\Z', paragraph):
+            found = [('expect', paragraph)]
+        elif not re.search(r"[a-z)`'][.:]\n\Z", paragraph):
+            found = list(commands(paragraph))
+        if found:
+            yield found
+
+
+def commands(paragraph):
+    """Yield (kind, text) of each command in a paragraph."""
+    while paragraph:
+        begin = None
+        for kind, form in FORMS:
+            begin = begin or re.match('(?P<%s>%s)' % (kind, form), paragraph)
+        command, _, paragraph = paragraph[begin.end() if begin else 0:].partition('\n')
+        if begin:
+            while unfinished(begin.group() + command):
+                line, _, paragraph = paragraph.partition('\n')
+                command += '\n' + line
+            if begin.lastgroup == 'cron':
+                command = begin.group() + command
+            elif begin.lastgroup == 'started':          # YAML would fold it
+                command = re.sub(r'" \}$', '', re.sub(r'(?<!\\)\n +', ' ', command))
+            elif begin.lastgroup == 'typed':
+                command = re.sub(r'   +\(.*', '', command)
+            yield begin.lastgroup, command
+
+
+def unfinished(command):
+    """Whether the next line belongs to it."""
+    try:
+        shlex.split(command, comments=True)
+    except ValueError:                  # of an open quote, or a backslash at the end
+        return True
+    return bool(re.search(r'(\||&&|^set .*)\Z', command)) or (
+        len(re.findall(r'\bdo\b', command)) > len(re.findall(r'\bdone\b', command)))
+
+
 def crontab():
-    """The variables in README's section on cron, and its lines: (when, command)."""
+    """The variables in README's crontab, and its lines of a day and an hour: (when, command)."""
     with open(os.path.join(HERE, 'README'), encoding='utf-8') as file:
-        section = file.read().partition('\nRUNNING FROM CRON\n')[2]
-    section = section.partition('\n\n\n')[0]
-    return (dict(re.findall(r'^    ([A-Z]+)=(.*)$', section, re.MULTILINE)),
-            re.findall(r'^    ([0-9]\S* \S+ \S+ \S+ \S+) +(.*)$', section, re.MULTILINE))
+        found = [example for paragraph in examples(file.read()) for example in paragraph]
+    return (dict(text.split('=', 1) for kind, text in found if kind == 'variable'),
+            [re.match('(.*?)  +(.*)', text).groups() for kind, text in found
+             if kind == 'cron' and text[0] != '*'])
 
 
-class ReadmeTests(ProgramTestCase):
-    """The crontab lines of the README, each through sh -c with what cron gives it."""
+# What stands in for programs that a test can't run, or that write where it mustn't: lines of sh.
+# $ROOT is what they, and tar, dd and gpg, take for the root directory.
+STAND_INS = {
+    'sh': '[ "$1" = -c ] && cd() { command cd "$ROOT$1"; } && shift && eval "$1"',
+    'zfs': '''case "$*" in
+        "send "[!-]*@*|"send -i @"*" "*@*) cat $ROOT/dev/sda ;;
+        "receive "*|"receive -u "*) cat >>$ROOT/mnt/received ;;
+        *) exit 1 ;; esac''',
+    'pg_dump': '[ "$*" = "-Fc shop" ] && cat $ROOT/dev/sda',
+    'pg_dumpall': '[ $# = 0 ] && cat $ROOT/dev/sda',
+    'pg_restore': '[ "$*" = "-d shop" ] && cat >$ROOT/mnt/shop',
+    'restore': '[ "$*" = "-rf -" ] && cat >>restored',                  # that of dump(8)
+    'ssh': 'shift; eval "$*"',
+    'flock': '[ "$1" = -n ] && : >$ROOT$2 && shift 2 && exec "$@"',
+    'gpg': 'cat',                       # unless it is there
+    'rclone': ':',
+    'aws': '''for a do case $a in file:*) cat "${a#file://}" >/dev/null || exit ;; esac; done
+        case "$*" in
+        "s3 cp s3://BUCKET/"*" -") exec s3dump.py -q restore -k "${3#s3://BUCKET/}" ;;
+        "s3 ls "*) exec s3dump.py list -a --long ;; esac''',
+    'curl': '''for url do :; done
+        case $url in https://hc-ping.com/*) ;; *) exec python3 -c "import sys, urllib.request
+sys.stdout.buffer.write(urllib.request.urlopen('$url').read())" ;; esac''',
+}
+MOVED = '''for a do
+    shift
+    case $a in
+    $ROOT*|/dev/null) ;;
+    /*) a=$ROOT$a ;;
+    [io]f=/*) a=${a%%%%=*}=$ROOT${a#*=} ;;
+    esac
+    set -- "$@" "$a"
+done
+exec %s "$@"'''
 
-    @unittest.skipUnless(shutil.which('tar') and shutil.which('bash'), 'there is no tar or bash')
-    def test_the_crontab_works(self):
-        variables, lines = crontab()
-        commands = [command for _, command in lines]
-        self.assertEqual((len(variables), len(commands)), (5, 5))
-        tools, tree = self.tools(), os.path.join(self.home, 'tree')
-        os.makedirs(os.path.join(tree, 'home'))
-        os.makedirs(os.path.join(self.home, 'var'))
-        dumper = self.write_file('#!/bin/sh\nexec head -c 5000 /dev/zero\n',
-                                 os.path.join(tools, 'pg_dumpall'), 0o755)
-        self.write_file('some text', 'tree/home/file')
-        environment = {'HOME': self.home, 'LOGNAME': 'root', 'SHELL': '/bin/sh'}
-        environment.update(variables, D=os.path.join(self.home, 'var'))
-        environment['PATH'] = tools + ':' + variables['PATH']
-        for name in ('FULL', 'DIFF'):
-            environment[name] = variables[name].replace('-C / home', '-C %s home' % tree)
-        for command in commands:
-            with self.subTest(command):
-                self.assertEqual(self.cron(command, environment), (0, b''))
-        self.assertEqual(sorted(key.split(':')[1:3] for key in self.keys()), [
-            ['/home', '0'], ['/home', '1'], ['pg', '0']])
-        back = tempfile.mkdtemp(dir=self.home)
+# Each example: what is in it, its status, what it must have said or done (see evidence), and what
+# comes before it, if anything.  The first that fits counts; one without a status has its own test.
+BACK, STORED = 'payload', r'(?s)stored [^\n]*BUCKET: .*payload'
+RUNS = (
+    (r'^([A-Z]+=|alias|s3\.py|python3 -W|s3dump_ok )', None, None),
+    (r'^source <\(s3dump\.py --completion', 0, r'\A\Z'),
+    (r'^aws s3 cp ', 0, BACK),
+    (r'^aws s3 ls --recursive ', 0, 'whole  mail:/home:0:'),
+    (r'^aws (s3api (create-bucket|restore-object|put-bucket-(policy|versioning|'
+     r'lifecycle-configuration))|iam (create-user|put-user-policy|(create|delete)-access-key))'
+     r'(\s(\\\n *)?--(bucket|key|policy|access-key-id|[a-z-]+-(name|document|configuration|'
+     r'request)) \S+)+\Z', 0, r'\A\Z'),
+    (r'^(rclone copy -M first:BUCKET second:COPY|aws s3 sync s3://BUCKET s3://COPY)$', 0, r'\A\Z'),
+    (r'curl -fsS "\$url"', 0, BACK, 's3dump.py -q -h mail url / 0 >urls'),
+    (r'-f other verify -k "\$key"', 0, r'\nBAD \S+:/home:0:2026-11-10\n\Z', lambda test: [
+        test.server.objects.pop(key) for key in test.keys() if not re.search('photo:0|-10$', key)]),
+    (r'-f other dump -k "\$key"', 0, r'(?s)stored [^\n]*COPY: .*payload'),
+    (r'\bdump\b|\$FULL', 0, STORED),
+    (r'\$DIFF', 0, r'(?s)stored \S+:/home:1:.*home/me/'),
+    (r'restore --chain [/\w]+$', 0, r'\Awould restore \S+:0:'),
+    (r'restore --thaw ', 3, 'was asked for'),
+    (r'gpg -d', 0, BACK, 's3dump.py -q restore photo 0 | gpg -qe -r backup@example.com |'
+                         ' s3dump.py -q dump /home 0'),
+    (r'tar -tz', 0, r'\nhome/me/letter\n'),
+    (r'\brestore\b', 0, BACK),
+    (r' (verify|init)\b', 0, 'checked: |it can be written, read and deleted from'),
+    (r' list --at ', 0, r'\npg/shop\nLevel 0 2026-11-14:'),
+    (r'"broken"', 0, r'\A +\d+ [^\n]* broken +desk:/:0:2026-11-14\n\Z', lambda test: [
+        test.server.put('desk:/:0:2026-11-14' + end, b'') for end in ('', '.end_000002')]),
+    (r'BEGIN \{ p', 0, '(?m)^     2.30 desk$', lambda test: vars(
+        test.server.objects[test.place(host='desk')]).update(data=Zeros(100 << 30))),
+    (r' list .*--locks', 0, r'(?s)\A(?!.*photo).* whole  - +\S+:pg/shop'),
+    (r' list -a --long \| sort', 0, ' whole  mail:'),
+    (r' (list --deleted|undelete .*-n\b)', 0, r'pg/shop(\n.* |:0:)2026-11-14'),
+    (r' list', 0, r'pg/shop'),
+    (r' undelete\b', 0, r'\nstored \S+:pg/shop:0:2026-11-14'),
+    (r' delete ', 0, r'\ngone |\Awould delete \S+, \d+\n\Z'),
+    (r' check .*--nagios', 0, r'\AS3DUMP OK: \d\d groups'),
+    (r' check .*--metrics', 0, r'file root/\S+: # TYPE s3dump_ok gauge\n'),
+    (r' -q check ', 0, r'\A\Z'),
+    (r' check -a', 0, r'\AOK: \d\d groups of 2 hosts\n\Z'),
+    (r' check /home 0', 0, r'\AOK: /home level 0 of mail: '),
+    (r' clean .*-n$', 0, r'\ngo   \S+:/home:1:'),
+    (r' clean ', 0, r'\ngone \S+:/home:1:', lambda test: test.arrange()),
+    (r' url ', 0, 'http://127.0.0.1'),
+    (r' getacl ', 0, r'file work/acl.xml: <\?xml[^<]*<AccessControlPolicy '),
+    (r' putacl ', 0, r'\nstored \S+:0:'),
+)
+
+# Lets Amazon's client, version 1, parse lines, and run those that are not for its cloud.
+AWSCLI = r'''if True:
+    import shlex, sys
+    from awscli.clidriver import create_clidriver
+    for line in sys.argv[1:]:
+        words = shlex.split(line.replace('\\\n', ''))[1:]
+        words += {'sync': ['--dryrun'], 'ls': [], 'cp': []}.get(
+            words[1], ['--generate-cli-skeleton', 'output'])
+        if create_clidriver().main(words) and words[0] == 's3':
+            sys.exit(line)
+'''
+
+# What the actions in policies allow, in words of the test server.
+RIGHTS = {
+    's3:ListBucket': {'HeadBucket', 'ListObjects', 'ListObjectsV2'},
+    's3:ListBucketVersions': {'ListObjectVersions'},
+    's3:ListBucketMultipartUploads': {'ListMultipartUploads'},
+    's3:GetObject': {'GetObject', 'HeadObject'}, 's3:PutObject': WRITE_ONLY,
+    's3:GetObjectVersion': {'GetObjectVersion', 'HeadObjectVersion'},
+    's3:GetObjectRetention': set(), 's3:GetObjectLegalHold': set(),
+    's3:DeleteObject': {'DeleteObject'}, 's3:DeleteObjectVersion': {'DeleteObjectVersion'},
+    's3:AbortMultipartUpload': {'AbortMultipartUpload'}, 's3:RestoreObject': {'RestoreObject'},
+    's3:ListMultipartUploadParts': {'ListParts'},
+}
+# And what can be done with each policy; all else is refused.
+MAY = {
+    'readwrite.json': 'dump restore other list check clean', 'rotation.json': 'list check clean',
+    'writeonly.json': 'dump', 'fleet.json': 'dump restore list check',
+    'restore.json': 'restore other list check thaw',
+    'recover.json': 'restore other list check undelete',
+}
+
+
+@unittest.skipUnless(all(map(shutil.which, ('bash', 'tar', 'gzip', 'bzip2', 'awk', 'make'))),
+                     'there is no bash, tar, gzip, bzip2, awk or make')
+class ExampleTests(ProgramTestCase):
+    """Every example in README, and in the help, is run as it stands, and does what it says."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.server.close()
+        cls.server = S3Server(bucket='BUCKET', buckets=['BUCKET', 'COPY']).start()
         with open(os.path.join(HERE, 'README'), encoding='utf-8') as file:
-            line = re.search('(?m)^    (s3dump.py restore --chain /home -- .*) -C /$', file.read())
-        status, said = self.cron('%s -C %s' % (line.group(1), back), environment)
-        self.assertEqual((status, said.count(b'\n')), (0, 2), said)
-        subprocess.check_call(['diff', '-r', os.path.join(tree, 'home'), back + '/home'])
-        self.write_file('#!/bin/sh\nexit 1\n', dumper, 0o755)       # a producer that fails
-        status, said = self.cron([one for one in commands if '$PG' in one][0], environment)
-        self.assertEqual((status, len(self.keys())), (1, 3))
-        self.assertIn(b'nothing is stored', said)
-        self.server.objects.clear()     # and somebody hears of what is missing
-        self.assertEqual(self.cron(commands[-1], environment), (
-            1, b'FAILED: all hosts: there is no dump\n'))
+            cls.readme = file.read()
+        cls.paragraphs = [*examples(cls.readme), *examples(
+            re.sub('(?m)^  (.*?)(   .*)?$', r'    \1', s3dump.__doc__))]
+        cls.found = [example for paragraph in cls.paragraphs for example in paragraph]
+        cls.documents = {}
+        for kind, text in cls.found:
+            if kind.endswith('.json'):
+                document = json.loads(text)
+                if 'ID' in document:            # a rule more
+                    cls.documents[kind]['Rules'].append(document)
+                else:
+                    cls.documents[kind] = document
+        cls.now, cls.bin, gpg = [os.path.join(cls.home, name) for name in ('now', 'bin', 'gpg')]
+        cls.root, cls.work = cls.now + '/root', cls.now + '/work'
+        cls.environment = dict(
+            ENVIRONMENT, HOME=cls.now + '/user', GNUPGHOME=gpg, ROOT=cls.root,
+            key=HOST + ':/home:0:2026-11-10', **{
+                name: cls.root * (name in 'DP') + value for name, value in crontab()[0].items()})
+        os.mkdir(gpg, 0o700)
+        with open(os.path.join(gpg, 'gpg.conf'), 'w') as file:
+            file.write('s2k-count 1024\n')          # for else it takes a second
+        moved = ['tar', 'dd'] + ['gpg'] * (shutil.which('gpg') is not None and not subprocess.call(
+            ['gpg', '-q', '--batch', '--passphrase', '', '--quick-generate-key',
+             'backup@example.com', 'future-default', 'default', 'never'], env=cls.environment,
+            stderr=subprocess.DEVNULL))
+        scripts = {name: '#!/bin/sh\n' + text for name, text in [*STAND_INS.items(), *(
+            (name, MOVED % shutil.which(name)) for name in moved)]}
+        for name, call in ('s3', 's3.main(sys.argv[1:])'), ('s3dump', 's3dump.main()'):
+            scripts[name + '.py'] = (
+                '#!%s -bbISWerror\nimport sys\nsys.path.insert(0, %r)\nimport %s\nsys.exit(%s)'
+                % (sys.executable, HERE, name, call))
+        cls.kept = b'a kept payload\n'
+        cls.disk = subprocess.check_output(['bzip2'], input=cls.kept)
+        cls.packed = subprocess.check_output(
+            ['sh', '-c', 'mkdir -p home/me && cat >home/me/letter && tar -cz home'],
+            input=cls.kept, cwd=tempfile.mkdtemp(dir=cls.home))
+        os.mkdir(cls.bin)
+        for name, text in scripts.items():
+            with open(os.path.join(cls.bin, name), 'w') as file:
+                file.write(text + '\n')
+            os.chmod(file.name, 0o755)
+        os.symlink(sys.executable, os.path.join(cls.bin, 'python3'))
+        cls.environment['PATH'] = cls.bin + ':' + ENVIRONMENT['PATH']
 
-    def test_the_metrics_are_collected(self):
-        with open(os.path.join(HERE, 'README'), encoding='utf-8') as file:
-            name, command = re.search(r'(?m)^    P=(\S+)\n    \*/15 \* \* \* \*  (.*)$',
-                                      file.read()).groups()
-        path = os.path.join(self.home, os.path.basename(name))
-        self.place(host='mail', stored=time.time())
-        self.assertEqual(self.cron(command, {'HOME': self.home, 'P': path, 'PATH': '%s:%s' % (
-            self.tools(), os.defpath)}), (0, b''))
-        with open(path) as file:
-            self.assertIn('\ns3dump_whole{host="mail",fs="/home",level="0"} 1\n', file.read())
-        self.assertFalse(os.path.exists(path + '.new'))
+    @classmethod
+    def tearDownClass(cls):
+        if shutil.which('gpgconf'):
+            subprocess.call(['gpgconf', '--kill', 'gpg-agent'], env=cls.environment)
+        super().tearDownClass()
 
-    def tools(self):
-        """A folder with s3dump.py and python3."""
-        tools = tempfile.mkdtemp(dir=self.home)
-        os.symlink(PROGRAM, os.path.join(tools, 's3dump.py'))
-        os.symlink(sys.executable, os.path.join(tools, 'python3'))
-        return tools
+    def arrange(self):
+        """Let there be the files and the dumps that the examples are about."""
+        shutil.rmtree(self.now, ignore_errors=True)
+        for folder in ('dev', 'mnt', 'root', 'run/lock', 'var/lib/s3dump', 'var/lib/node_exporter',
+                       '../user'):
+            os.makedirs(os.path.join(self.root, folder))
+        for folder in 'root/home/me', 'root/etc', 'work/photo':
+            os.makedirs(os.path.join(self.now, folder))
+            self.write_file('a fresh payload\n', 'now/%s/letter' % folder)
+        self.write_file('a password\n', 'now/root/root/pass')
+        self.write_file('a fresh payload\n', 'now/work/notes.txt')
+        self.write_file(b'a fresh payload\n' + bytes(1 << 20), 'now/root/dev/sda')
+        for name in 'recover', 's3keys', 'FILE', '../user/.s3keys':
+            self.write_file(self.server.config(), 'now/work/' + name)
+        self.write_file(self.server.config(bucket_name='COPY'), 'now/work/other')
+        for name, document in self.documents.items():
+            self.write_file(json.dumps(document), 'now/work/' + name)
+        for name in 's3.py', 's3dump.py':
+            os.symlink(os.path.join(self.bin, name), os.path.join(self.work, name))
+        for bucket in self.server.buckets.values():
+            bucket.clear()
+        self.server.versioning = 'Enabled'
+        today, now = time.strftime('%Y-%m-%d'), time.time()
+        for level, host, (fs, data) in itertools.product('01', (HOST, 'mail'), (
+                ('/', self.packed), ('/home', self.packed), ('photo', self.packed),
+                ('sda', self.disk), ('tank/home', self.kept), ('pg/shop', self.kept))):
+            self.place(fs, level, today, host, data=data, stored=now - 900 + int(level))
+        self.place('/home', '0', '2025-01-05', data=self.packed, storage_class='GLACIER')
+        self.place('/home', '0', '2026-11-15', data=self.packed)
+        for date in ['2026-10-%02d' % day for day in range(1, 20)] + ['2026-11-17']:
+            self.place('/home', '1', date)
+        self.server.delete(self.place('pg/shop', '0', '2026-11-14', data=self.kept),
+                           self.noon('2026-11-25'))
+        for key in 'KEY', 'notes/2026.txt', 'mail:/home:0:2009-07-08', self.environment['key']:
+            self.server.put(key, self.packed, modified=self.noon('2026-11-10'))
+        for key, found in self.server.objects.items():
+            if ':photo:' in key:
+                found.lock_mode, found.lock_until = 'COMPLIANCE', now + 9000
+            if key != self.environment['key']:
+                self.server.put(key, found.data, bucket='COPY', metadata=found.metadata)
 
-    def examples(self):
-        """The section on many machines."""
-        with open(os.path.join(HERE, 'README'), encoding='utf-8') as file:
-            return file.read().partition('\nMANY MACHINES')[2].partition('\nCOMING FROM')[0]
+    def shell(self, command, shell='bash', **more):
+        """Run a command; returns its status, and what it said."""
+        done = subprocess.run([shell, '-c', command], env=dict(self.environment, **more),
+                              cwd=self.work, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=PATIENCE)
+        said = done.stdout.decode('latin-1')
+        self.assertNotRegex(said, 'Traceback|Exception|' + self.server.secret_key)
+        return done.returncode, said
 
-    @unittest.skipUnless(shutil.which('awk'), 'there is no awk')
-    def test_awk_tells_of_many_hosts(self):
-        for host, fs, size, name in (('mail', '/', 700, 'STANDARD'), ('web', 'a b', 100, 'GLACIER'),
-                                     ('mail', '/home', 900, 'STANDARD')):
-            self.place(fs, host=host, size=size, storage_class=name)
-        environment = dict(os.environ, HOME=self.home, PATH='%s:%s' % (
-            self.tools(), os.environ['PATH']))
-        commands = re.findall(
-            r"(?ms)^    (s3dump.py list -a --long[^\n]*?\| (?:sort[^\n]*|awk '.*?'))$",
-            self.examples())
-        costs, largest, unlocked = [
-            self.cron(each.replace('2^30', '10'), environment)[1].decode() for each in commands]
-        self.assertEqual(sorted(costs.splitlines()), ['     0.04 web', '     3.68 mail'])
-        self.assertEqual([int(line.split()[0]) for line in largest.splitlines()], [900, 700, 100])
-        self.assertEqual(len(unlocked.splitlines()), 3)
-        found = next(iter(self.server.objects.values()))
-        found.lock_mode, found.lock_until = 'COMPLIANCE', time.time() + 1000
-        self.assertEqual(len(self.cron(commands[2], environment)[1].splitlines()), 2)
+    def as_typed(self, kind, command):
+        """Run an example where its kind is at home."""
+        if kind == 'cron':
+            return self.shell(re.sub('^' + dict(FORMS)['cron'], '', command), '/bin/sh',
+                              PATH=self.bin + ':' + crontab()[0]['PATH'])
+        if '--completion zsh' in command:
+            return self.shell('autoload -U compinit && compinit -D; ' + command, 'zsh') if (
+                shutil.which('zsh')) else (0, '')
+        if command.startswith('s3 '):           # sh, unlike bash, knows an alias
+            alias, = [text for _, text in self.found if text.startswith('alias ')]
+            return self.shell(alias + '\n' + command, '/bin/sh')
+        return self.shell(command)
+
+    def state(self):
+        """All files and objects, by their kinds and names."""
+        found = {}
+        for folder, _, names in os.walk(self.now):
+            for name in names:
+                path = os.path.join(folder, name)
+                with open(path, 'rb') as file:
+                    found['file ' + os.path.relpath(path, self.now)] = file.read()
+        for name, bucket in self.server.buckets.items():
+            found.update(('stored %s in %s' % (key, name), each.acl or each)
+                         for key, each in bucket.items())
+        return found
+
+    def evidence(self, before):
+        """What has become different: files and stored objects, unpacked, and deleted objects."""
+        after = self.state()
+        return ''.join(['\n%s: %s' % (name, self.unpack(getattr(new, 'data', new)))
+                        for name, new in after.items() if before.get(name) != new]
+                       + ['\ngone ' + name[7:] for name in before if name not in after])
+
+    def unpack(self, data):
+        for magic, program in ((b'\x1f\x8b', ['gzip', '-d']), (b'BZh', ['bzip2', '-d']), (
+                b'[\x84\x85\x8c]', ['gpg', '-q', '--batch', '--pinentry-mode', 'loopback',
+                                    '--passphrase-file', self.root + '/root/pass', '-d'])):
+            if re.match(magic, data):
+                return self.unpack(subprocess.run(
+                    program, input=data, stdout=subprocess.PIPE, env=self.environment).stdout)
+        return data.decode('latin-1')
+
+    def entry(self, command):
+        """What RUNS has for a command."""
+        for entry in RUNS:
+            if re.search(entry[0], re.sub(' +# .*', '', command)):
+                return entry
+        self.fail('RUNS knows nothing of this example: ' + command)
+
+    def run_paragraphs(self, wanted):
+        """Run the examples of the paragraphs that fit, one after the other."""
+        for paragraph in self.paragraphs:
+            if paragraph[0][0] not in dict(FORMS) or not wanted('\n'.join(
+                    text for _, text in paragraph)):
+                continue
+            self.arrange()
+            for kind, command in paragraph:
+                with self.subTest(command):
+                    self.run_example(kind, command, *self.entry(command)[1:])
+
+    def run_example(self, kind, command, status, means, *first):
+        if status is None:
+            return
+        for each in first:
+            if callable(each):
+                each(self)
+            else:
+                self.assertEqual(self.shell(each), (0, ''))
+        before = self.state()
+        result, said = self.as_typed(kind, command)
+        said += self.evidence(before)
+        self.assertEqual(result, status, said)
+        self.assertRegex(said, means)
+        labels = re.search(r'(?:^| )dump ([^ -]\S*) ([0-9])\b', command)
+        if labels:
+            self.assertIn('\nstored %s:%s:%s:' % ((HOST,) + labels.groups()), said)
+
+    def test_what_dumps(self):
+        self.run_paragraphs(lambda text: ' dump ' in text)
+
+    def test_what_restores(self):
+        self.run_paragraphs(lambda text: 'restore ' in text and ' dump ' not in text)
+
+    def test_all_others(self):
+        self.run_paragraphs(lambda text: 'restore ' not in text and ' dump ' not in text)
+
+    def test_nothing_is_known_that_is_not_there(self):
+        used = {self.entry(text)[0] for kind, text in self.found if kind in dict(FORMS)}
+        self.assertEqual([entry[0] for entry in RUNS if entry[0] not in used], [])
+
+    def test_a_difference_brings_back_what_cron_dumped(self):
+        (_, full), (_, difference), (_, pg) = crontab()[1][:3]
+        restore = [text for _, text in self.found if 'restore --chain /home -- ' in text][0]
+        self.arrange()
+        me = os.path.join(self.root, 'home/me')
+        self.assertEqual(self.shell(full, '/bin/sh'), (0, ''))
+        os.rename(me + '/letter', me + '/reply')
+        self.assertEqual(self.shell(difference, '/bin/sh'), (0, ''))
+        os.rename(me + '/reply', me + '/rubbish')
+        status, said = self.shell(restore)
+        self.assertEqual((status, said.count('\n')), (0, 2), said)
+        self.assertEqual(os.listdir(me), ['reply'])
+        os.remove(self.root + '/dev/sda')               # the data base is down
+        before = self.keys()
+        status, said = self.shell(pg, '/bin/sh')
+        self.assertEqual((status, self.keys()), (1, before))
+        self.assertIn('nothing is stored', said)
+        self.server.objects.clear()
+        self.assertEqual(self.shell(crontab()[1][-1][1], '/bin/sh'), (
+            1, 'FAILED: all hosts: there is no dump\n'))
+
+    def test_policies_permit_what_they_are_for_and_no_more(self):
+        commands = {'list': ['list'], 'check': ['check', '/', '0'], 'dump': ['dump', '/', '0'],
+                    'other': ['restore', '/', '0', '-h', 'mail'],
+                    'restore': ['restore', '/home', '0'], 'clean': ['clean', '1', '/home', '1'],
+                    'undelete': ['undelete', 'pg/shop', '0'],
+                    'thaw': ['restore', '--thaw', '1', '/home', '0', '-w', '2025-01-05']}
+        policies = {name: document for name, document in self.documents.items()
+                    if 'Statement' in document}
+        deny, = policies.pop('bucket.json')['Statement']
+        self.assertEqual(deny, {
+            'Sid': deny['Sid'], 'Effect': 'Deny', 'Principal': '*', 'Action': 's3:PutObject',
+            'Resource': 'arn:aws:s3:::BUCKET/*', 'Condition': {
+                'Null': {'s3:if-none-match': 'true'},
+                'Bool': {'s3:ObjectCreationOperation': 'true'}}})
+        policies.setdefault('recover.json', json.loads(json.dumps(policies['restore.json']).replace(
+            's3:RestoreObject', 's3:DeleteObjectVersion')))         # as README says
+        self.assertEqual(set(policies), set(MAY))
+        for name, policy in policies.items():
+            user = self.server.add_user('SOMEBODY', 'secret', allow=set(), conditional=True)
+            self.assertEqual(policy['Version'], '2012-10-17')
+            user.prefix = HOST + ':' if name == 'fleet.json' else ''
+            for statement in json.loads(json.dumps(policy['Statement']).replace(
+                    '${aws:username}', HOST)):
+                actions = statement.pop('Action')
+                for action in [actions] if isinstance(actions, str) else actions:
+                    user.allow |= RIGHTS[action]
+                    on_bucket = {'Effect': 'Allow', 'Resource': 'arn:aws:s3:::BUCKET'}
+                    if user.prefix:
+                        on_bucket['Condition'] = {'StringLike': {'s3:prefix': user.prefix + '*'}}
+                    self.assertEqual(statement, on_bucket if 'ListBucket' in action else {
+                        'Effect': 'Allow', 'Resource': 'arn:aws:s3:::BUCKET/%s*' % user.prefix})
+            self.arrange()
+            del self.server.log[:]
+            self.configure(access_key_id='SOMEBODY', secret_access_key='secret', part_size='5m')
+            for command, argv in commands.items():
+                with self.subTest(name, command=command):
+                    result = self.run_program(*argv, data=b'data')
+                    self.assertEqual(result.status, 1 if command not in MAY[name].split()
+                                     else 3 if command == 'thaw' else 0, result)
+                    if result.status == 0 and name == 'readwrite.json':
+                        self.assertEqual([request.operation for request in self.server.log
+                                          if request.status == 403 and request.operation], [])
+            if 'dump' in MAY[name]:                 # and an upload that fails is aborted
+                self.run_program('dump', '/', '0', '--', 'sh', '-c', 'head -c 6m /dev/zero; exit 1')
+                self.assertNotIn(('AbortMultipartUpload', 403), [
+                    (request.operation, request.status) for request in self.server.log])
+
+    def test_files_are_what_they_are_for(self):
+        self.arrange()
+        for kind, text in self.found:
+            with self.subTest(text):
+                if kind == 'config':
+                    s3.Bucket(s3.load_config(self.write_file(text)))
+                elif kind == 'expect':
+                    self.write_file(text, 'now/work/expect')
+                    self.assertEqual(self.shell('s3dump.py check --expect expect'), (
+                        1, 'FAILED: My Files level 0 of desk: there is no dump\n'
+                        'FAILED: 1 of 25 groups of 3 hosts\n'))
+                elif kind == 'expr':
+                    metrics = self.shell('s3dump.py check -a --metrics')[1]
+                    for name in re.findall(r's3dump_\w+', text):
+                        self.assertIn('\n%s{host="%s",' % (name, HOST), metrics)
+
+        known = {'AbortIncompleteMultipartUpload': ['DaysAfterInitiation'],
+                 'NoncurrentVersionExpiration': ['NoncurrentDays'],
+                 'Expiration': ['ExpiredObjectDeleteMarker']}
+        for rule in self.documents['lifecycle.json']['Rules']:
+            self.assertEqual((rule['Status'], rule['Filter']), ('Enabled', {'Prefix': ''}))
+            for name in set(rule) - {'ID', 'Status', 'Filter'}:
+                self.assertEqual(list(rule[name]), known[name])
+
+    def test_the_self_test_prints_what_is_shown_and_the_demonstration_ends_well(self):
+        self.arrange()
+        self.server.versioning = ''
+        demonstration = self.start(                 # meanwhile
+            prefix=['make', '-C', HERE, 'demo', 'PYTHON=' + sys.executable])
+        command, = [text for _, text in self.found if text.startswith('s3.py')]
+        status, said = self.shell(command)
+        self.server.violations.clear()              # for it sends damaged data, too
+        shown = re.search(r'(?m)^    \$ s3\.py .*\n((?:    .*\n)+)', self.readme).group(1)
+        shown, said = [re.sub(r'(?m)^    |(?:Python|TLS|bucket) .*|\d[\d.]*', '', text)
+                       for text in (shown, said)]
+        self.assertEqual(status, 0)
+        self.assertRegex(said, r'(?s)\A%s\Z' % re.escape(shown).replace(r'\.\.\.', '.*'))
+        self.assertEqual(demonstration.wait(PATIENCE), 0)
+
+    def test_list_prints_what_readme_shows(self):
+        host, shown = re.search(r'\$ s3dump\.py list\n {4}Dumps for this host \((.*)\):\n'
+                                r'((?:.*\n)*? {4}Total .*\n)', self.readme).groups()
+        for line in shown.splitlines():
+            found = re.match(r' *Level (.) (\S{10}) ?(\S*): +(\S+)(.)(?:  (\S+))?$', line)
+            if not found:
+                fs = line.strip()
+                continue
+            level, date, clock, size, unit, storage_class = found.groups()
+            stored = time.strptime(date + (clock or '12:00:00'), '%Y-%m-%d%H:%M:%S')
+            key = self.place(fs, level, date, host, stored=time.mktime(stored),
+                             storage_class=storage_class or 'STANDARD')
+            self.server.objects[key].data = Zeros(int(float(size) * 1024 ** ' kMG'.index(unit)))
+        self.assertEqual(self.succeed('list', env={'S3DUMP_HOST': host}).out.decode(),
+                         'Dumps for this host (%s):\n' % host + re.sub('(?m)^    ', '', shown))
+
+    def test_make_and_the_tests_have_what_is_said(self):
+        with open(os.path.join(HERE, 'Makefile')) as file:
+            targets = re.findall('(?m)^(.+?):', file.read())
+        for name in re.findall(r'(?:\n    |`)make ([a-z][\w.]*)', self.readme):
+            self.assertIn(name, targets)
+        for _, text in self.found:
+            for name in re.findall(r'python3 .* test_s3dump\.(\w+)$', text):
+                self.assertIn(name, globals())
+            for name in re.findall('python3 .* -k ([a-z_]+)', text):
+                self.assertTrue([method for case in globals().values() for method in dir(case)
+                                 if method.startswith('test_') and name in method])
+
+    @unittest.skipUnless(importlib.util.find_spec('awscli'), 'this Python has no awscli')
+    def test_amazons_client_takes_its_commands(self):
+        self.arrange()
+        self.server.versioning = ''
+        lines = [re.sub(r' \|.*', '', text) for _, text in self.found if text.startswith('aws ')]
+        done = subprocess.run(
+            [sys.executable, '-c', AWSCLI] + lines, cwd=self.work, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, timeout=PATIENCE, env=dict(
+                clean_environment(self.home), AWS_ENDPOINT_URL=self.server.url,
+                AWS_ACCESS_KEY_ID=self.server.access_key, AWS_DEFAULT_REGION=self.server.region,
+                AWS_SECRET_ACCESS_KEY=self.server.secret_key))
+        # Names like ID are too short for it.
+        said = re.sub('\nInvalid length .*', '', done.stdout.decode('latin-1'))
+        self.assertEqual(done.returncode, 0, said)
+        self.assertNotRegex(said, 'usage:|Error|Unknown|Missing|Invalid|must be')
+        self.server.violations.clear()
 
     @unittest.skipUnless(shutil.which('systemd-analyze'), 'there is no systemd')
     def test_systemd_takes_the_units(self):
         text = re.sub('(?m)^ *', '', re.search(
-            r'(?ms)^    \[Unit\].*?^    WantedBy=.*?$', self.examples()).group(0))
+            r'(?ms)^    \[Unit\].*?^    WantedBy=.*?$', self.readme).group(0))
         service, timer, more = text.partition('[Timer]')
         self.write_file(service.replace('/usr/local/bin/s3dump.py', PROGRAM), 's3dump.service')
         self.write_file('[Service]\nType=oneshot\nExecStart=/bin/true\n', 'mail@.service')
@@ -5291,13 +5744,6 @@ class ReadmeTests(ProgramTestCase):
             done = subprocess.run(['systemd-analyze', 'verify', os.path.join(self.home, name)],
                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             self.assertEqual((done.returncode, done.stdout), (0, b''), name)
-
-    def cron(self, command, environment):
-        """Run a line of the crontab on this host; returns its status, and what cron would mail."""
-        done = subprocess.run(['sh', '-c', command], env=environment, cwd=self.home,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, timeout=PATIENCE)
-        return done.returncode, done.stdout
 
 
 # Runs one command after the other, each at its time.  Its input: lines of JSON, [seconds by which
