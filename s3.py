@@ -15,7 +15,8 @@ The methods of Bucket bear the names of S3's operations (put_object, upload_part
 list_objects...), so each can be looked up in the Amazon S3 API Reference; upload() and
 download(), which are made of them, are ours.
 
-A byte on its way out, and the sections that it passes through:
+Configuration, Endpoint and Credentials say where to and as whom; Messages holds the XML.  A byte
+on its way out, and the sections that it passes through:
 
     stream --read_part--> buffer --Request--> Connection --slices--> socket
 
@@ -38,8 +39,9 @@ the last byte gives the verdict (Proofs and downloads).
 Whatever goes wrong on the way comes to Request._failed(): it learns from a refusal (the
 server's clock, the region, that the credentials have expired), and asks Retries whether and
 when to try again.  Whatever else the server refuses is an Error at once.  Any failure of an
-upload aborts it: nothing appears under the key.  So does a signal: where the main thread
-waits, `signals` (NoSignals) may raise.
+upload aborts it: nothing appears under the key.  (If the answer to the completion was lost,
+Bucket._create() looks first.)  So does a signal: where the main thread waits, `signals`
+(NoSignals) may raise.
 
 Python 3.6 or newer.  `python3 s3.py` is the self-test.
 """
@@ -398,8 +400,9 @@ def load_config(path=None, environ=None, warn=lambda text: None):
 def read_ini(path, wanted):
     """Return the sections of a file of the AWS CLI, {section: {name: value}}; {} without a file.
 
-    A setting in a block is called s3.addressing_style.  wanted: whether somebody asked for a
-    profile; else another user's file is none, as is a folder, which `docker -v` makes for one.
+    A setting in a block is called s3.addressing_style.  wanted: whether a profile was asked for;
+    if not, a file that we may not read counts as missing.  So does a directory: `docker -v` makes
+    one where the file is missing.
     """
     if os.path.isdir(path) or not os.path.lexists(path) or (
             not wanted and not os.access(path, os.R_OK)):
@@ -1033,8 +1036,9 @@ def volume_key(key, number):
     return '%s.volume_%06d' % (key, number) if number else key
 
 
-def host_label(config, environ=os.environ):
+def host_label(config, environ=None):
     """Return this machine's label in the keys of its dumps, and what gave it."""
+    environ = os.environ if environ is None else environ
     return next(found for found in (
         (config.get('host'), '`host`'), (environ.get('S3DUMP_HOST', '').strip(), '$S3DUMP_HOST'),
         (os.uname().nodename.split('.')[0] or 'localhost', "this machine's name")) if found[0])
@@ -1098,12 +1102,12 @@ class Pace:
     """How many parts are in flight: as many as make the transfer faster, from *jobs* to *most*.
 
     While the network is what is waited for, more connections are tried, and kept if the rate
-    rises by a twentieth: two more, but as many as there may be where a link takes a SAMPLE in a
-    second, for there a short dump would be over before they are found.  Each number is given a
+    rises by a twentieth: usually two more.  A link that takes a SAMPLE in a second gets as many
+    as there may be at once: otherwise a short dump would be over first.  Each number is given a
     moment to settle, and is then measured over SPAN seconds and SAMPLE bytes at least.  After a
-    trial in vain two more are tried after RETRY seconds, then after twice as many, for links
-    change.  slowed: a deque of the times at which the server asked for slower requests; each
-    takes one away for CALM seconds.
+    trial in vain the next, of two more, comes after RETRY seconds, and then each time after twice
+    as long, for links change.  slowed: a deque of the times at which the server asked for slower
+    requests; each takes one away for CALM seconds.
     """
     SPAN, SAMPLE = 0.2, 16 << 20    # less than a sample may be in the buffers of the kernel
     RETRY, MOST_RETRY = 15, 600
@@ -1295,7 +1299,8 @@ ANSWERED = {}                       # by (host, port), the address that did wher
 def find_addresses(host, port):
     """Return what getaddrinfo() knows of *host*, in the order in which to try it: the one that
     answered last time, then the families by turns."""
-    found, seen = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM), collections.Counter()
+    name = host if re.search('[^ -~]', host) else host.encode()    # else IDNA would be loaded
+    found, seen = socket.getaddrinfo(name, port, 0, socket.SOCK_STREAM), collections.Counter()
     best = ANSWERED.get((host, port), found[0])
 
     def order(each):
@@ -1365,7 +1370,7 @@ class Connection:
         self._signals = bucket.signals if in_main_thread() else NoSignals()
         self.proxy = None           # the Proxy that the connection goes through
         self._sock = self._reader = None    # the latter: the Reader of the answer
-        self._place = self._used = None     # where it leads; when it was used, by the clock
+        self._place = self._used = None     # where it leads; when it was last used
         self.reused = False         # whether the request under way found it open
         self.left = None            # bytes of the last request that were not sent; None if none
                                     # was, or it succeeded
@@ -1685,8 +1690,8 @@ class Workers:
         return self._free.popleft()
 
     def has_buffer(self):
-        """Whether there is a buffer: one that is free, or is made if there is room for it, while
-        no more than the jobs are in use."""
+        """Return whether there is a free buffer.  Make one if there is room for it and no more
+        than the jobs are in use; drop one if too many were made."""
         self._raise()
         while self._free and self._made > self.jobs + 1:    # more were tried in vain
             self._free.pop()
@@ -2297,7 +2302,7 @@ class Provider:
         self._known = None, 0       # the current ones, and when to stop signing; 0: refused
         self._asked = float('-inf')     # when the source was asked last, by the monotonic clock
         self._failure = None        # why that was in vain; '': it had no others
-        self._missed = None         # those for which the user was told to wait
+        self._missed = None         # those in whose place the user was told to wait for others
         self.trusted_until = 0      # when a refusal without a reason is looked into again
         self._lock = threading.Lock()
 
@@ -2446,7 +2451,7 @@ class Request:
         self._bucket.credentials.accepted(self._signed.credentials)
 
     def _failed(self, error):
-        """Return when the request may be sent again after *error*, or raise what is final."""
+        """Wait until the request may be sent again after *error*; raises what is final."""
         connection, refused = self._connection, isinstance(error, ResponseError)
         connection.go_home_if_cancelled()
         self._doubt |= connection.left == 0 and (not refused or maybe_done(error))
@@ -2477,7 +2482,7 @@ class Request:
         self._wait(error, pause)
 
     def _learn(self, error):
-        """Learn from a refusal; returns whether repeating the request can help, so that it is."""
+        """Learn from a refusal; returns whether the request can succeed now, and is repeated."""
         if error.status == 501 and self.headers.pop('if-none-match', None):
             return True
         if error.status == 400 and 'content-md5' in error.message.lower():
@@ -2629,7 +2634,8 @@ class Head:
 
     @property
     def locked_until(self):
-        """The end of its Object Lock, in seconds since the epoch, or 0; a legal hold has none."""
+        """The end of its Object Lock, in seconds since the epoch; 0 if there is none, infinity
+        under a legal hold."""
         if self.headers.get('x-amz-object-lock-legal-hold') == 'ON':
             return float('inf')
         with contextlib.suppress(ValueError):

@@ -63,7 +63,7 @@ import s3  # noqa: E402
 
 KEY = re.compile(r'([^:/]+):([^:]+?)/?:([+-]?[0-9]{1,100}):'    # `/home/` is `/home`
                  r'([0-9]{4}-[0-9]{2}-[0-9]{2})(?::([0-9]{8}T[0-9]{6}\.[0-9]{3}Z)-[0-9a-z]{16,})?\Z')
-PIECE = re.compile(r'(.*)(\.volume_|\.end_|/chunk_|:)([0-9]{1,18})\Z', re.DOTALL)
+PIECE = r'(?s)(.*)(\.volume_|\.end_|/chunk_|:)([0-9]{1,18})\Z'      # compiled when first needed
 MAX_KEY = 1000                      # bytes; S3 takes 1,024, and volumes need the rest
 
 Labels = collections.namedtuple('Labels', 'host fs level date stamp')
@@ -80,7 +80,7 @@ def parse_key(key):
 
 def parse_piece(key):
     """Return (key of the dump, the text between it and the number, number), or None."""
-    match = PIECE.match(key)
+    match = re.match(PIECE, key)
     piece = match and (match.group(1), match.group(2), int(match.group(3)))
     return piece if piece and piece_key(*piece) == key else None
 
@@ -162,8 +162,8 @@ class Dump:
 
     @property
     def stored(self):
-        """When the dump was stored, in seconds since the epoch: LastModified, but not after the
-        stamp in its key, as for a copy, of which LastModified is the day of the copy."""
+        """When the dump was stored, in seconds since the epoch: LastModified, or the stamp in its
+        key if that is earlier, for the LastModified of a copy is the day when it was copied."""
         modified = self.pieces[0].modified if self.layout == '.volume_' else max(
             entry.modified for entry in self.pieces.values())
         return min(modified, stamp_time(self.labels and self.labels.stamp, modified))
@@ -235,8 +235,8 @@ class Dump:
         return ''
 
     def misdated(self):
-        """Whether its date label is later than the UTC day after the one when it was stored, as
-        a thief's who may only write, and wants his dump to be taken for the newest."""
+        """Whether its date label is more than a day after the UTC day on which it was stored.  A
+        thief who may only write could date his dump so, to have it taken for the newest."""
         return self.labels.date > s3.utc(self.stored + 86400)[:10]
 
     def look_closer(self, head, bucket):
@@ -291,9 +291,9 @@ def group(entries):
 
 
 def sections(entries):
-    """Yield group() for each host and file system.  Listings come sorted by key, so only one
-    section at a time is in memory, and those with a slash at the end of FS, which older versions
-    kept, until that without comes, or another host."""
+    """Yield group() for each host and file system.  Listings are sorted by key, so one section at
+    a time is enough in memory; one with a slash at the end of FS, as older versions wrote it,
+    waits for the one without, or for the next host."""
     for _, of_host in itertools.groupby(entries, lambda entry: entry.key.partition(':')[0]):
         slashed = collections.defaultdict(list)
         for place, section in itertools.groupby(of_host, lambda entry: entry.key.split(':', 2)[:2]):
@@ -312,8 +312,8 @@ def recency(dump):
 
 def chains(dumps):
     """Yield, for each of *dumps*, the list of those that it takes to restore it, in order, itself
-    at the end.  As with dump(8), a dump builds upon the newest before it of a lower level.  It is
-    always the same list."""
+    at the end.  As with dump(8), a dump builds upon the newest before it of a lower level.  One
+    list is used for all: copy what you keep."""
     chain = []
     for one in sorted(dumps, key=lambda one: (one.labels[:2], recency(one))):
         while chain and (chain[-1].labels[:2] != one.labels[:2]
@@ -703,7 +703,7 @@ class Sink:
         return True
 
     def finish(self):
-        """Show that this is the end; returns when the reader is done with it, and did well."""
+        """Show the end; returns once the program has read it and succeeded."""
         if not self._process:
             return os.close(os.dup(1))  # some file systems tell only now that they are full
         os.close(self._to)
@@ -755,8 +755,8 @@ class Status:
     The cursor waits at its beginning: whatever a resize makes of it, all from there is cleared.
     """
     CLEAR = '\r\x1b[J'
-    live = False                    # whether others have to clear it, for it may come any moment
-    _recent = None                  # of a transfer: (when, bytes moved until then) once a second
+    live = False                    # it may be on the screen: whoever prints clears it first
+    _recent = None                  # of a transfer, for ten seconds: (when, bytes moved by then)
 
     def __init__(self, bucket, quiet):
         self._bucket, self._quiet = bucket, quiet
@@ -1023,8 +1023,8 @@ def putacl(bucket, args):
 
 
 def agreed(args, names, question, deed='delete', done='deleted'):
-    """Whether to go on with *names*: no with -n, which says what would be done; raises Error unless
-    whoever can answer *question* agrees.  deed, done: what this means."""
+    """Return whether to go on with *names*.  With -n print what would be done, and return False; at
+    a terminal ask, and raise Error unless the answer is yes.  deed, done: what this means."""
     if args.dry_run:
         for what in names:
             print_out('would %s %s' % (deed, what))
@@ -1098,8 +1098,8 @@ def warn_of_builders(bucket, found):
             builders = [chain[-1] for chain in chains(find_fs(bucket, found.labels)[0])
                         if found.key in [one.key for one in chain[:-1]]]
     if builders:
-        say('warning: %s upon %s, up to %s: without it, what they restore is not what was dumped' % (
-            counted(len(builders), 'dump builds', 'dumps build'), found, builders[-1]))
+        say('warning: %s upon %s, up to %s: without it, what they restore is not what was '
+            'dumped' % (counted(len(builders), 'dump builds', 'dumps build'), found, builders[-1]))
 
 
 def shell_word(text):
@@ -1393,12 +1393,12 @@ def choose(bucket, args, groups):
 
 
 def choose_of_level(bucket, args, labels, members, builders):
-    """Do the same for the dumps of one level; report what stays against the rules.  builders: {a
-    dump that others build upon which stay: the newest of those}."""
+    """Do the same for the dumps of one level; report what stays against the rules.  builders:
+    {dump: the newest of the dumps that stay and build upon it}."""
     if args.level not in (None, labels[2]):
         return [], False
     planned = plan(members, args.count or 0, args.keep)
-    kept = [one for one, reasons in planned if reasons]     # bases aside: a thief can choose them
+    kept = [one for one, reasons in planned if reasons]     # a thief could make bases
     going = [one for one, reasons in planned if not reasons and (args.force or one not in builders)]
     ratio = 0 if args.force else min_ratio(args, labels[2])
     if going and median(kept) < ratio * weighted_median(going):
@@ -1440,8 +1440,8 @@ def median(dumps):
 
 
 def weighted_median(dumps):
-    """Return the size such that dumps up to it hold half of all bytes: a thousand tiny ones of a
-    thief don't move it, as they do the median, to hide how large those are that would go."""
+    """Return the size such that dumps up to it hold half of all bytes.  A thief could pull the
+    plain median down by a thousand tiny dumps, and so hide how large the others are."""
     ordered = sorted(one.size for one in dumps)
     total = list(itertools.accumulate(ordered))
     return next(size for size, so_far in zip(ordered, total) if 2 * so_far >= total[-1])
@@ -1523,8 +1523,8 @@ def usual_limit(dumps):
     That is twice the median of the newest three intervals, for rotation thins out what is older,
     or the sum of two, where short and long ones take turns.  What was dumped within a day has no
     rhythm: None.  Unless most days have several, one of a day counts, and only if it has the hour
-    of most: others were dumped by hand.  What rests at weekends may do so at a long one, and what
-    is seldom dumped may be late by a day.
+    of most: others were dumped by hand.  A group that rests at weekends may rest three days longer,
+    for a long one, and what is seldom dumped may be late by a day.
     """
     times, rest = [one.stored for one in dumps], 0
     a_day = sorted(collections.Counter(each // 86400 for each in times[:10]).values())
@@ -1691,7 +1691,7 @@ def parse_at(text):
 
 
 def look_back(bucket, args):
-    """Let the bucket be seen as the command line asks."""
+    """Set bucket.at to the time that --at, --deleted or undelete asks for."""
     bucket.at = args.at
     if args.deleted or (args.at is None and args.name == 'undelete'):
         bucket.at = s3.UNDELETED
@@ -1750,8 +1750,8 @@ def find_locks(bucket, dumps):
 
 
 def remarks(args, one, write):
-    """Return what --deleted and --locks tell of a dump, {name: text}; write: makes the text of a
-    time; of no lock there is none."""
+    """Return what --deleted and --locks tell of a dump, {name: text}; write: turns a time into
+    text; where there is no lock the text is None."""
     lock = 'released' if one.lock == float('inf') else write(one.lock) if one.lock else None
     return dict({'deleted': write(one.deleted)} if args.deleted else {},
                 **{'locked_until': lock} if args.locks else {})
@@ -1781,8 +1781,8 @@ COMMANDS = {                        # the function, the arguments, and what --he
     'putacl': (putacl, 'FS LEVEL', 'set who may access a dump, by XML (ACL)'),
 }
 ALIASES = {'retrieve': 'restore', 'initialize': 'init'}
-ORIGINAL = 'dump restore delete list init clean getacl putacl'.split()  # took its options, all
-NAMING = 'dump restore verify delete undelete url getacl putacl'     # commands that mean one dump
+ORIGINAL = 'dump restore delete list init clean getacl putacl'.split()  # each took all options
+NAMING = 'dump restore verify delete undelete url getacl putacl'    # take -k KEY and -w DATE
 
 # commands: those that take the option, none: all; metavar: the name of its value; convert: makes
 # the value of the text, and raises ValueError; default: the value without the option.
@@ -2082,7 +2082,8 @@ def run(argv):
 
 
 def failure(args, error):
-    """Return the exit status, 0 for an error of ours, and the line that says what went wrong."""
+    """Return the exit status, 0 if the mistake is in this program, and the line that says what went
+    wrong."""
     if isinstance(error, (UsageError, s3.ConfigError)):
         return 2, '%s%s' % (error, '; see s3dump.py --help' * isinstance(error, UsageError))
     if isinstance(error, s3.ArchivedError):
@@ -2091,7 +2092,7 @@ def failure(args, error):
     if isinstance(error, (s3.Error, OSError)):
         return 1, '%s: %s' % (args.name, getattr(error, 'strerror', None) or error)
     # the text of others may hold anything, a secret too
-    if isinstance(error, ImportError) or type(error) is LookupError:    # of a codec
+    if isinstance(error, ImportError):
         return 1, '%s: out of memory, or this Python is not complete: %s' % (
             args.name, s3.printable(str(error)))
     with contextlib.suppress(MemoryError):      # without memory Python raises errors of any kind
@@ -2107,7 +2108,8 @@ def failure(args, error):
 
 def main():
     hold_descriptors()
-    sys.unraisablehook = callable   # a thread may find no memory to begin, nor would our function
+    sys.unraisablehook = callable   # says nothing: a thread may find no memory to begin, and would
+                                    # leave none for a function of ours
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)       # ignored, it would hide how PROGRAM ended
     ignore_signals((signal.SIGUSR1, signal.SIGUSR2))    # until there is a rate
     try:

@@ -5073,7 +5073,7 @@ class ConnectionTests(ClientTestCase):
             failures = [socket.gaierror(-3, 'try again')] * 3
 
             def resolve(host, *_, **__):
-                self.assertEqual(host, 'two.example')
+                self.assertEqual(host, b'two.example')
                 if failures:
                     raise failures.pop()
                 return [(socket.AF_INET, socket.SOCK_STREAM, 6, '', ('127.0.0.1', port))
