@@ -1565,7 +1565,9 @@ class Reader(io.RawIOBase):
 
     def makefile(self, mode):
         """Return what http.client wants of a socket."""
-        return io.BufferedReader(self)
+        buffer = io.BufferedReader(self)
+        buffer.flush = bool         # as garbage it may be closed before its response flushes it
+        return buffer
 
     def readable(self):
         return True

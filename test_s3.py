@@ -8057,6 +8057,17 @@ class DownloadFaultTests(ClientTestCase):
         self.assertEqual(b''.join(got), pattern(self.SIZE))
         return None
 
+    def test_what_failed_is_cleaned_up_without_a_word(self):
+        said = []
+        with unittest.mock.patch.object(sys, 'unraisablehook', said.append, create=True):
+            for _ in range(3):
+                server = self.server()
+                server.put('key', pattern(self.SIZE))
+                server.fault('GetObject', 'status', times=None, status=403, code='AccessDenied')
+                self.assertIsInstance(self.outcome(server), s3.ResponseError)
+            gc.collect()
+        self.assertEqual(said, [])
+
     def test_a_body_that_breaks_off_anywhere_goes_on_at_that_byte(self):
         for offset in (0, 1, 2, 10, 499, 500, 998, 999):
             for kind, options in (('cut', {}), ('cut', dict(reset=True)), ('stall', {})):
