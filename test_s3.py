@@ -2323,7 +2323,7 @@ def serve(port=0):
 
     with S3Server(port=port) as server:
         server.report = report
-        print('# Save these lines as FILE, then: s3dump.py -f FILE list')
+        print('# Save these lines as FILE, chmod 600 FILE, then: s3dump.py -f FILE init')
         print(server.config(), end='', flush=True)
         try:
             while True:

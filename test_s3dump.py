@@ -5196,7 +5196,7 @@ class TerminalTests(ProgramTestCase):
 
 # What an example begins with: of a shell, which has no columns; or typed, with what it says below.
 FORMS = (
-    ('typed', r'\$ '), ('variable', '(?=[A-Z]+=)'), ('cron', r'(?:[0-9*][0-9*/,-]* ){5} +'),
+    ('typed', r'\$ '), ('variable', '(?=[A-Z_]+=)'), ('cron', r'(?:[0-9*][0-9*/,-]* ){5} +'),
     ('expr', 'expr: '), ('started', r'(?:ExecStart=|.* job: "| *command_line +)/usr/local/bin/'),
     ('shell', r'(?!.*\S   +[^# ])(?=(?:\./)?s3dump\.py [a-z-]|s3\.py(?: -|\n)|[^{]* \| |(?:alias|'
               r'aws|curl|dd|flock|gpg|pg_dump|python3|rclone|s3|set|source|ssh|tar|while|zfs) \S)'))
@@ -5276,6 +5276,7 @@ STAND_INS = {
         *) exit 1 ;; esac''',
     'pg_dump': '[ "$*" = "-Fc shop" ] && cat $ROOT/dev/sda',
     'pg_dumpall': '[ $# = 0 ] && cat $ROOT/dev/sda',
+    'su': '[ "$1 $2" = "postgres -c" ] && eval "$3"',
     'pg_restore': '[ "$*" = "-d shop" ] && cat >$ROOT/mnt/shop',
     'restore': '[ "$*" = "-rf -" ] && cat >>restored',                  # that of dump(8)
     'ssh': 'shift; eval "$*"',
@@ -5305,12 +5306,13 @@ exec %s "$@"'''
 # comes before it, if anything.  The first that fits counts; one without a status has its own test.
 BACK, STORED = 'payload', r'(?s)stored [^\n]*BUCKET: .*payload'
 RUNS = (
-    (r'^([A-Z]+=|alias|s3\.py|python3 -W|s3dump_ok )', None, None),
+    (r'^([A-Z_]+=|alias|s3\.py|python3 -W|s3dump_ok )', None, None),
     (r'^source <\(s3dump\.py --completion', 0, r'\A\Z'),
     (r'^aws s3 cp ', 0, BACK),
     (r'^aws s3 ls --recursive ', 0, 'whole  mail:/home:0:'),
-    (r'^aws (s3api (create-bucket|restore-object|put-bucket-(policy|versioning|'
-     r'lifecycle-configuration))|iam (create-user|put-user-policy|(create|delete)-access-key))'
+    (r'^aws (s3api (create-bucket|restore-object|put-(bucket-policy|bucket-versioning|'
+     r'(bucket-lifecycle|object-lock)-configuration))|'
+     r'iam (create-user|put-user-policy|(create|delete)-access-key))'
      r'(\s(\\\n *)?--(bucket|key|policy|access-key-id|[a-z-]+-(name|document|configuration|'
      r'request)) \S+)+\Z', 0, r'\A\Z'),
     (r'^(rclone copy -M first:BUCKET second:COPY|aws s3 sync s3://BUCKET s3://COPY)$', 0, r'\A\Z'),
@@ -5322,10 +5324,16 @@ RUNS = (
     (r'\$DIFF', 0, r'(?s)stored \S+:/home:1:.*home/me/'),
     (r'restore --chain [/\w]+$', 0, r'\Awould restore \S+:0:'),
     (r'restore --thaw ', 3, 'was asked for'),
-    (r'gpg -d', 0, BACK, 's3dump.py -q restore photo 0 | gpg -qe -r backup@example.com |'
-                         ' s3dump.py -q dump /home 0'),
+    (r'gpg --batch -q .* -d', 0, BACK, 'ln -s $ROOT/root/pass; for level in 0 1; do '
+     's3dump.py -q -h mail restore photo $level | gpg --batch -q --pinentry-mode loopback -c '
+     '--passphrase-file pass | s3dump.py -q -h mail dump /home $level; done'),
+    (r'gpg -d', 0, BACK, 's3dump.py -q restore photo 0 | gpg -qe --batch --trust-model '
+     'always -r backup@example.com | s3dump.py -q dump /home 0'),
     (r'tar -tz', 0, r'\nhome/me/letter\n'),
-    (r'\brestore\b', 0, BACK),
+    (r'\brestore\b', 0, BACK, 'rm -rf $ROOT/mnt/*'),
+    (r'-h web1 list', 0, r'(?s)\A(?!.*(warning|stored )).*(\ngone web1:[^\n]*){4}\Z',
+     lambda test: [test.place(fs, level, host='web1') for fs in ('/', '/my home')
+                   for level in '01']),
     (r' (verify|init)\b', 0, 'checked: |it can be written, read and deleted from'),
     (r' list --at ', 0, r'\npg/shop\nLevel 0 2026-11-14:'),
     (r'"broken"', 0, r'\A +\d+ [^\n]* broken +desk:/:0:2026-11-14\n\Z', lambda test: [
@@ -5419,6 +5427,8 @@ class ExampleTests(ProgramTestCase):
             ['gpg', '-q', '--batch', '--passphrase', '', '--quick-generate-key',
              'backup@example.com', 'future-default', 'default', 'never'], env=cls.environment,
             stderr=subprocess.DEVNULL))
+        with contextlib.suppress(OSError):      # the key is like one from elsewhere: unsigned
+            os.remove(os.path.join(gpg, 'trustdb.gpg'))
         scripts = {name: '#!/bin/sh\n' + text for name, text in [*STAND_INS.items(), *(
             (name, MOVED % shutil.which(name)) for name in moved)]}
         for name, call in ('s3', 's3.main(sys.argv[1:])'), ('s3dump', 's3dump.main()'):
@@ -5586,9 +5596,12 @@ class ExampleTests(ProgramTestCase):
 
     def test_a_difference_brings_back_what_cron_dumped(self):
         (_, full), (_, difference), (_, pg) = crontab()[1][:3]
-        restore = [text for _, text in self.found if 'restore --chain /home -- ' in text][0]
+        restore, = [text for _, text in self.found
+                    if text.startswith('s3dump.py restore --chain /home -- ')]
         self.arrange()
         me = os.path.join(self.root, 'home/me')
+        with contextlib.closing(socket.socket(socket.AF_UNIX)) as unix:     # of which tar is silent
+            unix.bind(os.path.relpath(os.path.join(self.root, 'home/socket')))
         self.assertEqual(self.shell(full, '/bin/sh'), (0, ''))
         os.rename(me + '/letter', me + '/reply')
         self.assertEqual(self.shell(difference, '/bin/sh'), (0, ''))
@@ -5605,6 +5618,15 @@ class ExampleTests(ProgramTestCase):
         self.assertEqual(self.shell(crontab()[1][-1][1], '/bin/sh'), (
             1, 'FAILED: all hosts: there is no dump\n'))
 
+    def test_the_index_leads_to_where_something_begins(self):
+        index, _, text = self.readme.partition('\nKNOW THIS FIRST\n')
+        targets = re.findall('/(\\^.*?)(?:  |$)', index.partition('\nWHERE IS')[2], re.MULTILINE)
+        self.assertGreater(len(targets), 20)
+        for target in targets:
+            with self.subTest(target):      # its first line that less finds
+                found = re.search('(?m)' + target, text)
+                self.assertEqual(text[found.start() - 2:found.start()], '\n\n')
+
     def test_policies_permit_what_they_are_for_and_no_more(self):
         commands = {'list': ['list'], 'check': ['check', '/', '0'], 'dump': ['dump', '/', '0'],
                     'other': ['restore', '/', '0', '-h', 'mail'],
@@ -5619,8 +5641,6 @@ class ExampleTests(ProgramTestCase):
             'Resource': 'arn:aws:s3:::BUCKET/*', 'Condition': {
                 'Null': {'s3:if-none-match': 'true'},
                 'Bool': {'s3:ObjectCreationOperation': 'true'}}})
-        policies.setdefault('recover.json', json.loads(json.dumps(policies['restore.json']).replace(
-            's3:RestoreObject', 's3:DeleteObjectVersion')))         # as README says
         self.assertEqual(set(policies), set(MAY))
         for name, policy in policies.items():
             user = self.server.add_user('SOMEBODY', 'secret', allow=set(), conditional=True)
