@@ -2082,8 +2082,7 @@ def run(argv):
 
 
 def failure(args, error):
-    """Return the exit status, 0 if the mistake is in this program, and the line that says what went
-    wrong."""
+    """Return the exit status, 0 if the mistake is in this program, and what it says."""
     if isinstance(error, (UsageError, s3.ConfigError)):
         return 2, '%s%s' % (error, '; see s3dump.py --help' * isinstance(error, UsageError))
     if isinstance(error, s3.ArchivedError):
@@ -2108,8 +2107,7 @@ def failure(args, error):
 
 def main():
     hold_descriptors()
-    sys.unraisablehook = callable   # says nothing: a thread may find no memory to begin, and would
-                                    # leave none for a function of ours
+    sys.unraisablehook = callable   # says nothing; a function of ours would need memory, too
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)       # ignored, it would hide how PROGRAM ended
     ignore_signals((signal.SIGUSR1, signal.SIGUSR2))    # until there is a rate
     try:
