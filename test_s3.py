@@ -642,6 +642,7 @@ class Reply:
 QUIRKS = frozenset((
     'range-200',                # a ranged GET answered 200, with the right bytes
     'empty-etag', 'unquoted-etag', 'opaque-etag',
+    'weak-etag',                # of what is read, as a proxy that compresses makes them
     'plain-etag',               # -N at completion, the whole object's MD5 afterwards
     'no-part-number',           # ?partNumber= is ignored
     'ignore-if-none-match', '501-if-none-match', 'ignore-if-match',
@@ -1231,6 +1232,8 @@ class Service:
         self.check_if_match(exchange, found)
         reply = Reply(headers=dict(object_headers(found), **self.version_headers(found)),
                       content_type=found.content_type)
+        if 'weak-etag' in self.quirks:
+            reply.headers['ETag'] = 'W/' + reply.headers['ETag']
         none_match = headers.get('if-none-match')
         if none_match is not None and none_match.strip('"') in ('*', found.etag):
             reply.status = 304
@@ -3639,6 +3642,9 @@ class FaultTests(ServerTestCase):
             ('plain-etag', lambda client: (
                 etag(client)[5:-5], client('HEAD', '/bucket/key').headers['ETag'].encode()[1:-1]),
              (usual, whole)),
+            ('weak-etag', lambda client: client(
+                'GET', '/bucket/0', if_match=client('HEAD', '/bucket/0').headers['ETag']).status,
+             412),
             (None, again, 404),
             ('idempotent-complete', again, 200),
             ('500-repeated-complete', again, 500),
