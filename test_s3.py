@@ -5757,6 +5757,19 @@ class CredentialTests(ClientTestCase):
         self.of(self.environ('container'))
         self.assertEqual(self.services.log[-1].headers['authorization'], 'Basic the token')
 
+    def test_a_container_of_which_only_a_path_is_told_has_its_own_address(self):
+        def resolve(host, port, *_, **__):
+            self.assertEqual((host, port), ('169.254.170.2', 80))
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, '', ('127.0.0.1', services.port))]
+
+        services, environ = self.services, self.environ('container')
+        environ['AWS_CONTAINER_CREDENTIALS_RELATIVE_URI'] = services.container_path
+        environ[self.CONTAINER] = 'http://nowhere.example'
+        with unittest.mock.patch.object(socket, 'getaddrinfo', resolve):
+            bucket = self.of(environ)
+        self.assertEqual(self.used(bucket), 'CONTAINER')
+        self.assertEqual(services.log[-1].headers['host'], '169.254.170.2')
+
     def test_half_a_key_and_no_key_are_said_with_what_was_tried(self):
         for config, environ, message in (
                 (dict(access_key_id='F'), {}, 'configuration is incomplete: secret_access_key'),
@@ -6164,6 +6177,7 @@ class CredentialTests(ClientTestCase):
         self.store.users['CONTAINER'].allow = WRITE_ONLY
         asked = len(self.services.log)
         self.services.fail('container', status=500, times=None)
+        self.store.fault('GetObject', 'hangup')     # whose answer is not needed
         for _ in range(3):
             self.assertIsNone(bucket.exists('key'))
         self.assertEqual((len(self.services.log), self.clock.now), (asked, 0))
