@@ -1986,8 +1986,10 @@ class CleanTests(ProgramTestCase):
             self.place(date='2020-01-01')
             kept = self.place(date='2020-01-02')
             self.server.fault('DeleteObject', 'status', status=status, code=code)
+            self.server.fault('HeadObject', 'status', status=403, times=None)   # lists, deletes
             self.clean('1')
             self.assertEqual(self.keys(), [kept])
+            self.server.clear_faults()
 
     def test_what_was_replaced_since_it_was_listed_stays(self):
         old = self.place(date='2020-01-01', size=100)
