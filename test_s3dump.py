@@ -3573,6 +3573,7 @@ class LockTests(ProgramTestCase):
     def test_locks_are_listed(self):
         keys = [self.place(date='2020-01-0%d' % day) for day in (1, 2, 3, 4)]
         first, other = self.lock(keys[0], 9), self.place(host='other')
+        self.server.objects[keys[3]].metadata['x-amz-object-lock-retain-until-date'] = 'soon'
         self.lock(keys[1], -1)
         self.lock(keys[2], 1, legal_hold='ON')
         self.assertNotIn('lock', self.succeed('list').out.decode())
