@@ -4225,6 +4225,7 @@ class SignalTests(ProgramTestCase):
         self.assertEqual((self.keys(), self.server.uploads), ([], {}))
 
     def test_a_signal_ends_a_program_that_ignores_it_soon(self):
+        self.server.fault('AbortMultipartUpload', 'stall', when='start', times=None)
         process, _ = self.stalled_dump('--', 'sh', '-c', 'trap "" TERM; head -c %d /dev/zero; '
                                        'exec sleep 1000' % (PART + 1))
         self.assertIn('ended by signal 15: nothing is stored\n', self.ended_soon(process))
