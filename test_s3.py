@@ -4709,6 +4709,7 @@ class MessageTests(unittest.TestCase):
             with self.assertRaises(ValueError):
                 s3.parse_time(text)
         self.assertEqual(s3.parse_date('Mon, 12 Oct 2009 17:50:30 GMT'), 1255369830)
+        self.assertEqual(s3.parse_date('Thu, 12 Oct 2045 17:50:30 GMT'), 2391443430)
         for text in (None, '', 'yesterday', 'Mon, 1 Jan', 'Fri, 31 Dec 9999 23:59:59 -2300',
                      'Sat, 1 Jan 101 00:00:00 GMT', '01 Jan , 00:00:00'):
             self.assertIsNone(s3.parse_date(text), text)

@@ -1567,6 +1567,7 @@ class ConfigurationTests(ProgramTestCase):
                 os.uname = lambda: name""" % name)
 
         for env in ({'LC_ALL': 'C'}, {'LC_ALL': 'C.UTF-8'}):
+            self.assertIn(b'(localhost)', self.succeed('list', env=env, prefix=named(b'')).out)
             key = self.dump(b'data', '/', '0', env=env, prefix=named('büro.example'.encode()))
             self.assertEqual(key.split(':')[0], 'büro')
             for name in (b'b\xfcro', b'a:b'):
@@ -1820,6 +1821,7 @@ class CleanTests(ProgramTestCase):
             '2019-05-05', '2020-01-01', '2020-01-02', '2020-01-03')]
         self.clean('1', '--keep-yearly', '2')
         self.assertEqual(self.keys(), [keys[0], keys[3]])
+        self.assertIn(b' 100  monthly\n', self.clean('--keep-monthly', '1', '-n').out)
         self.clean('--keep-monthly', '1')
         self.assertEqual(self.keys(), [keys[3]])
 
@@ -2160,9 +2162,9 @@ class CleanTests(ProgramTestCase):
 
     def test_a_server_that_is_down_is_not_waited_for_once_per_dump(self):
         keys = [self.place(date='2020-01-0%d' % number) for number in (1, 2, 3, 4)]
-        self.server.fault('DeleteObject', 'status', times=None)
+        self.server.fault('DeleteObject', 'status', status=500, code='Broken', times=None)
         result = self.clean('1', '--patience', '1s', status=1)
-        self.assertRegex(result.err, r'\As3dump: clean: DeleteObject [^\n]*SlowDown[^\n]*\n\Z')
+        self.assertRegex(result.err, r'\As3dump: clean: DeleteObject [^\n]*Broken[^\n]*\n\Z')
         self.assertEqual(self.keys(), sorted(keys))
 
     def test_what_a_dump_needs_that_could_not_be_deleted_stays(self):
@@ -2460,8 +2462,8 @@ class CheckTests(ProgramTestCase):
         self.check(1, 'is 27 h old, more than the 26 h allowed')
         self.check(0, 'good', '--max-age', '2d')
         for hours in range(48, 480, 24):
-            self.ago(hours, 1000)
-        self.check(1, 'has 100, less than 0.5 times 1000, the median of the 10 dumps before',
+            self.ago(hours, 2 * hours)
+        self.check(1, 'has 100, less than 0.5 times 312, the median of the 10 dumps before',
                    '--max-age', '2d')
         self.check(0, 'good', '--max-age', '2d', '--min-ratio', '0.1')
         self.ago(2, 600, storage_class='GLACIER')
@@ -2481,6 +2483,7 @@ class CheckTests(ProgramTestCase):
         keys = [self.place(date=date, stored=stored) for _ in range(4)]
         names = ['%s:/home:0:%s:%s-%016d' % (HOST, date, time.strftime(
             '%Y%m%dT%H%M%S.999Z', time.gmtime(stored)), number) for number in (7, 3, 5)]
+        names.append('%s:/home:0:%s' % (HOST, date))
         for key in names:
             self.server.put(key, b'data', modified=stored)
         newest = names[0]
@@ -2868,6 +2871,7 @@ class RhythmTests(unittest.TestCase):
         ('now and then', [7, 60, 203, 232, 294], 106),
         ('weekdays', [*range(55, 160, 24), *range(223, 320, 24)], 48 + 72),
         ('Sunday to Thursday', [*range(79, 176, 24), *range(247, 340, 24)], 48 + 72),
+        ('weekdays but Wednesday', [55, 79, 127, 151, 223, 247, 295, 319], 72 + 72),
         ('weekdays, but five are too few to know', range(55, 160, 24), 48),
         ('Fridays', range(55, 2000, 168), 336))
 
@@ -3067,6 +3071,9 @@ class DeleteAclUrlInitTests(ProgramTestCase):
         self.succeed('delete', '/home', '0', '-w', '2020-01-01')
         self.assertEqual(self.keys(), [])
         self.must_fail(1, "there is no object 'nothing'", 'delete', '-k', 'nothing')
+        key = self.place()
+        self.server.fault('DeleteObject', 'status', status=403, code='AccessDenied', times=None)
+        self.must_fail(1, 'cannot delete .*AccessDenied', 'delete', '-k', key)
 
     def test_delete_deletes_none_of_several(self):
         keys = sorted(self.place("/it's $HOME") for _ in range(3))
