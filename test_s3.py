@@ -5796,13 +5796,13 @@ class CredentialTests(ClientTestCase):
     def test_a_process_is_run_without_a_shell(self):
         script = self.file('process.py', 'import sys\nprint(open(sys.argv[1]).read())\n')
         answer = dict(json.loads(self.answer('process')),
-                      Expiration='2199-01-01T00:00:00.5+02:00')
+                      Expiration='2199-01-01T00:00:00.5+02:30')
         output = self.file('a $HOME;b', json.dumps(answer))
         environ = self.profile('[default]\ncredential_process = %s "%s" "%s"\n' % (
             sys.executable, script, output))
         bucket = self.of(environ)
         self.assertEqual(self.used(bucket), 'PROCESS')
-        self.assertEqual(bucket.credentials.get(bucket).expires, 7226582400 - 7200)
+        self.assertEqual(bucket.credentials.get(bucket).expires, 7226582400 - 9000)
         for text, message in (('', 'is not a JSON document with credentials'),
                               ('[]', 'not a JSON document'),
                               (json.dumps(dict(answer, Expiration='soon')), 'not a JSON document'),
