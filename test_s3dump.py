@@ -1964,6 +1964,7 @@ class CleanTests(ProgramTestCase):
         self.configure(part_size='5m', max_parts='1')
         self.succeed('dump', '/home', '0', '-w', '2020-01-01', '--retain', '30',
                      data=bytes(PART + 1))
+        self.assertNotIn(400, [request.status for request in self.server.log])
         first = min(self.keys())
         self.server.objects[first].lock_until = time.time() - 1
         before = self.keys()
@@ -4704,7 +4705,8 @@ class IntoProgramTests(ProgramTestCase):
         terminal = Terminal()
         self.addCleanup(terminal.close)
         os.mkfifo(os.path.join(self.folder, 'fifo'))
-        process = self.into('cat > part; read line < fifo', stderr=terminal.slave)
+        process = self.into('cat > part; read line < fifo', stdout=terminal.slave,
+                            stderr=terminal.slave)
         terminal.read_until(r'  waiting for the reader\r')
         with open(os.path.join(self.folder, 'fifo'), 'w') as fifo:
             fifo.write('go on\n')
@@ -5121,6 +5123,18 @@ class TerminalTests(ProgramTestCase):
             result = self.run_program('clean', '1', option, stdin=terminal.slave)
             self.assertEqual(result.status, 0)
             self.assertNotIn('?', result.err)
+
+    def test_a_credential_process_can_ask(self):
+        answer = self.write_file(json.dumps({
+            'Version': 1, 'AccessKeyId': self.server.access_key,
+            'SecretAccessKey': self.server.secret_key}), 'answer')
+        aws = self.write_file('[profile x]\ncredential_process = sh -c "read code && cat %s"\n'
+                              % answer, 'aws')
+        self.write_file(re.sub('(?m)^.*_key.*\n', '', self.server.config(profile='x')))
+        terminal = self.open_terminal()
+        process = self.start('list', stdin=terminal.slave, env={'AWS_CONFIG_FILE': aws})
+        terminal.type('123456\n')
+        self.assertEqual(self.finish(process).status, 0)
 
     def test_undelete_asks_too(self):
         self.server.versioning = 'Enabled'
