@@ -1542,7 +1542,7 @@ def usual_limit(dumps):
         return None
     limit = max(SHORTEST_LIMIT, 2 * sorted(gaps[:3])[len(gaps[:3]) // 2],
                 min(map(sum, zip(gaps, gaps[1:]))) if len(gaps) > 3 else 0)
-    return limit + (rest if limit < 4 * 86400 else 86400)
+    return limit + (rest if limit < 3.5 * 86400 else 86400)
 
 
 def look_at(bucket, args, dumps, closely):
@@ -1555,7 +1555,7 @@ def look_at(bucket, args, dumps, closely):
         if head:
             one.volume_size = head.number('volume-size')
             if closely or one.problem():
-                without_strays(bucket, one, alone=True)
+                without_strays(bucket, one)
             one.unreadable = closely and not bucket.readable(one.keys[0], head)
     if args.locked is not None:
         find_locks(bucket, dumps)

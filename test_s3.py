@@ -5760,7 +5760,7 @@ class CredentialTests(ClientTestCase):
 
     def test_a_container_of_which_only_a_path_is_told_has_its_own_address(self):
         def resolve(host, port, *_, **__):
-            self.assertEqual((host, port), ('169.254.170.2', 80))
+            self.assertEqual((host, port), (b'169.254.170.2', 80))
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, '', ('127.0.0.1', services.port))]
 
         services, environ = self.services, self.environ('container')

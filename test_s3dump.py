@@ -2882,6 +2882,7 @@ class RhythmTests(unittest.TestCase):
         ('now and then', [7, 60, 203, 232, 294], 106 + 24),
         ('weekdays', [*range(55, 160, 24), *range(223, 320, 24)], 48 + 72),
         ('Sunday to Thursday', [*range(79, 176, 24), *range(247, 340, 24)], 48 + 72),
+        ('Mondays, Wednesdays and Fridays', [55, 103, 151, 223, 271], 96 + 24),
         ('weekdays but Wednesday', [55, 79, 127, 151, 223, 247, 295, 319], 72 + 72),
         ('weekdays, but five are too few to know', range(55, 160, 24), 48),
         ('Fridays', range(55, 2000, 168), 336 + 24))
