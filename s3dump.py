@@ -743,7 +743,8 @@ def write_out(view, descriptor=1, look=lambda: None):
 def read_in():
     """Read some bytes of standard input, even if it doesn't block; none at its end."""
     with SIGNALS:
-        select.select([0], [], [])
+        while not select.select([0], [], [], 0.25)[0]:  # a signal just before would not end it
+            pass
         return os.read(0, 1 << 16)
 
 
