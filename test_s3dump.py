@@ -5131,13 +5131,13 @@ class TerminalTests(ProgramTestCase):
             go_on_as_a_child()
             if sys.argv[-1] == 'behind':
                 os.setpgid(0, 0)''')
-        self.server.fault('PutObject', 'stall', when='reply', times=2)
+        fault = self.server.fault('PutObject', 'stall', when='reply', times=2)
         shown, processes = {}, []
         for key in 'behind', 'before':
             shown[key] = self.open_terminal()
             processes.append(self.start_at(shown[key], 'dump', '-k', key, prefix=prefix))
         shown['before'].read_until(r'(?s)no answer.*no answer')
-        self.server.clear_faults()
+        fault.release.set()
         self.assertEqual([self.finish(process).status for process in processes], [0, 0])
         self.assertRegex(shown['behind'].read_until(None), r"\As3dump: dump behind: [^\r]*\r\n\Z")
 
