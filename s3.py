@@ -86,7 +86,7 @@ def load_network():
     import http.client
     import socket
     import urllib.parse
-    if (3, 7) <= sys.version_info < (3, 9):     # the end of a first thread loads libgcc, or aborts
+    if sys.version_info < (3, 9):   # the end of a first thread loads libgcc, or aborts
         with contextlib.suppress(RuntimeError):
             _thread.start_new_thread(int, ())
 
@@ -401,8 +401,7 @@ def read_ini(path, wanted):
     """Return the sections of a file of the AWS CLI, {section: {name: value}}; {} without a file.
 
     A setting in a block is called s3.addressing_style.  wanted: whether a profile was asked for;
-    if not, a file that we may not read counts as missing.  So does a directory: `docker -v` makes
-    one where the file is missing.
+    if not, a file that we may not read counts as missing, as does a directory (of `docker -v`).
     """
     if os.path.isdir(path) or not os.path.lexists(path) or (
             not wanted and not os.access(path, os.R_OK)):
@@ -2636,8 +2635,7 @@ class Head:
 
     @property
     def locked_until(self):
-        """The end of its Object Lock, in seconds since the epoch; 0 if there is none, infinity
-        under a legal hold."""
+        """The end of its Object Lock, in seconds since the epoch; 0: none, infinity: legal hold."""
         if self.headers.get('x-amz-object-lock-legal-hold') == 'ON':
             return float('inf')
         with contextlib.suppress(ValueError):
@@ -3327,8 +3325,9 @@ class Volume:
             else:
                 upload.bucket.put_object(self.key, self._body, storage_class=storage_class, **terms)
         except Error as error:
-            if not isinstance(error, UnknownOutcome):   # the object certainly isn't there
-                self.there, self.requests = False, []
+            if isinstance(error, BadAnswer) or not (isinstance(error, UnknownOutcome) or any(
+                    request.in_doubt for request in self.requests)):
+                self.there, self.requests = False, []   # the object certainly isn't there
             raise
         self.there, self.upload_id, self.requests, self._parts = True, '', [], []
 

@@ -1230,13 +1230,14 @@ def point_out_others(bucket, args):
     if args.all or args.quiet:
         return
     missing, hint, found = '%s of host %s' % (args.fs, args.host), '', labels(args.host + ':', 1)
+    if args.fs in found or found and args.fs is None:
+        return
     if not found:
         missing, hint, found = 'host ' + args.host, ' (-h NAME, or -a for all)', labels('', 0)
     there = '; there are dumps of %s%s%s' % (
         ', '.join(map(s3.printable, found[:20])),
         ' and %d more' % (len(found) - 20) if len(found) > 20 else '', hint)
-    if args.fs not in found:
-        say('there is no dump of ' + s3.printable(missing) + there * bool(found))
+    say('there is no dump of ' + s3.printable(missing) + there * bool(found))
 
 
 def unfinished_lines(bucket, uploads, orphans):
@@ -1522,12 +1523,14 @@ def usual_limit(dumps):
     """Return how old, in seconds, the first and newest of *dumps* may be by their own rhythm.
 
     That is twice the median of the newest three intervals, for rotation thins out what is older,
-    or the sum of two, where short and long ones take turns.  What was dumped within a day has no
-    rhythm: None.  Unless most days have several, one of a day counts, and only if it has the hour
-    of most: others were dumped by hand.  A group that rests at weekends may rest three days longer,
-    for a long one, and what is seldom dumped may be late by a day.
+    or the sum of two, where short and long ones take turns.  A few that were dumped within a day
+    have no rhythm: None.  Unless most days have several, one of a day counts, and only if it has
+    the hour of most: others were dumped by hand.  A weekend may take three days; what is seldom
+    dumped may be late by a day.
     """
-    times, rest = [one.stored for one in dumps], 0
+    times, dates = [one.stored for one in dumps], sorted({one.labels.date for one in dumps})[-10:]
+    weekdays = {real_date(date).weekday() for date in dates}
+    rests = len(dates) > 5 and any(map(weekdays.isdisjoint, ({4, 5}, {5, 6}, {6, 0})))
     a_day = sorted(collections.Counter(each // 86400 for each in times[:10]).values())
     if a_day[(len(a_day) - 1) // 2] == 1:
         hour, count = collections.Counter((each // 3600 + shift) % 24 for each in times
@@ -1535,15 +1538,12 @@ def usual_limit(dumps):
         days = {each // 86400: each for each in reversed(times) if 2 * count <= len(times)
                 or (each // 3600 - hour + 1) % 24 < 3}
         times = sorted(days.values(), reverse=True)
-        weekdays = {real_date(one.labels.date).weekday() for one in dumps[:10]}
-        if len(days) > 5 and any(map(weekdays.isdisjoint, ({4, 5}, {5, 6}))):
-            rest = 3 * 86400
     gaps = [later - earlier for later, earlier in zip(times[:4], times[1:])]
-    if not gaps or dumps[0].stored - dumps[-1].stored < 86400:
+    if not gaps or (dumps[0].stored - dumps[-1].stored < 86400 and len(dumps) < 7):
         return None
     limit = max(SHORTEST_LIMIT, 2 * sorted(gaps[:3])[len(gaps[:3]) // 2],
                 min(map(sum, zip(gaps, gaps[1:]))) if len(gaps) > 3 else 0)
-    return limit + (rest if limit < 3.5 * 86400 else 86400)
+    return limit + (86400 if limit >= 3.5 * 86400 else 3 * 86400 * rests)
 
 
 def look_at(bucket, args, dumps, closely):

@@ -1747,6 +1747,8 @@ class ListTests(ProgramTestCase):
             self.assertEqual(self.succeed('list', *argv).err, '')
         self.assertEqual(self.succeed('list', 'home', '-h', 'web').err, 's3dump: there is no dump '
                          'of home of host web; there are dumps of /home\n')
+        self.assertEqual(self.succeed('list', '--deleted', '-h', 'web').err, '')
+        self.assertIn('there are dumps of m', self.succeed('list', 'web').err)
         for number in range(30):
             self.place(host='node%d' % number)
         self.assertIn(', node24 and 13 more (-h', self.succeed('list').err)
@@ -2883,6 +2885,10 @@ class RhythmTests(unittest.TestCase):
         ('weekdays', [*range(55, 160, 24), *range(223, 320, 24)], 48 + 72),
         ('Sunday to Thursday', [*range(79, 176, 24), *range(247, 340, 24)], 48 + 72),
         ('Mondays, Wednesdays and Fridays', [55, 103, 151, 223, 271], 96 + 24),
+        ('Tuesday to Saturday', [*range(31, 150, 24), *range(199, 300, 24)], 48 + 72),
+        ('twelve of one day', range(7, 19), 26),
+        ('weekdays, three times', [hour + day for day in (*range(48, 160, 24), *range(216, 320, 24))
+                                   for hour in (7, 11, 15)], 26 + 72),
         ('weekdays but Wednesday', [55, 79, 127, 151, 223, 247, 295, 319], 72 + 72),
         ('weekdays, but five are too few to know', range(55, 160, 24), 48),
         ('Fridays', range(55, 2000, 168), 336 + 24))
