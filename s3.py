@@ -3325,9 +3325,8 @@ class Volume:
             else:
                 upload.bucket.put_object(self.key, self._body, storage_class=storage_class, **terms)
         except Error as error:
-            if isinstance(error, BadAnswer) or not (isinstance(error, UnknownOutcome) or any(
-                    request.in_doubt for request in self.requests)):
-                self.there, self.requests = False, []   # the object certainly isn't there
+            if not isinstance(error, UnknownOutcome):   # the object certainly isn't there
+                self.there, self.requests = False, []
             raise
         self.there, self.upload_id, self.requests, self._parts = True, '', [], []
 

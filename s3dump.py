@@ -2070,7 +2070,7 @@ def run(argv):
         return 128 + signal.SIGPIPE
     except Exception as error:
         status, text = failure(args, error)
-        if isinstance(error, s3.Error) and not isinstance(error, s3.UnknownOutcome):
+        if getattr(error, 'status', 0) in (400, 403, 404):      # after others it may still appear
             text += Stopped.outcome * (Stopped.outcome not in text)
         if '--nagios' in itertools.takewhile(lambda word: word != '--', argv):
             with contextlib.suppress(OSError):

@@ -7724,16 +7724,6 @@ class CompletionTests(ClientTestCase):
         self.assertGreater(self.clock.now, 9000)
         self.assertLess(self.clock.now, 11000)
 
-    def test_a_completion_that_may_still_go_on_leaves_a_doubt(self):
-        for operation, size in (('CompleteMultipartUpload', 2500), ('PutObject', 500)):
-            server = self.server()
-            for each in (operation, 'AbortMultipartUpload', 'DeleteObject'):
-                server.fault(each, 'status', status=504, times=None, body=b'<html/>')
-            del self.reports[:]
-            error = self.upload(self.bucket(server, patience=10), size=size)
-            self.assertIsInstance(error, s3.Error)
-            self.assertIn('doubt', [kind for kind, _ in self.reports], operation)
-
     def test_a_write_whose_answer_a_gateway_lost_is_no_failure(self):
         for operation, size in (('PutObject', 500), ('CompleteMultipartUpload', 2500)):
             for status in (408, 409, 499, 500, 502, 504, 507, 520, 524, 599):
