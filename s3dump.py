@@ -1234,9 +1234,8 @@ def point_out_others(bucket, args):
         return
     if not found:
         missing, hint, found = 'host ' + args.host, ' (-h NAME, or -a for all)', labels('', 0)
-    there = '; there are dumps of %s%s%s' % (
-        ', '.join(map(s3.printable, found[:20])),
-        ' and %d more' % (len(found) - 20) if len(found) > 20 else '', hint)
+    there = '; there are dumps of %s%s%s' % (', '.join(map(s3.printable, found[:20])), (
+        ' and %d more' % (len(found) - 20)) * (len(found) > 20), hint)
     say('there is no dump of ' + s3.printable(missing) + there * bool(found))
 
 
@@ -2125,4 +2124,6 @@ def main():
 
 
 if __name__ == '__main__':
-    os._exit(main())    # nothing is left to be written, and tidying up takes as long as a request
+    status = main()
+    print(end='', file=sys.stderr, flush=True)      # what Python itself may have said
+    os._exit(status)    # nothing else is left to be written, and Python's end takes a while
