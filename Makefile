@@ -30,13 +30,13 @@ demo:
 serve:
 	@$(PYTHON) test_s3.py --serve $(PORT)
 
-# By five processes, for half of it is waiting: each takes the next test when it is free, by its
+# By eight processes, for half of it is waiting: each takes the next test when it is free, by its
 # number.  What they say is kept in their pipes until those before them have finished.
 test:
 	@awk 'BEGIN { while (n < 4000) printf "%07d\n", n++ }' | { exec 3<&0; export NUMBERS=3; \
 	    share() { test $$1 = 0 || { $(TESTS) || echo 'a share failed'; } | { \
 	        share $$(($$1 - 1)); cat; }; }; \
-	    share 5 | $(SHOW); }
+	    share 8 | $(SHOW); }
 
 # python3.N where that works, else the one of pyenv; but for PASSED, whose tests have just passed.
 matrix:
