@@ -1091,8 +1091,7 @@ class RateLimit:
         """Return *count* of the bytes that were taken: they did not come."""
         with self._lock:
             self.moved -= count
-            if self.rate is not None:
-                self._next -= count / self.rate
+            self._next -= count / (self.rate or float('inf'))   # once: a signal may change it
 
 
 # -------------------------------------------------------------------------------- Pace

@@ -574,10 +574,11 @@ def ignore_signals(numbers=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
 def catch_rate_signals(limit):
     """Let SIGUSR1 halve and SIGUSR2 double the rate of the RateLimit *limit*."""
     def change(number, frame):
+        rate = limit.rate               # another signal may change it meanwhile
         if number == signal.SIGUSR1:
-            limit.rate = max(1 << 10, (limit.rate or 512 << 10) // 2)
-        elif limit.rate is not None:    # above 10 MiB/s there is no limit any more
-            limit.rate = limit.rate * 2 if limit.rate * 2 <= 10 << 20 else None
+            limit.rate = max(1 << 10, (rate or 512 << 10) // 2)
+        else:                           # above 10 MiB/s there is no limit any more
+            limit.rate = rate * 2 if rate and rate * 2 <= 10 << 20 else None
 
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, change)

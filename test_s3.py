@@ -4766,6 +4766,13 @@ class StreamTests(ClientTestCase):
 
 class RateLimitTests(unittest.TestCase):
 
+    def test_a_rate_that_is_lifted_meanwhile_does_no_harm(self):
+        class Lifted(s3.RateLimit):
+            rates = [1000, None]
+            rate = property(lambda self: self.rates.pop(0), lambda self, rate: None)
+
+        Lifted().give_back(10)          # whoever reads it twice finds none
+
     def test_no_span_holds_more_than_rate_and_a_quarter_second(self):
         clock = Clock()
         limit = s3.RateLimit(1000, clock, clock.sleep)
