@@ -3432,7 +3432,7 @@ def etag_proof(etag, part_sizes, certain, most):
     """Return a Proof by the ETag: the MD5 of the object, or "MD5 of its parts' MD5s-count".
 
     part_sizes: the sizes that the parts may have, and *certain*: must have.  If there is only
-    one, of *most* bytes, a range is a part, and the threads compute the MD5s.
+    one, and it is at most *most*, a range is a part, and the threads compute the MD5s.
     """
     digests = [PartDigests(size) for size in part_sizes]
     size = part_sizes[0] if len(part_sizes) == 1 and part_sizes[0] <= most else 0

@@ -5388,7 +5388,7 @@ RUNS = (
     (r' clean .*-n$', 0, r'\ngo   \S+:/home:1:'),
     (r' clean ', 0, r'\ngone \S+:/home:1:', lambda test: test.arrange()),
     (r' url ', 0, 'http://127.0.0.1'),
-    (r' getacl ', 0, r'file work/acl.xml: <\?xml[^<]*<AccessControlPolicy '),
+    (r' getacl ', 0, r'file desk/acl.xml: <\?xml[^<]*<AccessControlPolicy '),
     (r' putacl ', 0, r'\nstored \S+:0:'),
 )
 
@@ -5449,7 +5449,7 @@ class ExampleTests(ProgramTestCase):
                 else:
                     cls.documents[kind] = document
         cls.now, cls.bin, gpg = [os.path.join(cls.home, name) for name in ('now', 'bin', 'gpg')]
-        cls.root, cls.work = cls.now + '/root', cls.now + '/work'
+        cls.root, cls.work = cls.now + '/root', cls.now + '/desk'
         cls.environment = dict(
             ENVIRONMENT, HOME=cls.now + '/user', GNUPGHOME=gpg, ROOT=cls.root,
             key=HOST + ':/home:0:2026-11-10', **{
@@ -5494,17 +5494,17 @@ class ExampleTests(ProgramTestCase):
         for folder in ('dev', 'mnt', 'root', 'run/lock', 'var/lib/s3dump', 'var/lib/node_exporter',
                        '../user'):
             os.makedirs(os.path.join(self.root, folder))
-        for folder in 'root/home/me', 'root/etc', 'work/photo':
+        for folder in 'root/home/me', 'root/etc', 'desk/photo':
             os.makedirs(os.path.join(self.now, folder))
             self.write_file('a fresh payload\n', 'now/%s/letter' % folder)
         self.write_file('a password\n', 'now/root/root/pass')
-        self.write_file('a fresh payload\n', 'now/work/notes.txt')
+        self.write_file('a fresh payload\n', 'now/desk/notes.txt')
         self.write_file(b'a fresh payload\n' + bytes(1 << 20), 'now/root/dev/sda')
         for name in 'recover', 's3keys', 'FILE', '../user/.s3keys':
-            self.write_file(self.server.config(), 'now/work/' + name)
-        self.write_file(self.server.config(bucket_name='COPY'), 'now/work/other')
+            self.write_file(self.server.config(), 'now/desk/' + name)
+        self.write_file(self.server.config(bucket_name='COPY'), 'now/desk/other')
         for name, document in self.documents.items():
-            self.write_file(json.dumps(document), 'now/work/' + name)
+            self.write_file(json.dumps(document), 'now/desk/' + name)
         for name in 's3.py', 's3dump.py':
             os.symlink(os.path.join(self.bin, name), os.path.join(self.work, name))
         for bucket in self.server.buckets.values():
@@ -5713,7 +5713,7 @@ class ExampleTests(ProgramTestCase):
                 if kind == 'config':
                     s3.Bucket(s3.load_config(self.write_file(text)))
                 elif kind == 'expect':
-                    self.write_file(text, 'now/work/expect')
+                    self.write_file(text, 'now/desk/expect')
                     self.assertEqual(self.shell('s3dump.py check --expect expect'), (
                         1, 'FAILED: My Files level 0 of desk: there is no dump\n'
                         'FAILED: 1 of 25 groups of 3 hosts\n'))
