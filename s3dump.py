@@ -2121,10 +2121,9 @@ def main():
         number, = stopped.args
         say('ended by signal %d%s' % (number, stopped.outcome))
         status = 128 + number
+    print(end='', file=sys.stderr, flush=True)      # what Python itself may have said
     return status
 
 
 if __name__ == '__main__':
-    status = main()
-    print(end='', file=sys.stderr, flush=True)      # what Python itself may have said
-    os._exit(status)    # nothing else is left to be written, and Python's end takes a while
+    os._exit(main())    # nothing else is left to be written, and Python's end takes a while
