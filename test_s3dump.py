@@ -9,6 +9,7 @@ one of test_s3.py, afterwards.  Whatever a test is about, no run may show a
 traceback or the secret key, and the server may have nothing to object to.
 """
 
+import argparse
 import array
 import ast
 import calendar
@@ -3791,10 +3792,10 @@ class HistoryTests(VersionTestCase):
         self.addCleanup(os.dup2, stderr, 2)
         os.dup2(self.errors.fileno(), 2)
 
-    def args(self, *argv):
-        args = s3dump.parse([*argv, '-q'])
-        args.here = HOST
-        return args
+    def commands(self, *argv):
+        """Return what makes a command line like this one, for a host, with other arguments."""
+        like = vars(s3dump.parse([*argv, '-q']))
+        return lambda host, **other: argparse.Namespace(**dict(like, host=host, here=HOST, **other))
 
     def histories(self, count):
         for seed in range(count):
@@ -3812,6 +3813,7 @@ class HistoryTests(VersionTestCase):
                          {key: zlib.crc32(event.data) for key, event in there.items()})
 
     def test_what_was_there_is_seen(self):
+        verify = self.commands('verify', '/', '0')
         for seed, host, history in self.histories(500):
             with self.subTest(seed=seed):
                 when = history.chance.choice(history.events).when + history.chance.choice((-1, 0))
@@ -3821,13 +3823,14 @@ class HistoryTests(VersionTestCase):
                                   for entry in listed],
                                  [(key, hashlib.md5(event.data).hexdigest(), event.when,
                                    len(event.data)) for key, event in sorted(there.items())])
-                self.restored(history, history.chance.choice(sorted(history.families)), there)
+                self.restored(verify, history, history.chance.choice(sorted(history.families)),
+                              there)
 
-    def restored(self, history, key, there):
+    def restored(self, verify, history, key, there):
         """A dump is read back as it was, or refused if it wasn't whole."""
         host, fs, level, date = key.split(':')
         expected, pieces = history.objects(key, there), []
-        args = self.args('verify', fs, level, '-h', host, '-w', date)
+        args = verify(host, fs=fs, level=level, date=date)
         try:
             found = s3dump.find_whole(self.bucket, args)
             self.bucket.download(found.keys, lambda view: pieces.append(bytes(view)),
@@ -3838,9 +3841,10 @@ class HistoryTests(VersionTestCase):
             self.assertEqual(b''.join(pieces), b''.join(event.data for event in expected))
 
     def test_what_was_deleted_comes_back(self):
+        undelete = self.commands('undelete', '-y')
         for seed, host, history in self.histories(500):
             with self.subTest(seed=seed):
-                args = self.args('undelete', '-h', host, '-y')
+                args = undelete(host)
                 then = history.undeleted()
                 if seed % 2:
                     args.at = history.chance.choice(history.events).when
