@@ -4204,7 +4204,11 @@ def aws_files(**files):
 
 def urlopen(url):
     """GET without anything of s3.py, and past any proxy."""
-    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url)
+    try:
+        return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url)
+    except urllib.error.HTTPError as error:
+        error.close()               # it holds the answer
+        raise
 
 
 class ErrorTests(unittest.TestCase):
