@@ -578,8 +578,8 @@ class Endpoint:
         load_network()
         self.bucket = config.get('bucket_name') or ''
         if not self.bucket:
-            raise ConfigError('no bucket: write `bucket_name NAME` into ~/.s3keys (or another '
-                              'file, for -f), or set S3DUMP_BUCKET')
+            raise ConfigError('no bucket: write `bucket_name NAME` into %s (-f: another file), or '
+                              'set S3DUMP_BUCKET' % printable(config.get('path', '~/.s3keys')))
         if not re.match(r'[!-.0-~]+\Z', self.bucket):
             raise ConfigError('%s is not a valid bucket name' % quoted(self.bucket, 100))
         self.answered = False       # whether the server ever answered
@@ -2345,8 +2345,8 @@ class Provider:
         self._asked, given = now, self._given._replace(bucket=bucket)
         try:
             found, source = first_of(self._sources, given, '' if given.again else (
-                'no credentials: write access_key_id and secret_access_key into ~/.s3keys; there '
-                'is '))
+                'no credentials: write access_key_id and secret_access_key into %s; there is '
+                % printable(given.config.get('path', '~/.s3keys'))))
         except (ConfigError, NetworkError) as error:
             if current is None:
                 raise

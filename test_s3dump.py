@@ -5357,9 +5357,9 @@ RUNS = (
      r'request)) \S+)+\Z', 0, r'\A\Z'),
     (r'^(rclone copy -M first:BUCKET second:COPY|aws s3 sync s3://BUCKET s3://COPY)$', 0, r'\A\Z'),
     (r'curl -fsS "\$url"', 0, BACK, 's3dump.py -q -h mail url / 0 >urls'),
-    (r'-f other verify -k "\$key"', 0, r'\nBAD \S+:/home:0:2026-11-10\n\Z', lambda test: [
+    (r'-f second verify -k "\$key"', 0, r'\nBAD \S+:/home:0:2026-11-10\n\Z', lambda test: [
         test.server.objects.pop(key) for key in test.keys() if not re.search('photo:0|-10$', key)]),
-    (r'-f other dump -k "\$key"', 0, r'(?s)stored [^\n]*COPY: .*payload'),
+    (r'-f second dump -k "\$key"', 0, r'(?s)stored [^\n]*COPY: .*payload'),
     (r'\bdump\b|\$FULL', 0, STORED),
     (r'\$DIFF', 0, r'(?s)stored \S+:/home:1:.*home/me/'),
     (r'restore --chain [/\w]+$', 0, r'\Awould restore \S+:0:'),
@@ -5382,7 +5382,7 @@ RUNS = (
         test.server.objects[test.place(host='desk')]).update(data=Zeros(100 << 30))),
     (r' list .*--locks', 0, r'(?s)\A(?!.*photo).* whole  - +\S+:pg/shop'),
     (r' list -a --long \| sort', 0, ' whole  mail:'),
-    (r' (list --deleted|undelete .*-n\b)', 0, r'pg/shop(\n.* |:0:)2026-11-14'),
+    (r' (list (-a )?--deleted|undelete .*-n\b)', 0, r'pg/shop(\n.* |:0:)2026-11-14'),
     (r' list', 0, r'pg/shop'),
     (r' undelete\b', 0, r'\nstored \S+:pg/shop:0:2026-11-14'),
     (r' delete ', 0, r'\ngone |\Awould delete \S+, \d+\n\Z'),
@@ -5509,7 +5509,7 @@ class ExampleTests(ProgramTestCase):
         self.write_file(b'a fresh payload\n' + bytes(1 << 20), 'now/root/dev/sda')
         for name in 'recover', 's3keys', 'FILE', '../user/.s3keys':
             self.write_file(self.server.config(), 'now/desk/' + name)
-        self.write_file(self.server.config(bucket_name='COPY'), 'now/desk/other')
+        self.write_file(self.server.config(bucket_name='COPY'), 'now/desk/second')
         for name, document in self.documents.items():
             self.write_file(json.dumps(document), 'now/desk/' + name)
         for name in 's3.py', 's3dump.py':
