@@ -414,10 +414,9 @@ def find_all(bucket, args):
     return meant(args, find_fs(bucket, args, '%s:%s' % (args.level, args.date or ''))[0])
 
 
-def no_dump(args, hint=None):
-    if hint is None:
-        hint = '; `s3dump.py list` shows what is there, `list --deleted` what was' if (
-            args.at is None) else '; `s3dump.py list --at` shows what was there then'
+def no_dump(args, hint=''):
+    hint = hint or ('; `s3dump.py list` shows what is there, `list --deleted` what was' if (
+        args.at is None) else '; `s3dump.py list --at` shows what was there then')
     return s3.Error('no dump of %s%s%s for host %s%s%s' % (
         s3.quoted(args.fs), ' level ' + args.level if args.level else '',
         (' up to ' if args.chain else ' of ') + args.date if args.date else '',
@@ -1271,8 +1270,7 @@ def section_lines(args, dumps):
 
 
 def row(args, one):
-    """Return a line: JSON, or fields of which only the last, the key, may hold blanks.  A Dump
-    without labels is another object."""
+    """Return a line: JSON, or fields of which only the last, the key, may hold blanks."""
     more = remarks(args, one, s3.utc)
     if args.long:
         return '%15d %s %3d %-12s %-6s %s%s' % (
@@ -1886,8 +1884,10 @@ def help_text(name):
         lines = ['usage: s3dump.py [options] COMMAND [arguments]', '',
                  (__doc__ or '').rpartition('\n\n')[0], '', 'commands:']
         lines += ['  %-9s%-25s%s' % (each, *more) for each, (_, *more) in COMMANDS.items()]
-    for commands, options in itertools.groupby(OPTIONS, lambda each: each.commands):
-        if not name or not commands or name in commands:
+    own_first = sorted(OPTIONS, key=lambda each: name and name not in each.commands)
+    for commands, options in itertools.groupby(own_first, lambda each: (
+            each.commands if name not in each.commands else [name])):
+        if not name or commands in ([name], []):
             lines += ['', 'options of %s:' % (', '.join(commands) or 'all commands')]
             lines += ['  %-26s%s' % (', '.join(each.flags) + ' ' + each.metavar, each.help)
                       for each in options]

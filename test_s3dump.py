@@ -1428,6 +1428,8 @@ class UsageTests(ProgramTestCase):
             text = self.succeed('--help', command).out.decode()
             self.assertLess(max(map(len, text.splitlines())), 80)
             self.assertIn('usage: s3dump.py %s ' % command, text)
+            self.assertEqual(re.findall('(?m)^options of (.*):$', text),    # its own come first
+                             [command] * (command != 'init') + ['all commands'])
 
 
 class CompletionTests(ProgramTestCase):
