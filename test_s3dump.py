@@ -5360,7 +5360,7 @@ RUNS = (
      r'request)) \S+)+\Z', 0, r'\A\Z'),
     (r'^(rclone copy -M first:BUCKET second:COPY|aws s3 sync s3://BUCKET s3://COPY)$', 0, r'\A\Z'),
     (r'curl -fsS "\$url"', 0, BACK, 's3dump.py -q -h mail url / 0 >urls'),
-    (r'-f second verify -k "\$key"', 0, r'\nBAD \S+:/home:0:2026-11-10\n\Z', lambda test: [
+    (r'f second verify -k "\$key"', 0, r'\nBAD \S+:/home:0:2026-11-10\n\Z', lambda test: [
         test.server.objects.pop(key) for key in test.keys() if not re.search('photo:0|-10$', key)]),
     (r'-f second dump -k "\$key"', 0, r'(?s)stored [^\n]*COPY: .*payload'),
     (r'\bdump\b|\$FULL', 0, STORED),
@@ -5670,6 +5670,10 @@ class ExampleTests(ProgramTestCase):
             with self.subTest(target):      # its first line that less finds
                 found = re.search('(?m)' + target, text)
                 self.assertEqual(text[found.start() - 2:found.start()], '\n\n')
+
+    def test_the_first_part_is_short_and_fits_a_terminal(self):
+        self.assertLessEqual(self.readme.partition('\nPART TWO')[0].count('\n'), 250)
+        self.assertLessEqual(max(map(len, self.readme.splitlines())), 80)
 
     def test_policies_permit_what_they_are_for_and_no_more(self):
         commands = {'list': ['list'], 'check': ['check', '/', '0'], 'dump': ['dump', '/', '0'],
