@@ -2302,7 +2302,8 @@ class Provider:
         self._known = None, 0       # the current ones, and when to stop signing; 0: refused
         self._asked = float('-inf')     # when the source was asked last, by the monotonic clock
         self._failure = None        # why that was in vain; '': it had no others
-        self._ending = self._missed = None      # those whose end was told of before, and after it
+        self._ending = None         # those of which the user was told that they expire soon
+        self._missed = None         # those in whose place the user was told to wait for others
         self.trusted_until = 0      # when a refusal without a reason is looked into again
         self._lock = threading.Lock()
 

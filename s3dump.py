@@ -2121,7 +2121,6 @@ def main():
         number, = stopped.args
         say('ended by signal %d%s' % (number, stopped.outcome))
         status = 128 + number
-    print(end='', file=sys.stderr, flush=True)      # what Python itself may have said
     return status
 
 

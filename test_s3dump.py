@@ -4366,7 +4366,7 @@ class SignalTests(ProgramTestCase):
                     try:
                         signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
                     except BaseException:
-                        print('lost', file=sys.stderr)
+                        print('lost', file=sys.stderr, flush=True)
                         raise
 
             def profile(frame, event, argument):
@@ -4477,6 +4477,7 @@ class PipeTests(ProgramTestCase):
         ours, theirs = os.pipe()
         os.close(ours)
         self.addCleanup(os.close, theirs)
+        unbuffered = [*COMPILED[:-2], '-u', *COMPILED[-2:]]
         for script, options in (('exec "$@" 2>/dev/full', {}), ('exec "$@" 2>&-', {}),
                                 ('exec "$@"', {'stderr': theirs})):
             for status, argv in ((0, ['dump', '/home', '0']), (0, ['dump', '/home', '0', '-v']),
@@ -4489,8 +4490,8 @@ class PipeTests(ProgramTestCase):
                     self.server.put('k', b'data')
                     old = self.place(date='2020-01-01')
                     self.place(date='2020-01-02')
-                    result = self.run_program(*argv, data=b'data', prefix=in_shell(script),
-                                              **options)
+                    result = self.run_program(*argv, data=b'data', prefix=in_shell(
+                        script, COMPILED if argv else unbuffered), **options)
                     self.assertEqual((result.status, result.err), (status, ''))
                     self.assertEqual(old in self.keys(), 'clean' not in argv)
                     self.assertEqual(len(self.keys()), 4 if '0' in argv and 'dump' in argv else

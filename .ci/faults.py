@@ -14,7 +14,7 @@ from test_s3dump import SystemCallTests
 
 
 def faults():
-    """Let each call fail, two at a time; returns an exit status."""
+    """Let each call fail, four at a time, for they wait a lot; returns an exit status."""
     todo, results = collections.deque(), []
 
     def work(tests):
@@ -30,15 +30,15 @@ def faults():
             tests.doCleanups()
 
     with contextlib.ExitStack() as stack:
-        both = []
-        for name in 'ab':
+        all_tests = []
+        for name in 'abcd':
             kind = type(name, (SystemCallTests,), {})       # each has a server of its own
             kind.setUpClass()
             stack.callback(kind.tearDownClass)
-            both.append(kind('strike'))
-            both[-1].setUp()
-        todo.extend(both[0].faults())
-        threads = [threading.Thread(target=work, args=(tests,)) for tests in both]
+            all_tests.append(kind('strike'))
+            all_tests[-1].setUp()
+        todo.extend(all_tests[0].faults())
+        threads = [threading.Thread(target=work, args=(tests,)) for tests in all_tests]
         for thread in threads:
             thread.start()
         for thread in threads:
