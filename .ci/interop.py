@@ -442,18 +442,18 @@ class Interop:
             examples = file.read().partition('\nCOPIES\n')[2].partition('\nWHAT IS PROMISED\n')[0]
         loop = re.search(r'(?ms)^    s3dump.py list -a.*?^    done$', examples).group(0)
         pipe = re.search('(?m)^    s3dump.py .* -- s3dump.py .*', examples).group(0)
-        verify = re.search('s3dump.py -q .*', loop).group(0)
+        verify = re.search('s3dump.py -qf .*', loop).group(0)
         os.makedirs(self.path('bin'))
         os.symlink(PROGRAM, self.path('bin/s3dump.py'))
-        self.configure('other', self.VOLUMES, bucket='other')
-        self.s3dump('other', 'init')
+        self.configure('second', self.VOLUMES, bucket='second')
+        self.s3dump('second', 'init')
         environment = dict(self.environment)
         self.environment.update(S3DUMP_CONFIG=self.path('default'),
                                 PATH='%s:%s' % (self.path('bin'), os.environ['PATH']))
-        self.copy(['sh', '-ec', loop.replace(verify, pipe + ' </dev/null')], {}, self, 'other',
+        self.copy(['sh', '-ec', loop.replace(verify, pipe + ' </dev/null')], {}, self, 'second',
                   before, False)
         self.equal(self.run(['sh', '-ec', loop]), '')
-        self.aws(self.path('data.in'), 's3://other/' + json.loads(
+        self.aws(self.path('data.in'), 's3://second/' + json.loads(
             self.s3dump('default', 'list', '--json').splitlines()[0])['key'])
         self.equal(self.run(['sh', '-ec', loop]).count('BAD '), 1)
         self.environment = environment
