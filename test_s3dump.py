@@ -5948,7 +5948,7 @@ class CronTests(ProgramTestCase):
                 (['--help'], 0, set()), (['dump', '/'], 2, set()), (['--version'], 0, set()),
                 (['dump', '/', '0'], 0, networks), (['list'], 0, networks | {'xml.etree'}),
                 (['dump', '/', '0', '--', 'true'], 0, networks | {'subprocess'})):
-            process = self.start(*argv, prefix=[sys.executable, '-v', '-I', '-S', PROGRAM])
+            process = self.start(*argv, prefix=[sys.executable, '-uvIS', PROGRAM])
             _, err = process.communicate(b'data', timeout=PATIENCE)
             self.assertEqual(process.returncode, status)
             imported = set(re.findall(r"^import '([\w.]+)'", err.decode(), re.MULTILINE))
