@@ -186,7 +186,7 @@ class Dump:
     @property
     def own(self):
         """The same without strays."""
-        return [*(self.pieces[number] for number in sorted(self.pieces)), *self.ends.values()]
+        return [*map(self.pieces.get, sorted(self.pieces)), *self.ends.values()]
 
     @property
     def deleted(self):
@@ -195,7 +195,7 @@ class Dump:
 
     @property
     def storage_class(self):
-        return self.entries[0].storage_class
+        return (self.own or self.strays)[0].storage_class
 
     def state(self):
         """Return text: the storage class, and whether it can be read; '' for STANDARD."""
@@ -476,7 +476,7 @@ def well_dated(dumps):
 def without_strays(bucket, dump, alone=False):
     """Remove the strays of a Dump, as far as we may look, and return it; alone: look also at a
     single object, which may be all that was copied."""
-    if dump.layout == '.volume_' and (len(dump.entries) > 1 or alone):
+    if dump.layout == '.volume_' and (len(dump.own) > 1 or alone):
         with tolerating(403, 404):      # 404: somebody deletes it just now
             dump.look_closer(bucket.head_object(dump.pieces[0].key), bucket)
     return dump
@@ -1157,7 +1157,7 @@ UNFINISHED_AGE = 30 * 86400         # seconds after which unfinished uploads and
 def totals(dumps):
     """Return the bytes of dumps, and the dollars that they cost per month."""
     entries = [entry for one in dumps for entry in one.pieces.values()]
-    return sum([one.size for one in dumps]), sum([entry.size * PRICES.get(
+    return sum([entry.size for entry in entries]), sum([entry.size * PRICES.get(
         entry.storage_class, PRICES['STANDARD']) for entry in entries]) / (1 << 30)
 
 
@@ -1184,9 +1184,9 @@ def list_dumps(bucket, args):
 def shown(bucket, args, found):
     """Return what is printed of each group() of *found*; others are Dumps without labels."""
     found = (([without_strays(bucket, one) for one in dumps if args.fs in (None, one.labels.fs)
-               and (one.deleted or not args.deleted)], orphans if bucket.at is None else [],
+               and (not args.deleted or one.deleted)], orphans if bucket.at is None else [],
               [Dump(entry.key, '', None, entry) for entry in others if args.fs is None
-               and (entry.above or not args.deleted)]) for dumps, orphans, others in found)
+               and (not args.deleted or entry.above)]) for dumps, orphans, others in found)
     if args.locks:                  # all at once, for that is a request for each object
         found = list(found)
         find_locks(bucket, [one for dumps, _, others in found for one in dumps + others])
