@@ -148,7 +148,7 @@ class Loader:
             import ssl
         if hasattr(gc, 'freeze'):
             gc.freeze()                 # so that children need no copies
-        s3dump.parse(['list'])          # so that Python has what it compiles and keeps
+        s3dump.parse(['list'])          # whose regular expressions Python compiles once
         child = None
         with socket.socket(fileno=int(sys.argv.pop())) as control:
             while child != 0:
@@ -4476,7 +4476,7 @@ class PipeTests(ProgramTestCase):
         ours, theirs = os.pipe()
         os.close(ours)
         self.addCleanup(os.close, theirs)
-        unbuffered = [*COMPILED[:-2], '-u', *COMPILED[-2:]]
+        unbuffered = [*COMPILED[:-2], '-u', *COMPILED[-2:]]     # where even a flush may fail
         for script, options in (('exec "$@" 2>/dev/full', {}), ('exec "$@" 2>&-', {}),
                                 ('exec "$@"', {'stderr': theirs})):
             for status, argv in ((0, ['dump', '/home', '0']), (0, ['dump', '/home', '0', '-v']),

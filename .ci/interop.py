@@ -536,6 +536,6 @@ def aws_files(venv):
 
 
 if __name__ == '__main__':
-    beside = aws_files(sys.argv[1])
-    status = interop(sys.argv[1])
-    sys.exit(1 if beside.wait() or status else 0)
+    with aws_files(sys.argv[1]) as beside:      # waited for, however the servers' part ends
+        status = interop(sys.argv[1])
+    sys.exit(1 if beside.returncode or status else 0)
