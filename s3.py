@@ -1099,13 +1099,13 @@ class RateLimit:
 class Pace:
     """How many parts are in flight: as many as make the transfer faster, from *jobs* to *most*.
 
-    While the network is what is waited for, more connections are tried, and kept if the rate
-    rises by a twentieth: usually two more.  A link that takes a SAMPLE in a second gets as many
-    as there may be at once: otherwise a short dump would be over first.  Each number is given a
-    moment to settle, and is then measured over SPAN seconds and SAMPLE bytes at least.  After a
-    trial in vain the next, of two more, comes after RETRY seconds, and then each time after twice
-    as long, for links change.  slowed: a deque of the times at which the server asked for slower
-    requests; each takes one away for CALM seconds.
+    While the network is what is waited for, and less than half of the processors' time is ours,
+    more connections are tried, and kept if the rate rises by a twentieth: usually two more.  A
+    link that takes a SAMPLE in a second gets as many as there may be at once: otherwise a short
+    dump would be over first.  Each number is given a moment to settle, and is then measured over
+    SPAN seconds and SAMPLE bytes at least.  After a trial in vain the next, of two more, comes
+    after RETRY seconds, and then each time after twice as long, for links change.  slowed: a deque
+    of the times when the server asked for slower requests; each takes one away for CALM seconds.
     """
     SPAN, SAMPLE = 0.2, 16 << 20    # less than a sample may be in the buffers of the kernel
     RETRY, MOST_RETRY = 15, 600
@@ -1139,8 +1139,8 @@ class Pace:
         if seconds >= span and count >= self.SAMPLE:
             self._mark, self._settled = mark, not self._settled
             if not self._settled:
-                self._decide(now, count / seconds, limit, waited > seconds / 4 and (
-                    worked < seconds * 2 / 3))
+                self._decide(now, count / seconds, limit,
+                             waited > seconds / 4 and worked < seconds / 2)
 
     def _decide(self, now, rate, limit, waiting):
         before, self._before = self._before, None

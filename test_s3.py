@@ -4876,11 +4876,11 @@ class PaceTests(unittest.TestCase):
 
     def test_nothing_is_tried_where_something_else_is_the_limit(self):
         for name, pace, waited, limit, worked, jobs in (
-                ('nothing', s3.Pace(4, 16), 1, None, 0.5, 16),
+                ('nothing', s3.Pace(4, 16), 1, None, 0.4, 16),
                 ('a fixed number', s3.Pace(3, 3), 1, None, 0, 3),
                 ('the rate limit', s3.Pace(4, 16), 1, 100e6, 0, 4),
                 ('the producer', s3.Pace(4, 16), 0.2, None, 0, 4),
-                ('the processors', s3.Pace(4, 16), 1, None, 0.8, 4)):
+                ('the processors', s3.Pace(4, 16), 1, None, 0.6, 4)):
             moved = 0
             for now in range(1, 100):
                 moved += 24.5e6 * pace.jobs(now)
