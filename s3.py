@@ -1761,12 +1761,12 @@ class Workers:
         bucket, start = self._bucket, self._bucket.monotonic()
         self._raise()
         bucket.signals.poll()
-        if any(thread.ended for thread in self._threads) or (
-                self._unfinished and not self._alive()):
-            raise MemoryError('a thread died')
         found = ready((self._news[0],) + descriptors, select.POLLIN, 0.1)
         if self._news[0] in found:
             os.read(self._news[0], 4096)
+        if not found and (any(thread.ended for thread in self._threads) or (
+                self._unfinished and not self._alive())):
+            raise MemoryError('a thread died')
         if not descriptors:         # else it is the stream that was waited for
             now = bucket.monotonic()
             self._pace.look(now, bucket.limit.moved - bucket.tally.wasted, now - start,
