@@ -445,8 +445,8 @@ class Interop:
         verify = re.search('s3dump.py -qf .*', loop).group(0)
         os.makedirs(self.path('bin'))
         os.symlink(PROGRAM, self.path('bin/s3dump.py'))
-        self.configure('second', self.VOLUMES, bucket='second')
-        self.s3dump('second', 'init')
+        self.configure('copykeys', self.VOLUMES, bucket='second')
+        self.s3dump('copykeys', 'init')
         environment = dict(self.environment)
         self.environment.update(S3DUMP_CONFIG=self.path('default'),
                                 PATH='%s:%s' % (self.path('bin'), os.environ['PATH']))
