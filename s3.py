@@ -97,7 +97,7 @@ def load_network():
 MIN_PART_SIZE = 5 << 20             # of all parts of an upload but the last
 MAX_PART_SIZE = 5 << 30
 MAX_PARTS = 10000
-MAX_EXPIRES = 7 * 86400             # seconds that a presigned URL may hold, and an outage last
+MAX_EXPIRES = 7 * 86400             # seconds that a presigned URL may hold; our outages no longer
 
 # What we choose:
 
@@ -130,7 +130,7 @@ BIRTH_OF_S3 = 1142294400            # 2006-03-14; no honest clock says less
 
 class Error(Exception):
     """Base of all: str() is one line that says what failed."""
-    status, code = 0, ''            # as those of a ResponseError, of whatever else failed
+    status, code = 0, ''            # a ResponseError has others
 
 
 class ConfigError(Error):
@@ -203,7 +203,7 @@ HINTS = {
     'PathStyleDomainForbidden': NOT_BY_PATH,        # Tencent's
     'PreconditionFailed': 'an object of that name exists, and nothing was changed',
     'SecondLevelDomainForbidden': NOT_BY_PATH,      # Aliyun's
-    'SignatureDoesNotMatch': 'check secret_access_key; a proxy may have changed the request, too',
+    'SignatureDoesNotMatch': 'check secret_access_key; or a proxy has changed the request',
 }
 
 # What a policy must allow where that isn't named as the operation is.  Source: Amazon S3 User
@@ -274,8 +274,8 @@ def bytes_of(size):
     return int(float(number) * 1024 ** ' kmgt'.index(size[len(number):].lower() or ' '))
 
 
-def seconds_of(time):
-    return int(time[:-1]) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}[time[-1]]
+def seconds_of(text):
+    return int(text[:-1]) * {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}[text[-1]]
 
 
 def parse_tags(text):
@@ -343,7 +343,7 @@ def read_text(path):
             return file.read(1 << 20).decode('utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, 'strerror', None) or 'it is not UTF-8 text'
-        raise ConfigError('cannot read %s: %s' % (printable(path), reason)) from error
+        raise ConfigError('cannot read %s: %s' % (printable(path) or "''", reason)) from error
 
 
 def read_config(path):
@@ -376,14 +376,14 @@ def read_config(path):
 def load_config(path=None, environ=None, warn=lambda text: None):
     """Return the settings in *path*, or in the first configuration file that exists.
 
-    Among them is the `path` itself: who rotates credentials by hand changes the file, which is
-    then read again.  environ: os.environ if None; warn: called with a line if others may read
-    the secret.  Raises ConfigError.
+    Among them is the `path`, since a file that has changed is read again.  environ: os.environ if
+    None; warn: called with a line if others may read the secret.  Raises ConfigError.
     """
     load_network()
     environ = os.environ if environ is None else environ
-    path = path or environ.get('S3DUMP_CONFIG') or next(filter(
-        os.path.lexists, (home_path('~/.s3keys'), '/etc/s3_keys')), None)
+    if path is None:                # not if it is empty: somebody's variable is not set
+        path = environ.get('S3DUMP_CONFIG') or next(filter(
+            os.path.lexists, (home_path('~/.s3keys'), '/etc/s3_keys')), None)
     if path is None:
         return {}
     config = dict(read_config(path), path=os.path.abspath(path))
@@ -408,20 +408,20 @@ def read_ini(path, wanted):
         return {}
     import configparser             # here, since many machines have no such file
     import shlex
-    parser = configparser.RawConfigParser(strict=False)
+    ini = configparser.RawConfigParser(strict=False)
     try:
-        parser.read_file(io.StringIO(read_text(path), newline=None))
+        ini.read_file(io.StringIO(read_text(path), newline=None))
     except configparser.Error as error:
         raise ConfigError('cannot read %s: it is not a file of the AWS CLI, see line %s' % (
             printable(path), getattr(error, 'lineno', 0) or error.errors[0][0])) from None
     sections = {}
-    for heading in parser.sections():
+    for heading in ini.sections():
         title = heading.strip()
         with contextlib.suppress(ValueError):   # of an apostrophe that stands alone
             if re.match(r'(profile|services)\s', title):
                 title = ' '.join(shlex.split(title))
         section = sections.setdefault(title, {})
-        for name, value in parser.items(heading):
+        for name, value in ini.items(heading):
             section[name] = value
             for line in value.splitlines() if value.startswith('\n') else ():
                 inner, _, inner_value = line.partition('=')
@@ -1171,7 +1171,7 @@ def available_memory(root='/'):
             return []
 
     import resource                 # here, since only transfers ask
-    limits = [resource.getrlimit(resource.RLIMIT_AS)[0]]
+    limits = [resource.getrlimit(getattr(resource, 'RLIMIT_AS', resource.RLIMIT_DATA))[0]]
     limits += [1024 * int(line.split()[1]) for line in lines('proc/meminfo')
                if line.startswith('MemAvailable:')]
     for line in lines('proc/self/cgroup'):
@@ -1241,8 +1241,8 @@ Proxy = collections.namedtuple('Proxy', 'host port headers')
 
 
 def find_proxy(environ, scheme, host):
-    """Return the Proxy that *environ* names for the URLs of a scheme and host, or None, by the
-    variables that curl(1)'s manual describes; raises ConfigError."""
+    """Return the Proxy for the URLs of a scheme and host, or None, by HTTP_PROXY, HTTPS_PROXY and
+    NO_PROXY in *environ*, small letters first; raises ConfigError."""
     def variable(name):             # empty in small letters, it switches the other off
         return environ.get(name, environ.get(name.upper())) or ''
 
@@ -1253,8 +1253,8 @@ def find_proxy(environ, scheme, host):
     try:
         parts, headers = urllib.parse.urlsplit(url if '//' in url else 'http://' + url), {}
         if parts.scheme not in ('', 'http'):
-            raise ConfigError('%s names a proxy by %s://, and only those by http:// can be used: '
-                              'they pass on https, too' % (name.upper(), parts.scheme))
+            raise ConfigError('%s names a %s:// proxy, and only http:// proxies can be used (they '
+                              'pass https on, too)' % (name.upper(), parts.scheme))
         if not parts.hostname:
             raise ValueError(url)
         if parts.username:
@@ -1370,7 +1370,7 @@ class Connection:
         self._sock = self._reader = None    # the latter: the Reader of the answer
         self._place = self._used = None     # where it leads; when it was last used
         self.reused = False         # whether the request under way found it open
-        self.left = None            # bytes of the last request that were not sent; None if none
+        self.unsent = None            # bytes of the last request that were not sent; None if none
                                     # was, or it succeeded
         self._alarm = threading.Lock()      # held until cancel(), which thus ends pause()
         self._alarm.acquire()
@@ -1380,7 +1380,7 @@ class Connection:
             raise Cancelled()
 
     def _open(self, timeout):
-        origin, self.left = self._origin, None
+        origin, self.unsent = self._origin, None
         place = origin.scheme, origin.host, origin.port, self.limit.rate is None
         self.go_home_if_cancelled()
         self.reused = bool(self._sock and self._place == place
@@ -1440,7 +1440,7 @@ class Connection:
             self._open(timeout)
             response = self._ask(method, target, headers, body, timeout)
             yield response
-            self.left = None
+            self.unsent = None
         except (OSError, http.client.HTTPException) as error:
             raise self._reader.broken or error      # the first of them
         except ValueError as error:     # http.client trips over some nonsense
@@ -1450,7 +1450,7 @@ class Connection:
         finally:
             self._used = self._bucket.monotonic()
             if not response or not response.isclosed() or response.will_close \
-                    or self._reader.broken or self.left:
+                    or self._reader.broken or self.unsent:
                 self.close()        # nobody can go on after half an exchange
 
     def _ask(self, method, target, headers, body, timeout):
@@ -1461,7 +1461,7 @@ class Connection:
             target = 'http://%s%s' % (headers['host'], target)
             headers.update(self.proxy.headers)
         head = request_head(method, target, headers)
-        self.left = len(head) + len(body)
+        self.unsent = len(head) + len(body)
         try:
             self._send(head)
             self._send(body)
@@ -1485,7 +1485,7 @@ class Connection:
             while len(piece):       # not sendall(), whose time-out is for all of it
                 with self._signals:
                     count = self._sock.send(piece)
-                self.left -= count
+                self.unsent -= count
                 self.limit.moved_at = time.monotonic()
                 piece = piece[count:]
 
@@ -1724,6 +1724,8 @@ class Workers:
 
     def submit(self, function, *args):
         """Have function(*args) called by a thread; returns the Task."""
+        while not ready([self._tasks[1]], select.POLLOUT, 0):
+            self.listen()           # write() would hear of no failure, and of no signal
         task = Task()
         self._unfinished.append(None)
         if len(self._threads) < min(self.jobs, len(self._unfinished)):
@@ -1785,7 +1787,7 @@ class Workers:
         wait_until(lambda: not self._alive() or not worth_waiting(), GRACE)
         for connection in list(self._connections):
             connection.cancel()
-        wait_until(lambda: all(each.left is None for each in list(self._connections)), GRACE)
+        wait_until(lambda: all(each.unsent is None for each in list(self._connections)), GRACE)
         # a thread that looks up a name does no more than that
         if wait_until(lambda: not self._alive(), GRACE / 5):
             for descriptor in self._tasks + self._news:
@@ -1855,7 +1857,7 @@ class Retries:
         return min(pause, left)
 
 
-NO_END = float('inf')               # of tries
+NO_END = float('inf')               # of tries, or of seconds
 
 # What may pass, by status and by code.  Sources: RFC 7231, section 6; RFC 6585 (429, 511); RFC 4918
 # (507); Amazon S3 API Reference, "List of error codes".  499 is nginx's, for a client that it
@@ -2352,7 +2354,7 @@ class Provider:
             if current is None:
                 raise
             self._failure = str(error)
-            if left > 0 and self._ending != current:
+            if 0 < left < self.EARLY / 3 and self._ending != current:
                 self._ending = current
                 bucket.report('warning', 'the credentials expire in %s, and there are no newer '
                               'ones yet: %s' % (duration(left), error))
@@ -2405,12 +2407,12 @@ class Request:
     @property
     def in_doubt(self):
         """Whether the work may be done: an attempt was sent whole, and its answer is missing."""
-        return self._doubt or self._connection.left == 0
+        return self._doubt or self._connection.unsent == 0
 
     @property
     def awaited(self):
         """Whether the work may yet be done: an attempt has begun, or an earlier one is in doubt."""
-        return self._doubt or self._connection.left is not None
+        return self._doubt or self._connection.unsent is not None
 
     def run(self, accept=lambda answer: answer, before=lambda: False):
         """Repeat the request until accept() takes the Answer; returns what accept() returned."""
@@ -2456,10 +2458,10 @@ class Request:
         """Wait until the request may be sent again after *error*; raises what is final."""
         connection, refused = self._connection, isinstance(error, ResponseError)
         connection.go_home_if_cancelled()
-        self._doubt |= connection.left == 0 and (not refused or maybe_done(error))
-        sent = 0 if connection.left is None else max(0, len(self._body) - connection.left)
+        self._doubt |= connection.unsent == 0 and (not refused or maybe_done(error))
+        sent = 0 if connection.unsent is None else max(0, len(self._body) - connection.unsent)
         self._bucket.tally.add(wasted=sent)
-        connection.left = None
+        connection.unsent = None
         if refused:
             if self._method == 'HEAD':
                 error = self._ask_why(error)
@@ -2516,7 +2518,7 @@ class Request:
                 error = told
         except (OSError, http.client.HTTPException, Error):
             pass
-        self._connection.left = None
+        self._connection.unsent = None
         if error.status == 403 and error.code not in EXPIRED_CODES:
             credentials.trusted_until = now + credentials.AGAIN
         return error
@@ -2776,7 +2778,7 @@ class Bucket:
                         endpoint.with_port(endpoint.domain))
         connection = Connection(self, origin, self.limit, self._environ)
         with contextlib.closing(connection), contextlib.suppress(
-                OSError, http.client.HTTPException, Error):
+                OSError, http.client.HTTPException, NetworkError, BadAnswer, ResponseError):
             with connection.exchange('HEAD', '/', {'host': origin.authority}, b'',
                                      min(CLOCK_TIMEOUT, self.timeout)) as response:
                 date = parse_date(response.headers.get('date'))
@@ -3134,7 +3136,7 @@ class Bucket:
         """Abort an upload, and delete its parts; returns whether it existed."""
         try:
             Request(self, 'AbortMultipartUpload', 'DELETE', multipart.key,
-                    {'uploadId': multipart.upload_id}, patience=LOOK_PATIENCE).run(require_empty)
+                    {'uploadId': multipart.upload_id}).run(require_empty)
         except ResponseError as error:
             if not gone(error):
                 raise
@@ -3363,10 +3365,10 @@ class Volume:
         except Error as error:
             self.left(bucket, 'an upload of ' * (there is False), error)
 
-    def left(self, bucket, part='', reason=''):
+    def left(self, bucket, what='', reason=''):
         """Report what may be left behind: if it is the first object, perhaps the dump."""
         bucket.report('doubt' if self.there is None and self.key == self._upload.key else 'warning',
-                      '%s%s may be left behind%s' % (part, quoted(self.key),
+                      '%s%s may be left behind%s' % (what, quoted(self.key),
                                                      reason and ': %s' % reason))
 
 
@@ -3520,7 +3522,7 @@ def find_part_sizes(bucket, key, head, count):
     sizes = sorted(filter(fits, {ours, bucket.part_size, equal, *USUAL_PART_SIZES}))
     if ours in sizes:           # else somebody copied it in other parts
         return sizes, True
-    with contextlib.suppress(ResponseError):
+    with contextlib.suppress(ResponseError, BadAnswer):
         told = bucket.head_object(key, part=1).size
         rest = head.size - told * full
         if fits(told) and ((told < head.size and rest == 0)

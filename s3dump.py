@@ -329,9 +329,7 @@ def tell(text):
     """Write *text* to standard error, as soon as somebody reads that, but don't wait once a signal
     came.  Return whether that worked."""
     with contextlib.suppress(OSError):      # without memory for poll(), we may have to wait
-        poll = select.poll()
-        poll.register(2, select.POLLOUT)
-        while s3.in_main_thread() and not poll.poll(250):
+        while s3.in_main_thread() and not s3.ready([2], select.POLLOUT, 0.25):
             if SIGNALS.came:
                 return False
     return s3.write_error(text)
@@ -365,7 +363,7 @@ def human(count):
     return '%.1f%s' % (count, unit)
 
 
-def clock(seconds):
+def elapsed(seconds):
     """Return text for seconds, like 0:07 or 1:02:03."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -468,7 +466,7 @@ def tell_base(one, section, quiet):
 def well_dated(dumps):
     """Return the dumps whose date label can be true; report the others."""
     for one in sorted(filter(Dump.misdated, dumps), key=recency):
-        say('%s: its date is later than the day it was stored, and not to be trusted; '
+        say('%s is dated later than the day it was stored, and not to be trusted; '
             '`delete -k` it if it is not yours' % one)
     return [one for one in dumps if not one.misdated()]
 
@@ -476,7 +474,7 @@ def well_dated(dumps):
 def without_strays(bucket, dump, alone=False):
     """Remove the strays of a Dump, as far as we may look, and return it; alone: look also at a
     single object, which may be all that was copied."""
-    if dump.layout == '.volume_' and (len(dump.own) > 1 or alone):
+    if dump.layout == '.volume_' and 0 in dump.pieces and (len(dump.own) > 1 or alone):
         with tolerating(403, 404):      # 404: somebody deletes it just now
             dump.look_closer(bucket.head_object(dump.pieces[0].key), bucket)
     return dump
@@ -575,7 +573,7 @@ def catch_rate_signals(limit):
     def change(number, frame):
         rate = limit.rate               # another signal may change it meanwhile
         if number == signal.SIGUSR1:
-            limit.rate = max(1 << 10, (rate or 512 << 10) // 2)
+            limit.rate = min(rate or 1 << 20, max(1 << 10, (rate or 512 << 10) // 2))
         else:                           # above 10 MiB/s there is no limit any more
             limit.rate = rate * 2 if rate and rate * 2 <= 10 << 20 else None
 
@@ -727,7 +725,7 @@ class Sink:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         if self._process.poll() is None:
-            say('warning: %s can not be ended, and may take what it has for a whole dump'
+            say('warning: %s cannot be killed, and may take what it got for a whole dump'
                 % s3.printable(self._process.args[0]))
 
 
@@ -735,7 +733,7 @@ def write_out(view, descriptor=1, look=lambda: None):
     """Write all of *view*, even if the descriptor doesn't block; call look() while nobody reads."""
     while len(view):
         with SIGNALS, contextlib.suppress(BlockingIOError):
-            while not select.select([], [descriptor], [], 0.25)[1]:
+            while not s3.ready([descriptor], select.POLLOUT, 0.25):
                 look()
             view = view[os.write(descriptor, view):]
 
@@ -743,7 +741,7 @@ def write_out(view, descriptor=1, look=lambda: None):
 def read_in():
     """Read some bytes of standard input, even if it doesn't block; none at its end."""
     with SIGNALS:
-        while not select.select([0], [], [], 0.25)[0]:  # a signal just before would not end it
+        while not s3.ready([0], select.POLLIN, 0.25):   # a signal just before would not end it
             pass
         return os.read(0, 1 << 16)
 
@@ -802,11 +800,11 @@ class Status:
             then, moved_then = self._recent[0]
             rate = max(0, moved - moved_then) / (now - then)
             self._recent.append((now, moved))
-            words = [human(moved), human(rate) + '/s', clock(now - self._start)]
+            words = [human(moved), human(rate) + '/s', elapsed(now - self._start)]
             if self._total:
                 words.append('%d%%' % min(100, 100 * moved // self._total))
                 if rate > 0 and not waits:
-                    words.append(clock(max(0, self._total - moved) / rate) + ' left')
+                    words.append(elapsed(max(0, self._total - moved) / rate) + ' left')
             if tally.retries and not waits:
                 words.append(counted(tally.retries, 'retry', 'retries'))
         return '  '.join(words + waits).encode('ascii', 'replace').decode()
@@ -839,7 +837,7 @@ class Status:
         seconds = max(0.001, time.monotonic() - self._start)
         say('%s: %s (%s) in %s, %s/s, %s, %s' % (
             what, human(size), counted(size, 'byte'),
-            clock(seconds) if seconds >= 60 else '%.2f s' % seconds,
+            elapsed(seconds) if seconds >= 60 else '%.2f s' % seconds,
             human(size / seconds), ', '.join(facts),
             counted(self._bucket.tally.retries, 'retry', 'retries')), self._quiet)
         return seconds
@@ -942,7 +940,7 @@ def thaw(bucket, args, dumps):
             if pause == 1 and not head.restoring:
                 bucket.restore_object(key, args.thaw if head.storage_class != 'INTELLIGENT_TIERING'
                                       else None, tier.capitalize())
-        text = '%s was asked for (%s): %d of its %s cannot be read yet; that takes up to %s' % (
+        text = '%s was asked for (%s): %d of its %s cannot be read yet; thawing takes up to %s' % (
             ' with '.join(map(str, dumps)), tier, len(archived), counted(len(keys), 'object'),
             THAW_TIMES.get('%s %s' % (head.storage_class, tier), THAW_TIMES[tier]))
         if not args.wait:
@@ -1043,7 +1041,7 @@ def agreed(args, names, question, deed='delete', done='deleted'):
 
 
 def remove(args, what, delete, parts, deed='delete', done='deleted'):
-    """Delete *what*, part by part; returns False, after a line, if that fails."""
+    """Delete the parts of *what*; if one can't be, say so and return False."""
     try:
         for part in parts:
             delete(part)
@@ -1197,7 +1195,7 @@ def print_dumps(bucket, args, prefix, found):
     """Print sections for people, and what they sum up to.  Return the number of dumps."""
     total, all_orphans, shown = collections.Counter(), [], None
     for dumps, orphans, others in itertools.chain(found, [([], [], [])]):
-        all_orphans += orphans
+        all_orphans += meant(args, orphans)
         size, dollars = totals(dumps)
         total.update(dumps=len(dumps), size=size, dollars=dollars, others=len(others),
                      others_size=totals(others)[0])
@@ -1214,7 +1212,8 @@ def print_dumps(bucket, args, prefix, found):
             total['others'], human(total['others_size'])), '']
     lines.append('Total data %s: %s ($%.2f/month)' % (
         'hidden' if args.deleted else 'stored', human(total['size']), total['dollars']))
-    print_out('\n'.join(lines + unfinished_lines(bucket, unfinished(bucket, prefix), all_orphans)))
+    print_out('\n'.join(lines + unfinished_lines(
+        bucket, unfinished(bucket, args, prefix), all_orphans)))
     return total['dumps']
 
 
@@ -1282,11 +1281,12 @@ def row(args, one):
                    storage_class=one.storage_class, objects=len(one.entries), **more)
 
 
-def unfinished(bucket, prefix):
-    """Return the unfinished uploads, or none if credentials or server don't show them; nobody shows
-    those of the past."""
+def unfinished(bucket, args, prefix):
+    """Return the unfinished uploads of dumps with the labels of the command line, or none if
+    credentials or server don't show them; nobody shows those of the past."""
     with tolerating(400, 403, 404, 405, 501), contextlib.suppress(s3.BadAnswer):
-        return list(bucket.list_multipart_uploads(prefix)) if bucket.at is None else []
+        return [each for each in bucket.list_multipart_uploads(prefix) if meant(
+            args, itertools.chain(*group([each])[:2]))] if bucket.at is None else []
     return []
 
 
@@ -1314,9 +1314,8 @@ def plan(dumps, last, counts):
 
 
 def clean(bucket, args):
-    """N of each file system and level are kept, or of FS and LEVEL, and those that
-    --keep-... keep; N or these may be left out.  What a dump that stays builds
-    upon stays, too."""
+    """Keeps the newest N of each file system and level (or of FS and LEVEL alone),
+    what --keep-... says, or both, and what a dump that is kept builds upon."""
     prefix, found = find_sections(bucket, args)
     found = list(found)
     dumps = [one for each, _, _ in found for one in each if args.fs in (None, one.labels.fs)]
@@ -1356,8 +1355,8 @@ def unfinished_things(bucket, args, prefix, orphans):
     old = [one for one in orphans if one.youngest < before]
     for one in unlocked(bucket, old, args.quiet):
         yield 'the orphans of %s' % one, bucket.delete_listed, one.entries
-    for upload in unfinished(bucket, prefix):
-        if upload.initiated <= before and meant(args, itertools.chain(*group([upload])[:2])):
+    for upload in unfinished(bucket, args, prefix):
+        if upload.initiated <= before:
             yield ('an unfinished upload of %s' % s3.printable(upload.key),
                    bucket.abort_multipart_upload, [upload])
 
@@ -1393,8 +1392,8 @@ def choose(bucket, args, groups):
 
 
 def choose_of_level(bucket, args, labels, members, builders):
-    """Do the same for the dumps of one level; report what stays against the rules.  builders:
-    {dump: the newest of the dumps that stay and build upon it}."""
+    """Return the dumps of one level that go, and whether they look too large to; with -n print the
+    plan.  builders: {dump: the newest of the dumps that stay and build upon it}."""
     if args.level not in (None, labels[2]):
         return [], False
     planned = plan(members, args.count or 0, args.keep)
@@ -1403,7 +1402,7 @@ def choose_of_level(bucket, args, labels, members, builders):
     ratio = 0 if args.force else min_ratio(args, labels[2])
     if going and median(kept) < ratio * weighted_median(going):
         say('%s %s level %s is left alone: what would be kept is less than %g times as large '
-            'as what would go; --force deletes it' % (
+            'as what would go; --force lets that go' % (
                 s3.printable(labels[0]), s3.printable(labels[1]), labels[2], ratio))
         return [], True
     free = set(unlocked(bucket, going, args.quiet))
@@ -1471,7 +1470,7 @@ def check(bucket, args):
     try:
         verdicts = find_verdicts(bucket, args, alone) or [of_all]
         if any(each.severity for each in verdicts):
-            begun = unfinished(bucket, ':'.join([*of_all.labels, '']) if alone else '')
+            begun = unfinished(bucket, args, ':'.join([*of_all.labels, '']) if alone else '')
     except s3.Error as error:
         if args.metrics or args.nagios:
             raise
@@ -1522,8 +1521,8 @@ def usual_limit(dumps):
 
     That is twice the median of the newest three intervals, for rotation thins out what is older,
     or the sum of two, where short and long ones take turns.  A few that were dumped within a day
-    have no rhythm: None.  Unless most days have several, one of a day counts, and only if it has
-    the hour of most: others were dumped by hand.  A weekend may take three days; what is seldom
+    have no rhythm: None.  If most days have one, only dumps at the usual hour count: the others
+    were made by hand.  A weekend may take three days, once six dates are known; what is seldom
     dumped may be late by a day.
     """
     times, dates = [one.stored for one in dumps], sorted({one.labels.date for one in dumps})[-10:]
@@ -1547,9 +1546,8 @@ def usual_limit(dumps):
 def look_at(bucket, args, dumps, closely):
     """Ask, side by side, for what the listing doesn't tell of *dumps*: whether objects behind the
     first one belong to it, or are lost, and until when all are locked."""
-    # what can be a full volume is of whole parts, whose sizes are multiples of the least one
     doubtful = [one for one in dumps if one.layout == '.volume_' and (
-        closely or len(one.entries) > 1 or one.size % s3.MIN_PART_SIZE == 0 < one.size)]
+        closely or len(one.entries) > 1 or one.size >= s3.MIN_PART_SIZE)]
     for one, head in zip(doubtful, bucket.head_objects([one.keys[0] for one in doubtful])):
         if head:
             one.volume_size = head.number('volume-size')
@@ -1668,7 +1666,7 @@ def read_expected(path):
                 if words:
                     host, fs, level, age = words + [None] * (len(words) == 3)
                     check_labels(Labels(host, fs, level, None, None))
-                    expected[host, without_slash(fs), level] = age and parse_time(age)
+                    expected[host, without_slash(fs), level] = age and parse_age(age)
     except (UsageError, ValueError) as error:
         raise ValueError('line %d of %s is not HOST FS LEVEL [MAX-AGE]: %s' % (number, path, error))
     return expected
@@ -1689,7 +1687,7 @@ def parse_at(text):
     return time.mktime((day.year, day.month, day.day) + hours + (0, 0, -1))
 
 
-def look_back(bucket, args):
+def set_at(bucket, args):
     """Set bucket.at to the time that --at, --deleted or undelete asks for."""
     bucket.at = args.at
     if args.deleted or (args.at is None and args.name == 'undelete'):
@@ -1800,7 +1798,7 @@ def parse_text(word):
         raise UsageError('%s is not UTF-8' % s3.quoted(os.fsencode(word)))
 
 
-parse_time = s3.parser(s3.TIME, 'a time: a number, then s, m, h or d', s3.seconds_of)
+parse_age = s3.parser(s3.TIME, 'a time: a number, then s, m, h or d', s3.seconds_of)
 parse_count, parse_days = s3.count_of(10**9 - 1), s3.count_of(99999)
 parse_ratio = s3.parser(r'[0-9]{1,9}(\.[0-9]{1,9})?', 'a ratio like 0.5', float)
 parse_statuses = s3.parser('[0-9]{1,3}(,[0-9]{1,3})*', 'numbers with commas between them',
@@ -1830,8 +1828,8 @@ OPTIONS = (
     option('dump', '--retain', 'DAYS', 'lock the dump for so long (Object Lock)', parse_days),
     option('dump', '--retain-mode', 'MODE', 'governance (the default) or compliance',
            s3.one_of('governance', 'compliance')),
-    option('dump restore', '--accept-status', 'N,N', 'exit statuses of PROGRAM, besides 0, that '
-           'will do', parse_statuses, ()),
+    option('dump restore', '--accept-status', 'N,N', 'exit statuses of PROGRAM as good as 0',
+           parse_statuses, ()),
     option('restore', '--chain', help='FS alone: all dumps that are needed, in order'),
     option('restore verify', '--thaw', 'DAYS', 'make an archived dump readable', parse_days),
     option('restore verify', '--tier', 'TIER', 'how fast: expedited, standard or bulk',
@@ -1849,10 +1847,10 @@ OPTIONS = (
     option('clean', '--force', help='also what is needed, or looks too large to go'),
     *(option('clean', '--keep-' + rule, 'N', 'keep N %s dumps' % rule, parse_count)
       for rule, _ in RULES),
-    option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h)', parse_time),
-    option('check', '--locked', 'TIME', 'how long the newest dump must be locked', parse_time),
-    option('check', '--retired', 'TIME', 'after how long a silent group is only counted (90d)',
-           parse_time, 90 * 86400),
+    option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h)', parse_age),
+    option('check', '--locked', 'TIME', 'how long the newest dump must be locked', parse_age),
+    option('check', '--retired', 'TIME', 'a group silent for longer is only counted (90d)',
+           parse_age, 90 * 86400),
     option('check', '--expect', 'FILE', 'what must be there: HOST FS LEVEL [MAX-AGE]',
            read_expected, {}),
     option('check', '--metrics', help="for node_exporter's textfile collector"),
@@ -2012,7 +2010,7 @@ def check_words(args, words):
 # --------------------------------------------------------------------------- Program
 
 def hold_descriptors():
-    """Let no socket become standard input, output or error where those are closed."""
+    """Let no socket become 0, 1 or 2 where that is closed; reading or writing it still fails."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -2064,7 +2062,7 @@ def run(argv):
         with open_bucket(args) as bucket, contextlib.closing(
                 Status(bucket, args.quiet)) as args.status:
             catch_rate_signals(bucket.limit)
-            look_back(bucket, args)
+            set_at(bucket, args)
             return COMMANDS[args.name][0](bucket, args) or 0
     except BrokenPipeError:         # of standard output: s3 has wrapped those of sockets
         return 128 + signal.SIGPIPE
@@ -2072,7 +2070,7 @@ def run(argv):
         status, text = failure(args, error)
         if getattr(error, 'status', 0) in (400, 403, 404):      # after others it may still appear
             text += Stopped.outcome * (Stopped.outcome not in text)
-        if '--nagios' in itertools.takewhile(lambda word: word != '--', argv):
+        if '--nagios' in itertools.takewhile('--'.__ne__, argv):
             with contextlib.suppress(OSError):
                 print_out('S3DUMP UNKNOWN: ' + text.replace('|', r'\x7c'))
             return 3

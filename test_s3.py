@@ -5163,7 +5163,7 @@ class ConnectionTests(ClientTestCase):
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             ours.settimeout(0.5)
             data, got = pattern(200 << 10), []
-            connection._sock, connection.left = ours, len(data)
+            connection._sock, connection.unsent = ours, len(data)
 
             def read():
                 while sum(map(len, got)) < len(data):
@@ -5174,7 +5174,7 @@ class ConnectionTests(ClientTestCase):
             thread.start()
             connection._send(data)                  # takes twice the time-out
             thread.join()
-            self.assertEqual((b''.join(got), connection.left), (data, 0))
+            self.assertEqual((b''.join(got), connection.unsent), (data, 0))
 
     def test_a_server_that_says_nothing_is_left_soon(self):
         with socket.socket() as listener:
@@ -5411,7 +5411,7 @@ class ProxyClientTests(ClientTestCase):
             self.assertNotIn('TOPSECRET', self.one_line(caught.exception))
             scheme = url.partition('//')[0]
             self.assertIn('like http://proxy' if scheme == 'http:' else
-                          'HTTP_PROXY names a proxy by %s//, and only those by http://' % scheme,
+                          'HTTP_PROXY names a %s// proxy, and only http:// proxies can' % scheme,
                           str(caught.exception))
 
     def test_an_address_of_ipv6_is_in_brackets_for_the_proxy_and_not_for_tls(self):
@@ -5501,6 +5501,21 @@ class WorkerTests(ClientTestCase):
         workers.release(buffer)
         self.assertIs(workers.buffer(), buffer)     # a short stream needs no second one
         workers.stop()
+
+    def test_a_failure_is_heard_of_among_more_tasks_than_a_pipe_holds(self):
+        def work(number):
+            if number == 0:
+                raise s3.Error('the first')
+            waited.append(over.wait(10))
+            over.set()
+
+        over, waited = threading.Event(), []
+        workers = s3.Workers(self.bucket(self.server()))
+        with self.assertRaisesRegex(s3.Error, 'the first'):
+            workers.map(work, range(70000))
+        over.set()
+        workers.stop()
+        self.assertEqual(set(waited), {True})
 
     def test_buffers_for_connections_that_were_tried_in_vain_are_given_back(self):
         workers = s3.Workers(self.bucket(self.server(), jobs=4))
@@ -6163,6 +6178,10 @@ class CredentialTests(ClientTestCase):
         self.services.issue('NEW', 'secretOFnew', 'tokenOFnew', 5000)
         self.services.fail('imds-token', status=500, times=None)
         bucket.offset = 500
+        self.clock.now += 61
+        self.assertEqual(self.used(bucket), 'INSTANCE')
+        self.assertNotIn('no newer ones yet', str(self.reports))    # a word of it would be early
+        bucket.offset = 800
         self.clock.now += 61
         self.assertEqual(self.used(bucket), 'INSTANCE')
         self.assertEqual(len([text for kind, text in self.reports if kind == 'warning'
@@ -7718,6 +7737,15 @@ class CompletionTests(ClientTestCase):
                 self.assertIsInstance(error, s3.UnknownOutcome)
                 self.assertGreater(self.clock.now, 600)
 
+    def test_an_abort_is_tried_as_long_as_any_other_request(self):
+        server = self.server()
+        bucket = self.bucket(server)
+        upload = s3.UploadEntry('key', bucket.create_multipart_upload('key'), None)
+        server.fault('AbortMultipartUpload', 'status', times=None, status=503, code='SlowDown',
+                     where=lambda _: self.clock.now < 600)
+        self.assertTrue(bucket.abort_multipart_upload(upload))
+        self.assertEqual(server.uploads, {})
+
     def test_a_completion_that_goes_on_is_waited_for_a_quarter_of_an_hour_at_most(self):
         server = self.server()
         server.fault('CompleteMultipartUpload', 'status', status=504, body=b'<html/>')
@@ -8001,6 +8029,14 @@ class DownloadTests(ClientTestCase):
         with unittest.mock.patch.object(hashlib, 'md5', side_effect=ValueError('no FIPS')):
             self.assertEqual(self.restored(self.bucket(server), 'key'), (pattern(5000), 'length'))
         self.assertIn('no MD5', str(self.reports))
+
+    def test_nonsense_about_the_size_of_a_part_is_like_none(self):
+        server = self.server()
+        server.put('key', pattern(5000), parts=700)
+        server.fault('HeadObject', 'raw', times=None, data=b'HTTP/1.1 200 OK\r\nEtag: x\r\n\r\n',
+                     where=lambda exchange: 'partNumber' in exchange.query)
+        self.assertEqual(self.restored(self.bucket(server), 'key'), (pattern(5000), 'length'))
+        self.assertIn('checked by its length only', str(self.reports))
 
     def test_damage_is_found_by_whatever_there_is_on_record(self):
         for size in (500, 3500):

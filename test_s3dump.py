@@ -1387,6 +1387,7 @@ class UsageTests(ProgramTestCase):
         for message, path in (('No such file', 'missing'), ('Is a directory', '.')):
             self.refuse('cannot read %s: %s' % (re.escape(path), message), '-f', path, 'list')
             self.refuse(message, 'list', env={'S3DUMP_CONFIG': path})
+        self.refuse("cannot read '': No such file", '-f', '', 'list')   # of a variable, unset
         os.remove(self.config)
         os.symlink('nowhere', self.config)
         self.refuse('cannot read .*/.s3keys: No such file', 'list')
@@ -1699,6 +1700,16 @@ class ListTests(ProgramTestCase):
         self.assertIn('\nUnfinished uploads: 3, 2.9k, the oldest', self.listing(TZ='UTC0'))
         self.server.quirks.add('no-uploads-list')
         self.assertRegex(self.listing(), r'\nTotal data stored: [^\n]*\n\Z')
+
+    def test_only_what_belongs_to_a_file_system_is_counted_with_it(self):
+        for number, fs in enumerate(('/home', '/srv', '/srv')):
+            self.place_upload(str(number), self.place(fs), 60)
+        for number, fs in enumerate(('/home', '/srv', '/srv', '/srv')):
+            self.server.put('%s:%s:0:2020-01-%02d.end_000001' % (HOST, fs, number + 1), b'')
+        for argv, count in ([], 7), (['/home'], 2), (['/srv'], 5):
+            for more in [], ['-a']:
+                self.assertIn('\nUnfinished uploads: %d, the oldest' % count,
+                              self.listing(*argv, *more))
 
     def test_the_size_of_more_than_a_hundred_unfinished_uploads_is_not_asked_for(self):
         for number in range(101):
@@ -2631,7 +2642,7 @@ class CheckAllTests(ProgramTestCase):
                 del self.server.objects[key + name]
         self.server.put(key + '.volume_000009', b'', metadata={'x-amz-meta-dump-id': 'x'})
         thief = [key for key in self.keys() if '9999' in key][0]
-        self.misdated = 's3dump: %s: its date is later than the day it was stored, and not to be ' \
+        self.misdated = 's3dump: %s is dated later than the day it was stored, and not to be ' \
             'trusted; `delete -k` it if it is not yours\n' % thief
         lines = self.check(1, '-a', '--expect', self.expect('mail never 0'))
         self.assertEqual(lines.pop(), 'FAILED: 7 of 10 groups of 1 host')
@@ -2648,7 +2659,7 @@ class CheckAllTests(ProgramTestCase):
 
     def test_only_of_volumes_is_asked(self):
         self.series()
-        self.series('pg', size=PART + 1, ages=[1])
+        self.series('pg', size=PART - 1, ages=[1])
         self.configure(part_size='5m', max_parts='2')
         whole = [self.dump(bytes(size), fs, '0') for fs, size in (
             ('one', PART), ('two', 2 * PART), ('three', 3 * PART))]
@@ -2657,6 +2668,13 @@ class CheckAllTests(ProgramTestCase):
         self.assertEqual(self.check(0, '-a'), ['OK: 6 groups of 2 hosts'])
         self.assertEqual(sorted(self.asked('HeadObject')), sorted(whole))
         self.assertEqual(len(self.server.log), 4)
+
+    def test_a_dump_that_lost_its_volumes_is_reported_whatever_its_part_size(self):
+        self.configure(part_size='6000000', max_parts='2')
+        key = self.dump(bytes(12000005), '/home', '0')
+        for other in set(self.keys()) - {key}:
+            del self.server.objects[other]
+        self.assertRegex(self.check(1, '-a')[0], 'is not whole: ')
 
     def test_locks_are_asked_for_side_by_side(self):
         newest = [self.series(fs)[0] for fs in ('/', '/home', 'pg')]
@@ -3542,6 +3560,15 @@ class UndeleteTests(VersionTestCase):
         self.assertEqual(self.succeed('undelete').err, 's3dump: there is nothing to bring back\n')
 
 
+    def test_what_is_left_of_a_dump_without_its_first_object_stays_hidden(self):
+        for end in '.volume_000001', '.end_000001':
+            self.server.put('KEY' + end, b'')
+        self.succeed('delete', '-y', '-k', 'KEY')
+        err = self.run_program('undelete', '-y', '-k', 'KEY').err
+        self.assertIn("KEY is left alone: 'KEY' is missing", err)
+        self.assertEqual(self.keys(), [])
+
+
 class HiddenTests(VersionTestCase):
     """list --deleted, and what deleting says of it."""
 
@@ -3853,7 +3880,7 @@ class HistoryTests(VersionTestCase):
                 after, alone = history.undelete(then)
                 before = self.versions(host)
                 asked = len(self.server.log)
-                s3dump.look_back(self.bucket, args)
+                s3dump.set_at(self.bucket, args)
                 try:
                     s3dump.undelete(self.bucket, args)
                 except s3.Error as error:
@@ -4428,6 +4455,16 @@ class SignalTests(ProgramTestCase):
             file.write(self.server.config())
         self.assertEqual(self.finish(process).status, 0)
 
+    def test_no_signal_makes_a_low_rate_higher_that_is_to_halve_it(self):
+        limit, numbers = s3.RateLimit(500), (signal.SIGUSR1, signal.SIGUSR2)
+        for number, before in zip(numbers, map(signal.getsignal, numbers)):
+            self.addCleanup(signal.signal, number, before)
+        s3dump.catch_rate_signals(limit)
+        for number, rate in ((signal.SIGUSR1, 500), (signal.SIGUSR2, 1000), (signal.SIGUSR2, 2000),
+                             (signal.SIGUSR1, 1024), (signal.SIGUSR1, 1024)):
+            os.kill(os.getpid(), number)
+            self.assertEqual(limit.rate, rate)
+
     def test_rate_signals_change_the_rate(self):
         self.place(size=12 << 20)           # more than the buffers of sockets hold; takes hours
         process = self.start('-L', '1k', 'restore', '/home', '0', stdout=subprocess.DEVNULL)
@@ -4737,7 +4774,7 @@ class IntoProgramTests(ProgramTestCase):
             os.killpg = refuse
             """ + COMPILED[-1]]))
         self.assertEqual(result.status, 1)
-        self.assertRegex(result.err, r'\As3dump: warning: sh can not be ended[^\n]*\n'
+        self.assertRegex(result.err, r'\As3dump: warning: sh cannot be killed[^\n]*\n'
                          r's3dump: restore: [^\n]*%s[^\n]*damaged[^\n]*\n\Z' % key)
 
     def test_a_reader_that_is_slow_to_end_is_waited_for(self):
@@ -4751,6 +4788,14 @@ class IntoProgramTests(ProgramTestCase):
         with open(os.path.join(self.folder, 'fifo'), 'w') as fifo:
             fifo.write('go on\n')
         self.assertEqual(self.finish(process).status, 0)
+
+
+    def test_more_than_a_thousand_open_files_are_no_matter(self):
+        key = self.dump(b'data', '/home', '0')
+        many = in_python('import os, resource; resource.setrlimit(resource.RLIMIT_NOFILE, (\n'
+                         '    2000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))\n'
+                         'held = [os.dup(0) for _ in range(1100)]')
+        self.assertEqual(self.succeed('restore', '-k', key, '--', 'cat', prefix=many).out, b'data')
 
 
 class ChainOfDumpsTests(ProgramTestCase):
@@ -6178,6 +6223,10 @@ class FaultTests(ProgramTestCase):
                 if result.status:
                     self.assertRegex(result.err, 'memory')
 
+    def test_a_system_without_a_limit_of_the_address_space_will_do(self):    # OpenBSD
+        self.succeed('dump', '-k', 'key', data=b'data', prefix=in_python(
+            'import resource; del resource.RLIMIT_AS'))
+
     def test_what_can_not_be_loaded_is_told_of_in_a_line(self):
         for change in ('sys.modules["argparse"] = None', 'collections.namedtuple = fail'):
             code = ('import collections, pkgutil, runpy, sys\ndef fail(*_):\n'
@@ -6187,6 +6236,10 @@ class FaultTests(ProgramTestCase):
             for place in ('/dev/full', '&-'):
                 result = self.run_program(prefix=in_shell('exec "$@" 2>' + place, prefix))
                 self.assertEqual((result.status, result.err), (1, ''))
+
+    def test_a_ca_that_can_not_be_loaded_is_told_of_before_the_stream_is_read(self):
+        self.write_file(self.server.config(endpoint='https://127.0.0.1:1', ca_bundle='/missing'))
+        self.must_not_read(2, 'cannot load ca_bundle /missing', 'dump', '/home', '0')
 
     def test_a_module_that_is_not_there_is_not_certainly_out_of_memory(self):
         self.must_fail(1, 'out of memory, or this Python is not complete', 'list', prefix=in_python(
