@@ -1370,7 +1370,7 @@ class Connection:
         self._sock = self._reader = None    # the latter: the Reader of the answer
         self._place = self._used = None     # where it leads; when it was last used
         self.reused = False         # whether the request under way found it open
-        self.unsent = None            # bytes of the last request that were not sent; None if none
+        self.unsent = None          # bytes of the last request that were not sent; None if none
                                     # was, or it succeeded
         self._alarm = threading.Lock()      # held until cancel(), which thus ends pause()
         self._alarm.acquire()

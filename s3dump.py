@@ -1213,7 +1213,7 @@ def print_dumps(bucket, args, prefix, found):
     lines.append('Total data %s: %s ($%.2f/month)' % (
         'hidden' if args.deleted else 'stored', human(total['size']), total['dollars']))
     print_out('\n'.join(lines + unfinished_lines(
-        bucket, unfinished(bucket, args, prefix), all_orphans)))
+        bucket, unfinished(bucket, prefix, args.fs and args), all_orphans)))
     return total['dumps']
 
 
@@ -1281,11 +1281,11 @@ def row(args, one):
                    storage_class=one.storage_class, objects=len(one.entries), **more)
 
 
-def unfinished(bucket, args, prefix):
-    """Return the unfinished uploads of dumps with the labels of the command line, or none if
-    credentials or server don't show them; nobody shows those of the past."""
+def unfinished(bucket, prefix, args=None):
+    """Return the unfinished uploads, or only those of dumps that *args* mean; none if nobody shows
+    them, as those of the past."""
     with tolerating(400, 403, 404, 405, 501), contextlib.suppress(s3.BadAnswer):
-        return [each for each in bucket.list_multipart_uploads(prefix) if meant(
+        return [each for each in bucket.list_multipart_uploads(prefix) if not args or meant(
             args, itertools.chain(*group([each])[:2]))] if bucket.at is None else []
     return []
 
@@ -1355,7 +1355,7 @@ def unfinished_things(bucket, args, prefix, orphans):
     old = [one for one in orphans if one.youngest < before]
     for one in unlocked(bucket, old, args.quiet):
         yield 'the orphans of %s' % one, bucket.delete_listed, one.entries
-    for upload in unfinished(bucket, args, prefix):
+    for upload in unfinished(bucket, prefix, args):
         if upload.initiated <= before:
             yield ('an unfinished upload of %s' % s3.printable(upload.key),
                    bucket.abort_multipart_upload, [upload])
@@ -1470,7 +1470,7 @@ def check(bucket, args):
     try:
         verdicts = find_verdicts(bucket, args, alone) or [of_all]
         if any(each.severity for each in verdicts):
-            begun = unfinished(bucket, args, ':'.join([*of_all.labels, '']) if alone else '')
+            begun = unfinished(bucket, ':'.join([*of_all.labels, '']) if alone else '')
     except s3.Error as error:
         if args.metrics or args.nagios:
             raise

@@ -27,6 +27,7 @@ import pty
 import pydoc
 import random
 import re
+import resource
 import select
 import shlex
 import shutil
@@ -1706,7 +1707,8 @@ class ListTests(ProgramTestCase):
             self.place_upload(str(number), self.place(fs), 60)
         for number, fs in enumerate(('/home', '/srv', '/srv', '/srv')):
             self.server.put('%s:%s:0:2020-01-%02d.end_000001' % (HOST, fs, number + 1), b'')
-        for argv, count in ([], 7), (['/home'], 2), (['/srv'], 5):
+        self.place_upload('no dump', HOST + ':note', 60)
+        for argv, count in ([], 8), (['/home'], 2), (['/srv'], 5):
             for more in [], ['-a']:
                 self.assertIn('\nUnfinished uploads: %d, the oldest' % count,
                               self.listing(*argv, *more))
@@ -2763,8 +2765,9 @@ class CheckAllTests(ProgramTestCase):
         self.place_upload('id', 'mail:/home:0:2020-01-10', 60)
         self.place_upload('other', 'mail:/home:1:2020-01-10', 60)
         self.place_upload('old', 'mail:/home:0:2020-01-10', 3 * DAY)
-        self.assertRegex(self.check(1, '-a')[0], '^[^;]*;[^;]*; an upload is '
-                         'under way or was broken off, begun [0-9TZ:-]+$')
+        for argv in ['-a'], ['--expect', self.expect('mail /home 0 26h\n')]:
+            self.assertRegex(self.check(1, *argv)[0], '^[^;]*;[^;]*; an upload is '
+                             'under way or was broken off, begun [0-9TZ:-]+$')
 
     def test_one_form_at_a_time(self):
         for one, other in itertools.combinations(('--json', '--metrics', '--nagios'), 2):
@@ -3558,7 +3561,6 @@ class UndeleteTests(VersionTestCase):
         self.succeed('clean', '1')
         self.lose(self.place(date='2019-01-01'))
         self.assertEqual(self.succeed('undelete').err, 's3dump: there is nothing to bring back\n')
-
 
     def test_what_is_left_of_a_dump_without_its_first_object_stays_hidden(self):
         for end in '.volume_000001', '.end_000001':
@@ -4791,6 +4793,8 @@ class IntoProgramTests(ProgramTestCase):
 
 
     def test_more_than_a_thousand_open_files_are_no_matter(self):
+        if 0 <= resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 2000:
+            self.skipTest('so many files may not be open here')
         key = self.dump(b'data', '/home', '0')
         many = in_python('import os, resource; resource.setrlimit(resource.RLIMIT_NOFILE, (\n'
                          '    2000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))\n'
