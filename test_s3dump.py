@@ -5370,6 +5370,7 @@ STAND_INS = {
     'pg_dumpall': '[ $# = 0 ] && cat $ROOT/dev/sda',
     'su': '[ "$1 $2" = "postgres -c" ] && eval "$3"',
     'pg_restore': '[ "$*" = "-d shop" ] && cat >$ROOT/mnt/shop',
+    'psql': '[ $# = 0 ] && cat >$ROOT/mnt/shop',
     'restore': '[ "$*" = "-rf -" ] && cat >>restored',                  # that of dump(8)
     'ssh': 'shift; eval "$*"',
     'flock': '[ "$1" = -n ] && : >$ROOT$2 && shift 2 && exec "$@"',
@@ -5402,11 +5403,11 @@ RUNS = (
     (r'^source <\(s3dump\.py --completion', 0, r'\A\Z'),
     (r'^aws s3 cp ', 0, BACK),
     (r'^aws s3 ls --recursive ', 0, 'whole  mail:/home:0:'),
-    (r'^aws (s3api (create-bucket|restore-object|put-(bucket-policy|bucket-versioning|'
-     r'(bucket-lifecycle|object-lock)-configuration))|'
+    (r'^aws (s3api (create-bucket|restore-object|(list|abort)-multipart-uploads?|put-('
+     r'bucket-policy|bucket-versioning|(bucket-lifecycle|object-lock)-configuration))|'
      r'iam (create-user|put-user-policy|(create|delete)-access-key))'
-     r'(\s(\\\n *)?--(bucket|key|policy|access-key-id|[a-z-]+-(name|document|configuration|'
-     r'request)) \S+)+\Z', 0, r'\A\Z'),
+     r'(\s(\\\n *)?--(bucket|key|policy|access-key-id|upload-id|[a-z-]+-(name|document|'
+     r'configuration|request)) \S+)+\Z', 0, r'\A\Z'),
     (r'^(rclone copy -M first:BUCKET second:COPY|aws s3 sync s3://BUCKET s3://COPY)$', 0, r'\A\Z'),
     (r'curl -fsS "\$url"', 0, BACK, 's3dump.py -q -h mail url / 0 >urls'),
     (r'f copykeys verify -k "\$key"', 0, r'\nBAD \S+:/home:0:2026-11-10\n\Z', lambda test: [
@@ -5573,7 +5574,8 @@ class ExampleTests(ProgramTestCase):
         today, now = time.strftime('%Y-%m-%d'), time.time()
         for level, host, (fs, data) in itertools.product('01', (HOST, 'mail'), (
                 ('/', self.packed), ('/home', self.packed), ('photo', self.packed),
-                ('sda', self.disk), ('tank/home', self.kept), ('pg/shop', self.kept))):
+                ('sda', self.disk), ('tank/home', self.kept), ('pg/shop', self.kept),
+                ('pg', self.packed))):
             self.place(fs, level, today, host, data=data, stored=now - 900 + int(level))
         self.place('/home', '0', '2025-01-05', data=self.packed, storage_class='GLACIER')
         self.place('/home', '0', '2026-11-15', data=self.packed)
@@ -5779,7 +5781,7 @@ class ExampleTests(ProgramTestCase):
                     self.write_file(text, 'now/desk/expect')
                     self.assertEqual(self.shell('s3dump.py check --expect expect'), (
                         1, 'FAILED: My Files level 0 of desk: there is no dump\n'
-                        'FAILED: 1 of 25 groups of 3 hosts\n'))
+                        'FAILED: 1 of 29 groups of 3 hosts\n'))
                 elif kind == 'expr':
                     metrics = self.shell('s3dump.py check -a --metrics')[1]
                     for name in re.findall(r's3dump_\w+', text):
