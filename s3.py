@@ -3878,7 +3878,7 @@ class SelfTest:
         self.bucket.put_object(self.key, self.data, overwrite=True)
         if self.allowed['delete'] is False:
             raise Finding('these credentials may not delete what is there, but can replace it: '
-                          'see README, SET UP AMAZON')
+                          'see README, POLICIES ON AMAZON')
         return 'these credentials can replace what is there'
 
 

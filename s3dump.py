@@ -1547,7 +1547,7 @@ def look_at(bucket, args, dumps, closely):
     """Ask, side by side, for what the listing doesn't tell of *dumps*: whether objects behind the
     first one belong to it, or are lost, and until when all are locked."""
     doubtful = [one for one in dumps if one.layout == '.volume_' and (
-        closely or len(one.entries) > 1 or one.size >= s3.MIN_PART_SIZE)]
+        closely or len(one.entries) > 1 or one.size >= s3.MIN_PART_SIZE)]     # is it full?
     for one, head in zip(doubtful, bucket.head_objects([one.keys[0] for one in doubtful])):
         if head:
             one.volume_size = head.number('volume-size')

@@ -5206,7 +5206,8 @@ class ConnectionTests(ClientTestCase):
         server = self.server(discard=True)
         bucket = self.bucket(server, jobs=4, part_size=100000)
         bucket.limit = s3.RateLimit(1 << 20, sharers=4)
-        for job in (lambda: bucket.upload('key', io.BytesIO(bytes(2 << 20))),
+        # of less, rate x (t + 1/4) would be more than a tenth above the rate
+        for job in (lambda: bucket.upload('key', io.BytesIO(bytes(3 << 20))),
                     lambda: bucket.download(['key'], lambda view: None)):
             started, before = time.monotonic(), bucket.limit.moved
             try:

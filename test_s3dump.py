@@ -3566,8 +3566,9 @@ class UndeleteTests(VersionTestCase):
         for end in '.volume_000001', '.end_000001':
             self.server.put('KEY' + end, b'')
         self.succeed('delete', '-y', '-k', 'KEY')
-        err = self.run_program('undelete', '-y', '-k', 'KEY').err
-        self.assertIn("KEY is left alone: 'KEY' is missing", err)
+        result = self.run_program('undelete', '-y', '-k', 'KEY')
+        self.assertEqual(result.status, 1)
+        self.assertIn("KEY is left alone: 'KEY' is missing", result.err)
         self.assertEqual(self.keys(), [])
 
 
@@ -4791,7 +4792,6 @@ class IntoProgramTests(ProgramTestCase):
             fifo.write('go on\n')
         self.assertEqual(self.finish(process).status, 0)
 
-
     def test_more_than_a_thousand_open_files_are_no_matter(self):
         if 0 <= resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 2000:
             self.skipTest('so many files may not be open here')
@@ -5721,6 +5721,12 @@ class ExampleTests(ProgramTestCase):
             with self.subTest(target):      # its first line that less finds
                 found = re.search('(?m)' + target, text)
                 self.assertEqual(text[found.start() - 2:found.start()], '\n\n')
+
+    def test_the_sections_that_the_programs_name_are_there(self):
+        for name in 's3.py', 's3dump.py':
+            with open(os.path.join(HERE, name), encoding='utf-8') as file:
+                for section in re.findall('README, ([A-Z]{2}[A-Z ]*)', file.read()):
+                    self.assertRegex(self.readme, '\n%s.*\n-----' % section)
 
     def test_the_first_part_is_short_and_fits_a_terminal(self):
         self.assertLessEqual(self.readme.partition('\nPART TWO')[0].count('\n'), 250)
