@@ -5547,6 +5547,8 @@ class ExampleTests(ProgramTestCase):
     def tearDownClass(cls):
         if shutil.which('gpgconf'):
             subprocess.call(['gpgconf', '--kill', 'gpg-agent'], env=cls.environment)
+        # It removes its sockets after it has answered: here they are out of its reach.
+        os.rename(cls.environment['GNUPGHOME'], os.path.join(cls.home, 'ended'))
         super().tearDownClass()
 
     def arrange(self):
