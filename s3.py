@@ -2325,7 +2325,8 @@ class Provider:
             try:
                 if self._known is known:
                     self._refresh(bucket, left)
-                if self.worked and (self._known[1] == 0 or self._known is known and left <= 0):
+                if self.worked and (self._known[1] == 0 or self._known[0] == refused
+                                    or self._known is known and left <= 0):
                     self._miss(bucket)
             finally:
                 self._lock.release()
@@ -2363,8 +2364,8 @@ class Provider:
         self._sources, self._given = [source], given._replace(again=True)
         # In place of refused ones others may be refused as well: see accepted()
         self._failure = None if current is None or found != current and left else ''
-        if found != current:
-            end = found.expires or float('inf')
+        end = found.expires or float('inf')
+        if found != current or left < 0 == self._known[1] and end > bucket.now():   # once more
             self._known = found, end - min(self.MARGIN, abs(end - bucket.now()) / 4)
 
     def _miss(self, bucket):
@@ -2463,13 +2464,13 @@ class Request:
         self._bucket.tally.add(wasted=sent)
         connection.unsent = None
         if refused:
-            if self._method == 'HEAD':
-                error = self._ask_why(error)
             try:
+                if self._method == 'HEAD':
+                    error = self._ask_why(error)
                 if self._learn(error):
                     return
             except NetworkError as failure:     # no newer credentials to be had now
-                error = failure
+                error, sent = failure, 0
             except BadAnswer as failure:        # a redirect that isn't followed
                 raise self._final(failure)
         elif isinstance(error, OSError):
@@ -2516,7 +2517,7 @@ class Request:
         except ResponseError as told:
             if told.status < 404:       # not 405 or 416, which only tell of the GET
                 error = told
-        except (OSError, http.client.HTTPException, Error):
+        except (OSError, http.client.HTTPException, BadAnswer):
             pass
         self._connection.unsent = None
         if error.status == 403 and error.code not in EXPIRED_CODES:
@@ -3318,15 +3319,14 @@ class Volume:
         self._upload.workers.release(buffer)
 
     def complete(self, storage_class=None):
-        upload, self.there = self._upload, None
+        upload, bucket, self.there = self._upload, self._upload.bucket, None
         terms = dict(dump_id=upload.dump_id, overwrite=upload.overwrite and self.key == upload.key,
                      unique=upload.unique, watch=self.requests.append)
         try:
             if self._body is None:
-                upload.bucket.complete_multipart_upload(self, self._parts, self.size, self._crc32,
-                                                        **terms)
+                bucket.complete_multipart_upload(self, self._parts, self.size, self._crc32, **terms)
             else:
-                upload.bucket.put_object(self.key, self._body, storage_class=storage_class, **terms)
+                bucket.put_object(self.key, self._body, storage_class=storage_class, **terms)
         except Error as error:
             if not isinstance(error, UnknownOutcome):   # the object certainly isn't there
                 self.there, self.requests = False, []
@@ -3907,9 +3907,8 @@ def main(argv):
                                    printable(test.bucket.endpoint.authority)))
         test.run(test.CHECKS)
         print('\n'.join(test.summary()))
-    count = test.count
-    print('%d passed, %d failed, %d skipped' % (count['ok'], count['FAIL'], count['skip']))
-    return 1 if count['FAIL'] else status
+    print('{0[ok]} passed, {0[FAIL]} failed, {0[skip]} skipped'.format(test.count))
+    return 1 if test.count['FAIL'] else status
 
 
 if __name__ == '__main__':
