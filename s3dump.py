@@ -426,9 +426,8 @@ def find_whole(bucket, args):
     IntegrityError if it isn't whole."""
     if args.key is not None:
         return check_whole(find_by_key(bucket, args.key, may_list=False))
-    of_fs = args.name == 'restore' and int(args.level) > 0
-    section = find_fs(bucket, args)[0] if of_fs else None
-    dumps = meant(args, section) if of_fs else find_all(bucket, args)
+    section = find_fs(bucket, args)[0] if args.name == 'restore' and int(args.level) > 0 else None
+    dumps = find_all(bucket, args) if section is None else meant(args, section)
     dumps = well_dated(dumps) or dumps      # with a wrong server clock none passes: take all
     if not dumps:
         raise no_dump(args)
@@ -1943,8 +1942,9 @@ def parse_options(argv):
             raise UsageError('unknown option %s%s' % (s3.printable(flag), suggestion(
                 flag, flags) or '; a PROGRAM goes after --' * (
                     'dump' in argv or 'restore' in argv)))
-    args, words = parser.parse_known_args(argv)
-    return args, [parse_text(word) for word in words]
+    args, words = parser.parse_known_args(argv)     # from Python 3.13 on with the -x of -qx
+    return args, [parse_text(word) for word in words
+                  if word in argv or refuse('unknown option ' + s3.printable(word))]
 
 
 def suggestion(word, words):
@@ -2095,12 +2095,10 @@ def failure(args, error):
             args.name, s3.printable(str(error)))
     with contextlib.suppress(MemoryError):      # without memory Python raises errors of any kind
         if not isinstance(error, (MemoryError, SystemError)) and bytearray(4 << 20):
-            place = error.__traceback__
-            while place.tb_next:
-                place = place.tb_next
+            import traceback
+            place = traceback.extract_tb(error.__traceback__)[-1]
             return 0, 'internal error, please report it: %s in line %d of %s' % (
-                type(error).__name__, place.tb_lineno,
-                os.path.basename(place.tb_frame.f_code.co_filename))
+                type(error).__name__, place.lineno, os.path.basename(place.filename))
     return 1, '%s: out of memory; fewer jobs (-j) or a smaller part_size need less' % args.name
 
 
@@ -2114,12 +2112,11 @@ def main():
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # our parent may have blocked them
         status = run(sys.argv[1:])
         ignore_signals()
+        return status
     except Stopped as stopped:
         warnings.simplefilter('ignore')     # of a socket that was just being connected
-        number, = stopped.args
-        say('ended by signal %d%s' % (number, stopped.outcome))
-        status = 128 + number
-    return status
+        say('ended by signal %d%s' % (stopped.args[0], stopped.outcome))
+        return 128 + stopped.args[0]
 
 
 if __name__ == '__main__':

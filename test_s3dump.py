@@ -1274,6 +1274,9 @@ class UsageTests(ProgramTestCase):
                 ('unknown command', ['backup']),
                 ('unknown command', ['']),
                 ('unknown option -Z', ['-Z'] + dump),
+                # up to Python 3.12, and later
+                ("argument 'x'|unknown option -x", ['list', '-ax']),
+                ("argument '1'|unknown option -1", ['dump', '/home', '-q1']),
                 ('--config', ['list', '-f']),
                 ('dump takes FS LEVEL', ['dump', '/home']),
                 ('dump takes FS LEVEL', dump + ['1']),
