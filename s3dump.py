@@ -294,6 +294,10 @@ def sections(entries):
     """Yield group() for each host and file system.  Listings are sorted by key, so one section at
     a time is enough in memory; one with a slash at the end of FS, as older versions wrote it,
     waits for the one without, or for the next host."""
+    page = list(itertools.islice(entries, 20))
+    entries = itertools.chain(page, entries)
+    if any(one.key > other.key for one, other in zip(page, page[1:])):      # Storj's are not
+        entries = sorted(entries, key=lambda entry: entry.key)
     for _, of_host in itertools.groupby(entries, lambda entry: entry.key.partition(':')[0]):
         slashed = collections.defaultdict(list)
         for place, section in itertools.groupby(of_host, lambda entry: entry.key.split(':', 2)[:2]):

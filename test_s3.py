@@ -663,6 +663,7 @@ QUIRKS = frozenset((
     'wants-content-md5',        # of what is written, as with a default retention
     'class-is-a-label',         # what is in GLACIER can be read, and RestoreObject isn't known
     'markers-last',             # on a page of versions, as in moto
+    'unsorted',                 # without a prefix: by the encrypted keys, as Storj
 ))
 
 OWNER = tag('Owner', tag('ID', 'owner'), tag('DisplayName', 'owner'))
@@ -1133,9 +1134,12 @@ class Service:
         query, limit = exchange.query, self.page_limit(exchange, 'max-keys')
         prefix, bucket = query.get('prefix', ''), self.buckets[exchange.bucket]
         text, encoding = self.listing_text(exchange)
-        found = list(itertools.islice(
-            walk(bucket.keys_in_order(), prefix, query.get('delimiter', ''),
-                 self.listing_start(query)), limit + 1))
+        start, keys = self.listing_start(query), bucket.keys_in_order()
+        found = walk(keys, prefix, query.get('delimiter', ''), start)
+        if 'unsorted' in self.quirks and not prefix:
+            keys = sorted(keys, key=lambda key: hashlib.sha256(key.encode('utf-8')).digest())
+            found = ((key, False) for key in keys[keys.index(start) + 1 if start else 0:])
+        found = list(itertools.islice(found, limit + 1))
         truncated = 0 < limit < len(found)
         del found[limit:]
         elements = [tag('Name', exchange.bucket), tag('Prefix', Markup(text(prefix))),
@@ -3681,6 +3685,9 @@ class FaultTests(ServerTestCase):
             ('object-for-bucket', lambda client: client('GET', '/bucket?list-type=2').status, 404),
             ('version-1', lambda client: re.findall(b'<Key>(.*?)</Key>', client(
                 'GET', '/bucket?list-type=2&max-keys=1&marker=0').body), [b'p']),
+            ('unsorted', lambda client: [re.findall(b'<Key>(.*?)</Key>', client(
+                'GET', '/bucket?list-type=2' + more).body) for more in ('', '&prefix=')],
+             2 * [[b'p', b'0']]),
             ('unnamed-encoding', lambda client: (
                 client('POST', '/bucket/k%3A?uploads').status, re.findall(
                     b'EncodingType|<Key>.*?</Key>', client(

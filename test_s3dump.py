@@ -2100,6 +2100,27 @@ class CleanTests(ProgramTestCase):
         self.assertRegex(self.run_program('delete', '-k', locked).err,
                          'is locked until .*\n.*nothing was deleted')
 
+    def test_a_listing_in_another_order_tears_no_dump_apart(self):
+        self.server.quirks.add('unsorted')
+        sizes = {'x-amz-meta-dump-id': 'placed', 'x-amz-meta-volume-size': '100'}
+        for host in 'db1', 'db2', HOST:
+            for fs in '/', '/home', '/home/', 'pg':
+                for date in '2020-01-01', '2020-01-02':
+                    key = self.place(fs, date=date, host=host, metadata=sizes)
+                    for end in '.volume_000001', '.volume_000002', '.end_000002':
+                        self.server.put(key + end, bytes(100 * ('v' in end)), metadata=sizes,
+                                        modified=self.noon(date))
+        self.addCleanup(setattr, self.server, 'page_size', self.server.page_size)
+        for self.server.page_size in 1000, 7:
+            listed = self.succeed('list', '-a', '--long').out.split()
+            self.assertEqual([listed.count(word) for word in (b'whole', b'broken')], [24, 0])
+            self.assertEqual(self.succeed('list', '-a').out.count(b'Dumps for'), 3)
+            self.assertEqual(self.succeed('check', '-a', '--max-age', '9999d').out,
+                             b'OK: 9 groups of 3 hosts\n')
+        self.assertEqual(self.clean('-a', '1', '-q').err, '')
+        self.assertEqual(len(self.keys()), 9 * 4)
+        self.assertEqual(self.succeed('list', '-a', '--long').out.count(b' whole '), 9)
+
     def test_a_key_that_may_not_read_what_it_deletes_is_enough(self):
         self.server.add_user('CLEANER', 'sesame', allow={'ListObjectsV2', 'DeleteObject'})
         self.configure(access_key_id='CLEANER', secret_access_key='sesame')
@@ -5092,9 +5113,9 @@ class TerminalTests(ProgramTestCase):
 
     def test_a_line_of_status_mangles_neither_output_nor_questions(self):
         keys = [self.place(fs=fs, date=date) for fs in ('/a', '/b', '/c')
-                for date in ('2020-01-01', '2020-01-02')]
+                for date in ('2020-01-%02d' % day for day in range(1, 13))]
         listing = self.succeed('list').out.decode().splitlines()
-        self.server.page_size = 3
+        self.server.page_size = 24          # the last file system is on the next
         self.addCleanup(setattr, self.server, 'page_size', 1000)
         page = self.server.fault('ListObjectsV2', 'stall', skip=1)
         question, output = self.open_terminal(), self.open_terminal()
@@ -5117,10 +5138,10 @@ class TerminalTests(ProgramTestCase):
         question.read_until(r'\? \[y/N\] (y\r\n)?\r\x1b\[Jno answer for [2-9] s\r')
         deletion.release.set()
         self.assertEqual(self.finish(asked).status, 0)
-        self.assertEqual(self.keys(), keys[1::2])
-        self.assertRegex('\n'.join(question.screen()), r'\A([^ ]*, 100\n){3}'
-                         r'Delete 3 dumps, 300\? \[y/N\] y\n'
-                         r'(s3dump: deleted [^ ]*, 100\n){3}\Z')
+        self.assertEqual(self.keys(), keys[11::12])
+        self.assertRegex('\n'.join(question.screen()), r'\A([^ ]*, 100\n){33}'
+                         r'Delete 33 dumps, 3.2k\? \[y/N\] y\n'
+                         r'(s3dump: deleted [^ ]*, 100\n){33}\Z')
 
     def test_a_system_without_threads_is_told_of_in_a_line(self):
         terminal = self.open_terminal()
