@@ -5393,7 +5393,7 @@ STAND_INS = {
     'pg_dump': '[ "$*" = "-Fc shop" ] && cat $ROOT/dev/sda',
     'pg_dumpall': '[ $# = 0 ] && cat $ROOT/dev/sda',
     'su': '[ "$1 $2" = "postgres -c" ] && eval "$3"',
-    'pg_restore': '[ "$*" = "-d shop" ] && cat >$ROOT/mnt/shop',
+    'pg_restore': '[ "$*" = "-C -d postgres" ] && cat >$ROOT/mnt/shop',
     'psql': '[ $# = 0 ] && cat >$ROOT/mnt/shop',
     'restore': '[ "$*" = "-rf -" ] && cat >>restored',                  # that of dump(8)
     'ssh': 'shift; eval "$*"',
@@ -5429,7 +5429,7 @@ RUNS = (
     (r'^aws s3 ls --recursive ', 0, 'whole  mail:/home:0:'),
     (r'^aws (s3api (create-bucket|restore-object|(list|abort)-multipart-uploads?|put-('
      r'bucket-policy|bucket-versioning|(bucket-lifecycle|object-lock)-configuration))|'
-     r'iam (create-user|put-user-policy|(create|delete)-access-key))'
+     r'iam (create-user|(put|delete)-user-policy|(create|delete)-access-key))'
      r'(\s(\\\n *)?--(bucket|key|policy|access-key-id|upload-id|[a-z-]+-(name|document|'
      r'configuration|request)) \S+)+\Z', 0, r'\A\Z'),
     (r'^(rclone copy -M first:BUCKET second:COPY|aws s3 sync s3://BUCKET s3://COPY)$', 0, r'\A\Z'),
