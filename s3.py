@@ -2305,7 +2305,7 @@ class Provider:
         self._asked = float('-inf')     # when the source was asked last, by the monotonic clock
         self._failure = None        # why that was in vain; '': it had no others
         self._ending = None         # those of which the user was told that they expire soon
-        self._missed = None         # those in whose place the user was told to wait for others
+        self._missed = None         # the _known when the user was told to wait for others
         self.trusted_until = 0      # when a refusal without a reason is looked into again
         self._lock = threading.Lock()
 
@@ -2334,7 +2334,7 @@ class Provider:
 
     def accepted(self, credentials):
         self.worked = True
-        if credentials != self._missed:
+        if self._known[0] == credentials and self._known != self._missed:
             self._failure = self._missed = None
 
     def _refresh(self, bucket, left):
@@ -2372,7 +2372,7 @@ class Provider:
         text = 'the credentials have expired, and there are no newer ones: %s' % (
             self._failure or 'the source has the same')
         if self._missed is None:
-            self._missed = self._known[0]
+            self._missed = self._known
             bucket.report('warning', '%s; waiting up to %s for them' % (
                 text, duration(bucket.patience_now())))
         raise NetworkError(text)

@@ -6366,6 +6366,10 @@ class CredentialTests(ClientTestCase):
                     self.assertEqual(self.store.objects['key'].data, pattern(19500))
                     self.assertLess(self.clock.now, s3.PATIENCE)
                     self.told_to_wait()
+                    self.store.fault('PutObject', 'status', status=403, code=code)
+                    del self.reports[:]
+                    bucket.put_object('other', b'data')
+                    self.told_to_wait()
 
     def test_what_is_sent_with_credentials_that_are_refused_is_no_progress(self):
         bucket = self.of(self.environ('profile'), patience=60)
