@@ -821,8 +821,7 @@ class Document:
 
 
 def parse_time(text):
-    """Return the seconds since the epoch of 2009-10-12T17:50:30.000Z, also without the dashes and
-    colons; raises ValueError."""
+    """Return 2009-10-12T17:50:30.000Z, or 20091012T175030Z, in epoch seconds; raises ValueError."""
     # strptime takes ten times as long, and a listing may hold a million times
     text = text.replace('-', '').replace(':', '')
     return parse_day(text[:8]) + 3600 * int(text[9:11]) + 60 * int(text[11:13]) + int(text[13:15])
@@ -1596,8 +1595,7 @@ class Reader(io.RawIOBase):
 
 
 def tls_context(ca_bundle):
-    """Return the ssl.SSLContext: certificates are always checked, by ca_bundle or the system's
-    CAs; raises ConfigError."""
+    """Return an ssl.SSLContext that checks by ca_bundle or the system's CAs; raises ConfigError."""
     kind = 'capath' if ca_bundle and os.path.isdir(ca_bundle) else 'cafile'
     try:
         context = ssl.create_default_context(**{kind: ca_bundle or None})
@@ -2342,7 +2340,7 @@ class Provider:
         that the current ones may be used, 0 if they are refused."""
         current, now = self._known[0], bucket.monotonic()
         if left == 0:
-            self._known = current, 0
+            self._known, self.trusted_until = (current, 0), 0
         if now - self._asked < (self.AGAIN if left > 0 else
                                 0 if self._failure is None else self.SOON):
             return
@@ -2515,10 +2513,14 @@ class Request:
             with self._connection.exchange(*get._sign()) as response:
                 get.raise_for_status(response)
         except ResponseError as told:
-            if told.status < 404:       # not 405 or 416, which only tell of the GET
+            if told.status <= 404:      # not 405 or 416, which only tell of the GET
                 error = told
         except (OSError, http.client.HTTPException, BadAnswer):
             pass
+        else:
+            if error.bare_403 and self.retries.lessons:
+                self.retries.lessons -= 1
+                raise NetworkError('the HEAD was refused, and not the GET after it')
         self._connection.unsent = None
         if error.status == 403 and error.code not in EXPIRED_CODES:
             credentials.trusted_until = now + credentials.AGAIN
@@ -2715,8 +2717,7 @@ class Bucket:
         self.connection().close()
 
     def hasty(self):
-        """Return a copy for one thread that tidies up: with little patience, no rate limit, and a
-        connection of its own."""
+        """Return an impatient copy without a rate limit, for one thread that tidies up."""
         hasty = copy.copy(self)
         hasty.patience = hasty.timeout = hasty.complete_timeout = 2 * TIDY_TIME / 3
         hasty.answer_timeout = hasty.timeout
@@ -2886,8 +2887,7 @@ class Bucket:
             workers.stop()
 
     def exists(self, key, patience=float('inf')):
-        """Return the Head of an object, False if there is none, and None if these credentials may
-        not ask."""
+        """Return the Head of an object, False if there is none, None if we may not ask."""
         try:
             return self.head_object(key, patience=patience)
         except ResponseError as error:

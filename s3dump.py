@@ -607,8 +607,7 @@ def start(program, reading=None):
 
 
 def ended(process, accepted, outcome):
-    """Whether a program has ended; raises Error, which ends with *outcome*, unless its status is 0
-    or accepted."""
+    """Whether a program has ended; raises Error, with *outcome*, unless it succeeded."""
     name = s3.printable(process.args[0])
     try:
         status = s3.exit_status(process)
@@ -911,8 +910,7 @@ def check_readable(bucket, found):
 
 
 def read_back(bucket, args, found, write, finish=lambda: None):
-    """Download the Dump to *write*(view), and call finish() if it is good; returns how it was
-    checked."""
+    """Download the Dump to *write*(view), finish() if it is good; returns how it was checked."""
     args.status.begin(found.size)
     proof = bucket.download(found.keys, write, ended=bool(found.ends))
     with bucket.tally.waiting(found, 'the reader'):
@@ -2099,10 +2097,12 @@ def failure(args, error):
             args.name, s3.printable(str(error)))
     with contextlib.suppress(MemoryError):      # without memory Python raises errors of any kind
         if not isinstance(error, (MemoryError, SystemError)) and bytearray(4 << 20):
-            import traceback
-            place = traceback.extract_tb(error.__traceback__)[-1]
+            place = error.__traceback__
+            while place.tb_next:
+                place = place.tb_next
             return 0, 'internal error, please report it: %s in line %d of %s' % (
-                type(error).__name__, place.lineno, os.path.basename(place.filename))
+                type(error).__name__, place.tb_lineno,
+                os.path.basename(place.tb_frame.f_code.co_filename))
     return 1, '%s: out of memory; fewer jobs (-j) or a smaller part_size need less' % args.name
 
 
