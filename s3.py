@@ -2312,7 +2312,7 @@ class Provider:
 
         refused: those that the server calls expired or unknown.  Until any have worked, they are
         returned if the source has no others: our clock may be wrong, and the server's words
-        explain more.  Raises ConfigError, and NetworkError while there are no newer ones.
+        explain more.  Raises ConfigError, and NetworkError while there are none to try, or retry.
         """
         known = current, end = self._known
         left = 0 if refused == current else end - bucket.now()
@@ -2363,7 +2363,7 @@ class Provider:
         # In place of refused ones others may be refused as well: see accepted()
         self._failure = None if current is None or found != current and left else ''
         end = found.expires or float('inf')
-        if found != current or left < 0 == self._known[1] and end > bucket.now():   # once more
+        if found != current or (left < 0 == self._known[1] and end > bucket.now()):     # retry
             self._known = found, end - min(self.MARGIN, abs(end - bucket.now()) / 4)
 
     def _miss(self, bucket):
@@ -2467,7 +2467,7 @@ class Request:
                     error = self._ask_why(error)
                 if self._learn(error):
                     return
-            except NetworkError as failure:     # no newer credentials to be had now
+            except NetworkError as failure:     # no credentials now, or HEAD alone was refused
                 error, sent = failure, 0
             except BadAnswer as failure:        # a redirect that isn't followed
                 raise self._final(failure)
@@ -2500,7 +2500,7 @@ class Request:
         return True
 
     def _ask_why(self, error):
-        """Return why a HEAD was refused: by a GET, if the answer to that can tell more."""
+        """Return why a HEAD was refused, as a GET may tell; NetworkError: only for a moment."""
         # A 403 may come of a wrong clock, or of credentials that were replaced; but those that may
         # only write get one each time, and aren't to ask twice as often for that
         credentials, now = self._bucket.credentials, self._bucket.monotonic()

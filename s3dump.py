@@ -294,9 +294,9 @@ def sections(entries):
     """Yield group() for each host and file system.  Listings are sorted by key, so one section at
     a time is enough in memory; one with a slash at the end of FS, as older versions wrote it,
     waits for the one without, or for the next host."""
-    page = list(itertools.islice(entries, 20))
-    entries = itertools.chain(page, entries)
-    if any(one.key > other.key for one, other in zip(page, page[1:])):      # Storj's are not
+    begin = list(itertools.islice(entries, 20))
+    entries = itertools.chain(begin, entries)
+    if any(one.key > other.key for one, other in zip(begin, begin[1:])):    # Storj's are not
         entries = sorted(entries, key=lambda entry: entry.key)
     for _, of_host in itertools.groupby(entries, lambda entry: entry.key.partition(':')[0]):
         slashed = collections.defaultdict(list)
@@ -607,7 +607,7 @@ def start(program, reading=None):
 
 
 def ended(process, accepted, outcome):
-    """Whether a program has ended; raises Error, with *outcome*, unless it succeeded."""
+    """Whether a program ended; raises Error with *outcome* unless its status is 0 or accepted."""
     name = s3.printable(process.args[0])
     try:
         status = s3.exit_status(process)
@@ -910,7 +910,7 @@ def check_readable(bucket, found):
 
 
 def read_back(bucket, args, found, write, finish=lambda: None):
-    """Download the Dump to *write*(view), finish() if it is good; returns how it was checked."""
+    """Download the Dump to *write*(view), call finish() if good; returns how it was checked."""
     args.status.begin(found.size)
     proof = bucket.download(found.keys, write, ended=bool(found.ends))
     with bucket.tally.waiting(found, 'the reader'):
