@@ -86,9 +86,10 @@ def load_network():
     import http.client
     import socket
     import urllib.parse
-    if sys.version_info < (3, 9):   # the end of a first thread loads libgcc, or aborts
-        with contextlib.suppress(RuntimeError):
-            _thread.start_new_thread(int, ())
+    if sys.version_info < (3, 9, 6):    # a thread's end needs libgcc, or aborts: load it in time
+        with contextlib.suppress(ImportError, OSError):
+            import _ctypes
+            _ctypes.dlopen('libgcc_s.so.1', os.RTLD_NOW)
 
 
 # ---------------------------------------------------------------------------- Limits
@@ -220,8 +221,7 @@ ACTIONS = {'CompleteMultipartUpload': 's3:PutObject', 'CreateMultipartUpload': '
 
 def printable(text, limit=1000):
     """Return *text* (str) with control characters escaped, cut at limit."""
-    if len(text) > limit:
-        text = text[:limit] + '...'
+    text = text[:limit] + '...' * (len(text) > limit)
     if text.isprintable():
         return text
     return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)

@@ -5510,6 +5510,25 @@ class WorkerTests(ClientTestCase):
         self.assertIs(workers.buffer(), buffer)     # a short stream needs no second one
         workers.stop()
 
+    @unittest.skipUnless(os.path.isdir('/proc/self/task'), 'nothing tells when a thread is gone')
+    def test_a_thread_ends_without_memory(self):    # of glibc, before Python 3.9.6
+        code = """if True:
+            import os, resource, sys, threading
+            import s3
+            sys.setswitchinterval(100)      # no thread runs before the main one waits
+            s3.load_network()
+            lock = threading.Lock()
+            lock.acquire()
+            s3.Thread(lock.acquire).start()
+            resource.setrlimit(resource.RLIMIT_AS, (1, 1))
+            lock.release()
+            while len(os.listdir('/proc/self/task')) > 1:
+                pass
+            """
+        run = subprocess.run([sys.executable, '-c', code], stderr=subprocess.PIPE,
+                             cwd=os.path.dirname(os.path.abspath(s3.__file__)))
+        self.assertEqual(run.returncode, 0, run.stderr)
+
     def test_a_failure_is_heard_of_among_more_tasks_than_a_pipe_holds(self):
         def work(number):
             if number == 0:
