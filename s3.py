@@ -317,8 +317,7 @@ SETTINGS = {
     'sse': one_of('AES256', 'aws:kms', 'aws:kms:dsse'), 'sse_kms_key_id': parse_word,
     'acl': one_of('private', 'public-read', 'public-read-write', 'authenticated-read',
                   'aws-exec-read', 'bucket-owner-read', 'bucket-owner-full-control'),
-    'tagging': parse_tags,
-    'bucket_owner': parser('[0-9]{12}', 'an account of 12 digits'),
+    'tagging': parse_tags, 'bucket_owner': parser('[0-9]{12}', 'an account of 12 digits'),
     'request_payer': one_of('requester'),
 }
 
@@ -2367,11 +2366,13 @@ class Provider:
             self._known = found, end - min(self.MARGIN, abs(end - bucket.now()) / 4)
 
     def _miss(self, bucket):
-        text = 'the credentials have expired, and there are no newer ones: %s' % (
+        text = '%s, and there are no newer ones: %s' % (
+            'the credentials have expired' if self._known[1] else
+            'the server calls the credentials expired or unknown',
             self._failure or 'the source has the same')
         if self._missed is None:
             self._missed = self._known
-            bucket.report('warning', '%s; waiting up to %s for them' % (
+            bucket.report('warning', '%s; waiting up to %s for that to change' % (
                 text, duration(bucket.patience_now())))
         raise NetworkError(text)
 

@@ -1811,8 +1811,7 @@ OPTIONS = (
     option('', '-L --limit-rate', 'RATE', 'bytes per second: 300k, 1.5m', s3.parse_rate),
     option('', '-j --jobs', 'N', 'parts in flight (auto: %d, and up to %d)' % (
         s3.JOBS, s3.MOST_JOBS), s3.SETTINGS['jobs']),
-    option('', '--patience', 'TIME', 'how long an outage may last (15m; up to 7d)',
-           s3.parse_week),
+    option('', '--patience', 'TIME', 'how long an outage may last (15m; up to 7d)', s3.parse_week),
     option('', '-q --quiet', help='no status, only warnings and errors'),
     option('', '-v --verbose', help='a line per request and retry'),
     option('', '--completion', 'SHELL', 'print the completion for bash or zsh',

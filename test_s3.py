@@ -6307,8 +6307,8 @@ class CredentialTests(ClientTestCase):
     def told_to_wait(self):
         """Fail unless the user was told once that newer credentials are waited for."""
         text, = self.warnings()
-        self.assertRegex(text, 'the credentials have expired, and there are no newer ones: .*; '
-                         'waiting up to 15 min for them$')
+        self.assertRegex(text, 'the server calls the credentials expired or unknown, and there are '
+                         'no newer ones: .*; waiting up to 15 min for that to change$')
 
     def test_dead_credentials_that_never_worked_fail_at_once(self):
         for code, die in sorted(self.DEATHS.items()):
@@ -6358,9 +6358,9 @@ class CredentialTests(ClientTestCase):
             requests, start = len(self.store.log), self.clock.now
             if outcome:
                 for key in ('one', 'two'):
-                    with self.assertRaisesRegex(outcome, "PutObject '%s': the credentials have "
-                                                'expired, and there are no newer ones: the source '
-                                                'has the same' % key):
+                    with self.assertRaisesRegex(outcome, "PutObject '%s': the server calls the "
+                                                'credentials expired or unknown, and there are no '
+                                                'newer ones: the source has the same' % key):
                         bucket.put_object(key, b'')
                 self.assertIn(len(self.store.log) - requests, range(
                     20, 2 * s3.PATIENCE // bucket.credentials.SOON))
@@ -8513,7 +8513,7 @@ class OutageTests(ClientTestCase):
                 with self.assertRaisesRegex(s3.NetworkError, 'there are no newer ones'):
                     bucket.put_object('other', b'data')
                 self.assertAlmostEqual(self.clock.now - start, 12 * 3600, delta=600)
-            self.assertIn('waiting up to 12 h for them', self.warnings()[0])
+            self.assertIn('waiting up to 12 h for that to change', self.warnings()[0])
             self.assertGreater(len(self.warnings()), 6)
 
 
