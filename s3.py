@@ -75,6 +75,7 @@ def load_network():
     """Import the modules that talk to a server, for an Endpoint: they take longer than all the
     rest, and `--help` or a mistyped option needn't wait for them."""
     global base64, calendar, copy, email, http, no_ssl, socket, ssl, urllib
+    mmap.mmap(-1, 8 << 20, mmap.MAP_PRIVATE).close()    # without room Python may abort midway
     try:
         import ssl                  # before http.client, which would go without it, too
     except ImportError as error:    # a Python built without it can still talk http
