@@ -5395,6 +5395,8 @@ STAND_INS = {
     'su': '[ "$1 $2" = "postgres -c" ] && eval "$3"',
     'pg_restore': '[ "$*" = "-C -d postgres" ] && cat >$ROOT/mnt/shop',
     'psql': '[ $# = 0 ] && cat >$ROOT/mnt/shop',
+    'mysqldump': '[ "$*" = "--single-transaction --all-databases" ] && cat $ROOT/dev/sda',
+    'mysql': '[ $# = 0 ] && cat >$ROOT/mnt/shop',
     'restore': '[ "$*" = "-rf -" ] && cat >>restored',                  # that of dump(8)
     'ssh': 'shift; eval "$*"',
     'flock': '[ "$1" = -n ] && : >$ROOT$2 && shift 2 && exec "$@"',
