@@ -953,8 +953,7 @@ UNDELETED = 'undeleted'             # see Bucket.at
 
 
 def unquote(text):
-    """Like unquote_plus(), but a listing takes a tenth less time: in the keys of dumps only these
-    two are encoded."""
+    """Like unquote_plus(), but a tenth faster: in keys of dumps only these two are encoded."""
     text = text.replace('+', ' ').replace('%3A', ':').replace('%2F', '/')
     return urllib.parse.unquote(text) if '%' in text else text
 
@@ -2286,8 +2285,7 @@ def ask_service(given, where, url, method='GET', headers=(), body=b'', local=0,
 
 
 class Provider:
-    """Finds credentials when they are first needed, and newer ones before they expire; all threads
-    of a Bucket read without the lock."""
+    """Finds credentials, and newer ones before they expire; threads read without the lock."""
     EARLY = 900                     # seconds before the end, as AWS's own SDKs
     AGAIN = 60                      # seconds after which a source is asked again
     SOON = 5                        # the same if the credentials have expired
@@ -2304,6 +2302,7 @@ class Provider:
         self._failure = None        # why that was in vain; '': it had no others
         self._ending = None         # those of which the user was told that they expire soon
         self._missed = None         # the _known when the user was told to wait for others
+        self.refusal = ''           # why the server refused some
         self.trusted_until = 0      # when a refusal without a reason is looked into again
         self._lock = threading.Lock()
 
@@ -2368,10 +2367,9 @@ class Provider:
 
     def _miss(self, bucket):
         text = '%s, and there are no newer ones: %s' % (
-            'the credentials have expired' if self._known[1] else
-            'the server calls the credentials expired or unknown',
-            self._failure or 'the source has the same')
-        if self._missed is None:
+            'the credentials have expired' if self._known[1] else self.refusal,
+            self._failure or 'their source has the same')
+        if self._missed is None and bucket.patience > TIDY_TIME:    # else nothing waits for them
             self._missed = self._known
             bucket.report('warning', '%s; waiting up to %s for that to change' % (
                 text, duration(bucket.patience_now())))
@@ -2513,14 +2511,15 @@ class Request:
         get._method, get.headers = 'GET', dict(self.headers, range='bytes=0-0')
         try:
             with self._connection.exchange(*get._sign()) as response:
-                get.raise_for_status(response)
+                if response.status != 416:      # an empty object has no first byte
+                    get.raise_for_status(response)
         except ResponseError as told:
-            if told.status <= 404:      # not 405 or 416, which only tell of the GET
+            if told.status <= 404:      # not 405, which only tells of the GET
                 error = told
         except (OSError, http.client.HTTPException, BadAnswer):
             pass
         else:
-            if error.bare_403 and self.retries.lessons:
+            if self.retries.lessons:
                 self.retries.lessons -= 1
                 raise NetworkError('the HEAD was refused, and not the GET after it')
         self._connection.unsent = None
@@ -2756,6 +2755,7 @@ class Bucket:
         whether any has changed since, by another thread, too, so that repeating it can help."""
         credentials = signed.credentials
         if error.code in EXPIRED_CODES:
+            self.credentials.refusal = 'the server refuses the credentials (%s)' % error.code
             credentials = self.credentials.get(self, refused=credentials)
         elif error.bare_403:        # another thread may have replaced them
             credentials = self.credentials.get(self)

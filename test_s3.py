@@ -686,6 +686,7 @@ class Service:
         self.bucket, self.region = bucket, region
         self.min_part_size, self.max_parts = min_part_size, max_parts
         self.page_size, self.discard, self.quirks = page_size, discard, set(quirks)
+        self.in_order = 0           # so many keys of an unsorted listing come first
         self.lock_enabled = self.acl_enabled = True
         self.owner = '123456789012'     # the account
         self.demands = {}               # headers that requests must have: their values
@@ -1137,7 +1138,8 @@ class Service:
         start, keys = self.listing_start(query), bucket.keys_in_order()
         found = walk(keys, prefix, query.get('delimiter', ''), start)
         if 'unsorted' in self.quirks and not prefix:
-            keys = sorted(keys, key=lambda key: hashlib.sha256(key.encode('utf-8')).digest())
+            keys = keys[:self.in_order] + sorted(keys[self.in_order:], key=lambda key: (
+                hashlib.sha256(key.encode('utf-8')).digest()))
             found = ((key, False) for key in keys[keys.index(start) + 1 if start else 0:])
         found = list(itertools.islice(found, limit + 1))
         truncated = 0 < limit < len(found)
@@ -6330,7 +6332,7 @@ class CredentialTests(ClientTestCase):
     def told_to_wait(self):
         """Fail unless the user was told once that newer credentials are waited for."""
         text, = self.warnings()
-        self.assertRegex(text, 'the server calls the credentials expired or unknown, and there are '
+        self.assertRegex(text, r'the server refuses the credentials \(\w+\), and there are '
                          'no newer ones: .*; waiting up to 15 min for that to change$')
 
     def test_dead_credentials_that_never_worked_fail_at_once(self):
@@ -6381,9 +6383,9 @@ class CredentialTests(ClientTestCase):
             requests, start = len(self.store.log), self.clock.now
             if outcome:
                 for key in ('one', 'two'):
-                    with self.assertRaisesRegex(outcome, "PutObject '%s': the server calls the "
-                                                'credentials expired or unknown, and there are no '
-                                                'newer ones: the source has the same' % key):
+                    with self.assertRaisesRegex(outcome, "PutObject '%s': the server refuses the "
+                                                r'credentials \(InvalidAccessKeyId\), and there '
+                                                'are no newer ones: their source has' % key):
                         bucket.put_object(key, b'')
                 self.assertIn(len(self.store.log) - requests, range(
                     20, 2 * s3.PATIENCE // bucket.credentials.SOON))
@@ -6413,12 +6415,30 @@ class CredentialTests(ClientTestCase):
                     bucket.put_object('other', b'data')
                     self.told_to_wait()
 
+    def test_nobody_is_told_to_wait_for_credentials_where_nothing_waits(self):
+        class Broken(io.BytesIO):
+            def readinto(stream, view):
+                count = io.BytesIO.readinto(stream, view)
+                if not count:
+                    self.until(lambda: any(len(upload.parts) == 2 for upload
+                                           in list(self.store.uploads.values())))
+                    del self.store.users['PROFILE']
+                    raise s3.Error('the producer died')
+                return count
+
+        bucket = self.of(self.environ('profile'))
+        with self.assertRaisesRegex(s3.Error, 'the producer died'):
+            bucket.upload('key', Broken(pattern(2000)))
+        text, = self.warnings()
+        self.assertRegex(text, 'may be left behind: .*the server refuses the credentials')
+
     def test_a_head_that_is_refused_for_a_moment_is_repeated(self):
-        for code in sorted(self.DEATHS):
+        for code, status in itertools.product(sorted(self.DEATHS), (403, 400)):
             bucket = self.of(self.environ('profile'))
             self.store.put('key', b'data')
-            for key, found in ('key', True), ('none', False):
-                self.store.fault('HeadObject', 'status', status=403, code=code, times=2)
+            self.store.put('empty', b'')                    # a GET of its first byte is a 416
+            for key, found in ('key', True), ('empty', True), ('none', False):
+                self.store.fault('HeadObject', 'status', status=status, code=code, times=2)
                 self.assertIs(bool(bucket.exists(key)), found)
                 self.assertIsNotNone(bucket.exists(key))
             self.store.fault('HeadObject', 'status', status=403, code=code, times=None)

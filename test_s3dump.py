@@ -3692,7 +3692,7 @@ class LockTests(ProgramTestCase):
             self.server.fault('HeadObject', 'status', status=status, code='', times=None)
             self.assertEqual(self.succeed('list', '--locks').out.count(b'not locked'), 4)
             self.server.clear_faults()
-        self.server.fault('HeadObject', 'status', status=400, code='Broken')
+        self.server.fault('HeadObject', 'status', status=400, code='Broken', times=None)
         self.must_fail(1, 'HeadObject .*BadRequest', 'list', '--locks')
 
     def test_a_dump_is_locked_as_long_as_all_of_its_objects_are(self):
