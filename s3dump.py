@@ -1161,12 +1161,12 @@ def totals(dumps):
 
 
 def find_sections(bucket, args):
-    """Return the prefix that the command line means, and an iterator of group() of all below it:
-    of FS, of a host, or of all hosts."""
+    """Return the prefix that the command line means, and group() of what is below, by sections."""
     prefix = '' if args.all else args.host + ':'
-    if args.fs is None or args.all:
-        return prefix, sections(bucket.list_objects(prefix))
-    return prefix + args.fs + ':', iter([find_fs(bucket, args)])
+    if args.fs is not None and not args.all:
+        return prefix + args.fs + ':', [find_fs(bucket, args)]
+    entries = bucket.list_objects(prefix)   # clean keeps all in memory, and so needs no order
+    return prefix, [group(entries)] if args.name == 'clean' else sections(entries)
 
 
 def list_dumps(bucket, args):
@@ -1318,7 +1318,6 @@ def clean(bucket, args):
     """Keeps the newest N of each file system and level (or of FS and LEVEL alone),
     what --keep-... says, or both, and what a dump that is kept builds upon."""
     prefix, found = find_sections(bucket, args)
-    found = list(found)
     dumps = [one for each, _, _ in found for one in each if args.fs in (None, one.labels.fs)]
     orphans = meant(args, [one for _, each, _ in found for one in each])
     if not dumps:
@@ -2089,7 +2088,7 @@ def failure(args, error):
         return 3, '%s: %s%s' % (args.name, error, '' if args.thaw else
                                 '; `restore --thaw DAYS` makes it readable')
     if isinstance(error, (s3.Error, OSError)):
-        return 1, '%s: %s' % (args.name, getattr(error, 'strerror', None) or error)
+        return 1, '%s: %s' % (args.name or 'output', getattr(error, 'strerror', None) or error)
     # the text of others may hold anything, a secret too
     if isinstance(error, ImportError):
         return 1, '%s: out of memory, or this Python is not complete: %s' % (
