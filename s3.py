@@ -1293,8 +1293,7 @@ ANSWERED = {}                       # by (host, port), the address that did wher
 
 
 def find_addresses(host, port):
-    """Return what getaddrinfo() knows of *host*, in the order in which to try it: the one that
-    answered last time, then the families by turns."""
+    """Return what getaddrinfo() knows: what answered last time, then the families by turns."""
     name = host if re.search('[^ -~]', host) else host.encode()    # else IDNA would be loaded
     found, seen = socket.getaddrinfo(name, port, 0, socket.SOCK_STREAM), collections.Counter()
     best = ANSWERED.get((host, port), found[0])
@@ -2324,7 +2323,7 @@ class Provider:
                     self._refresh(bucket, left)
                 if self.worked and (self._known[1] == 0 or self._known[0] == refused
                                     or self._known is known and left <= 0):
-                    self._miss(bucket)
+                    self._miss(bucket, refused)
             finally:
                 self._lock.release()
         return self._known[0]
@@ -2365,9 +2364,10 @@ class Provider:
         if found != current or (left < 0 == self._known[1] and end > bucket.now()):     # retry
             self._known = found, end - min(self.MARGIN, abs(end - bucket.now()) / 4)
 
-    def _miss(self, bucket):
+    def _miss(self, bucket, refused):
         text = '%s, and there are no newer ones: %s' % (
-            'the credentials have expired' if self._known[1] else self.refusal,
+            self.refusal if refused == self._known[0] or not self._known[1] else
+            'the credentials have expired',
             self._failure or 'their source has the same')
         if self._missed is None and bucket.patience > TIDY_TIME:    # else nothing waits for them
             self._missed = self._known
@@ -2545,7 +2545,7 @@ class Request:
                     '(?i)denied|sha256|payload', error.code + error.message):
                 error.hint = '; '.join(filter(None, (error.hint, UNSIGNED)))
             if attempts > 1:
-                error.message += ' (gave up after %d attempts)' % attempts
+                error.message = (error.message + ' (gave up after %d attempts)' % attempts).lstrip()
             return error
         if isinstance(error, (BadAnswer, NetworkError)):
             return type(error)('%s: %s' % (self.label, error))

@@ -3696,7 +3696,7 @@ class LockTests(ProgramTestCase):
             self.assertEqual(self.succeed('list', '--locks').out.count(b'not locked'), 4)
             self.server.clear_faults()
         self.server.fault('HeadObject', 'status', status=400, code='Broken', times=None)
-        self.must_fail(1, 'HeadObject .*BadRequest', 'list', '--locks')
+        self.must_fail(1, r'HeadObject .*: BadRequest \(400\): \(gave up', 'list', '--locks')
 
     def test_a_dump_is_locked_as_long_as_all_of_its_objects_are(self):
         self.configure(part_size='5m', max_parts='1')
@@ -5398,7 +5398,7 @@ STAND_INS = {
     'su': '[ "$1 $2" = "postgres -c" ] && eval "$3"',
     'pg_restore': '[ "$*" = "-C -d postgres" ] && cat >$ROOT/mnt/shop',
     'psql': '[ $# = 0 ] && cat >$ROOT/mnt/shop',
-    'mysqldump': '[ "$*" = "--single-transaction --all-databases" ] && cat $ROOT/dev/sda',
+    'mysqldump': '[ "$*" = "--single-transaction --flush-privileges -A -R -E" ] && pg_dumpall',
     'mysql': '[ $# = 0 ] && cat >$ROOT/mnt/shop',
     'restore': '[ "$*" = "-rf -" ] && cat >>restored',                  # that of dump(8)
     'ssh': 'shift; eval "$*"',
@@ -5546,10 +5546,11 @@ class ExampleTests(ProgramTestCase):
         os.mkdir(gpg, 0o700)
         with open(os.path.join(gpg, 'gpg.conf'), 'w') as file:
             file.write('s2k-count 1024\n')          # for else it takes a second
-        moved = ['tar', 'dd'] + ['gpg'] * (shutil.which('gpg') is not None and not subprocess.call(
-            ['gpg', '-q', '--batch', '--passphrase', '', '--quick-generate-key',
-             'backup@example.com', 'future-default', 'default', 'never'], env=cls.environment,
-            stderr=subprocess.DEVNULL))
+        moved = ['tar', 'dd', 'mv'] + ['gpg'] * (
+            shutil.which('gpg') is not None and not subprocess.call(
+                ['gpg', '-q', '--batch', '--passphrase', '', '--quick-generate-key',
+                 'backup@example.com', 'future-default', 'default', 'never'],
+                env=cls.environment, stderr=subprocess.DEVNULL))
         with contextlib.suppress(OSError):      # the key is like one from elsewhere: unsigned
             os.remove(os.path.join(gpg, 'trustdb.gpg'))
         scripts = {name: '#!/bin/sh\n' + text for name, text in [*STAND_INS.items(), *(
