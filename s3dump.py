@@ -548,9 +548,9 @@ class Signals:
 
     def poll(self):
         """Raise Stopped if the handler didn't, or did in a finalizer, where it is lost."""
-        number, self.pending = self.pending, None
-        if number:
-            self._waiting = False
+        number = self.pending
+        if number:                  # reset only now, lest one that comes in between be lost
+            self.pending, self._waiting = None, False
             self.before_end()
             raise Stopped(number)
 

@@ -4256,6 +4256,26 @@ class SignalTests(ProgramTestCase):
         self.assertIn(result.status, (1, 128 + signal.SIGINT))
         self.assertEqual(self.server.uploads, {})
 
+    def test_a_signal_that_comes_while_one_is_looked_for_is_not_lost(self):
+        class Late(s3dump.Signals):
+            _pending = None
+
+            def look(self):
+                found = self._pending
+                if not self.came:
+                    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+                return found
+
+            pending = property(look, lambda self, number: setattr(self, '_pending', number))
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+        signals = Late()
+        signals.catch()
+        signals.poll()
+        self.assertTrue(signals.came)
+        self.assertRaises(s3dump.Stopped, signals.poll)
+
     def test_a_signal_to_the_whole_pipeline_stores_nothing(self):
         for command, size in (('', 100), ('', PART + 7),
                               (' -- sh -c "head -c 100 /dev/zero; exec sleep 60"', 0)):
