@@ -6203,23 +6203,29 @@ class CredentialTests(ClientTestCase):
                     self.assertEqual(self.store.log[-1].user, 'NEW')
                     self.assertEqual(self.restored(bucket, 'key')[0], pattern(9500))
 
-    def test_what_is_given_up_is_tidied_up_with_newer_credentials(self):
+    def breaking(self, act):
+        """A stream that calls act(), and breaks, once both of its parts are stored."""
         class Broken(io.BytesIO):
             def readinto(stream, view):
                 count = io.BytesIO.readinto(stream, view)
                 if not count:
                     self.until(lambda: any(len(upload.parts) == 2 for upload
                                            in list(self.store.uploads.values())))
-                    self.store.users['CONTAINER'].expired = True
-                    bucket.signals = Poll(lambda: self.fail('a signal ends the tidying up'))
+                    act()
                     raise s3.Error('the producer died')
                 return count
+        return Broken(pattern(2000))
+
+    def test_what_is_given_up_is_tidied_up_with_newer_credentials(self):
+        def expire():
+            self.store.users['CONTAINER'].expired = True
+            bucket.signals = Poll(lambda: self.fail('a signal ends the tidying up'))
 
         bucket = self.of(self.environ('container'))
         self.services.issue('NEW', 'secretOFnew', 'tokenOFnew', 3600)
         del self.services.credentials[:-1]
         with self.assertRaisesRegex(s3.Error, 'the producer died'):
-            bucket.upload('key', Broken(pattern(2000)))
+            bucket.upload('key', self.breaking(expire))
         self.assertEqual((self.store.log[-1].operation, self.store.log[-1].user),
                          ('AbortMultipartUpload', 'NEW'))
         self.assertEqual((self.store.uploads, self.store.objects), ({}, {}))
@@ -6446,19 +6452,9 @@ class CredentialTests(ClientTestCase):
         self.assertTrue(told.is_set())
 
     def test_nobody_is_told_to_wait_for_credentials_where_nothing_waits(self):
-        class Broken(io.BytesIO):
-            def readinto(stream, view):
-                count = io.BytesIO.readinto(stream, view)
-                if not count:
-                    self.until(lambda: any(len(upload.parts) == 2 for upload
-                                           in list(self.store.uploads.values())))
-                    del self.store.users['PROFILE']
-                    raise s3.Error('the producer died')
-                return count
-
         bucket = self.of(self.environ('profile'))
         with self.assertRaisesRegex(s3.Error, 'the producer died'):
-            bucket.upload('key', Broken(pattern(2000)))
+            bucket.upload('key', self.breaking(lambda: self.store.users.pop('PROFILE')))
         text, = self.warnings()
         self.assertRegex(text, 'may be left behind: .*the server refuses the credentials')
 
