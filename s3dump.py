@@ -195,7 +195,7 @@ class Dump:
 
     @property
     def storage_class(self):
-        return (self.own or self.strays)[0].storage_class
+        return (self.pieces.get(0) or (self.own or self.strays)[0]).storage_class
 
     def state(self):
         """Return text: the storage class, and whether it can be read; '' for STANDARD."""
@@ -261,8 +261,8 @@ class Dump:
 def stamp_time(stamp, otherwise):
     """Return the seconds since the epoch of a key's stamp, *otherwise* if it can't be true."""
     try:
-        seconds = s3.parse_time(stamp)
-    except (AttributeError, ValueError):    # none, or somebody made this key by hand
+        seconds = s3.parse_time(stamp) if stamp else 0
+    except ValueError:              # somebody made this key by hand
         return otherwise
     return seconds if seconds > s3.BIRTH_OF_S3 else otherwise
 
@@ -477,7 +477,7 @@ def well_dated(dumps):
 def without_strays(bucket, dump, alone=False):
     """Remove the strays of a Dump, as far as we may look, and return it; alone: look also at a
     single object, which may be all that was copied."""
-    if dump.layout == '.volume_' and 0 in dump.pieces and (len(dump.own) > 1 or alone):
+    if dump.layout == '.volume_' and 0 in dump.pieces and (max(dump.pieces) or dump.ends or alone):
         with tolerating(403, 404):      # 404: somebody deletes it just now
             dump.look_closer(bucket.head_object(dump.pieces[0].key), bucket)
     return dump
@@ -1207,10 +1207,8 @@ def print_dumps(bucket, args, prefix, found):
             shown = host
         if dumps:
             print_out('\n'.join(section_lines(args, dumps)))
-    lines = ['']
-    if args.all and total['others']:
-        lines += ['Other objects, not dumps: %d, %s' % (
-            total['others'], human(total['others_size'])), '']
+    lines = ['', 'Other objects, not dumps: %d, %s' % (
+        total['others'], human(total['others_size'])), ''] if args.all and total['others'] else ['']
     lines.append('Total data %s: %s ($%.2f/month)' % (
         'hidden' if args.deleted else 'stored', human(total['size']), total['dollars']))
     print_out('\n'.join(lines + unfinished_lines(
@@ -1254,8 +1252,9 @@ def unfinished_lines(bucket, uploads, orphans):
 
 
 def section_lines(args, dumps):
-    dumps.sort(key=lambda one: (int(one.labels.level), one.labels.level) + recency(one))
     days = collections.Counter(one.labels[2:4] for one in dumps)
+    dumps.sort(key=lambda one: (int(one.labels.level), one.labels.level) + (    # to parse a stamp
+        recency(one) if days[one.labels[2:4]] > 1 else one.labels[3:4]))        # takes its time
     lines = [s3.printable(dumps[0].labels.fs)]
     for one in dumps:
         when = one.labels.date
@@ -1749,7 +1748,7 @@ def find_locks(bucket, dumps):
 def remarks(args, one, write):
     """Return what --deleted and --locks tell of a dump, {name: text}; write: turns a time into
     text; where there is no lock the text is None."""
-    lock = 'released' if one.lock == float('inf') else write(one.lock) if one.lock else None
+    lock = None if not one.lock else 'released' if one.lock == float('inf') else write(one.lock)
     return dict({'deleted': write(one.deleted)} if args.deleted else {},
                 **{'locked_until': lock} if args.locks else {})
 
