@@ -5448,7 +5448,7 @@ exec %s "$@"'''
 # comes before it, if anything.  The first that fits counts; one without a status has its own test.
 BACK, STORED = 'payload', r'(?s)stored [^\n]*BUCKET: .*payload'
 RUNS = (
-    (r'^([A-Z_]+=|alias|s3\.py|python3 -W|s3dump_ok )', None, None),
+    (r'^([A-Z_]+=|alias|s3\.py|python3 -W|s3dump_ok |set -o pipefail; tar "\$@")', None, None),
     (r'^source <\(s3dump\.py --completion', 0, r'\A\Z'),
     (r'^aws s3 cp ', 0, BACK),
     (r'^aws s3 ls --recursive ', 0, 'whole  mail:/home:0:'),
@@ -5764,6 +5764,29 @@ class ExampleTests(ProgramTestCase):
         self.server.objects.clear()
         self.assertEqual(self.shell(crontab()[1][-1][1], '/bin/sh'), (
             1, 'FAILED: all hosts: there is no dump\n'))
+
+    @unittest.skipUnless(shutil.which('gpg'), 'there is no gpg')
+    def test_a_script_encrypts_what_cron_dumps(self):
+        self.arrange()
+        script = re.sub('(?m)^    ', '', re.search(
+            r'(?m)^    #!/bin/bash\n(?:    .*\n)+', self.readme).group())
+        encrypted = {name: self.environment[name].replace(' tar ', ' tar-gpg ')
+                     for name in ('FULL', 'DIFF')}
+        for recipient, status in ('backup@example.com', 0), ('nobody@example.com', 1):
+            self.write_file(script.replace('backup@example.com', recipient),
+                            self.bin + '/tar-gpg', 0o755)
+            for _, command in crontab()[1][:2]:
+                with self.subTest(command, recipient=recipient):
+                    before = set(self.keys())
+                    result, said = self.shell(command, '/bin/sh', **encrypted)
+                    stored = set(self.keys()) - before
+                    self.assertEqual((result, len(stored)), (status, 1 - status), said)
+                    for data in [self.server.objects[key].data for key in stored]:
+                        self.assertRegex(data, b'\\A[\x84\x85]')
+                        self.assertIn('home/me/', self.unpack(data))
+        self.assertNotEqual(os.path.getsize(self.root + '/var/lib/s3dump/home'), 0)
+        self.write_file(script, self.bin + '/tar-gpg', 0o755)
+        self.assertEqual(self.shell('tar-gpg -c nowhere >archive')[0], 2)
 
     def test_the_index_leads_to_where_something_begins(self):
         index, _, text = self.readme.partition('\nKNOW THIS FIRST\n')
