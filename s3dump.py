@@ -960,11 +960,11 @@ def restore(bucket, args):
     if not (args.program or plan_only) and os.isatty(1):
         raise UsageError('restore writes a stream: pipe it into a program or a file')
     dumps = find_chain(bucket, args) if args.chain else [find_whole(bucket, args)]
+    if args.thaw and not args.dry_run:
+        thaw(bucket, args, dumps)
     if plan_only:
         return print_out('\n'.join('would restore %s, %s' % (one, human(one.size))
                                    for one in dumps))
-    if args.thaw:
-        thaw(bucket, args, dumps)
     for one in dumps if args.program else ():
         check_readable(bucket, one)     # before any of them is restored
     for one in dumps:

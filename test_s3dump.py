@@ -4926,10 +4926,15 @@ class ChainOfDumpsTests(ProgramTestCase):
         self.server.objects[self.tuesday].storage_class = 'GLACIER'
         self.server.objects[self.wednesday].storage_class = 'GLACIER'
         refuse(3, 'archived in GLACIER')
+        argv = 'restore', '--chain', '/home', '--thaw', '2'
+        self.assertIn(b'would restore', self.succeed(*argv, '-n').out)
+        self.assertEqual(self.asked('RestoreObject'), [])
+        self.must_fail(3, '%s with .*: 2 of its 3 objects' % self.full, *argv)
         refuse(3, '%s with .*: 2 of its 3 objects' % self.full, '--thaw', '2')
         self.assertEqual(self.asked('RestoreObject'), [self.tuesday, self.wednesday])
         for key in (self.tuesday, self.wednesday):
             self.server.thaw(key, 2)
+        self.assertIn(b'would restore', self.succeed(*argv).out)
         self.server.log.clear()
         self.server.put(self.tuesday + '.volume_000002', b'x', metadata=self.server.objects[
             self.tuesday].metadata)
