@@ -1401,7 +1401,7 @@ def choose_of_level(bucket, args, labels, members, builders):
     ratio = 0 if args.force else min_ratio(args, labels[2])
     if going and median(kept) < ratio * weighted_median(going):
         say('%s %s level %s is left alone: what would be kept is less than %g times as large '
-            'as what would go; --force lets that go' % (
+            'as what would go; if that is right, say --min-ratio 0' % (
                 s3.printable(labels[0]), s3.printable(labels[1]), labels[2], ratio))
         return [], True
     free = set(unlocked(bucket, going, args.quiet))

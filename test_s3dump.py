@@ -2194,9 +2194,9 @@ class CleanTests(ProgramTestCase):
         false = [self.place('/', date='2020-01-0%d' % number, size=499) for number in (4, 5, 6)]
         others = [self.place('/home', date='2020-01-0%d' % number) for number in (1, 2, 3, 4)]
         self.assertRegex(self.clean('3', status=1).err,
-                         r'(?m)^s3dump: .* / level 0 is left alone.*--force')
+                         r'(?m)^s3dump: .* / level 0 is left alone.* --min-ratio 0$')
         self.assertEqual(self.keys(), sorted(real + false + others[1:]))
-        self.clean('3', '--force')
+        self.clean('3', '--min-ratio', '0')
         self.assertEqual(self.keys(), sorted(false + others[1:]))
 
     def test_half_the_size_is_enough(self):
