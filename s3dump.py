@@ -2,12 +2,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Keep dumps of any stream in Amazon S3, or in a server that speaks S3.
 
-  s3dump.py init                                create the bucket, and try it
-  tar -cz /home | s3dump.py dump /home 0        store a dump, level 0, of today
-  s3dump.py dump /home 0 -- tar -cz /home       the same, and tar must succeed
-  s3dump.py restore /home 0 | tar -xz           the newest one comes back
-  s3dump.py list                                what is there, and its price
-  s3dump.py clean 3                             keep three of each
+  s3dump.py init                                 create the bucket, and try it
+  s3dump.py dump /home 0 -- tar -cz -C / home    store a full dump, of today
+  s3dump.py restore /home 0 -- tar -xz -C /mnt   bring the newest one back
+  s3dump.py list                                 what is there, and its price
+  s3dump.py clean 3                              keep three of each
 
 The names of dumps, the commands and what is printed are in this file; s3.py, which must
 lie beside it, talks to the server.
@@ -1845,7 +1844,7 @@ OPTIONS = (
     option('clean', '--force', help='also what is needed, or looks too large to go'),
     *(option('clean', '--keep-' + rule, 'N', 'keep N %s dumps' % rule, parse_count)
       for rule, _ in RULES),
-    option('check', '--max-age', 'TIME', 'how old the newest dump may be (26h)', parse_age),
+    option('check', '--max-age', 'TIME', 'how old the newest dump may be (LEVEL: 26h)', parse_age),
     option('check', '--locked', 'TIME', 'how long the newest dump must be locked', parse_age),
     option('check', '--retired', 'TIME', 'a group silent for longer is only counted (90d)',
            parse_age, 90 * 86400),
