@@ -2785,7 +2785,7 @@ class Bucket:
                 OSError, http.client.HTTPException, NetworkError, BadAnswer, ResponseError):
             with connection.exchange('HEAD', '/', {'host': origin.authority}, b'',
                                      min(CLOCK_TIMEOUT, self.timeout)) as response:
-                date = parse_date(response.headers.get('date'))
+                endpoint.answered, date = True, parse_date(response.headers.get('date'))
             if date and abs(date - self.now()) > MAX_SKEW:
                 Request(self, 'ListObjectsV2', 'GET', query={'list-type': '2', 'max-keys': '1'},
                         patience=LOOK_PATIENCE).run()

@@ -7517,6 +7517,15 @@ class UploadFaultTests(ClientTestCase):
         self.assertLess(self.clock.now, 100)
         self.assertGreater(self.clock.now, 59)
 
+    def test_who_told_the_time_has_answered(self):
+        server = self.server()
+        bucket = self.bucket(server)
+        bucket.learn_clock()
+        server.stop()
+        with self.assertRaisesRegex(s3.NetworkError, 'Connection refused.*gave up after'):
+            bucket.put_object('key', b'')       # it is the first, after hours of a slow stream
+        self.assertGreater(self.clock.now, bucket.patience - 1)
+
     def test_an_outage_of_ten_minutes_in_the_middle_is_survived(self):
         server = self.server()
         bucket = self.bucket(server, jobs=1)
