@@ -2827,7 +2827,7 @@ class Bucket:
             request.run(accept, look)
         except (ResponseError, NetworkError, BadAnswer) as error:
             in_doubt, taken = request.in_doubt, error.status == 412
-            there = ours() if in_doubt or taken else False
+            there = ours() if in_doubt or taken or error.code == 'NoSuchUpload' else False
             if there or (there is None and taken and unique and in_doubt):
                 return
             if there is None and (in_doubt or unique) or error.code in request.retries.transient:

@@ -7849,6 +7849,23 @@ class CompletionTests(ClientTestCase):
                 self.assertIn("'key'", str(error))
                 self.assertIn('upload id', str(error))
 
+    def test_a_balancer_may_have_completed_it_before_our_request_came(self):
+        for done, reads in ((True, True), (True, False), (False, True)):
+            with self.subTest(done=done, reads=reads):
+                server = self.server()
+                server.fault('CompleteMultipartUpload', 'status', times=None, status=404,
+                             code='NoSuchUpload', done=done)
+                if not reads:
+                    server.users[server.access_key].allow = WRITE_ONLY
+                error = self.upload(self.bucket(server), unique=True)
+                self.assertEqual('key' in server.objects, done)
+                if done and reads:
+                    self.assertIsNone(error)
+                    self.assertEqual(server.objects['key'].data, pattern(2500))
+                else:
+                    self.assertIn('NoSuchUpload', str(error))
+                    self.assertEqual('unknown' in str(error), not reads)
+
     def test_a_completion_that_fails_in_its_body_is_repeated(self):
         for kind, options in (('error200', {}), ('blanks', dict(code='InternalError', done=False)),
                               ('status', dict(status=500, code='InternalError')),
