@@ -121,8 +121,7 @@ def check_labels(labels):
 
 def new_key(args, now):
     """Return the key of a new dump; now: seconds since the epoch, by the server's clock."""
-    date = args.date or local(now)[:10]
-    key = ':'.join([args.host, args.fs, args.level, date])
+    key = ':'.join([args.host, args.fs, args.level, args.date or local(now)[:10]])
     if args.fixed_key:
         return key
     stamp = time.strftime('%Y%m%dT%H%M%S', time.gmtime(now))
@@ -524,6 +523,7 @@ class Stopped(BaseException):
 class Signals:
     """The signals that end us.  Their handler only notes them, and raises where s3.NoSignals lets
     it: anywhere else an exception from nowhere could leave things half done."""
+    ENDING = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT
     pending = None                  # the number of one that came and hasn't ended us yet
     came = False
     before_end = staticmethod(lambda: None)     # called before the program ends
@@ -541,7 +541,7 @@ class Signals:
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
 
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in self.ENDING:
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, stop)
 
@@ -564,7 +564,7 @@ class Signals:
 SIGNALS = Signals()
 
 
-def ignore_signals(numbers=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
+def ignore_signals(numbers=Signals.ENDING):
     """Ignore signals: the work is done, and they can't undo it."""
     for number in numbers:
         signal.signal(number, signal.SIG_IGN)

@@ -73,7 +73,7 @@ assert load_tests       # that is for unittest
 def setUpModule():
     """Load the program, and let the signals of these tests reach it, though we run under nohup or
     with &."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
     global LOADER
@@ -4085,7 +4085,7 @@ class SignalTests(ProgramTestCase):
         return self.finish(process)
 
     def test_a_signal_in_the_middle_of_a_part_stores_nothing(self):
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             with self.subTest(number):
                 process, _ = self.stalled_dump()
                 process.send_signal(number)
@@ -4268,7 +4268,7 @@ class SignalTests(ProgramTestCase):
 
             pending = property(look, lambda self, number: setattr(self, '_pending', number))
 
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             self.addCleanup(signal.signal, number, signal.getsignal(number))
         signals = Late()
         signals.catch()
@@ -4789,7 +4789,7 @@ class IntoProgramTests(ProgramTestCase):
         self.place(size=100)
         for stall, number, script in (
                 (True, signal.SIGINT, self.KEEP), (True, signal.SIGHUP, self.KEEP),
-                (False, signal.SIGTERM, 'cat > part; touch read; sleep 99'),
+                (False, signal.SIGQUIT, 'cat > part; touch read; sleep 99'),
                 (True, signal.SIGINT, 'trap "" TERM; touch read; ' + self.KEEP)):
             with self.subTest(script, number=number):
                 fault = self.server.fault('GetObject', 'stall', bytes=50)
