@@ -664,7 +664,8 @@ class Source:
         """Ask the program to end, if it still runs, within 4 s."""
         if self._process and self._due is None and self._process.poll() is None:
             self._due = time.monotonic() + 4
-            self._process.terminate()
+            with contextlib.suppress(OSError):      # sudo runs as root
+                self._process.terminate()
 
     def close(self):
         """End the program, if it still runs."""
@@ -672,8 +673,9 @@ class Source:
         self.terminate()
         if self._due and not s3.wait_until(lambda: self._process.poll() is not None,
                                            max(0.1, self._due - time.monotonic())):
-            self._process.kill()
-            self._process.wait()
+            with contextlib.suppress(Exception):    # and a dying disk doesn't let go of dd
+                self._process.kill()
+                self._process.wait(0.2)
 
 
 class Sink:

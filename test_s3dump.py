@@ -573,6 +573,29 @@ class RoundTripTests(ProgramTestCase):
                                *options, '--', 'sh', '-c', script)
                 self.assertEqual(self.keys(), [])
 
+    def test_a_program_that_can_not_be_ended_hides_nothing(self):
+        refused = in_python('''if True:
+            import subprocess
+
+            def refuse(*_):             # as if it were root's, by sudo
+                raise PermissionError(1, 'Operation not permitted')
+
+            subprocess.Popen.send_signal = refuse
+            ''')
+        self.server.fault('UploadPart', 'status', times=None, status=403, code='AccessDenied')
+        self.must_fail(1, 'AccessDenied.*: nothing is stored', 'dump', '/home', '0', '--',
+                       'cat', '/dev/zero', prefix=refused)
+        process = self.start('dump', '/home', '0', '--', 'sh', '-c', 'echo; touch runs; '
+                             'exec sleep 9 2>&-', prefix=refused, cwd=self.home)
+        until(lambda: os.path.exists(os.path.join(self.home, 'runs')), 'it runs')
+        start = time.monotonic()
+        process.terminate()
+        result = self.finish(process)
+        self.assertLess(time.monotonic() - start, 5.5)
+        self.assertEqual((result.status, result.err), (
+            128 + signal.SIGTERM, 's3dump: ended by signal 15: nothing is stored\n'))
+        self.assertEqual(self.keys(), [])
+
     def test_the_arguments_of_a_program_are_its_own(self):
         self.succeed('dump', '/home', '0', '--', 'printf', '%s,', '-q', '--', 'a b', '--json')
         self.assertEqual(self.succeed('restore', '/home', '0').out, b'-q,--,a b,--json,')
