@@ -1710,8 +1710,7 @@ class Workers:
         rate is free: small requests are mostly waiting."""
         bucket, pace = self._bucket, self._pace
         self._pace = pace if bucket.limit.rate else Pace(bucket.most_jobs(), 0)
-        tasks = [self.submit(function, item) for item in items]
-        values = [self.wait(task) for task in tasks]
+        values = [self.wait(task) for task in [self.submit(function, item) for item in items]]
         self._pace = pace
         return values
 
@@ -2440,6 +2439,9 @@ class Request:
         self._signed = bucket.signed_for(credentials)
         target, query = endpoint.target(self._key), canonical_query(self._query)
         headers = dict(self.headers, host=endpoint.authority)
+        if 'x-amz-object-lock-mode' in headers:     # until when, by the clock as it is known now
+            headers['x-amz-object-lock-retain-until-date'] = utc(
+                bucket.now() + 86400 * bucket.retain[1])
         sign_headers(credentials, endpoint.region, endpoint.service, bucket.now(),
                      self._method, target, query, headers)
         headers['user-agent'] = 's3dump/' + __version__
@@ -2847,9 +2849,7 @@ class Bucket:
         headers.update({'x-amz-meta-volume-size': str(self.part_size * self.max_parts),
                         'x-amz-meta-part-size': str(self.part_size), 'x-amz-meta-dump-id': dump_id})
         if self.retain:
-            mode, days = self.retain
-            headers['x-amz-object-lock-mode'] = mode
-            headers['x-amz-object-lock-retain-until-date'] = utc(self.now() + 86400 * days)
+            headers['x-amz-object-lock-mode'] = self.retain[0]
         return headers
 
     def _protect(self, headers, body, crc32=None):

@@ -6660,6 +6660,17 @@ class LearningTests(ClientTestCase):
                 self.assertEqual(self.restored(bucket, 'key')[0], pattern(3500))
                 self.assertAlmostEqual(bucket.offset, offset, delta=5)
 
+    def test_a_lock_counts_from_the_time_that_the_server_tells(self):
+        for offset in (-90, 90):
+            for size in (500, 2500):
+                server = self.server()
+                server.offset = offset * 86400
+                bucket = self.bucket(server)
+                bucket.retain = 'GOVERNANCE', 30
+                bucket.upload('key', io.BytesIO(pattern(size)))
+                self.assertAlmostEqual(server.objects['key'].lock_until,
+                                       time.time() + (offset + 30) * 86400, delta=60)
+
     def test_a_head_without_a_body_teaches_the_clock_as_well(self):
         server = self.server()
         server.offset = 86400
