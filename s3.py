@@ -1848,8 +1848,7 @@ class Retries:
         bound = min(max(20, min(self.lasted / 60, 300)),
                     (1 if too_fast(error) else 0.1) * 2 ** min(self._failures - 1, 12))
         import random               # here, since most transfers have no retries
-        pause = max(random.uniform(0, bound), getattr(error, 'retry_after', 0))
-        return min(pause, left)
+        return min(left, max(random.uniform(0, bound), getattr(error, 'retry_after', 0)))
 
 
 NO_END = float('inf')               # of tries, or of seconds
@@ -2320,8 +2319,8 @@ class Provider:
             try:
                 if self._known is known:
                     self._refresh(bucket, left)
-                if self.worked and (self._known[1] == 0 or self._known[0] == refused
-                                    or self._known is known and left <= 0):
+                if (self.worked or self._failure) and (self._known[1] == 0 or self._known is known
+                                                       and left <= 0 or self._known[0] == refused):
                     self._miss(bucket, refused)
             finally:
                 self._lock.release()
@@ -2335,13 +2334,12 @@ class Provider:
     def _refresh(self, bucket, left):
         """Ask the source for newer Credentials, unless that was in vain just now; left: the seconds
         that the current ones may be used, 0 if they are refused."""
-        current, now = self._known[0], bucket.monotonic()
+        current, given = self._known[0], self._given._replace(bucket=bucket)
         if left == 0:
             self._known, self.trusted_until = (current, 0), 0
-        if now - self._asked < (self.AGAIN if left > 0 else
-                                0 if self._failure is None else self.SOON):
+        if bucket.monotonic() - self._asked < (self.AGAIN if left > 0 else
+                                               0 if self._failure is None else self.SOON):
             return
-        self._asked, given = now, self._given._replace(bucket=bucket)
         try:
             found, source = first_of(self._sources, given, '' if given.again else (
                 'no credentials: write access_key_id and secret_access_key into %s; there is '
@@ -2349,7 +2347,7 @@ class Provider:
         except (ConfigError, NetworkError) as error:
             if current is None:
                 raise
-            self._failure = str(error)
+            self._failure, self._asked = str(error), bucket.monotonic()     # it may take a minute
             if 0 < left < self.EARLY / 3 and self._ending != current:
                 self._ending = current
                 bucket.report('warning', 'the credentials expire in %s, and there are no newer '
@@ -2357,6 +2355,7 @@ class Provider:
             return
         # Those of another source would be somebody else's
         self._sources, self._given = [source], given._replace(again=True)
+        self._asked = bucket.monotonic()
         # In place of refused ones others may be refused as well: see accepted()
         self._failure = None if current is None or found != current and left else ''
         end = found.expires or float('inf')
@@ -2366,8 +2365,7 @@ class Provider:
     def _miss(self, bucket, refused):
         text = '%s, and there are no newer ones: %s' % (
             self.refusal if refused == self._known[0] or not self._known[1] else
-            'the credentials have expired',
-            self._failure or 'their source has the same')
+            'the credentials have expired', self._failure or 'their source has the same')
         if self._missed is None and bucket.patience > TIDY_TIME:    # else nothing waits for them
             self._missed = self._known
             bucket.report('warning', '%s; waiting up to %s for that to change' % (
@@ -2701,7 +2699,7 @@ class Bucket:
         self.tally, self.retain = Tally(), None
         self.report, self.signals, self.offset = report, signals, 0
         self.at, self.hides = None, False
-        self._clock, self.monotonic, self.wait = clock, monotonic, wait
+        self._clock, self.monotonic, self.wait, self._begun = clock, monotonic, wait, monotonic()
         self._environ = environ
         self.tls = functools.lru_cache(1)(lambda: tls_context(ca_bundle))   # for all connections
         self._local = threading.local()
@@ -2739,7 +2737,8 @@ class Bucket:
 
     def patience_now(self):
         """Return the seconds without progress after which a request fails now."""
-        return self.patience if self.endpoint.answered else min(self.patience, FIRST_PATIENCE)
+        begun = self.endpoint.answered or self.monotonic() > self._begun + PATIENCE
+        return self.patience if begun else min(self.patience, FIRST_PATIENCE)
 
     def connection(self):
         """Return the Connection of the calling thread."""

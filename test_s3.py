@@ -6572,28 +6572,31 @@ class CredentialTests(ClientTestCase):
             bucket.put_object('key', b'data')
 
     def test_threads_share_the_failure_of_a_renewal(self):
-        bucket = self.of(self.environ('container'))
-        self.assertEqual(self.used(bucket), 'CONTAINER')
-        self.store.users['CONTAINER'].expired = True
-        self.services.fail('container', status=404, times=None)
-        bucket.patience = 0.001
-        asked, threads = len(self.services.log), []
-        failed = []
+        for seconds in (0, 33):
+            bucket = self.of(self.environ('container'))
+            self.assertEqual(self.used(bucket), 'CONTAINER')
+            self.store.users['CONTAINER'].expired = True
+            self.services.fail('container', status=404, times=None).where = lambda exchange: (
+                exchange.operation == 'container' and self.clock.sleep(seconds) is None)
+            bucket.patience = 0.001
+            asked, threads = len(self.services.log), []
+            failed = []
 
-        def put(number):
-            try:
-                bucket.put_object('%d' % number, b'')
-            except s3.NetworkError as error:
-                failed.append(str(error))
-            bucket.close()
+            def put(number):
+                try:
+                    bucket.put_object('%d' % number, b'')
+                except s3.NetworkError as error:
+                    failed.append(str(error))
+                bucket.close()
 
-        for number in range(20):
-            threads.append(threading.Thread(target=put, args=[number]))
-            threads[-1].start()
-        for thread in threads:
-            thread.join()
-        self.assertEqual(len(failed), 20)
-        self.assertLess(len(self.services.log) - asked, 4)
+            for number in range(20):
+                threads.append(threading.Thread(target=put, args=[number]))
+                threads[-1].start()
+            for thread in threads:
+                thread.join()
+            self.assertEqual(len(failed), 20)
+            self.assertLess(len(self.services.log) - asked, 4)
+            self.services.clear_faults()
 
     def test_a_thread_that_waits_for_a_key_can_be_sent_home(self):
         bucket = self.of(self.environ('container'))
@@ -8599,6 +8602,22 @@ class OutageTests(ClientTestCase):
             with self.assertRaisesRegex(s3.NetworkError, 'gave up'):
                 bucket.put_object('key', b'')
             self.assertAlmostEqual(self.clock.now, seconds, delta=1)
+
+    def test_newer_credentials_than_those_that_a_slow_stream_outlived_are_waited_for(self):
+        store, bucket = self.open()
+        self.clock.now += 2 * self.LIFETIME
+        self.services.fail('container', status=404, times=3)
+        bucket.upload('key', io.BytesIO(pattern(2500)))
+        self.assertEqual({request.status for request in store.log}, {200})
+
+    def test_a_stream_that_was_slow_to_begin_has_no_shorter_patience(self):
+        store, bucket = self.open()
+        self.clock.now += 2 * self.LIFETIME
+        start = self.clock.now
+        store.stop()
+        with self.assertRaisesRegex(s3.NetworkError, 'gave up after'):
+            bucket.put_object('key', b'')
+        self.assertAlmostEqual(self.clock.now - start, s3.PATIENCE, delta=30)
 
     def test_newer_credentials_are_waited_for_as_long(self):
         for hours in (7, 15):
