@@ -838,8 +838,7 @@ class Status:
         """Print a line for a log; returns the seconds that the transfer took."""
         self.close()
         seconds = max(0.001, time.monotonic() - self._start)
-        say('%s: %s (%s) in %s, %s/s, %s, %s' % (
-            what, human(size), counted(size, 'byte'),
+        say('%s: %s (%s) in %s, %s/s, %s, %s' % (what, human(size), counted(size, 'byte'),
             elapsed(seconds) if seconds >= 60 else '%.2f s' % seconds,
             human(size / seconds), ', '.join(facts),
             counted(self._bucket.tally.retries, 'retry', 'retries')), self._quiet)
@@ -946,7 +945,8 @@ def thaw(bucket, args, dumps):
             ' with '.join(map(str, dumps)), tier, len(archived), counted(len(keys), 'object'),
             THAW_TIMES.get('%s %s' % (head.storage_class, tier), THAW_TIMES[tier]))
         if not args.wait:
-            raise s3.ArchivedError(text + '; repeat the command then')
+            raise s3.ArchivedError('%s; repeat the command then%s' % (
+                text, '' if args.key or args.date else ', with -w ' + dumps[-1].labels.date))
         if pause == 1:
             say(text, args.quiet)
         with SIGNALS:
@@ -1352,8 +1352,7 @@ def clean(bucket, args):
 def unfinished_things(bucket, args, prefix, orphans):
     """Yield what remove() needs for each old unfinished upload, and what a crash left."""
     before = bucket.now() - UNFINISHED_AGE
-    old = [one for one in orphans if one.youngest < before]
-    for one in unlocked(bucket, old, args.quiet):
+    for one in unlocked(bucket, [one for one in orphans if one.youngest < before], args.quiet):
         yield 'the orphans of %s' % one, bucket.delete_listed, one.entries
     for upload in unfinished(bucket, prefix, args):
         if upload.initiated <= before:
@@ -1464,8 +1463,9 @@ def check(bucket, args):
     host, or of all, goes by its own rhythm."""
     alone = not (args.all or args.expect or args.level is None)
     of_all = Verdict((None if args.all else args.host, args.fs, args.level))
-    if alone:
-        args.expect = {of_all.labels: SHORTEST_LIMIT if args.max_age is None else args.max_age}
+    if args.level is not None and not args.all:
+        args.expect = {of_all.labels: SHORTEST_LIMIT if args.max_age is None else args.max_age,
+                       **args.expect}
     begun = ()
     try:
         verdicts = find_verdicts(bucket, args, alone) or [of_all]
@@ -1511,7 +1511,8 @@ def assess(args, dumps, now):
         # a full dump replaces a difference, for a while
         due = limit and limit + max([newest.stored] + [
             one.stored for one in dated if int(one.labels.level) < int(newest.labels.level)])
-        retired = labels not in args.expect and now - newest.stored > max(args.retired, limit or 0)
+        retired = labels not in args.expect and now - newest.stored > max(
+            args.retired, 2 * (limit or 0))
         yield Verdict(labels, newest, members[1:11], limit, due, None if retired else 0,
                       'retired' if retired else '')
 
@@ -1530,10 +1531,11 @@ def usual_limit(dumps):
     rests = len(dates) > 5 and any(map(weekdays.isdisjoint, ({4, 5}, {5, 6}, {6, 0})))
     a_day = sorted(collections.Counter(each // 86400 for each in times[:10]).values())
     if a_day[(len(a_day) - 1) // 2] == 1:
-        hour, count = collections.Counter((each // 3600 + shift) % 24 for each in times
-                                          for shift in (-1, 0, 1)).most_common(1)[0]
-        days = {each // 86400: each for each in reversed(times) if 2 * count <= len(times)
-                or (each // 3600 - hour + 1) % 24 < 3}
+        hour, count = collections.Counter(hour % 24 for hour in {
+            each // 3600 + shift for each in times for shift in (-1, 0, 1)}).most_common(1)[0]
+        rare = 2 * count <= len({each // 86400 for each in times})
+        days = {each // 86400: each for each in reversed(times)
+                if rare or (each // 3600 - hour + 1) % 24 < 3}
         times = sorted(days.values(), reverse=True)
     gaps = [later - earlier for later, earlier in zip(times[:4], times[1:])]
     if not gaps or (dumps[0].stored - dumps[-1].stored < 86400 and len(dumps) < 7):
@@ -1570,8 +1572,7 @@ def fault(bucket, args, verdict):
                 s3.duration(now - newest.stored), s3.duration(now - verdict.due)))),
         (1, earlier and newest.size < ratio * median(earlier) and (
             'has %s, less than %g times %s, the median of the %s before it' % (
-                human(newest.size), ratio, human(median(earlier)),
-                counted(len(earlier), 'dump')))),
+                human(newest.size), ratio, human(median(earlier)), counted(len(earlier), 'dump')))),
         # where the stamp agrees it is the server's clock that is wrong
         (1, newest.misdated() and (newest.labels.stamp or '')[:8] != newest.labels.date.replace(
             '-', '') and 'is dated later than the day when it was stored'),

@@ -2764,7 +2764,10 @@ class CheckAllTests(ProgramTestCase):
         lines = self.check(1, '-a', '--retired', '92d')
         self.assertEqual(lines[-1], 'FAILED: 2 of 4 groups of 1 host')
         self.assertIn('old level 0 of mail', lines[0] + lines[1])
-        self.check(1, '-h', 'mail', 'old', '0')     # whoever names one doesn't think so
+        path = self.expect('mail pg 0\n')
+        for argv in ([], ['--expect', path]):       # whoever names one doesn't think so
+            self.assertIn('FAILED: old level 0 of mail: ', self.check(
+                1, '-h', 'mail', 'old', '0', *argv)[0])
 
     def test_one_age_may_go_for_all(self):
         self.series('/', ages=[30])
@@ -2938,7 +2941,10 @@ class RhythmTests(unittest.TestCase):
         ('a day', [7, 31, 55], 48),
         ('a week', range(7, 2000, 168), 336 + 24),
         ('a month', range(7, 9000, 720), 1440 + 24),
+        ('a quarter', range(7, 9000, 2184), 4368 + 24),
         ('an hour', range(7, 50), 26),
+        ('twelve copied in an hour, and three weeks', [7, 175, 343, *[500] * 12], 336 + 24),
+        ('three of an afternoon, and two nights', [7, 31, 64, 65, 66], 48),
         ('six hours', range(7, 200, 6), 26),
         ('twelve hours', range(7, 300, 12), 26),
         ('twice a week', [7, 55, 175, 223, 343, 391, 511], 168 + 24),
@@ -2992,6 +2998,15 @@ class RhythmTests(unittest.TestCase):
         """Return the Verdicts on *dumps*, all of one file system."""
         return [each if each.severity is None else s3dump.fault(self.bucket, self.args, each)
                 for each in s3dump.assess(self.args, dumps, self.now)]
+
+    def test_what_is_seldom_dumped_is_missed_before_it_retires(self):
+        for days in (1, 7, 30, 91, 365):
+            dumps = [self.dump(self.NOW - number * days * DAY) for number in range(5)]
+            severities, limit = [], self.verdicts(dumps)[0].limit
+            for silent in (limit - DAY, limit + DAY, max(90 * DAY, 2 * limit) + DAY):
+                self.now = self.NOW + silent
+                severities += [each.severity for each in self.verdicts(dumps)]
+            self.assertEqual(severities, [0, 2, None], days)
 
     def test_the_limit_is_twice_the_usual_interval(self):
         for name, ages, limit in self.LIMITS:
@@ -3084,8 +3099,8 @@ class ThawTests(ProgramTestCase):
                        'restore', '/home', '0')
         for _ in range(2):
             self.must_fail(3, 'was asked for .bulk.: 2 of its 2 objects .* up to 12 hours; '
-                           'repeat the command then', 'restore', '/home', '0', '--thaw', '3',
-                           '--tier', 'bulk')
+                           'repeat the command then, with -w 20..-..-..$', 'restore', '/home', '0',
+                           '--thaw', '3', '--tier', 'bulk')
             self.assertEqual(self.states(), ['ongoing', 'ongoing'])
         self.assertEqual(len(self.asked('RestoreObject')), 2)
         self.assertEqual({self.server.objects[key].restore_request for key in self.keys()
