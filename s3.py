@@ -114,7 +114,7 @@ BEGIN_TIMEOUT = 10                  # seconds after which a new thread has died 
 TIMEOUT = 60                        # seconds without a single byte
 COMPLETE_TIMEOUT = 900              # S3 may take minutes to put 10,000 parts together
 PATIENCE = 900                      # seconds without progress before a request fails
-FIRST_PATIENCE = 60                 # the same before the server ever answered
+FIRST_PATIENCE = 60                 # the same before the server ever answered, at first
 GRACE = 1                           # for the answer to a request that was sent completely
 TIDY_TIME = 3                       # tidying up must not hold up the bad news
 LOOK_PATIENCE = 10                  # of requests that ask whether an object is there
@@ -2319,8 +2319,8 @@ class Provider:
             try:
                 if self._known is known:
                     self._refresh(bucket, left)
-                if (self.worked or self._failure) and (self._known[1] == 0 or self._known is known
-                                                       and left <= 0 or self._known[0] == refused):
+                if (self.worked or self._failure and self._known[1]) and (self._known[1] == 0 or
+                        self._known[0] == refused or self._known is known and left <= 0):
                     self._miss(bucket, refused)
             finally:
                 self._lock.release()
@@ -2437,7 +2437,7 @@ class Request:
         self._signed = bucket.signed_for(credentials)
         target, query = endpoint.target(self._key), canonical_query(self._query)
         headers = dict(self.headers, host=endpoint.authority)
-        if 'x-amz-object-lock-mode' in headers:     # until when, by the clock as it is known now
+        if bucket.retain and 'x-amz-object-lock-mode' in headers:   # by the clock as it is known
             headers['x-amz-object-lock-retain-until-date'] = utc(
                 bucket.now() + 86400 * bucket.retain[1])
         sign_headers(credentials, endpoint.region, endpoint.service, bucket.now(),
@@ -2737,8 +2737,8 @@ class Bucket:
 
     def patience_now(self):
         """Return the seconds without progress after which a request fails now."""
-        begun = self.endpoint.answered or self.monotonic() > self._begun + PATIENCE
-        return self.patience if begun else min(self.patience, FIRST_PATIENCE)
+        first = PATIENCE if self.monotonic() > self._begun + PATIENCE else FIRST_PATIENCE
+        return self.patience if self.endpoint.answered else min(self.patience, first)
 
     def connection(self):
         """Return the Connection of the calling thread."""
@@ -2778,15 +2778,15 @@ class Bucket:
         be that of a front end with a wrong clock: where it differs from ours a signed request
         tells, which learns the clock if it is refused for that.
         """
-        endpoint = self.endpoint
-        origin = Origin(endpoint.scheme, endpoint.domain, endpoint.port,
-                        endpoint.with_port(endpoint.domain))
+        place = self.endpoint
+        origin = Origin(place.scheme, place.domain, place.port, place.with_port(place.domain))
         connection = Connection(self, origin, self.limit, self._environ)
         with contextlib.closing(connection), contextlib.suppress(
                 OSError, http.client.HTTPException, NetworkError, BadAnswer, ResponseError):
             with connection.exchange('HEAD', '/', {'host': origin.authority}, b'',
                                      min(CLOCK_TIMEOUT, self.timeout)) as response:
-                endpoint.answered, date = True, parse_date(response.headers.get('date'))
+                date = parse_date(response.headers.get('date'))
+            place.answered |= place.aws or not place.virtual    # another host may not be there
             if date and abs(date - self.now()) > MAX_SKEW:
                 Request(self, 'ListObjectsV2', 'GET', query={'list-type': '2', 'max-keys': '1'},
                         patience=LOOK_PATIENCE).run()
@@ -2827,8 +2827,8 @@ class Bucket:
         try:
             request.run(accept, look)
         except (ResponseError, NetworkError, BadAnswer) as error:
-            in_doubt, taken = request.in_doubt, error.status == 412
-            there = ours() if in_doubt or taken or error.code == 'NoSuchUpload' else False
+            in_doubt, taken = request.in_doubt or error.code == 'NoSuchUpload', error.status == 412
+            there = ours() if in_doubt or taken else False
             if there or (there is None and taken and unique and in_doubt):
                 return
             if there is None and (in_doubt or unique) or error.code in request.retries.transient:
