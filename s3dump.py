@@ -539,7 +539,7 @@ class Signals:
                     raise Stopped(number)
             elif self.second_kills:
                 signal.signal(number, signal.SIG_DFL)
-                os.kill(os.getpid(), number)
+                os.kill(os.getpid(), signal.SIGKILL if number == signal.SIGQUIT else number)
 
         for number in self.ENDING:
             if signal.getsignal(number) != signal.SIG_IGN:
@@ -719,14 +719,14 @@ class Sink:
         if not self._process:
             return
         due = time.monotonic() + 2
-        with contextlib.suppress(OSError):      # nobody is left
+        with contextlib.suppress(Exception):    # nobody is left, or it can't be killed
             os.killpg(self._process.pid, signal.SIGTERM)
             while time.monotonic() < due:
                 self._process.poll()
                 os.killpg(self._process.pid, 0)
                 time.sleep(0.02)
             os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            self._process.wait(1)
         if self._process.poll() is None:
             say('warning: %s cannot be killed, and may take what it got for a whole dump'
                 % s3.printable(self._process.args[0]))

@@ -591,7 +591,7 @@ class RoundTripTests(ProgramTestCase):
         start = time.monotonic()
         process.terminate()
         result = self.finish(process)
-        self.assertLess(time.monotonic() - start, 5.5)
+        self.assertLess(time.monotonic() - start, 8)
         self.assertEqual((result.status, result.err), (
             128 + signal.SIGTERM, 's3dump: ended by signal 15: nothing is stored\n'))
         self.assertEqual(self.keys(), [])
@@ -4337,8 +4337,8 @@ class SignalTests(ProgramTestCase):
         process, _ = self.stalled_dump()
         process.terminate()
         self.assertTrue(abort.event.wait(PATIENCE))
-        process.terminate()
-        self.assertEqual(self.end(process).status, -signal.SIGTERM)
+        process.send_signal(signal.SIGQUIT)     # and leaves no core, which would hold the secret
+        self.assertEqual(self.end(process).status, -signal.SIGKILL)
         self.assertEqual(self.keys(), [])
 
     def test_two_signals_at_once_end_it(self):
@@ -4851,19 +4851,21 @@ class IntoProgramTests(ProgramTestCase):
 
     def test_a_program_that_can_not_be_ended_is_warned_of(self):
         key = self.place(size=100)
-        self.server.fault('GetObject', 'flip', at=5)
-        result = self.finish(self.into('cat > part', prefix=[
-            sys.executable, '-I', '-S', '-c', """if True:
-            import os, sys
+        for kill in ('raise PermissionError(1, "Operation not permitted")',     # somebody else's
+                     'pass'):           # or a dying disk doesn't let go of it
+            self.server.fault('GetObject', 'flip', at=5)
+            result = self.finish(self.into('cat > part', prefix=[
+                sys.executable, '-I', '-S', '-c', """if True:
+                import os, sys
 
-            def refuse(*_):             # as if it were somebody else's
-                raise PermissionError(1, 'Operation not permitted')
+                def kill(*_):
+                    %s
 
-            os.killpg = refuse
-            """ + COMPILED[-1]]))
-        self.assertEqual(result.status, 1)
-        self.assertRegex(result.err, r'\As3dump: warning: sh cannot be killed[^\n]*\n'
-                         r's3dump: restore: [^\n]*%s[^\n]*damaged[^\n]*\n\Z' % key)
+                os.killpg = kill
+                """ % kill + COMPILED[-1]]))
+            self.assertEqual(result.status, 1)
+            self.assertRegex(result.err, r'\As3dump: warning: sh cannot be killed[^\n]*\n'
+                             r's3dump: restore: [^\n]*%s[^\n]*damaged[^\n]*\n\Z' % key)
 
     def test_a_reader_that_is_slow_to_end_is_waited_for(self):
         self.place(size=100)
