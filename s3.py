@@ -2811,8 +2811,8 @@ class Bucket:
                 unique=False, watch=lambda request: None):
         """Have an object created by *request*; the other arguments as for put_object().
 
-        If a name that nobody else can know is taken, a proxy may have repeated our request.  "No
-        such upload", once an answer was lost, means that the completion is still going on.
+        If a random name is taken, or the upload gone, a proxy may have repeated our request.  Once
+        an answer was lost, an upload that is gone may also be one whose completion still goes on.
         """
         ours = functools.partial(self.is_ours, key, dump_id, size)
 
