@@ -527,7 +527,7 @@ class Signals:
     pending = None                  # the number of one that came and hasn't ended us yet
     came = False
     before_end = staticmethod(lambda: None)     # called before the program ends
-    second_kills = True             # whether another one ends us at once
+    second_kills = True             # whether another one ends us at once (QUIT without a core)
     _waiting = False                # whether the handler may raise
 
     def catch(self):

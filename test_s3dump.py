@@ -4333,13 +4333,15 @@ class SignalTests(ProgramTestCase):
                     self.assertEqual((self.keys(), self.server.uploads), ([], {}))
 
     def test_a_second_signal_does_not_wait_for_the_abort(self):
-        abort = self.server.fault('AbortMultipartUpload', 'stall', when='start')
-        process, _ = self.stalled_dump()
-        process.terminate()
-        self.assertTrue(abort.event.wait(PATIENCE))
-        process.send_signal(signal.SIGQUIT)     # and leaves no core, which would hold the secret
-        self.assertEqual(self.end(process).status, -signal.SIGKILL)
-        self.assertEqual(self.keys(), [])
+        for number, end in ((signal.SIGTERM, signal.SIGTERM),
+                            (signal.SIGQUIT, signal.SIGKILL)):  # a core would hold the secret
+            abort = self.server.fault('AbortMultipartUpload', 'stall', when='start')
+            process, _ = self.stalled_dump()
+            process.terminate()
+            self.assertTrue(abort.event.wait(PATIENCE))
+            process.send_signal(number)
+            self.assertEqual(self.end(process).status, -end)
+            self.assertEqual(self.keys(), [])
 
     def test_two_signals_at_once_end_it(self):
         for _ in range(5):
@@ -4827,7 +4829,8 @@ class IntoProgramTests(ProgramTestCase):
         self.place(size=100)
         for stall, number, script in (
                 (True, signal.SIGINT, self.KEEP), (True, signal.SIGHUP, self.KEEP),
-                (False, signal.SIGQUIT, 'cat > part; touch read; sleep 99'),
+                (False, signal.SIGTERM, 'cat > part; touch read; sleep 99'),
+                (True, signal.SIGQUIT, self.KEEP),
                 (True, signal.SIGINT, 'trap "" TERM; touch read; ' + self.KEEP)):
             with self.subTest(script, number=number):
                 fault = self.server.fault('GetObject', 'stall', bytes=50)
