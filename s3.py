@@ -2928,7 +2928,7 @@ class Bucket:
                          or size not in (None, head.size)):
                 raise replaced
             while got < len(view):  # to hash less than 4 MiB at once slows the others of TLS down
-                count = response.readinto(view[got:got + 16 * BLOCK])
+                count = response.readinto(view[got:got + (1 if response.chunked else 16) * BLOCK])
                 if not count:
                     raise http.client.IncompleteRead(b'', len(view) - got)
                 if hasher:

@@ -8460,6 +8460,19 @@ class DownloadFaultTests(ClientTestCase):
             self.assertIn('its object ends early', str(self.outcome(server, jobs=1)))
             self.assertLess(self.clock.now, 60)
 
+    def test_a_chunked_answer_that_breaks_off_is_gone_on_with_where_it_broke(self):
+        server, size = self.server(), 3 * s3.BLOCK
+        server.put('key', pattern(size))
+        server.fault('GetObject', 'raw', data=(
+            b'HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-%d/%d\r\n'
+            b'Transfer-Encoding: chunked\r\n\r\n%x\r\n' % (size - 1, size, size)
+            ) + pattern(size)[:2 * s3.BLOCK + 9])
+        view = bytearray(size)
+        self.bucket(server).get_object('key', memoryview(view))
+        self.assertEqual(view, pattern(size))
+        self.assertEqual([request.headers['range'] for request in server.log], [
+            'bytes=%d-%d' % (first, size - 1) for first in (0, 2 * s3.BLOCK)])
+
     def test_an_object_that_is_replaced_between_two_ranges_is_noticed(self):
         for quirks in ((), ('ignore-if-match',), ('ignore-if-match', 'opaque-etag')):
             for size in (self.SIZE, self.SIZE + 1):
