@@ -2767,7 +2767,7 @@ class Bucket:
                     self.offset += ahead
                     self.report('warning', "this machine's clock is off by %s: going by the "
                                 "server's" % duration(abs(self.offset)))
-            elif error.status in (301, 307, 400) and (error.region or error.location):
+            elif error.status in (301, 302, 307, 308, 400) and (error.region or error.location):
                 self.endpoint.move(error.region, error.location)
             return signed != self.signed_for(credentials)
 

@@ -1717,7 +1717,7 @@ class HangUp(Exception):
 
 def redirection(fault):
     """Return the Reply of a redirect: S3 names a region, a URL, or both."""
-    code = {301: 'PermanentRedirect', 307: 'TemporaryRedirect'}[fault.status]
+    code = 'PermanentRedirect' if fault.status in (301, 308) else 'TemporaryRedirect'
     headers = {'x-amz-bucket-region': fault.region, 'Location': fault.location}
     body = DECLARATION + tag('Error', tag('Code', code),
                              tag('Message', 'The bucket must be addressed elsewhere.'))
@@ -6729,11 +6729,14 @@ class LearningTests(ClientTestCase):
 
     def test_a_redirect_to_the_same_host_is_followed_and_another_is_not(self):
         other = self.server()
-        server = self.server()
-        server.fault('PutObject', 'redirect', location='%s/bucket/key' % other.url)
         other.put('x', b'')
-        self.bucket(server).put_object('key', b'data')
-        self.assertEqual(other.objects['key'].data, b'data')
+        for status in (301, 302, 307, 308):     # the last three are what proxies send
+            with self.subTest(status):
+                server = self.server()
+                server.fault('PutObject', 'redirect', status=status,
+                             location='%s/bucket/key' % other.url)
+                self.bucket(server).put_object('key', b'%d' % status, overwrite=True)
+                self.assertEqual(other.objects['key'].data, b'%d' % status)
         for location in ('http://localhost:%d/' % other.port, 'http://[::1]:1/', 'ftp://x/', '//',
                          'http://evil.example.com/', 'http://[', 'http://127.0.0.1:99999/',
                          'http://a..b/'):
