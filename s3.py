@@ -3022,8 +3022,8 @@ class Bucket:
                 lambda answer: Document(answer.body, root))
             # A server may ignore our wish for encoded keys, or encode them without a word
             decode = unquote if page.get('EncodingType') == 'url' else lambda key: (
-                key if key.startswith(prefix) or not unquote(key).startswith(prefix)
-                else unquote(key))
+                unquote(key) if (':' not in key and '%3A' in key or not key.startswith(prefix))
+                and unquote(key).startswith(prefix) else key)
             try:
                 yield from entries(page, decode)
             except (KeyError, ValueError):

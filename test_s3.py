@@ -6952,6 +6952,10 @@ class BucketTests(ClientTestCase):
         for upload in found:
             self.assertTrue(bucket.abort_multipart_upload(upload))
         self.assertEqual([upload.key for upload in server.uploads.values()], ['other'])
+        for key in keys[:-1]:
+            bucket.create_multipart_upload(key)
+        self.assertEqual(sorted(entry.key for entry in bucket.list_multipart_uploads()),
+                         sorted(keys))
 
     def test_objects_are_created_with_class_encryption_and_metadata(self):
         server = self.server()
