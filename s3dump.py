@@ -1996,7 +1996,7 @@ def check_words(args, words):
     usage = COMMANDS[args.name][1]
     names = re.findall(r'\b(?:FS|LEVEL|N)\b', usage)
     args.keep = {rule: getattr(args, 'keep_' + rule) for rule, _ in RULES}
-    if any(args.keep.values()) and not re.match(r'0*[1-9][0-9]*\Z', ''.join(words[:1])):
+    if any(args.keep.values()) and not re.match(r'[+-]?[0-9]+\Z', ''.join(words[:1])):
         names.remove('N')
     if args.chain:
         names, usage = ['FS'], '--chain FS [-- PROGRAM...]'

@@ -1329,6 +1329,8 @@ class UsageTests(ProgramTestCase):
                 ('more than 1000 bytes', ['dump', '-k', 'k' * 1001]),
                 ("how many dumps to keep: '0' is not a number from 1", ['clean', '0']),
                 ("how many dumps to keep: '-1' is not a number from 1", ['clean', '-1']),
+                ("how many dumps to keep: '0' is not a number from 1",
+                 ['clean', '0', '--keep-daily', '7']),
                 ("how many dumps to keep: 'all' is not a number from 1", ['clean', 'all']),
                 ('clean takes', ['clean']),
                 ('clean takes', ['clean', '1', '/', '0', '2']),
