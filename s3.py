@@ -2603,11 +2603,11 @@ class Head:
     """What the server tells about an object.
 
     size: in bytes; crc32: int or None; modified: in seconds since the epoch, 0 if unknown;
-    archived: whether, by its class, it can't be read: see Bucket.readable(); restoring: whether it
-    is being made readable; dump_id: a name that only the objects of one dump have in common, or
-    ''; has_metadata: whether it has that of a dump, which a copy may have lost; full: whether it
-    is as large as can be, so that volumes or an end mark must follow; alone: whether it certainly
-    has no volumes, since it could be larger.
+    archived: the class or tier by which it can't be read, else false: see Bucket.readable();
+    restoring: whether it is being made readable; dump_id: a name that only the objects of one dump
+    have in common, or ''; has_metadata: whether it has that of a dump, which a copy may have lost;
+    full: whether it is as large as can be, so that volumes or an end mark must follow; alone:
+    whether it certainly has no volumes, since it could be larger.
     """
 
     def __init__(self, headers):
@@ -2621,8 +2621,8 @@ class Head:
         restore = headers.get('x-amz-restore') or ''
         self.restoring = 'ongoing-request="true"' in restore
         self.archived = 'ongoing-request="false"' not in restore and (
-            self.storage_class in ('GLACIER', 'DEEP_ARCHIVE')
-            or bool(headers.get('x-amz-archive-status')))
+            headers.get('x-amz-archive-status')
+            or self.storage_class * (self.storage_class in ('GLACIER', 'DEEP_ARCHIVE')))
         self.dump_id, most = headers.get('x-amz-meta-dump-id') or '', self.number('volume-size')
         self.has_metadata = bool(self.dump_id or most)
         self.full, self.alone = 0 < most <= self.size, self.size < most

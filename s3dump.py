@@ -922,7 +922,7 @@ def read_back(bucket, args, found, write, finish=lambda: None):
 
 # How long Amazon takes.  Source: Amazon S3 User Guide, "Understanding archive retrieval options".
 THAW_TIMES = {'expedited': '5 minutes', 'standard': '5 hours', 'bulk': '12 hours',
-              'DEEP_ARCHIVE standard': '12 hours', 'DEEP_ARCHIVE bulk': '48 hours'}
+              'DEEP standard': '12 hours', 'DEEP bulk': '48 hours', 'DEEP expedited': '12 hours'}
 
 
 def thaw(bucket, args, dumps):
@@ -934,19 +934,18 @@ def thaw(bucket, args, dumps):
         archived = [(key, head) for key, head in heads if not bucket.readable(key, head)]
         if not archived:
             return
-        if pause > 60 and not all(head.restoring for _, head in archived):
-            raise s3.Error('%s was asked for, but the server does not make it readable'
-                           % s3.quoted(archived[0][0]))
-        for key, head in archived:
-            if pause == 1 and not head.restoring:
-                bucket.restore_object(key, args.thaw if head.storage_class != 'INTELLIGENT_TIERING'
-                                      else None, tier.capitalize())
+        idle = [(key, head) for key, head in archived if not head.restoring]
+        if pause > 60 and idle:
+            raise s3.Error('%s was asked for, but stays unreadable' % s3.quoted(idle[0][0]))
+        for key, head in idle if pause == 1 else ():
+            bucket.restore_object(key, args.thaw if head.storage_class != 'INTELLIGENT_TIERING'
+                                  else None, tier.capitalize())
         text = '%s was asked for (%s): %d of its %s cannot be read yet; thawing takes up to %s' % (
             ' with '.join(map(str, dumps)), tier, len(archived), counted(len(keys), 'object'),
-            THAW_TIMES.get('%s %s' % (head.storage_class, tier), THAW_TIMES[tier]))
+            THAW_TIMES['DEEP ' * any('DEEP' in head.archived for _, head in archived) + tier])
         if not args.wait:
-            raise s3.ArchivedError('%s; repeat the command then%s' % (
-                text, '' if args.key or args.date else ', with -w ' + dumps[-1].labels.date))
+            raise s3.ArchivedError('%s; repeat the command then with %s' % (text, (
+                '-w ' + dumps[-1].labels.date if args.chain else '-k ' + shell_word(dumps[0].key))))
         if pause == 1:
             say(text, args.quiet)
         with SIGNALS:

@@ -3101,8 +3101,8 @@ class ThawTests(ProgramTestCase):
                        'restore', '/home', '0')
         for _ in range(2):
             self.must_fail(3, 'was asked for .bulk.: 2 of its 2 objects .* up to 12 hours; '
-                           'repeat the command then, with -w 20..-..-..$', 'restore', '/home', '0',
-                           '--thaw', '3', '--tier', 'bulk')
+                           "repeat the command then with -k '%s'$" % min(self.keys()),
+                           'restore', '/home', '0', '--thaw', '3', '--tier', 'bulk')
             self.assertEqual(self.states(), ['ongoing', 'ongoing'])
         self.assertEqual(len(self.asked('RestoreObject')), 2)
         self.assertEqual({self.server.objects[key].restore_request for key in self.keys()
@@ -4974,7 +4974,10 @@ class ChainOfDumpsTests(ProgramTestCase):
         argv = 'restore', '--chain', '/home', '--thaw', '2'
         self.assertIn(b'would restore', self.succeed(*argv, '-n').out)
         self.assertEqual(self.asked('RestoreObject'), [])
-        self.must_fail(3, '%s with .*: 2 of its 3 objects' % self.full, *argv)
+        self.must_fail(3, '%s with .*: 2 of its 3 objects .* 5 hours; .* with -w 2020-01-08$'
+                       % self.full, *argv)
+        self.server.objects[self.tuesday].storage_class = 'DEEP_ARCHIVE'    # as it is older
+        self.must_fail(3, 'thawing takes up to 12 hours', *argv)
         refuse(3, '%s with .*: 2 of its 3 objects' % self.full, '--thaw', '2')
         self.assertEqual(self.asked('RestoreObject'), [self.tuesday, self.wednesday])
         for key in (self.tuesday, self.wednesday):
