@@ -2685,7 +2685,8 @@ class Bucket:
         config = with_environment(config, environ)
         self.endpoint = Endpoint(config)
         self._config = config = dict(known_server(self.endpoint.domain) or {}, **{
-            name: value for name, value in config.items() if value != 'auto'})
+            name: value for name, value in config.items()
+            if value != 'auto' or name in ('profile', 'region')})
         self.request_headers = configured_headers(REQUEST_HEADERS, config)
         self.jobs = config.get('jobs', JOBS)
         self.part_size = config.get('part_size', PART_SIZE)
@@ -3640,7 +3641,7 @@ class SelfTest:
         self.data = os.urandom(1 << 20)
 
     def open(self, config):
-        self.bucket = Bucket(config)
+        self.bucket = Bucket(dict(config, storage_class='STANDARD'))    # another may not be read
         self.bucket.patience = 10   # somebody is waiting for the answer
         label = host_label(config)[0].encode('utf-8', 'replace').decode()
         self.key = '%s:s3dump-test-%s' % (label, random_name())
@@ -3657,11 +3658,11 @@ class SelfTest:
                 remark = reason
             except Finding as finding:
                 remark, word, allowed = finding, 'note', True
-            except (Error, OSError) as error:
+            except (Error, OSError, MemoryError) as error:
                 if getattr(error, 'code', '') in ('AccessDenied', 'Forbidden'):
                     remark, allowed = 'these credentials may not: %s' % error, False
                 else:
-                    remark, word = error, 'FAIL'
+                    remark, word = str(error) or 'there is too little memory', 'FAIL'
             self.count[word] += 1
             self.allowed[name] = allowed
             self._write(('%-4s  %-11s  %s' % (word, name, remark or '')).rstrip())
@@ -3914,7 +3915,7 @@ def main(argv):
 
 if __name__ == '__main__':
     try:
-        os.fstat(1)                 # where it is closed, print() would say nothing
+        sys.stdout = open(1, 'w', errors='backslashreplace')    # fails where it is closed
         status = main(sys.argv[1:])
         sys.stdout.flush()
     except OSError as error:        # of standard output

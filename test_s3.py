@@ -8740,7 +8740,7 @@ class SelfTestTests(ClientTestCase):
     def lines(self, server, *checks, **options):
         """Return the lines of these checks, or of all but the slow one, and of the summary."""
         lines, config = [], dict(endpoint=server.url, region=server.region, host='box',
-                                 part_size=1000, bucket_name=server.bucket,
+                                 part_size=1 << 18, bucket_name=server.bucket,
                                  access_key_id=server.access_key,
                                  secret_access_key=server.secret_key)
         with unittest.mock.patch.dict(os.environ, NOWHERE, clear=True):
@@ -8837,6 +8837,16 @@ class SelfTestTests(ClientTestCase):
                                     'configuration:')
                 self.assertEqual(lines[:len(expected)], expected)
 
+    def test_settings_that_the_self_test_does_not_depend_on_do_not_fail_it(self):
+        server = self.server()
+        for options, summary in (
+                ({'region': 'auto'}, 'settings that this server needs, to be pasted'),
+                ({'storage_class': 'DEEP_ARCHIVE'}, 'this server needs no other settings')):
+            with self.subTest(options):
+                lines, found = self.lines(server, 'list', 'put', 'get', 'delete', **options)
+                self.assertEqual([line for line in lines if line.startswith('FAIL')], [])
+                self.assertIn(summary, found[0])
+
     def test_volumes_that_can_not_stand_beside_their_object_or_be_listed_are_a_failure(self):
         for fault, message in (
                 (dict(operation='PutObject', kind='status', status=409, code='InvalidRequest',
@@ -8883,6 +8893,21 @@ class SelfTestTests(ClientTestCase):
         self.assertEqual(status, 1, text)
         for name in ('list', 'put', 'multipart'):
             self.assertRegex(text, 'FAIL  %s .*InvalidArgument' % name)
+
+    def test_what_it_says_can_be_shown_anywhere_and_what_has_no_room_fails(self):
+        server = self.server()
+        with tempfile.NamedTemporaryFile('w', encoding='utf-8') as file:
+            file.write(server.config(host='b\xfcro', part_size='5g'))
+            file.flush()
+            server.users[server.access_key].allow = ['PutObject']
+            done = subprocess.run(
+                ['sh', '-c', 'ulimit -v 1000000; exec "$@"', 'sh', sys.executable, '-X', 'utf8=0',
+                 '-W', 'error', '-bbIS', s3.__file__, '-f', file.name], env={'LC_ALL': 'C'},
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        text = done.stdout.decode('ascii')
+        self.assertNotIn('Traceback', text)
+        self.assertRegex(text, r'\nFAIL  multipart +(no room|there is too little memory)')
+        self.assertRegex(text, r'\nb\\xfcro:s3dump-test-.* stays behind\n')
 
     @unittest.skipUnless(os.path.exists('/dev/full'), 'only Linux has /dev/full')
     def test_an_answer_that_can_not_be_written_is_a_failure_and_a_line(self):
