@@ -3023,8 +3023,8 @@ class Bucket:
                 lambda answer: Document(answer.body, root))
             # A server may ignore our wish for encoded keys, or encode them without a word
             decode = unquote if page.get('EncodingType') == 'url' else lambda key: (
-                unquote(key) if (':' not in key and '%3A' in key or not key.startswith(prefix))
-                and unquote(key).startswith(prefix) else key)
+                unquote(key) if unquote(key).startswith(prefix) and (not key.startswith(prefix)
+                or 'Uploads' in root and '%3A' in key and ':' not in key) else key)
             try:
                 yield from entries(page, decode)
             except (KeyError, ValueError):
@@ -3641,8 +3641,8 @@ class SelfTest:
         self.data = os.urandom(1 << 20)
 
     def open(self, config):
-        self.bucket = Bucket(dict(config, storage_class='STANDARD'))    # another may not be read
-        self.bucket.patience = 10   # somebody is waiting for the answer
+        self.bucket = Bucket(dict(config, patience=10, storage_class=re.sub(    # to be read soon
+            '^(GLACIER|DEEP_ARCHIVE)$', 'STANDARD', config.get('storage_class', ''))))
         label = host_label(config)[0].encode('utf-8', 'replace').decode()
         self.key = '%s:s3dump-test-%s' % (label, random_name())
 
@@ -3915,7 +3915,7 @@ def main(argv):
 
 if __name__ == '__main__':
     try:
-        sys.stdout = open(1, 'w', errors='backslashreplace')    # fails where it is closed
+        sys.stdout = open(1, 'w', 1, errors='backslashreplace')     # fails where it is closed
         status = main(sys.argv[1:])
         sys.stdout.flush()
     except OSError as error:        # of standard output

@@ -6956,6 +6956,10 @@ class BucketTests(ClientTestCase):
             bucket.create_multipart_upload(key)
         self.assertEqual(sorted(entry.key for entry in bucket.list_multipart_uploads()),
                          sorted(keys))
+        server = self.server(quirks=['no-encoding-type'])
+        server.put('h%3Afs%3A0%3A2020-01-01', b'')      # not a dump, and not to be taken for one
+        self.assertEqual([entry.key for entry in self.bucket(server).list_objects()],
+                         list(server.objects))
 
     def test_objects_are_created_with_class_encryption_and_metadata(self):
         server = self.server()
@@ -8846,6 +8850,8 @@ class SelfTestTests(ClientTestCase):
                 lines, found = self.lines(server, 'list', 'put', 'get', 'delete', **options)
                 self.assertEqual([line for line in lines if line.startswith('FAIL')], [])
                 self.assertIn(summary, found[0])
+        lines, _ = self.lines(server, 'put', storage_class='NONSENSE')
+        self.assertRegex(lines[0], 'FAIL  put .*InvalidStorageClass')
 
     def test_volumes_that_can_not_stand_beside_their_object_or_be_listed_are_a_failure(self):
         for fault, message in (
@@ -8901,7 +8907,7 @@ class SelfTestTests(ClientTestCase):
             file.flush()
             server.users[server.access_key].allow = ['PutObject']
             done = subprocess.run(
-                ['sh', '-c', 'ulimit -v 1000000; exec "$@"', 'sh', sys.executable, '-X', 'utf8=0',
+                ['sh', '-c', 'ulimit -v 1000000 && exec "$@"', 'sh', sys.executable, '-X', 'utf8=0',
                  '-W', 'error', '-bbIS', s3.__file__, '-f', file.name], env={'LC_ALL': 'C'},
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         text = done.stdout.decode('ascii')
