@@ -926,8 +926,7 @@ THAW_TIMES = {'expedited': '5 minutes', 'standard': '5 hours', 'bulk': '12 hours
 
 
 def thaw(bucket, args, dumps):
-    """Ask for archived dumps to be made readable; returns when they are readable, and raises
-    ArchivedError until then, unless --wait."""
+    """Let archived dumps be made readable; raises ArchivedError until they are, or waits."""
     tier, keys = args.tier or 'standard', [key for one in dumps for key in one.keys]
     for pause in itertools.chain((1, 2, 4, 8, 16, 32, 64, 128), itertools.repeat(300)):
         heads = ((key, bucket.head_object(key)) for key in keys)
@@ -944,8 +943,9 @@ def thaw(bucket, args, dumps):
             ' with '.join(map(str, dumps)), tier, len(archived), counted(len(keys), 'object'),
             THAW_TIMES['DEEP ' * any('DEEP' in head.archived for _, head in archived) + tier])
         if not args.wait:
-            raise s3.ArchivedError('%s; repeat the command then with %s' % (text, (
-                '-w ' + dumps[-1].labels.date if args.chain else '-k ' + shell_word(dumps[0].key))))
+            raise s3.ArchivedError('%s; repeat the command then with %s' % (
+                text, '-w ' + dumps[-1].labels.date if args.chain else
+                '-k %s in place of FS LEVEL' % shell_word(dumps[0].key)))
         if pause == 1:
             say(text, args.quiet)
         with SIGNALS:

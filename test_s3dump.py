@@ -3101,7 +3101,8 @@ class ThawTests(ProgramTestCase):
                        'restore', '/home', '0')
         for _ in range(2):
             self.must_fail(3, 'was asked for .bulk.: 2 of its 2 objects .* up to 12 hours; '
-                           "repeat the command then with -k '%s'$" % min(self.keys()),
+                           "repeat the command then with -k '%s' in place of "
+                           'FS LEVEL$' % min(self.keys()),
                            'restore', '/home', '0', '--thaw', '3', '--tier', 'bulk')
             self.assertEqual(self.states(), ['ongoing', 'ongoing'])
         self.assertEqual(len(self.asked('RestoreObject')), 2)
@@ -5505,7 +5506,8 @@ RUNS = (
     (r'^source <\(s3dump\.py --completion', 0, r'\A\Z'),
     (r'^aws s3 cp ', 0, BACK),
     (r'^aws s3 ls --recursive ', 0, 'whole  mail:/home:0:'),
-    (r'^aws (s3api (create-bucket|restore-object|(list|abort)-multipart-uploads?|put-('
+    (r'^aws s3 mb s3://BUCKET\Z', 0, r'\A\Z'),
+    (r'^aws (s3api (restore-object|(list|abort)-multipart-uploads?|put-('
      r'bucket-policy|bucket-versioning|(bucket-lifecycle|object-lock)-configuration))|'
      r'iam (create-user|(put|delete)-user-policy|(create|delete)-access-key))'
      r'(\s(\\\n *)?--(bucket|key|policy|access-key-id|upload-id|[a-z-]+-(name|document|'
