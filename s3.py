@@ -3283,8 +3283,7 @@ class Volume:
     """An object of an Upload: a multipart upload, or with a *body* one PutObject.
 
     there: whether the object is there, None if unknown; upload_id: of an upload that isn't
-    finished, or ''.  Threads create and complete the object; meanwhile these and _parts are
-    theirs.  When they have stopped, settle() and remove() talk to the server.
+    finished, or ''.  These and _parts belong to the threads that create and complete the object.
     """
 
     def __init__(self, upload, key, body=None):
@@ -3330,7 +3329,7 @@ class Volume:
             else:
                 bucket.put_object(self.key, self._body, storage_class=storage_class, **terms)
         except Error as error:
-            if not isinstance(error, UnknownOutcome):   # the object certainly isn't there
+            if not (self.upload_id or isinstance(error, UnknownOutcome)):   # it isn't there
                 self.there, self.requests = False, []
             raise
         self.there, self.upload_id, self.requests, self._parts = True, '', [], []

@@ -7858,6 +7858,18 @@ class CompletionTests(ClientTestCase):
             self.one_line(error)
             return error
 
+    def test_an_upload_that_is_gone_after_errors_alone_may_become_a_dump(self):
+        server = self.server()
+        server.fault('CompleteMultipartUpload', 'status', times=None, status=504, body=b'')
+        for gone in (False, True):
+            bucket = self.bucket(server, patience=3)
+            if gone:                # as the server has taken it, but isn't done
+                server.on('AbortMultipartUpload', lambda *_: server.uploads.clear())
+            self.assertIn('504', str(self.upload(bucket)))
+            doubts = [text for kind, text in self.reports if kind == 'doubt']
+            self.assertEqual(len(doubts), gone, doubts)
+        self.assertRegex(doubts[0], "it is unknown whether 'key' was completed, its upload id is")
+
     def test_a_lost_answer_is_no_failure_for_a_key_that_may_look(self):
         for kind, options in self.LOST:
             for quirks in self.FORGETFUL:
