@@ -2319,8 +2319,9 @@ class Provider:
             try:
                 if self._known is known:
                     self._refresh(bucket, left)
-                if (self.worked or self._failure and self._known[1]) and (self._known[1] == 0 or
-                        self._known[0] == refused or self._known is known and left <= 0):
+                failed, (current, end) = self._failure, self._known
+                if (self.worked or failed and end) and (
+                        end == 0 or current == refused or failed and left <= 0):
                     self._miss(bucket, refused)
             finally:
                 self._lock.release()

@@ -6203,6 +6203,16 @@ class CredentialTests(ClientTestCase):
                     self.assertEqual(self.store.log[-1].user, 'NEW')
                     self.assertEqual(self.restored(bucket, 'key')[0], pattern(9500))
 
+    def test_whether_credentials_have_expired_the_server_knows_if_their_source_has_no_others(self):
+        for source in ('container', 'process'):
+            with self.subTest(source):
+                bucket = self.of(self.environ(source, 3600))
+                self.assertEqual(self.used(bucket), source.upper())
+                bucket.offset = 7200        # our clock was set, and is what it should be now
+                self.assertEqual(self.used(bucket), source.upper())
+                self.assertAlmostEqual(bucket.offset, 0, delta=10)
+                self.assertEqual(self.clock.now, 0)
+
     def breaking(self, act):
         """A stream that calls act(), and breaks, once both of its parts are stored."""
         class Broken(io.BytesIO):
