@@ -1175,7 +1175,7 @@ def available_memory(root='/'):
     for line in lines('proc/self/cgroup'):
         _, controllers, path = line.split(':', 2) if line.count(':') > 1 else ('', 'none', '')
         while controllers in ('', 'memory') and path:       # the limits of its parents hold, too
-            for name in 'memory.max', 'memory.limit_in_bytes':
+            for name in 'memory.max', 'memory.high', 'memory.limit_in_bytes':
                 limits += [int(text) for text in lines(
                     'sys/fs/cgroup', controllers, path.strip('/'), name) if text.isdigit()]
             path = path.rstrip('/').rpartition('/')[0] + '/' if path != '/' else ''
@@ -1881,7 +1881,7 @@ def most_tries(error):
             error.code == 'RequestTimeTooSkewed') else 1    # it waited in a queue
     if isinstance(error, OSError):
         return 1 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM) or re.search(
-            'CERTIFICATE_VERIFY_FAILED|Tunnel connection failed: 4|' + NO_TLS, str(error)
+            'CERTIFICATE_VERIFY_FAILED|Tunnel connection failed: 4(?!08|29)|' + NO_TLS, str(error)
         ) else NO_END
     if isinstance(error, (http.client.IncompleteRead, NetworkError)):
         return NO_END               # the latter is of a source of credentials

@@ -4915,6 +4915,7 @@ class PaceTests(unittest.TestCase):
             ({}, 3000 << 10),
             ({'proc/self/cgroup': '0::/a/b\n', 'sys/fs/cgroup/a/memory.max': '2000000\n',
               'sys/fs/cgroup/a/b/memory.max': 'max\n'}, 2000000),
+            ({'sys/fs/cgroup/a/b/memory.high': '1500000\n'}, 1500000),
             ({'proc/self/cgroup': '5:cpu:/x\n4:memory:/c\n0::/\n',
               'sys/fs/cgroup/memory/c/memory.limit_in_bytes': '1000000\n'}, 1000000),
             ({'sys/fs/cgroup/memory/memory.limit_in_bytes': '900000\n'}, 900000))
@@ -5447,10 +5448,11 @@ class ProxyClientTests(ClientTestCase):
                 self.assertNotIn('TOPSECRET', str(caught.exception))
                 self.assertEqual(self.clock.now, 0)
             proxy = self.proxy()
-            proxy.refuse_status = 503
-            with self.assertRaisesRegex(s3.NetworkError, 'failed: 503.*gave up after'):
-                self.bucket(server, {'HTTPS_PROXY': proxy.url}).put_object('key', b'')
-            self.assertGreater(self.clock.now, 50)
+            for status in 503, 429, 408:
+                proxy.refuse_status, start = status, self.clock.now
+                with self.assertRaisesRegex(s3.NetworkError, 'failed: %d.*gave up after' % status):
+                    self.bucket(server, {'HTTPS_PROXY': proxy.url}).put_object('key', b'')
+                self.assertGreater(self.clock.now - start, 50)
         plain = self.server()
         proxy = self.proxy('user', 'word')
         with self.assertRaisesRegex(s3.ResponseError, '.407.'):
