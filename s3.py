@@ -548,8 +548,7 @@ def aws_url(service, region, config):
 
 
 # Servers whose buckets have hosts of their own, BUCKET.REGION.HOST or BUCKET.s3.REGION.HOST, and
-# how they differ from S3 in ways that we can't find out by asking.  Sources: the providers' pages
-# on endpoints and compatibility (ETags that are not MD5s, 1,000 parts, parts of 64 MiB).
+# how they differ from S3 though nobody can ask them.  Sources: the providers' pages.
 SERVERS = (
     (('.r2.cloudflarestorage.com', '//storage.googleapis.com', '.backblazeb2.com'),
      {'etag': 'opaque'}),
@@ -999,8 +998,7 @@ def version_entries(listing, decode):
 
 
 def version_at(versions, at):
-    """Return the ListEntry of what was there at a time, or None; versions: all of one key, the
-    newest first; at: as Bucket.at, but for None."""
+    """Return the ListEntry of what was there *at* a time, or None, of the versions of a key."""
     for number, version in enumerate(versions):
         if not version.marker if at is UNDELETED else version.modified <= at:
             return None if version.marker else version._replace(above=tuple(versions[:number]))
@@ -2699,7 +2697,7 @@ class Bucket:
         self.patience, self.timeout = config.get('patience', PATIENCE), TIMEOUT
         self.complete_timeout = self.answer_timeout = COMPLETE_TIMEOUT
         self.tally, self.retain = Tally(), None
-        self.report, self.signals, self.offset = report, signals, 0
+        self.report, self.signals, self.offset, self._first = report, signals, 0, FIRST_PATIENCE
         self.at, self.hides = None, False
         self._clock, self.monotonic, self.wait, self._begun = clock, monotonic, wait, monotonic()
         self._environ = environ
@@ -2739,7 +2737,7 @@ class Bucket:
 
     def patience_now(self):
         """Return the seconds without progress after which a request fails now."""
-        first = PATIENCE if self.monotonic() > self._begun + PATIENCE else FIRST_PATIENCE
+        first = PATIENCE if self.monotonic() > self._begun + PATIENCE else self._first
         return self.patience if self.endpoint.answered else min(self.patience, first)
 
     def connection(self):
@@ -2767,8 +2765,9 @@ class Bucket:
                 ahead = error.date - self.now() if error.date else 0
                 if abs(ahead) > MAX_SKEW:
                     self.offset += ahead
-                    self.report('warning', "this machine's clock is off by %s: going by the "
-                                "server's" % duration(abs(self.offset)))
+                    if abs(self.offset) > MAX_SKEW:     # else it was set right since
+                        self.report('warning', "this machine's clock is off by %s: going by the "
+                                    "server's" % duration(abs(self.offset)))
             elif error.status in (301, 302, 307, 308, 400) and (error.region or error.location):
                 self.endpoint.move(error.region, error.location)
             return signed != self.signed_for(credentials)
@@ -2776,22 +2775,23 @@ class Bucket:
     def learn_clock(self):
         """Ask the server what time it is, for a key that tells the time; no answer is no failure.
 
-        The request is not signed and names no bucket, so no log tells of a refusal.  A Date may
-        be that of a front end with a wrong clock: where it differs from ours a signed request
-        tells, which learns the clock if it is refused for that.
+        The request is not signed and names no bucket, so no log tells of a refusal.  If no Date
+        comes, or one that differs (a front end may be wrong), one that is signed learns the clock.
         """
         place = self.endpoint
         origin = Origin(place.scheme, place.domain, place.port, place.with_port(place.domain))
-        connection = Connection(self, origin, self.limit, self._environ)
+        connection, date = Connection(self, origin, self.limit, self._environ), None
         with contextlib.closing(connection), contextlib.suppress(
-                OSError, http.client.HTTPException, NetworkError, BadAnswer, ResponseError):
+                OSError, http.client.HTTPException, BadAnswer):
             with connection.exchange('HEAD', '/', {'host': origin.authority}, b'',
                                      min(CLOCK_TIMEOUT, self.timeout)) as response:
                 date = parse_date(response.headers.get('date'))
             place.answered |= place.aws or not place.virtual    # another host may not be there
-            if date and abs(date - self.now()) > MAX_SKEW:
+        if date is None or abs(date - self.now()) > MAX_SKEW:
+            self._first /= 2        # what follows has the other half to get the first answer
+            with contextlib.suppress(Error):
                 Request(self, 'ListObjectsV2', 'GET', query={'list-type': '2', 'max-keys': '1'},
-                        patience=LOOK_PATIENCE).run()
+                        patience=self._first).run()
 
     # Objects
 

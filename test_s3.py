@@ -6655,14 +6655,32 @@ class LearningTests(ClientTestCase):
     """What the server teaches: its clock, its region, its host."""
 
     def test_the_time_is_asked_without_a_name_or_a_signature(self):
-        for quirks in ((), ('no-date',)):
+        unnamed = None, None, False
+        for quirks, then in ((), []), (('no-date',), [('bucket', 'AKIDEXAMPLE', True)]):
             server = self.server(quirks=quirks)
             bucket = self.bucket(server)
             bucket.learn_clock()
             self.assertEqual([(request.bucket, request.user, 'authorization' in request.headers)
-                              for request in server.log], [(None, None, False)])
+                              for request in server.log], [unnamed] + then)
         server.stop()
         bucket.learn_clock()            # nobody there is not a failure: what comes next will see
+        self.assertLess(self.clock.now, 60)
+
+    def test_the_time_is_learnt_though_the_answer_that_tells_it_is_lost(self):
+        for offset, quirks, lost in ((-9 * 86400, (), 3), (9 * 86400, ('no-date',), 0)):
+            server = self.server(quirks=quirks)
+            server.offset = offset
+            server.fault('*', 'hangup', times=lost)
+            bucket = self.bucket(server)
+            bucket.learn_clock()
+            self.assertAlmostEqual(bucket.offset, offset, delta=10)
+
+    def test_nothing_is_said_of_a_clock_that_was_set_right(self):
+        bucket = self.bucket(self.server())
+        bucket.offset = 8 * 3600
+        bucket.put_object('key', b'data')
+        self.assertAlmostEqual(bucket.offset, 0, delta=10)
+        self.assertEqual(self.warnings(), [])
 
     def test_only_a_refused_signature_proves_that_a_clock_is_wrong(self):
         for allow in (None, WRITE_ONLY):
