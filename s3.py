@@ -2328,7 +2328,7 @@ class Provider:
     def accepted(self, credentials):
         self.worked = True
         if self._known[0] == credentials and self._known != self._missed:
-            self._failure = self._missed = None
+            self._failure, self._missed = self._failure and None, None
 
     def _refresh(self, bucket, left):
         """Ask the source for newer Credentials, unless that was in vain just now; left: the seconds
@@ -2752,10 +2752,10 @@ class Bucket:
         return Signed(credentials, self.offset, place.region, place.scheme, place.authority)
 
     def learn(self, error, signed):
-        """Learn from the refusal of what was *signed*: clock, region, host, credentials; returns
-        whether any has changed since, by another thread, too, so that repeating it can help."""
+        """Learn clock, region, host or credentials from a refusal; returns whether to try again."""
         credentials = signed.credentials
-        if error.code in EXPIRED_CODES:
+        if error.code in EXPIRED_CODES or error.code == 'AccessDenied' and (
+                credentials.expires or NO_END) < self.now():
             self.credentials.refusal = 'the server refuses the credentials (%s)' % error.code
             credentials = self.credentials.get(self, refused=credentials)
         elif error.bare_403:        # another thread may have replaced them
@@ -2788,10 +2788,10 @@ class Bucket:
                 date = parse_date(response.headers.get('date'))
             place.answered |= place.aws or not place.virtual    # another host may not be there
         if date is None or abs(date - self.now()) > MAX_SKEW:
-            self._first /= 2        # what follows has the other half to get the first answer
+            self._first = FIRST_PATIENCE / 2    # the other half is for what follows
             with contextlib.suppress(Error):
                 Request(self, 'ListObjectsV2', 'GET', query={'list-type': '2', 'max-keys': '1'},
-                        patience=self._first).run()
+                        timeout=LOOK_PATIENCE, patience=min(self._first, self.patience / 2)).run()
 
     # Objects
 

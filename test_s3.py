@@ -5754,10 +5754,13 @@ class CredentialTests(ClientTestCase):
             '[default]\naws_access_key_id = %s\naws_secret_access_key = secretOF%s\n'
             'aws_session_token = tokenOF%s\n' % (name.upper(), name, name)))
 
-    def answer(self, name):
+    def answer(self, name, lifetime=None):
         """Return what a credential_process writes."""
-        return json.dumps({'Version': 1, 'AccessKeyId': name.upper(), 'SecretAccessKey':
-                           'secretOF' + name, 'SessionToken': 'tokenOF' + name})
+        answer = {'Version': 1, 'AccessKeyId': name.upper(), 'SecretAccessKey': 'secretOF' + name,
+                  'SessionToken': 'tokenOF' + name}
+        if lifetime is not None:
+            answer['Expiration'] = s3.utc(time.time() + lifetime)
+        return json.dumps(answer)
 
     def environ(self, source, lifetime=3600):
         """An environment with just this source, whose key, the only one, is named after it."""
@@ -6209,11 +6212,31 @@ class CredentialTests(ClientTestCase):
         for source in ('container', 'process'):
             with self.subTest(source):
                 bucket = self.of(self.environ(source, 3600))
+                if source == 'process':
+                    self.file('answer', self.answer(source, 3600))
                 self.assertEqual(self.used(bucket), source.upper())
                 bucket.offset = 7200        # our clock was set, and is what it should be now
                 self.assertEqual(self.used(bucket), source.upper())
                 self.assertAlmostEqual(bucket.offset, 0, delta=10)
                 self.assertEqual(self.clock.now, 0)
+
+    def test_what_seems_to_have_expired_and_is_accepted_is_not_asked_for_all_the_time(self):
+        bucket = self.of(self.environ('container', 100))
+        bucket.offset = 200         # too little for the server to refuse it
+        bucket.upload('key', io.BytesIO(pattern(9500)))
+        self.assertLess(len(self.services.log), 4)
+
+    def test_a_server_that_calls_expired_credentials_denied_is_understood(self):
+        bucket = self.of(self.environ('container', 3600))
+        self.assertEqual(self.used(bucket), 'CONTAINER')
+        bucket.offset = self.store.offset = 7200
+        self.store.fault('PutObject', 'status', times=None, status=403, code='AccessDenied',
+                         where=lambda exchange: '=CONTAINER/' in exchange.headers['authorization'])
+        self.after(bucket, 30, lambda: (
+            self.services.credentials.clear(),
+            self.services.issue('NEW', 'secretOFnew', 'tokenOFnew', 10800)))
+        self.assertEqual(self.used(bucket), 'NEW')
+        self.assertEqual(len(self.warnings()), 1)
 
     def breaking(self, act):
         """A stream that calls act(), and breaks, once both of its parts are stored."""
@@ -6665,6 +6688,9 @@ class LearningTests(ClientTestCase):
         server.stop()
         bucket.learn_clock()            # nobody there is not a failure: what comes next will see
         self.assertLess(self.clock.now, 60)
+        start, bucket.patience = self.clock.now, 4
+        bucket.learn_clock()
+        self.assertLess(self.clock.now - start, 4)
 
     def test_the_time_is_learnt_though_the_answer_that_tells_it_is_lost(self):
         for offset, quirks, lost in ((-9 * 86400, (), 3), (9 * 86400, ('no-date',), 0)):
