@@ -548,7 +548,7 @@ def aws_url(service, region, config):
 
 
 # Servers whose buckets have hosts of their own, BUCKET.REGION.HOST or BUCKET.s3.REGION.HOST, and
-# how they differ from S3 though nobody can ask them.  Sources: the providers' pages.
+# how they differ from S3, which no request tells.  Sources: the providers' pages.
 SERVERS = (
     (('.r2.cloudflarestorage.com', '//storage.googleapis.com', '.backblazeb2.com'),
      {'etag': 'opaque'}),
@@ -2776,7 +2776,7 @@ class Bucket:
         """Ask the server what time it is, for a key that tells the time; no answer is no failure.
 
         The request is not signed and names no bucket, so no log tells of a refusal.  If no Date
-        comes, or one that differs (a front end may be wrong), one that is signed learns the clock.
+        comes, or another than ours (a front end may be wrong), a signed request learns the clock.
         """
         place = self.endpoint
         origin = Origin(place.scheme, place.domain, place.port, place.with_port(place.domain))
@@ -3330,7 +3330,7 @@ class Volume:
             else:
                 bucket.put_object(self.key, self._body, storage_class=storage_class, **terms)
         except Error as error:
-            if not (self.upload_id or isinstance(error, UnknownOutcome)):   # it isn't there
+            if not (self.upload_id or isinstance(error, UnknownOutcome)):   # else settle() looks
                 self.there, self.requests = False, []
             raise
         self.there, self.upload_id, self.requests, self._parts = True, '', [], []
