@@ -998,7 +998,7 @@ def version_entries(listing, decode):
 
 
 def version_at(versions, at):
-    """Return the ListEntry of what was there *at* a time, or None, of the versions of a key."""
+    """Return the ListEntry of what was there *at* a time, or None; versions: newest first."""
     for number, version in enumerate(versions):
         if not version.marker if at is UNDELETED else version.modified <= at:
             return None if version.marker else version._replace(above=tuple(versions[:number]))
