@@ -5561,9 +5561,11 @@ AWSCLI = r'''if True:
     import shlex, sys
     from awscli.clidriver import create_clidriver
     for line in sys.argv[1:]:
-        words = shlex.split(line.replace('\\\n', ''))[1:]
-        words += {'sync': ['--dryrun'], 'ls': [], 'cp': []}.get(
+        words = shlex.split(line.replace('\\\n', ''), comments=True)[1:]
+        words += {'sync': ['--dryrun'], 'ls': [], 'cp': [], 'mb': []}.get(
             words[1], ['--generate-cli-skeleton', 'output'])
+        if words[1] == 'mb':    # which takes neither, and no capitals in the name of a bucket
+            words[2] = words[2].lower()
         if create_clidriver().main(words) and words[0] == 's3':
             sys.exit(line)
 '''
