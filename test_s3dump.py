@@ -291,10 +291,7 @@ class ProgramTestCase(unittest.TestCase):
 
     def setUp(self):
         server = self.server
-        server.clear_faults()
-        if server.live:                 # of clients that were killed: none is to be logged later
-            server.stop()
-            server.start()
+        self.end_faults()
         server.quirks.clear()
         for kept in (server.objects, server.uploads, server.log, server.hooks, server.demands):
             kept.clear()
@@ -302,6 +299,13 @@ class ProgramTestCase(unittest.TestCase):
 
     def tearDown(self):
         self.assertEqual(self.server.violations, [])
+
+    def end_faults(self):
+        """Drop the server's faults and connections: what a client left that was killed or gave up
+        is not to be logged later, nor to meet the next fault."""
+        self.server.clear_faults()
+        self.server.stop()
+        self.server.start()
 
     def configure(self, **settings):
         """Write the configuration file."""
@@ -6322,9 +6326,9 @@ class FaultTests(ProgramTestCase):
         self.configure(part_size='5m')
         for size, operation, kind, options, status, message in self.DUMPS:
             with self.subTest('%s %s %s' % (operation, kind, options)):
+                self.end_faults()
                 self.server.objects.clear()
                 self.server.uploads.clear()
-                self.server.clear_faults()
                 fault = self.server.fault(operation, kind, **options)
                 result = self.run_program('dump', '/home', '0', data=bytes(size))
                 self.assertEqual((result.status, result.out), (status, b''), result.err)
@@ -6397,7 +6401,7 @@ class FaultTests(ProgramTestCase):
         for operation, kind, options, status, message in self.RESTORES:
             with self.subTest('%s %s %s' % (operation, kind, options)):
                 self.server.objects[key] = kept
-                self.server.clear_faults()
+                self.end_faults()
                 fault = self.server.fault(operation, kind, **options)
                 result = self.run_program('restore', '/home', '0')
                 self.assertEqual(result.status, status, result.err)
