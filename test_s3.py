@@ -4212,9 +4212,13 @@ def aws_files(**files):
 
 
 def urlopen(url):
-    """GET without anything of s3.py, and past any proxy."""
+    """GET over http without anything of s3.py, past any proxy, and without loading the CAs."""
+    opener = urllib.request.OpenerDirector()
+    for kind in (urllib.request.HTTPHandler, urllib.request.HTTPErrorProcessor,
+                 urllib.request.HTTPDefaultErrorHandler):
+        opener.add_handler(kind())
     try:
-        return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url)
+        return opener.open(url)
     except urllib.error.HTTPError as error:
         error.close()               # it holds the answer
         raise
@@ -8670,17 +8674,17 @@ class OutageTests(ClientTestCase):
     def test_an_outage_of_hours_is_survived_in_every_phase_of_a_dump(self):
         for phase in self.DUMP:
             with self.subTest(phase):
-                self.dump(2 * 3600, *phase)
+                self.dump(1.5 * 3600, *phase)
 
     def test_an_outage_of_hours_is_survived_in_every_phase_of_a_restore(self):
         for phase in self.RESTORE:
             with self.subTest(phase):
-                self.restore(2 * 3600, *phase)
+                self.restore(1.5 * 3600, *phase)
 
     def test_an_outage_of_days_is_survived(self):
-        self.dump(6.5 * 86400, 'UploadPart', 2500, 'body')
-        self.dump(1.5 * 86400, 'CompleteMultipartUpload', 2500, 'done')
-        self.restore(1.5 * 86400, 'GetObject', 2, dict(bytes=10))
+        self.dump(3.5 * 86400, 'UploadPart', 2500, 'body')
+        self.dump(1.1 * 86400, 'CompleteMultipartUpload', 2500, 'done')
+        self.restore(1.1 * 86400, 'GetObject', 2, dict(bytes=10))
 
     def test_a_second_outage_is_told_of_too(self):
         store, bucket = self.open(patience=self.WEEK)

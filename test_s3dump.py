@@ -3881,7 +3881,7 @@ class History:
 
 
 class HistoryTests(VersionTestCase):
-    """--at and undelete, held against the model in 500 random histories."""
+    """--at and undelete, held against the model in 300 random histories."""
 
     def setUp(self):
         VersionTestCase.setUp(self)
@@ -3917,7 +3917,7 @@ class HistoryTests(VersionTestCase):
 
     def test_what_was_there_is_seen(self):
         verify = self.commands('verify', '/', '0')
-        for seed, host, history in self.histories(500):
+        for seed, host, history in self.histories(300):
             with self.subTest(seed=seed):
                 when = history.chance.choice(history.events).when + history.chance.choice((-1, 0))
                 there, self.bucket.at = history.state(when), when
@@ -3945,7 +3945,7 @@ class HistoryTests(VersionTestCase):
 
     def test_what_was_deleted_comes_back(self):
         undelete = self.commands('undelete', '-y')
-        for seed, host, history in self.histories(500):
+        for seed, host, history in self.histories(300):
             with self.subTest(seed=seed):
                 args = undelete(host)
                 then = history.undeleted()
